@@ -1,0 +1,94 @@
+"""Everything a developer or a curious person runs, with nothing before it but Python 3.10 or newer.
+
+    python dev.py demo      a chat becomes a picture; results in demo_output/
+    python dev.py test      linters, unit, host and browser tests
+    python dev.py serve     ComfyUI with this pack, for a person
+    python dev.py bench     every benchmark
+
+Each command first makes or completes its own environment and finds ComfyUI.
+
+    LLMGA_ENV       where the environment is (default: .venv here)
+    COMFYUI_PATH    which ComfyUI to use; 'none' goes without one (default: the one around this checkout,
+                    comfy-cli's, else a clone of the pinned release under .dev)
+    CHROMIUM_PATH   which Chromium the browser tests use (default: one on the PATH, else playwright's)
+"""
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - said here, before an import that an older Python cannot read
+    sys.exit(f"dev.py needs Python 3.10 or newer, this is {sys.version.split()[0]}")
+
+import argparse
+import os
+import subprocess
+
+from tools import ROOT, chromium, comfyui, environment, suites
+from tools.terminal import say
+
+
+def main(argv: list[str]) -> int:
+    options, extra = _parser().parse_known_args(argv)
+    only = getattr(options, "only", None)
+    try:
+        host = comfyui.find(fetch=options.verb != "bench" and only not in ("lint", "unit"))
+        python = environment.ensure(host.path)
+    except (FileNotFoundError, environment.SetupError) as error:
+        say(f"dev.py: {error}")
+        return 2
+    say(f"ComfyUI: {host.note}" + (f" ({host.path})" if host.path else ""))
+    os.environ.update(host.environment())
+    if options.verb == "test":
+        return _test(str(python), only, extra)
+    if options.verb == "bench":
+        return _bench(str(python), extra)
+    return _run([str(python), "-m", f"tools.{options.verb}", *extra])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="demo | test | serve | bench")
+    verbs.add_parser("demo", help="further arguments go to tools/demo.py")
+    test = verbs.add_parser("test", help="further arguments go to pytest", allow_abbrev=False)
+    test.add_argument("--only", choices=suites.SUITES, help="run this suite alone")
+    verbs.add_parser("serve", help="further arguments go to ComfyUI (--port, --listen, --cpu, …)")
+    verbs.add_parser("bench", help="further arguments go to each benchmark")
+    return parser
+
+
+def _test(python: str, only: str | None, arguments: list[str]) -> int:
+    outcomes = []
+    for name in [only] if only else suites.SUITES:
+        say(f"\n== {name}")
+        if name == "browser" and os.environ["COMFYUI_PATH"] != "none":
+            os.environ.update(chromium.find(python, install=True).environment())
+        outcomes.append(suites.lint(python) if name == "lint" else suites.run(name, python, arguments))
+    say("\n" + suites.summary(outcomes))
+    return 1 if any(outcome.failed for outcome in outcomes) else 0
+
+
+def _bench(python: str, arguments: list[str]) -> int:
+    codes = []
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        say(f"\n== {path.name}")
+        codes.append(_run([python, str(path), *arguments]))
+    return 1 if any(codes) else 0
+
+
+def _run(command: list[str]) -> int:
+    """In the foreground and from the checkout's root, so that `tools` and `llmga` are importable."""
+    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": search})
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the child got it too and ends by itself
+            continue
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

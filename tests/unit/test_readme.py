@@ -1,0 +1,69 @@
+"""What the README claims and a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from llmga.chat.endpoints import load_endpoints
+from llmga.mini.random_language import write_tiny_llava
+from tools import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(language: str) -> str:
+    found = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1
+    return found[0]
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_node_table_is_the_pack() -> None:
+    shipped = {
+        node.value.value
+        for path in (ROOT / "nodes").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.keyword) and node.arg == "node_id" and isinstance(node.value, ast.Constant)
+    }
+    assert set(re.findall(r"`(LLMGA_\w+)`", section("Nodes"))) == shipped
+
+
+def test_the_workflow_table_is_the_folder() -> None:
+    listed = re.findall(r"^\| `(\w+)`", section("Workflows"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links_within_the_repository_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    local = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+    assert [target for target in local if not (ROOT / target).exists()] == []
+
+
+def test_the_endpoints_file_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.json"
+    path.write_text(block("json"), encoding="utf-8")
+    endpoints = load_endpoints(path)
+    assert endpoints["ollama"].key_env == ""
+    assert endpoints["hosted"].deadline_s == 120
+
+
+def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_llava(tmp_path / "models" / "LLM" / "llava-1.5-7b-hf")
+    monkeypatch.chdir(tmp_path)
+    *lines, last = ast.parse(block("python")).body
+    assert isinstance(last, ast.Expr)
+    known: dict = {}
+    exec(compile(ast.Module(lines, []), "README.md", "exec"), known)  # noqa: S102 - our own README
+    prompt, conversation = eval(compile(ast.Expression(last.value), "README.md", "eval"), known)  # noqa: S307
+    assert prompt
+    assert [turn.role for turn in conversation.turns] == ["user", "assistant"]
