@@ -1,0 +1,77 @@
+"""The contract of a chat engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from ..conversation import Conversation
+
+MAX_NEW_TOKENS = 8192
+
+OnText = Callable[[str], None]
+"""``on_text(text_so_far)``: called for new text and at least about twice a second while nothing arrives.
+
+It is the progress report and the cancel point in one: whatever it raises ends the generation at once and passes
+through the engine unchanged, even a ``BaseException``.
+"""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the reply is drawn.
+
+    Args:
+        seed: 0 .. 2**64 - 1; the same seed, conversation and engine give the same reply.
+        temperature: 0 is greedy; else the logits are divided by it, up to 2.
+        top_p: nucleus sampling keeps the smallest set of tokens whose probability reaches it, in (0, 1].
+        max_new_tokens: 1 .. 8192.
+    """
+
+    seed: int = 0
+    temperature: float = 0.2
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        _check("seed", self.seed, 0, 2**64 - 1, int)
+        _check("temperature", self.temperature, 0.0, 2.0, (int, float))
+        _check("top_p", self.top_p, 0.0, 1.0, (int, float))
+        _check("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS, int)
+        if self.top_p == 0:
+            raise ValueError("top_p must be above 0 (1 keeps every token)")
+
+
+@runtime_checkable
+class ChatEngine(Protocol):
+    """Continues a conversation whose last turn is the user's."""
+
+    name: str
+    """Shown to the user; never a path, a URL or a secret."""
+
+    supports_pictures: bool
+
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> str:
+        """The assistant's next turn as raw text: no template tokens, no end token, tags untouched.
+
+        Raises:
+            ValueError: the conversation does not end with a user turn, or shows pictures that the engine cannot see.
+        """
+        ...
+
+
+def _check(name: str, value: float, low: float, high: float, kind: type | tuple[type, ...]) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        raise ValueError(f"{name} must be between {low} and {high}, got {value!r}")
+
+
+def check_conversation(conversation: Conversation, engine: ChatEngine) -> None:
+    """Raise the errors that ``ChatEngine.generate`` promises."""
+    if not conversation.turns or conversation.turns[-1].role != "user":
+        raise ValueError("the conversation must end with a user turn")
+    if conversation.pictures and not engine.supports_pictures:
+        raise ValueError(
+            f"the language model {engine.name!r} cannot see pictures; disconnect 'image' and 'mask' (and use a history "
+            "without pictures), or connect a vision-language model to 'engine'"
+        )

@@ -1,0 +1,329 @@
+"""Chat with a language model from a local transformers folder, with or without eyes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..conversation import Conversation, Picture
+from .base import OnText, Sampling, check_conversation
+from .model_folder import check_model_folder
+
+_PROBE = "llmga-probe"
+_QUIET = 0.1  # seconds between two calls of on_text while no token arrives
+
+
+def load_local_engine(folder: Path, dtype: torch.dtype | None = None) -> LocalEngine:
+    """Load a model folder as transformers' ``save_pretrained`` writes it: LLaVA, Qwen-VL, … or text only.
+
+    It is loaded on the CPU, from this folder alone, and never with code of its own.
+
+    Args:
+        folder: with ``config.json``, safetensors weights, tokenizer, chat template and, for a model with
+            eyes, its image processor.
+        dtype: of the weights; None is the one they are stored in.
+
+    Raises:
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: the folder must not or cannot be loaded; the text says why.
+    """
+    check_model_folder(folder)
+    import transformers
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    dtype_name = "torch_dtype" if int(transformers.__version__.split(".")[0]) < 5 else "dtype"
+    with _one_kind_of_error(folder):
+        config = transformers.AutoConfig.from_pretrained(folder, **local)
+        has_eyes = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        if not has_eyes and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ValueError(f"its model_type {config.model_type!r} is no chat model")
+        reader = transformers.AutoProcessor if has_eyes else transformers.AutoTokenizer
+        processor = reader.from_pretrained(folder, **local)
+        if has_eyes != hasattr(processor, "image_processor"):
+            raise ValueError("its preprocessor_config.json or processor_config.json is missing")
+        if not processor.chat_template:
+            raise ValueError(
+                "it has no chat template; add chat_template.jinja or chat_template.json from the model's page"
+            )
+        if _PROBE not in _read_back(getattr(processor, "tokenizer", processor)):
+            raise ValueError("its tokenizer knows no text; is tokenizer.json (or tokenizer.model) missing?")
+        family: Any = (
+            transformers.AutoModelForImageTextToText if has_eyes else transformers.AutoModelForCausalLM
+        )
+        net, info = family.from_pretrained(
+            folder,
+            **local,
+            **{dtype_name: dtype or "auto"},
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # _check_loading names them
+        )
+        _check_loading(info)
+        return LocalEngine(net, processor, folder.name)
+
+
+class LocalEngine:
+    """A transformers model as a chat engine.
+
+    Generation runs in the calling thread. Text of the conversation is data: where it spells one of the
+    tokenizer's control tokens, a space breaks it (``< |im_end|>``), so that it can neither add a picture nor
+    open a turn. A system prompt that the chat template refuses or drops is put before the first user turn.
+
+    Sampling is ours and not ``generate``'s: the folder's own settings (repetition penalty, top_k, …) do not
+    apply, the noise comes from a CPU generator of the given seed, and the global random state is not touched.
+
+    Attributes:
+        net: the bare ``PreTrainedModel``, for the host to place.
+        load: called right before generation; puts ``net`` where it shall run and returns that device. A host
+            replaces it; at first it leaves ``net`` where its parameters are.
+    """
+
+    def __init__(self, net: Any, processor: Any, name: str) -> None:
+        """Take a model and its processor (without eyes: its tokenizer), which has a chat template."""
+        from transformers import GenerationConfig
+
+        self.net = net.eval()
+        self.name = name
+        self.supports_pictures = hasattr(processor, "image_processor")
+        self.load: Callable[[], torch.device] = lambda: next(net.parameters()).device
+        self._processor = processor
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._dtype = net.dtype  # asked now: a host may store the weights in another one later
+        self._control = control_tokens(processor)
+        self._takes_system = self._probe_system()
+        self._end_ids = self._find_end_ids()
+        self._probe_picture()
+        pad = self._tokenizer.pad_token_id
+        # In every version `generate` takes from here what a call leaves open: so it holds nothing else.
+        net.generation_config = GenerationConfig(
+            eos_token_id=sorted(self._end_ids), pad_token_id=min(self._end_ids) if pad is None else pad
+        )
+
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> str:
+        """See ``ChatEngine.generate``; the reply is stripped of white space at both ends.
+
+        ``on_text`` is called first with an empty text, then for each token, and before a block of the vision
+        tower or the decoder if it was not for 0.1 s. A reply that reaches the end of the context stops there.
+
+        Raises:
+            ValueError: also if the context has no room for the conversation or the chat template refuses it.
+        """
+        check_conversation(conversation, self)
+        on_text("")
+        inputs = self._encode(conversation)
+        used = inputs["input_ids"].shape[1]
+        limit = getattr(self.net.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        if used >= limit:
+            raise ValueError(
+                f"the conversation has {used} tokens (a picture is many) and the model {self.name!r} reads "
+                f"{limit}, the reply included; shorten 'history' or 'instruction'"
+            )
+        device = self.load()
+        stream = _Stream(self._tokenizer, self._end_ids, on_text)
+        hooks = [block.register_forward_pre_hook(stream.on_block) for block in _blocks(self.net)]
+        try:
+            self.net.generate(
+                **{name: self._place(value, device) for name, value in inputs.items()},
+                do_sample=False,
+                max_new_tokens=min(sampling.max_new_tokens, limit - used),
+                logits_processor=[_Draw(sampling)] if sampling.temperature else [],
+                streamer=stream,
+            )
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return stream.text.strip()
+
+    def _encode(self, conversation: Conversation) -> dict[str, Any]:
+        """The model's inputs: ``input_ids`` (1, tokens) and, with pictures, what its vision tower takes."""
+        prompt = self._render(self._messages(conversation), add_generation_prompt=True)
+        if not self.supports_pictures:
+            tokens = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+            return {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        bos = self._tokenizer.bos_token
+        pictures = [picture.to_pil() for picture in conversation.pictures]
+        return self._processor(
+            text=[prompt],
+            images=[pictures] if pictures else None,
+            add_special_tokens=not (bos and prompt.startswith(bos)),
+            return_tensors="pt",
+        )
+
+    def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
+        """The conversation in the form that chat templates read; a turn's pictures come before its text."""
+        system = self._plain(conversation.system)
+        messages = [self._message("system", system)] if system and self._takes_system else []
+        pending = "" if self._takes_system else system
+        for turn in conversation.turns:
+            text = self._plain(turn.text)
+            if pending and turn.role == "user":
+                text, pending = f"{pending}\n\n{text}", ""
+            messages.append(self._message(turn.role, text, len(turn.pictures)))
+        return messages
+
+    def _message(self, role: str, text: str, pictures: int = 0) -> dict[str, Any]:
+        if not self.supports_pictures:
+            return {"role": role, "content": text}
+        return {"role": role, "content": [{"type": "image"}] * pictures + [{"type": "text", "text": text}]}
+
+    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self._processor.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except TemplateError as error:
+            raise ValueError(
+                f"the chat template of {self.name!r} refuses this conversation: {error}"
+            ) from error
+
+    def _plain(self, text: str) -> str:
+        return self._control.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+    def _probe_system(self) -> bool:
+        messages = [self._message("system", _PROBE), self._message("user", "?")]
+        try:
+            return _PROBE in self._render(messages, add_generation_prompt=True)
+        except ValueError:
+            return False
+
+    def _probe_picture(self) -> None:
+        picture = Picture.from_pil(Image.new("RGB", (64, 64)))
+        try:
+            self._encode(Conversation().say("user", "?", (picture,) * self.supports_pictures))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{self.name!r} cannot read a picture ({error}); is its processor_config.json complete?"
+            ) from error
+
+    def _find_end_ids(self) -> set[int]:
+        """The ends that the folder names, and the control token that its template puts after a reply."""
+        named = self.net.generation_config.eos_token_id
+        ends = {*(named if isinstance(named, list) else [named]), self._tokenizer.eos_token_id}
+        messages = [self._message("user", "?"), self._message("assistant", _PROBE)]
+        rest = self._render(messages, add_generation_prompt=False).rpartition(_PROBE)[2]
+        if match := self._control.search(rest):
+            ends.add(self._tokenizer.convert_tokens_to_ids(match[0]))
+        ends.discard(None)
+        if not ends:
+            raise ValueError(
+                f"{self.name!r} names no end token: its tokenizer_config.json has no 'eos_token'"
+            )
+        return ends
+
+    def _place(self, value: Any, device: torch.device) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(device, self._dtype if value.is_floating_point() else value.dtype)
+
+
+class _Stream:
+    """The streamer that ``generate`` feeds, token by token, in the thread that called it."""
+
+    def __init__(self, tokenizer: Any, end_ids: set[int], on_text: OnText) -> None:
+        self.text = ""
+        self._tokenizer = tokenizer
+        self._end_ids = end_ids
+        self._on_text = on_text
+        self._ids: list[int] = []
+        self._said_at = time.monotonic()
+
+    def put(self, value: torch.Tensor) -> None:
+        if value.dim() == 2:  # the prompt comes first, as (1, tokens); then each token as (1,)
+            return
+        self._ids += [token for token in value.tolist() if token not in self._end_ids]
+        # All of it each time: a token's text depends on its neighbours. U+FFFD at its end is a character of
+        # which only the first bytes have arrived.
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        self.text = text.rstrip("\ufffd")
+        self._say()
+
+    def end(self) -> None:
+        """Nothing is held back that the reply should have."""
+
+    def on_block(self, *_: Any) -> None:
+        """Forward-pre-hook: a long prompt or a large picture takes seconds before its first token."""
+        if time.monotonic() - self._said_at >= _QUIET:
+            self._say()
+
+    def _say(self) -> None:
+        self._on_text(self.text)
+        self._said_at = time.monotonic()
+
+
+class _Draw:
+    """A logits processor that makes the greedy choice a draw from the tempered nucleus.
+
+    ``argmax(p / e)`` with ``e`` from Exp(1), one for each token, picks a token with probability ``p``: the
+    first to ring among exponential clocks.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._generator = torch.Generator().manual_seed(sampling.seed)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Logits (1, vocabulary) in, values of the same shape with the drawn token as their maximum out."""
+        probs = (scores.float() / max(self._sampling.temperature, 1e-5)).softmax(-1)
+        if self._sampling.top_p < 1:
+            ordered, index = probs.sort(dim=-1, descending=True, stable=True)
+            outside = ordered.cumsum(-1) - ordered >= self._sampling.top_p  # the tokens before it reach top_p
+            probs = probs.scatter(-1, index, ordered.masked_fill(outside, 0))
+        clocks = torch.empty(probs.shape).exponential_(generator=self._generator)
+        return probs / clocks.clamp_min_(1e-30).to(probs.device)
+
+
+def control_tokens(processor: Any) -> re.Pattern[str]:
+    """Matches what the tokenizer would read as a control token instead of text, the longest first."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens |= {str(token) for token in tokenizer.all_special_tokens}
+    tokens |= {str(getattr(processor, f"{kind}_token", None) or "") for kind in ("image", "video", "audio")}
+    # A single character or white space cannot be broken, and is no marker that text could imitate.
+    tokens = {token for token in tokens if len(token.strip()) > 1}
+    return re.compile(
+        "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) or r"(?!)"
+    )
+
+
+def _read_back(tokenizer: Any) -> str:
+    """A tokenizer without its files loads all the same, and reads every text as nothing."""
+    return tokenizer.decode(tokenizer(_PROBE, add_special_tokens=False)["input_ids"])
+
+
+def _blocks(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The repeated blocks of every tower; a block's own lists, such as experts, are part of it."""
+    for child in module.children():
+        yield from child if isinstance(child, torch.nn.ModuleList) else _blocks(child)
+
+
+def _check_loading(info: dict[str, Any]) -> None:
+    """Weights out of place leave a model that talks nonsense; transformers only warns of them."""
+    for fault, of in (("missing", "its files"), ("unexpected", "the model"), ("mismatched", "the model")):
+        keys = sorted(key[0] if isinstance(key, tuple) else key for key in info.get(f"{fault}_keys", ()))
+        if keys:
+            raise ValueError(
+                f"{len(keys)} tensors are {fault} in {of}: {', '.join(keys[:3])}{', …' * (len(keys) > 3)}"
+            )
+
+
+@contextmanager
+def _one_kind_of_error(folder: Path) -> Iterator[None]:
+    """transformers raises a dozen kinds for a bad folder, some with its path in the text."""
+    from safetensors import SafetensorError
+
+    strange_values = (ValueError, TypeError, LookupError, AttributeError)
+    strange_files = (OSError, RuntimeError, ImportError, SafetensorError)
+    try:
+        yield
+    except (*strange_values, *strange_files) as error:
+        reason = str(error).replace(str(folder), folder.name)
+        raise ValueError(f"the language model {folder.name!r} cannot be loaded: {reason}") from error

@@ -1,0 +1,111 @@
+"""What a reply says to the person, and what it says to the painter: the ``<gen_image>`` blocks.
+
+The tag is plain text that a language model writes token by token, so it comes in every shape: another case,
+another spelling, missing, doubled, encoded for a web page, inside a code fence, cut off by the token limit. A
+reply is split at its tags once, left to right; what follows an opener is a prompt, up to whichever tag comes
+next.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+
+# A tag takes the backticks on either side with it, so that they end up in no prompt. Every repetition is
+# followed by what it cannot match itself, and a fence is three backticks: hostile input costs linear time.
+_TAG = re.compile(
+    r"(?:```[\w+-]*\s*|`)?"
+    r"<\s*(?P<close>/\s*)?gen_im(?:g|age)\s*>"
+    r"(?:\s*```(?:[\w+-]*[ \t]*(?:\n|\Z))?|`)?",
+    re.IGNORECASE,
+)
+_THINK = re.compile(r"(?:<|&lt;)\s*(?P<close>/\s*)?think(?:ing)?\s*(?:>|&gt;)", re.IGNORECASE)
+# html.unescape hands the digits to int(), which raises beyond 4,300 of them.
+_HUGE_REFERENCE = re.compile(r"&#[0-9]{9,}")
+_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "「": "」", "『": "』"}
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """A reply taken apart.
+
+    Args:
+        text: the reply for a person, without tags and thinking; the prompts stay readable in it.
+        prompts: the content of each block in order, trimmed; empty blocks are left out.
+    """
+
+    text: str
+    prompts: tuple[str, ...]
+
+    @property
+    def prompt(self) -> str:
+        """The first prompt, or ``""``."""
+        return self.prompts[0] if self.prompts else ""
+
+
+def parse(reply: str) -> ParsedReply:
+    """Split a reply at its tags; never raises, whatever the string holds.
+
+    HTML entities are unescaped once. An unclosed block ends at the next opener or with the text. Neither
+    ``text`` nor any prompt holds a tag, nor anything that one more unescape would make a tag.
+
+    Source: LLMGA 7e32eb6, ``llava/constants.py`` (``<gen_image> caption </gen_image>``). Deviation: its
+    command lines assume one space after the tag, read the first block only, and take a closer that precedes
+    the opener.
+    """
+    reply = _without_unfinished_tag(_unescape(without_thinking(reply)))
+    tags = list(_TAG.finditer(reply))
+    starts = [0, *(tag.end() for tag in tags)]
+    ends = [*(tag.start() for tag in tags), len(reply)]
+    gaps = [reply[start:end].strip() for start, end in zip(starts, ends, strict=True)]
+    blocks = [gap for tag, gap in zip(tags, gaps[1:], strict=True) if not tag["close"]]
+    prompts = (_disarmed(_bare(block)) for block in blocks)
+    return ParsedReply(_disarmed("\n\n".join(filter(None, gaps))), tuple(filter(None, prompts)))
+
+
+def without_thinking(reply: str) -> str:
+    """The reply as a history keeps it: thinking removed, tags and entities as they were written.
+
+    A block that is never closed runs to the end. A closer without an opener ends thinking that the chat
+    template had opened in the request, so that everything before it is thinking.
+    """
+    kept: list[str] = []
+    start, thinking = 0, False
+    for tag in _THINK.finditer(reply):
+        if tag["close"]:
+            if not thinking:
+                kept.clear()
+            start, thinking = tag.end(), False
+        elif not thinking:
+            kept.append(reply[start : tag.start()])
+            thinking = True
+    if not thinking:
+        kept.append(reply[start:])
+    return "".join(kept).strip()
+
+
+def _unescape(text: str) -> str:
+    return html.unescape(_HUGE_REFERENCE.sub(" ", text))
+
+
+def _without_unfinished_tag(text: str) -> str:
+    """Cut what the token limit, or a stream that still runs, left of a last tag: ``"a cat </gen_im"``."""
+    head, bracket, tail = text.rpartition("<")
+    name = "".join(tail.split()).removeprefix("/").lower()
+    return head if bracket and any(tag.startswith(name) for tag in ("gen_image", "gen_img")) else text
+
+
+def _bare(block: str) -> str:
+    """The prompt itself: no end of a fence around an unclosed block, no quotes around the whole."""
+    if block.endswith("```"):
+        block = block.rstrip("`").strip()
+    first, inner, last = block[:1], block[1:-1], block[-1:]
+    wrapped = len(block) > 1 and _QUOTES.get(first) == last and last not in inner
+    return inner.strip() if wrapped else block
+
+
+def _disarmed(text: str) -> str:
+    # Joining gaps ("<", "gen_image>") or double encoding ("&amp;lt;") can still spell a tag. Nobody writes
+    # that by accident: what matters is that nothing is left to spell it with, and that one pass does it.
+    return re.sub("[<&]", "", text).strip() if _TAG.search(_unescape(text)) else text

@@ -1,0 +1,190 @@
+"""What a person can ask for, said in the words that language models answer with a ``<gen_image>`` block.
+
+The phrasings keep the intent and the trigger words (*generate*, *image*, *inpaint*, …) of LLMGA's training
+questions, and are plain enough for a general model, which learns the answer's format from ``SYSTEM_PROMPT``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+SYSTEM_PROMPT = """\
+You are LLMGA, an assistant that talks with the user and makes pictures.
+
+You make a picture by writing its prompt between two tags, in exactly this form:
+<gen_image> the prompt </gen_image>
+An image generator paints what stands between the tags. It sees nothing else, neither the conversation nor \
+the pictures that you were shown, so every prompt must stand on its own. This is how you create images; no \
+other tool is needed.
+
+A prompt is one paragraph of plain English, 50 to 150 words. It names the main subject first, then how the \
+subject looks and what it does, the surroundings, the composition and viewpoint, the light, the colours, \
+and the style or medium. It describes only what can be seen. It holds no parentheses and no weights such as \
+(word:1.3), no lists, no comments, no other tags.
+
+What the user may ask for:
+- a picture of an idea: invent the details that the user left open and write one block;
+- a picture similar to a shown one: one block that describes the shown picture completely;
+- filling in or extending a shown picture: the black area is the hole. Imagine what belongs there and write \
+one block that describes the whole finished picture; never mention the black area or the missing part;
+- an edit of a shown picture: first think of a caption of the shown picture, then write one block that \
+holds a minimal rewrite of this caption: change only the words that the edit concerns;
+- an illustrated story: tell it in a few short parts and put one block after each part. Repeat the looks of \
+the characters and the style in every block;
+- a description of a shown picture, or a conversation: plain text without tags.
+
+Answer in the user's language; prompts are always in English. Write the tags only around prompts.
+"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of request.
+
+    Args:
+        name: the value of the 'task' input.
+        phrasings: ways to say it, ``{instruction}`` where the user's own words go.
+        expects: ``"one"`` or ``"several"`` tagged prompts; a ``"caption"``, which is the reply itself; or
+            ``"anything"``: the tags, if there are any.
+        needs_instruction: false where the picture says enough.
+        needs_picture: the request is about a picture.
+        needs_mask: the picture shows a hole, painted black.
+    """
+
+    name: str
+    phrasings: tuple[str, ...]
+    expects: Literal["one", "several", "caption", "anything"] = "one"
+    needs_instruction: bool = False
+    needs_picture: bool = False
+    needs_mask: bool = False
+
+
+_ALL = (
+    Task(
+        "refine",
+        (
+            "Please generate a detailed image from this idea: {instruction}",
+            "Turn these words into one finished image: {instruction}",
+            "I have a picture in mind: {instruction}\nPlease design the image.",
+            "Generate an image that shows the following, with all its details worked out: {instruction}",
+            "{instruction}\nGenerate this image.",
+        ),
+        needs_instruction=True,
+    ),
+    Task(
+        "similar",
+        (
+            "Generate an image similar to this one. {instruction}",
+            "Please make a new image that shows the same scene as this picture. {instruction}",
+            "Create an image that could be a twin of the one I show you. {instruction}",
+            "Recreate this picture as a new image. {instruction}",
+        ),
+        needs_picture=True,
+    ),
+    Task(
+        "inpaint",
+        (
+            "Inpaint this image. {instruction}",
+            "Please fill in the black part of this picture. {instruction}",
+            "A piece of this image is missing; complete it. {instruction}",
+            "Imagine what belongs in the blank area and inpaint the picture. {instruction}",
+        ),
+        needs_picture=True,
+        needs_mask=True,
+    ),
+    Task(
+        "outpaint",
+        (
+            "Outpaint this image. {instruction}",
+            "Please extend this picture into the black border. {instruction}",
+            "Continue the scene beyond the edges of this image. {instruction}",
+            "Imagine what lies around this picture and outpaint it. {instruction}",
+        ),
+        needs_picture=True,
+        needs_mask=True,
+    ),
+    Task(
+        "edit",
+        (
+            "Edit this image: {instruction}",
+            "Generate this picture again with one change: {instruction}",
+            "Change the image as follows and keep everything else: {instruction}",
+            "Here is how the image should be edited: {instruction}",
+        ),
+        needs_instruction=True,
+        needs_picture=True,
+    ),
+    Task(
+        "describe",
+        (
+            "Describe this image in detail. {instruction}",
+            "What can be seen in this picture? {instruction}",
+            "Please write a thorough description of the image. {instruction}",
+            "Explain what this picture shows, from the subject to the background. {instruction}",
+        ),
+        expects="caption",
+        needs_picture=True,
+    ),
+    Task(
+        "story",
+        (
+            "Write a short story and generate an image for each part of it: {instruction}",
+            "Tell an illustrated story in a few scenes, with one image per scene: {instruction}",
+            "Create a narrative together with its illustrations: {instruction}",
+            "{instruction}\nMake this a story with matching images.",
+        ),
+        expects="several",
+        needs_instruction=True,
+    ),
+    Task("chat", ("{instruction}",), expects="anything", needs_instruction=True),
+)
+TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
+
+
+def get_task(name: str) -> Task:
+    """The task of that name; raises ``ValueError`` for any other."""
+    if name not in TASKS:
+        raise ValueError(f"'task' must be one of {', '.join(TASKS)}, got {name!r}")
+    return TASKS[name]
+
+
+def render(task: str, instruction: str, phrasing: int) -> str:
+    """The user's turn: the task's phrasing number ``phrasing`` (modulo their count) around the instruction.
+
+    The instruction of ``chat`` is passed on verbatim, any other is trimmed.
+
+    Raises:
+        ValueError: the task is unknown, or needs an instruction and has none.
+    """
+    asked = get_task(task)
+    if asked.needs_instruction and not instruction.strip():
+        raise ValueError(f"the task {task!r} needs words to work with, but 'instruction' is empty")
+    if task == "chat":
+        return instruction
+    template = asked.phrasings[phrasing % len(asked.phrasings)]
+    return template.replace("{instruction}", instruction.strip()).strip()
+
+
+def check_pictures(task: str, *, image: bool, mask: bool = True) -> None:
+    """Raise the error of a task that lacks its picture or its mask.
+
+    Args:
+        image: whether there is a picture, in this turn or earlier in the conversation.
+        mask: whether a mask says where the hole is; a caller whose picture shows the hole already leaves it.
+
+    Raises:
+        ValueError: the task is unknown, needs a picture, or needs a mask.
+    """
+    asked = get_task(task)
+    if asked.needs_picture and not image:
+        raise ValueError(
+            f"the task {task!r} is about a picture; connect one to 'image', or choose another 'task'"
+        )
+    if asked.needs_mask and not mask:
+        raise ValueError(
+            f"the task {task!r} fills a hole; connect a mask (1 = to be generated) to 'mask', or choose "
+            "another 'task'"
+        )

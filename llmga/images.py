@@ -1,0 +1,60 @@
+"""Pictures as tensors and as PIL: the two conversions at the border of the library.
+
+Tensors are IMAGE (BHWC, float, 0 .. 1) and MASK (BHW, float, 0 .. 1, 1 = to be generated).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+def to_pil(image: torch.Tensor) -> list[Image.Image]:
+    """One RGB picture per batch item: grey is repeated, alpha dropped, values clamped and rounded to 8 bits.
+
+    Args:
+        image: (B, H, W, C) with C = 1, 3 or 4, any float dtype and device.
+    """
+    rgb = image.detach().to("cpu", torch.float32)
+    rgb = rgb.expand(-1, -1, -1, 3) if rgb.shape[-1] == 1 else rgb[..., :3]
+    bytes_ = rgb.clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
+    return [Image.fromarray(np.ascontiguousarray(item), "RGB") for item in bytes_]
+
+
+def from_pil(pictures: list[Image.Image]) -> torch.Tensor:
+    """Pictures of one size as (B, H, W, 3) float32 in 0 .. 1.
+
+    Raises:
+        ValueError: there is no picture, or their sizes differ.
+    """
+    sizes = {picture.size for picture in pictures}
+    if len(sizes) != 1:
+        raise ValueError(f"a batch needs pictures of one size, got {sorted(sizes) or 'none'}")
+    arrays = [np.asarray(picture.convert("RGB"), dtype=np.float32) / 255 for picture in pictures]
+    return torch.from_numpy(np.stack(arrays))
+
+
+def paint_hole_black(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The picture as LLMGA was trained to see one with a hole: what is to be generated is black.
+
+    Args:
+        image: (B, H, W, C).
+        mask: (B or 1, h, w), resized bilinearly to the picture.
+
+    Raises:
+        ValueError: there are several masks, but not one for each picture.
+
+    Source: LLMGA, llmga/llava/train/inpainting_dataset.py:104-108.
+    """
+    if mask.shape[0] not in (1, image.shape[0]):
+        raise ValueError(
+            f"mask holds {mask.shape[0]} masks for {image.shape[0]} pictures in image; give one, or one each"
+        )
+    weight = mask.to(image.device, torch.float32)[:, None]  # BHW -> B1HW
+    if weight.shape[-2:] != image.shape[1:3]:
+        weight = torch.nn.functional.interpolate(
+            weight, size=image.shape[1:3], mode="bilinear", antialias=True
+        )
+    keep = 1 - weight.clamp(0, 1).movedim(1, -1)  # B1HW -> BHW1
+    return image * keep.to(image.dtype)

@@ -1,0 +1,574 @@
+"""The local engine against transformers' own path, its cancel points, and folders that must not load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+pytest.importorskip("transformers", reason="the local engine needs transformers")
+
+import transformers
+from safetensors.torch import load_file, save_file
+
+from llmga.chat.conversation import Conversation, Picture
+from llmga.chat.engines import local
+from llmga.chat.engines.base import ChatEngine, Sampling
+from llmga.chat.engines.local import LocalEngine, load_local_engine
+from llmga.mini.random_language import (
+    CHATML_TEMPLATE,
+    write_tiny_llava,
+    write_tiny_qwen_vl,
+    write_tiny_text,
+)
+
+WRITERS = {"llava": write_tiny_llava, "qwen-vl": write_tiny_qwen_vl, "text": write_tiny_text}
+GREEDY = Sampling(temperature=0, max_new_tokens=12)
+WARM = Sampling(temperature=1, max_new_tokens=12)
+FOX = Picture.from_pil(Image.radial_gradient("L").resize((60, 40)))
+SEA = Picture.from_pil(Image.linear_gradient("L").rotate(90).resize((30, 70)))
+
+TEXT_CHAT = (
+    Conversation(system="You paint with words.").say("user", "A red fox").say("assistant", "in the snow")
+)
+CHATS = {
+    "one turn": Conversation().say("user", "A red fox, é 狐"),
+    "system and two turns": TEXT_CHAT.say("user", "Make it blue"),
+    "picture first": Conversation()
+    .say("user", "Like this", (FOX,))
+    .say("assistant", "A fox")
+    .say("user", "Bigger"),
+    "picture in turn 2": TEXT_CHAT.say("user", "Like this", (SEA,)),
+    "two turns, three pictures": Conversation()
+    .say("user", "These", (FOX, SEA))
+    .say("assistant", "A fox at sea")
+    .say("user", "And this?", (FOX,)),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small are only slowed down by a second thread, and on a busy machine tenfold."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {kind: write(root / f"tiny-{kind}", seed=1) for kind, write in WRITERS.items()}
+
+
+@pytest.fixture(scope="module")
+def engines(folders: dict[str, Path]) -> dict[str, LocalEngine]:
+    return {kind: load_local_engine(folder) for kind, folder in folders.items()}
+
+
+@pytest.fixture
+def text_folder(folders: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the text model that a test may damage."""
+    return Path(shutil.copytree(folders["text"], tmp_path / "model"))
+
+
+@pytest.fixture
+def punctual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call of on_text between two tokens, however busy the machine is."""
+    monkeypatch.setattr(local, "_QUIET", float("inf"))
+
+
+def say_nothing(_: str) -> None:
+    pass
+
+
+def edit_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def reference(folder: Path, chat: Conversation) -> str:
+    """The same reply by transformers alone: its template with tokenisation, its greedy search."""
+    sees = "text" not in folder.name
+    auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    net = auto.from_pretrained(folder, local_files_only=True).eval()
+    reader = transformers.AutoProcessor if sees else transformers.AutoTokenizer
+    processor = reader.from_pretrained(folder, local_files_only=True)
+    messages: list[dict[str, Any]] = [{"role": "system", "content": chat.system}] if chat.system else []
+    messages += [{"role": turn.role, "content": turn.text} for turn in chat.turns]
+    if sees:
+        pictures = [()] * bool(chat.system) + [turn.pictures for turn in chat.turns]
+        for message, shown in zip(messages, pictures, strict=True):
+            parts: list[dict[str, Any]] = [{"type": "image", "image": picture.to_pil()} for picture in shown]
+            message["content"] = [*parts, {"type": "text", "text": message["content"]}]
+    inputs = processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    ids = net.generate(**inputs, do_sample=False, max_new_tokens=12)[0, inputs["input_ids"].shape[1] :]
+    return getattr(processor, "tokenizer", processor).decode(ids, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_greedy_replies_equal_those_of_transformers(engines, folders, kind: str) -> None:
+    chats = [chat for chat in CHATS.values() if engines[kind].supports_pictures or not chat.pictures]
+    replies = [engines[kind].generate(chat, GREEDY, say_nothing) for chat in chats]
+    assert replies == [reference(folders[kind], chat) for chat in chats]
+    assert len(set(replies)) == len(chats)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_an_engine_tells_what_it_is(engines, kind: str) -> None:
+    assert isinstance(engines[kind], ChatEngine)
+    assert engines[kind].name == f"tiny-{kind}"
+    assert engines[kind].supports_pictures == (kind != "text")
+
+
+def test_pictures_and_unfinished_conversations_are_refused(engines) -> None:
+    with pytest.raises(ValueError, match="cannot see pictures"):
+        engines["text"].generate(CHATS["picture first"], GREEDY, say_nothing)
+    with pytest.raises(ValueError, match="end with a user turn"):
+        engines["text"].generate(TEXT_CHAT, GREEDY, say_nothing)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_seed_is_a_reply_and_the_global_generator_rests(engines, kind: str) -> None:
+    chat = CHATS["one turn"]
+    before = torch.get_rng_state()
+    first = engines[kind].generate(chat, WARM, say_nothing)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert engines[kind].generate(chat, WARM, say_nothing) == first
+    others = {engines[kind].generate(chat, Sampling(seed, 1.0, 1.0, 12), say_nothing) for seed in range(1, 5)}
+    assert len(others | {first}) == 5
+    assert engines[kind].generate(chat, Sampling(0, 1e-9, 1.0, 12), say_nothing) == engines[kind].generate(
+        chat, GREEDY, say_nothing
+    )
+
+
+def test_draws_follow_the_tempered_nucleus() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
+    draw = local._Draw(Sampling(seed=5, temperature=0.7, top_p=0.9))
+    counts = torch.bincount(torch.stack([draw(logits, logits).argmax() for _ in range(8000)]), minlength=5)
+    probs = (logits[0] / 0.7).softmax(0)
+    expected = torch.where(
+        torch.tensor([True, True, True, False, False]), probs, 0.0
+    )  # 0.71 + 0.17 + 0.08 >= 0.9
+    torch.testing.assert_close(
+        counts / 8000, expected / expected.sum(), rtol=0, atol=0.02
+    )  # 4 standard errors
+    assert counts[3:].sum() == 0
+
+
+def test_the_folder_cannot_change_the_sampling(engines, text_folder: Path) -> None:
+    leftovers = {
+        "do_sample": True,
+        "top_k": 1,
+        "repetition_penalty": 9.0,
+        "temperature": 0.01,
+        "num_beams": 3,
+    }
+    leftovers |= {"min_new_tokens": 60, "max_length": 5}
+    edit_json(text_folder / "generation_config.json", **leftovers)
+    stubborn = load_local_engine(text_folder)
+    for sampling in (GREEDY, WARM):
+        mine = engines["text"].generate(CHATS["one turn"], sampling, say_nothing)
+        assert stubborn.generate(CHATS["one turn"], sampling, say_nothing) == mine
+
+
+def test_the_turn_end_of_the_template_ends_the_reply(punctual, text_folder: Path) -> None:
+    """Many folders name only the end of text; the model says the end of turn."""
+    edit_json(text_folder / "tokenizer_config.json", eos_token="<|endoftext|>")
+    edit_json(text_folder / "generation_config.json", eos_token_id=0)
+    edit_json(text_folder / "config.json", eos_token_id=0)
+    engine = load_local_engine(text_folder)
+    assert engine._tokenizer.eos_token_id != (end := engine._tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    with torch.no_grad():
+        engine.net.lm_head.weight[end, 0] = 200
+    heard: list[str] = []
+    assert engine.generate(CHATS["one turn"], GREEDY, heard.append) == ""
+    assert heard == ["", ""]  # at the start, and at the end token
+
+
+class Stop(BaseException):
+    """Like the host's interrupt, no Exception."""
+
+
+def stop_at(call: int) -> Callable[[str], None]:
+    calls = iter(range(1, call + 1))
+
+    def on_text(_: str) -> None:
+        if next(calls) == call:
+            raise Stop
+
+    return on_text
+
+
+def hooks(engine: LocalEngine) -> int:
+    return sum(len(module._forward_pre_hooks) for module in engine.net.modules())
+
+
+def test_text_arrives_token_by_token(engines, punctual) -> None:
+    heard: list[str] = []
+    reply = engines["text"].generate(CHATS["one turn"], GREEDY, heard.append)
+    assert len(heard) == 1 + GREEDY.max_new_tokens
+    assert all(longer.startswith(text) for text, longer in zip(heard, heard[1:], strict=False))
+    assert heard[-1].strip() == reply
+
+
+def test_half_a_character_waits_for_its_other_half(engines) -> None:
+    heard: list[str] = []
+    tokenizer = engines["text"]._tokenizer
+    stream = local._Stream(tokenizer, set(), heard.append)
+    for token in tokenizer("fox 狐!")["input_ids"]:
+        stream.put(torch.tensor([token]))
+    assert heard == ["f", "fo", "fox", "fox ", "fox ", "fox ", "fox 狐", "fox 狐!"]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("call", [1, 2, 5])
+def test_cancel_stops_within_a_token_and_the_engine_goes_on(engines, punctual, kind: str, call: int) -> None:
+    engine, chat = engines[kind], CHATS["one turn"]
+    heard: list[str] = []
+    before = engine.generate(chat, GREEDY, heard.append)
+    assert len(heard) > 5
+    with pytest.raises(Stop):  # a call after that one would raise StopIteration
+        engine.generate(chat, GREEDY, stop_at(call))
+    assert hooks(engine) == 0
+    assert engine.generate(chat, GREEDY, say_nothing) == before
+
+
+@pytest.mark.parametrize(("kind", "blocks"), [("llava", 3 + 2), ("qwen-vl", 2 + 2), ("text", 2)])
+def test_cancel_reaches_every_block_of_the_prefill(engines, monkeypatch, kind: str, blocks: int) -> None:
+    monkeypatch.setattr(local, "_QUIET", 0)
+    engine = engines[kind]
+    chat = CHATS["picture first"] if engine.supports_pictures else CHATS["one turn"]
+    heard: list[str] = []
+    before = engine.generate(chat, GREEDY, heard.append)
+    assert heard.index(next(filter(None, heard))) == 1 + blocks
+    for call in range(2, 2 + blocks):
+        with pytest.raises(Stop):
+            engine.generate(chat, GREEDY, stop_at(call))
+        assert hooks(engine) == 0
+    assert engine.generate(chat, GREEDY, say_nothing) == before
+
+
+def input_ids(engine: LocalEngine, chat: Conversation) -> list[int]:
+    return engine._encode(chat)["input_ids"][0].tolist()
+
+
+FRAGMENTS = [
+    "<image>",
+    "</s>",
+    "<s>",
+    "<unk>",
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|image_pad|>",
+    "<|vision_start|>",
+]
+FRAGMENTS += [
+    "<",
+    ">",
+    "|",
+    "<im",
+    "age>",
+    "<|im_",
+    "end|>",
+    " ",
+    "\n",
+    "system",
+    "assistant\n",
+    "fox",
+    "{{ 7 * 7 }}",
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(pieces=st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=12))
+@pytest.mark.parametrize("kind", WRITERS)
+def test_text_is_text_whatever_it_spells(engines, kind: str, pieces: list[str]) -> None:
+    engine, text = engines[kind], "".join(pieces)
+    pictures = (FOX,) if engine.supports_pictures else ()
+
+    def controls(words: str) -> list[int]:
+        chat = (
+            Conversation(system=words).say("user", words, pictures).say("assistant", words).say("user", words)
+        )
+        return [token for token in input_ids(engine, chat) if token in engine._tokenizer.all_special_ids]
+
+    assert controls(text) == controls("plain")
+
+
+def test_a_broken_token_stays_readable(engines) -> None:
+    chat = Conversation().say("user", "say <|im_end|> & <gen_image>")
+    assert "user\nsay < |im_end|> & <gen_image><|im_end|>" in engines["text"]._tokenizer.decode(
+        input_ids(engines["text"], chat)
+    )
+
+
+@pytest.mark.parametrize("role", ["raise_exception('System role not supported')", "''"])
+def test_a_template_without_a_system_role_gets_the_system_prompt_in_the_first_turn(
+    engines, text_folder: Path, role: str
+) -> None:
+    rule = "{% for m in messages if m['role'] == 'system' %}{{ " + role + " }}{% endfor %}"
+    rule += "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}"
+    edit_json(text_folder / "tokenizer_config.json", chat_template=rule + CHATML_TEMPLATE)
+    folded = Conversation().say("user", "You paint with words.\n\nA red fox").say("assistant", "in the snow")
+    assert load_local_engine(text_folder).generate(TEXT_CHAT.say("user", "Go"), GREEDY, say_nothing) == (
+        engines["text"].generate(folded.say("user", "Go"), GREEDY, say_nothing)
+    )
+
+
+def test_a_template_may_refuse_a_conversation(text_folder: Path) -> None:
+    rule = "{% if messages | length == 3 %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    edit_json(text_folder / "tokenizer_config.json", chat_template=rule + CHATML_TEMPLATE)
+    with pytest.raises(
+        ValueError, match="chat template of 'model' refuses this conversation: roles must alternate"
+    ):
+        load_local_engine(text_folder).generate(
+            Conversation().say("user", "a").say("user", "b").say("user", "c"), GREEDY, say_nothing
+        )
+
+
+def test_a_full_context_is_an_error_and_a_nearly_full_one_a_shorter_reply(
+    engines, punctual, text_folder: Path
+) -> None:
+    used = len(input_ids(engines["text"], CHATS["one turn"]))
+    edit_json(text_folder / "config.json", max_position_embeddings=used + 3)
+    heard: list[str] = []
+    load_local_engine(text_folder).generate(CHATS["one turn"], GREEDY, heard.append)
+    assert len(heard) == 1 + 3
+    edit_json(text_folder / "config.json", max_position_embeddings=used)
+    with pytest.raises(ValueError, match=rf"has {used} tokens .* reads {used}, .* shorten 'history'"):
+        load_local_engine(text_folder).generate(CHATS["one turn"], GREEDY, say_nothing)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_inference_mode_changes_nothing(engines, folders, kind: str) -> None:
+    """ComfyUI loads and runs under inference_mode; a script does not."""
+    chat = CHATS["one turn"]
+    expected = engines[kind].generate(chat, WARM, say_nothing)
+    with torch.inference_mode():
+        assert engines[kind].generate(chat, WARM, say_nothing) == expected
+        loaded_inside = load_local_engine(folders[kind])
+        assert loaded_inside.generate(chat, WARM, say_nothing) == expected
+    assert loaded_inside.generate(chat, WARM, say_nothing) == expected
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_host_places_the_model_right_before_it_is_used(folders, kind: str) -> None:
+    engine = load_local_engine(folders[kind], torch.bfloat16)
+    assert {parameter.dtype for parameter in engine.net.parameters()} == {torch.bfloat16}
+    order: list[str] = []
+
+    def load() -> torch.device:
+        order.append("load")
+        return torch.device("cpu")
+
+    engine.load = load
+    chat = CHATS["picture first"] if engine.supports_pictures else CHATS["one turn"]
+    seen: dict[str, Any] = {}
+    generate = engine.net.generate
+    engine.net.generate = lambda **inputs: seen.update(inputs) or generate(**inputs)
+    assert engine.generate(chat, GREEDY, order.append)
+    assert seen["input_ids"].dtype == torch.int64
+    assert "pixel_values" not in seen or seen["pixel_values"].dtype == torch.bfloat16
+    assert order[:2] == ["", "load"] and order.count("load") == 1
+
+
+def test_tied_weights_and_old_buffers_are_no_fault(engines, text_folder: Path) -> None:
+    tensors = load_file(text_folder / "model.safetensors")
+    tied = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
+    old = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
+    save_file(tied | old, text_folder / "model.safetensors", metadata={"format": "pt"})
+    edit_json(text_folder / "config.json", tie_word_embeddings=True)
+    net = load_local_engine(text_folder).net
+    assert torch.equal(net.lm_head.weight, engines["text"].net.get_input_embeddings().weight)
+
+
+def drop_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def add_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors") | {"model.extra.weight": torch.ones(2)}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def shards(*parts: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+        index = {"weight_map": {str(i): part for i, part in enumerate(parts)}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return write
+
+
+def overwrite(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: void((folder / name).write_bytes(content))
+
+
+def safetensors_header(**tensor: Any) -> bytes:
+    header = json.dumps({"a": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header
+
+
+def void(_: object) -> None:
+    pass
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+HTML = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
+DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (
+        lambda f: (f / "config.json").unlink(),
+        r"'model' is no model folder: it has no config.json",
+    ),
+    "config is HTML": (overwrite("config.json", HTML), r"model/config.json \(51 bytes\) is an HTML page"),
+    "config is cut": (
+        overwrite("config.json", b'{"model_type":'),
+        r"model/config.json \(14 bytes\) is no JSON",
+    ),
+    "config is a list": (overwrite("config.json", b"[]"), r"model/config.json \(2 bytes\) is a JSON list"),
+    "config nests": (
+        overwrite("config.json", b"[" * 100_000),
+        r"model/config.json \(100,000 bytes\) is no JSON",
+    ),
+    "remote code": (
+        lambda f: edit_json(f / "config.json", auto_map={"AutoModel": "modeling.Evil"}),
+        r"model/config.json has the key 'auto_map', which asks to run code",
+    ),
+    "remote code in the tokenizer": (
+        lambda f: edit_json(f / "tokenizer_config.json", auto_map={}),
+        r"model/tokenizer_config.json has the key 'auto_map'",
+    ),
+    "nested trust": (
+        lambda f: edit_json(f / "config.json", a=[{"b": {"trust_remote_code": True}}]),
+        r"the key 'trust_remote_code', which asks to run code",
+    ),
+    "another weight file": (
+        lambda f: edit_json(f / "config.json", transformers_weights="evil.bin"),
+        r"the key 'transformers_weights'",
+    ),
+    "quantised": (
+        lambda f: edit_json(f / "config.json", quantization_config={}),
+        r"take the unquantised model",
+    ),
+    "an adapter": (overwrite("adapter_config.json", b"{}"), r"is a LoRA adapter"),
+    "official layout": (
+        lambda f: edit_json(f / "config.json", model_type="llava_Qwen2"),
+        r"official LLMGA code \(model_type 'llava_Qwen2'\).*llava-hf layout",
+    ),
+    "no model type": (overwrite("config.json", b"{}"), r"model/config.json has no 'model_type'"),
+    "half a tokenizer": (overwrite("tokenizer.json", b'{"a'), r"model/tokenizer.json \(3 bytes\) is no JSON"),
+    "unknown architecture": (
+        lambda f: edit_json(f / "config.json", model_type="gpt99", architectures=["Gpt99"]),
+        r"'model' cannot be loaded: .*gpt99",
+    ),
+    "not a language model": (
+        lambda f: edit_json(f / "config.json", model_type="t5"),
+        r"its model_type 't5' is no chat model",
+    ),
+    "pickle only": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        r"only as a pickle \(pytorch_model.bin\)",
+    ),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"'model' has no weights"),
+    "missing shard": (
+        shards("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+        r"model/model-00002-of-00002.safetensors is missing, one of the 2 parts",
+    ),
+    "shard outside": (
+        shards("../model/x.safetensors"),
+        r"names '../model/x.safetensors', which is no safetensors",
+    ),
+    "shard is a pickle": (shards("pytorch_model.bin"), r"names 'pytorch_model.bin', which is no safetensors"),
+    "index without a map": (
+        lambda f: (shards()(f), overwrite("model.safetensors.index.json", b"{}")(f)),
+        r"model.safetensors.index.json \(2 bytes\) is an index without a 'weight_map'",
+    ),
+    "half the tensors": (
+        lambda f: overwrite("model.safetensors", (f / "model.safetensors").read_bytes()[:-99])(f),
+        r"model/model.safetensors \([\d,]+ bytes\) is cut off: half a download",
+    ),
+    "half the header": (
+        lambda f: overwrite("model.safetensors", (f / "model.safetensors").read_bytes()[:99])(f),
+        r"\(99 bytes\) is cut off inside its header",
+    ),
+    "too long": (
+        lambda f: overwrite("model.safetensors", (f / "model.safetensors").read_bytes() + b"!")(f),
+        r"is longer than its header says",
+    ),
+    "bad header": (
+        overwrite("model.safetensors", (5).to_bytes(8, "little") + b'{"a":1}'[:5]),
+        r"a safetensors file with an unreadable header",
+    ),
+    "unknown dtype": (
+        overwrite("model.safetensors", safetensors_header(dtype="F99", shape=[0], data_offsets=[0, 0])),
+        r"'model' cannot be loaded: .*F99",
+    ),
+    "LFS pointer": (overwrite("model.safetensors", LFS), r"\(70 bytes\) is a Git LFS pointer .*git lfs pull"),
+    "weights are HTML": (overwrite("model.safetensors", HTML), r"is an HTML page"),
+    "renamed pickle": (
+        overwrite("model.safetensors", b"PK\x03\x04" + bytes(60)),
+        r"is a pickle under another name",
+    ),
+    "empty": (overwrite("model.safetensors", b""), r"model/model.safetensors \(0 bytes\) is empty"),
+    "noise": (overwrite("model.safetensors", bytes(range(200))), r"is no safetensors file"),
+    "tensor missing": (
+        drop_a_tensor,
+        r"'model' cannot be loaded: 1 tensors are missing in its files: model.norm.weight",
+    ),
+    "tensor too many": (add_a_tensor, r"1 tensors are unexpected in the model: model.extra.weight"),
+    "other shape": (
+        lambda f: edit_json(f / "config.json", intermediate_size=96),
+        r"6 tensors are mismatched in the model: model.layers.0.mlp.down_proj.weight, .*, …$",
+    ),
+    "no template": (
+        lambda f: edit_json(f / "tokenizer_config.json", chat_template=None),
+        r"it has no chat template; add chat_template.jinja",
+    ),
+    "broken template": (
+        lambda f: edit_json(f / "tokenizer_config.json", chat_template="{% if %}"),
+        r"chat template of 'model' refuses",
+    ),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"'model' cannot be loaded: "),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_folder_that_cannot_be_loaded_says_why(text_folder: Path, damage: str) -> None:
+    spoil, message = DAMAGED[damage]
+    spoil(text_folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        load_local_engine(text_folder)
+    assert str(text_folder.parent) not in str(caught.value)
+
+
+def test_a_key_that_holds_nothing_is_no_fault(text_folder: Path) -> None:
+    edit_json(text_folder / "config.json", quantization_config=None)
+    assert load_local_engine(text_folder).name == "model"
+
+
+def test_eyes_need_their_processor(folders, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["llava"], tmp_path / "model"))
+    (folder / "processor_config.json").unlink()
+    with pytest.raises(ValueError, match="'model' cannot be loaded: .*processor_config.json"):
+        load_local_engine(folder)
+
+
+def test_an_error_of_transformers_shows_no_path(tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as caught, local._one_kind_of_error(tmp_path / "model"):
+        raise OSError(f"no file named x.json found in directory {tmp_path}/model.")
+    assert str(caught.value) == (
+        "the language model 'model' cannot be loaded: no file named x.json found in directory model."
+    )
