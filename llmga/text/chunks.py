@@ -1,0 +1,172 @@
+"""Long prompts as chunks of 75 tokens, and CLIP's outputs for those chunks as one conditioning.
+
+CLIP reads 77 positions: BOS, 75 tokens, EOS. LLMGA gives it a longer prompt chunk by chunk and joins the
+outputs in one of two layouts: ``llmga``, in which its UNets were trained, keeps a single BOS and a single EOS
+(75·n + 2 rows); ``llmga_lpw``, in which its SD1.5 pipelines run, keeps them all (77·n rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+
+from .prompt import Boundary, BreakAt, spans
+
+BOS, EOS = 49406, 49407
+CONTENT = 75
+"""Tokens of text in one chunk."""
+MAX_CHUNKS = 64
+TRAINED_CHUNKS = 4
+"""LLMGA was trained on up to 300 tokens."""
+
+Layout = Literal["llmga", "llmga_lpw"]
+Cut = Literal["hard", "sentence", "break"]
+
+
+class Token(NamedTuple):
+    id: Any
+    """A vocabulary index; on the host also the vector of a textual inversion."""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each chunk says, why chunk ``i`` ended (``cuts[i]``), and what lay beyond the last one allowed."""
+
+    chunks: tuple[tuple[Token, ...], ...]
+    cuts: tuple[Cut, ...] = ()
+    dropped: tuple[Token, ...] = ()
+
+    def padded(self, count: int) -> Plan:
+        """This plan with chunks of padding at its end: ``count`` chunks in all, if it has fewer."""
+        return replace(self, chunks=self.chunks + ((),) * (count - len(self.chunks)))
+
+
+def read(
+    text: str,
+    tokenize: Callable[[str], Sequence[Any]],
+    *,
+    weights: bool = False,
+    break_at: BreakAt = "hard",
+    max_chunks: int = TRAINED_CHUNKS,
+) -> Plan:
+    """Plan the chunks of a prompt; ``tokenize`` gives a text's tokens without BOS, EOS and padding.
+
+    Raises:
+        ValueError: see ``prompt.spans`` and ``plan``.
+    """
+    parts = spans(text, weights=weights, break_at=break_at)
+    return plan(
+        (([Token(i, part.weight) for i in tokenize(part.text)], part.after) for part in parts), max_chunks
+    )
+
+
+def plan(parts: Iterable[tuple[Sequence[Token], Boundary]], max_chunks: int = TRAINED_CHUNKS) -> Plan:
+    """Fill chunks of 75 tokens, greedily and in order.
+
+    A sentence that fits a chunk is not split: it moves to the next one. A longer one is cut where the chunk
+    is full, and so is text in which no sentence ends are marked.
+
+    Raises:
+        ValueError: ``max_chunks`` is not 1 to ``MAX_CHUNKS``.
+    """
+    check_count("max_chunks", max_chunks)
+    chunks: list[list[Token]] = [[]]
+    cuts: list[Cut] = []
+
+    def cut(why: Cut) -> None:
+        chunks.append([])
+        cuts.append(why)
+
+    for sentence, ends_chunk in _sentences(parts):
+        room = CONTENT - len(chunks[-1])
+        if len(sentence) > room and (len(sentence) <= CONTENT or not room):
+            cut("sentence")
+        while sentence:
+            if len(chunks[-1]) == CONTENT:
+                cut("hard")
+            room = CONTENT - len(chunks[-1])
+            chunks[-1] += sentence[:room]
+            sentence = sentence[room:]
+        if ends_chunk and chunks[-1]:
+            cut("break")
+    if len(chunks) > 1 and not chunks[-1]:  # a BREAK after which nothing came
+        chunks.pop()
+        cuts.pop()
+    kept = tuple(map(tuple, chunks[:max_chunks]))
+    return Plan(kept, tuple(cuts[: max_chunks - 1]), tuple(chain.from_iterable(chunks[max_chunks:])))
+
+
+def same_length(plans: Sequence[Plan], min_chunks: int = 1) -> list[Plan]:
+    """Pad plans to one chunk count, at least ``min_chunks``, as LLMGA's training pads a batch of prompts."""
+    check_count("min_chunks", min_chunks)
+    count = max(min_chunks, *(len(each.chunks) for each in plans))
+    return [each.padded(count) for each in plans]
+
+
+def check_count(name: str, count: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_CHUNKS:
+        raise ValueError(f"{name} must be a whole number from 1 to {MAX_CHUNKS}, got {count!r}")
+
+
+def chunk_ids(chunk: Sequence[Token], pad: int) -> list[Any]:
+    """The 77 positions of a chunk: BOS, its tokens, padding, EOS last.
+
+    ``pad`` is 49407 for CLIP-L; 0 for SDXL's second encoder, where a short chunk therefore differs from
+    ComfyUI's own (EOS after the text, padding last).
+    """
+    return [BOS, *(token.id for token in chunk), *[pad] * (CONTENT - len(chunk)), EOS]
+
+
+def join(hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Outputs of n chunks as one sequence.
+
+    Takes (n, 77, dim); returns (1, 75·n + 2, dim) for ``llmga``, (1, 77·n, dim) for ``llmga_lpw``.
+
+    Raises:
+        ValueError: unknown layout.
+    """
+    if layout == "llmga":
+        return torch.cat([hidden[0, :1], hidden[:, 1:-1].flatten(0, 1), hidden[-1, -1:]])[None]
+    if layout == "llmga_lpw":
+        return hidden.flatten(0, 1)[None]
+    raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}; got {layout!r}")
+
+
+def weigh(embeds: torch.Tensor, plan: Plan, layout: Layout) -> torch.Tensor:
+    """Multiply each row that ``join`` made by its token's weight, then rescale the whole to its old mean.
+
+    Raises:
+        ValueError: the weights bring the mean to zero, so that it cannot be restored.
+
+    Source: ``get_weighted_text_embeddings`` in LLMGA's pipeline_stable_diffusion_inpaint_lpw.py (commit
+    7e32eb6).
+    """
+    if all(token.weight == 1.0 for chunk in plan.chunks for token in chunk):
+        return embeds
+    rows = [
+        [1.0, *(token.weight for token in chunk), *[1.0] * (CONTENT + 1 - len(chunk))]
+        for chunk in plan.chunks
+    ]
+    weighted = embeds * join(torch.tensor(rows, dtype=embeds.dtype, device=embeds.device)[..., None], layout)
+    scale = embeds.float().mean() / weighted.float().mean()
+    if not torch.isfinite(scale):
+        raise ValueError(
+            "weights bring the mean of the conditioning to zero; use weights nearer to 1 or turn weights off"
+        )
+    return weighted * scale.to(embeds.dtype)
+
+
+def _sentences(parts: Iterable[tuple[Sequence[Token], Boundary]]) -> Iterable[tuple[list[Token], bool]]:
+    """Tokens gathered up to each boundary, and whether BREAK is that boundary."""
+    gathered: list[Token] = []
+    for tokens, after in parts:
+        gathered.extend(tokens)
+        if after:
+            yield gathered, after == "break"
+            gathered = []
+    yield gathered, False
