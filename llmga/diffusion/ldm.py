@@ -1,0 +1,156 @@
+"""Stable Diffusion weights under their single-file (LDM) names, from the names diffusers gives them, and back.
+
+A checkpoint of one file, as ComfyUI loads it, holds the three networks under the prefixes ``model.diffusion_model.``,
+``cond_stage_model.transformer.`` and ``first_stage_model.``.
+
+Source: the layout of CompVis/latent-diffusion ``openaimodel.py``; diffusers ``UNet2DConditionModel``, ``AutoencoderTiny``.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+StateDict = dict[str, torch.Tensor]
+
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_STEM = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
+_MID = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
+
+
+def unet_to_ldm(state_dict: StateDict) -> StateDict:
+    """Rename the weights of a diffusers ``UNet2DConditionModel`` (SD1.x, SD2.x, SDXL; any width and depth).
+
+    Raises:
+        ValueError: a name does not belong to such a network.
+    """
+    layers = 1 + max((int(m[4]) for m in _matches(state_dict, "down", "resnets")), default=-1)
+    attending = {int(m[2]) for m in _matches(state_dict, "up", "attentions")}
+    return {_unet_name(name, layers, attending): value for name, value in state_dict.items()}
+
+
+def _matches(state_dict: StateDict, side: str, kind: str) -> list[re.Match[str]]:
+    found = (_BLOCK.fullmatch(name) for name in state_dict)
+    return [match for match in found if match and match[1] == side and match[3] == kind]
+
+
+def _unet_name(name: str, layers: int, attending: set[int]) -> str:
+    stem, _, leaf = name.rpartition(".")
+    if stem in _STEM:
+        return f"{_STEM[stem]}.{leaf}"
+    if match := _MID.fullmatch(name):
+        kind, index, rest = match[1], int(match[2]), match[3]
+        return (
+            f"middle_block.1.{rest}"
+            if kind == "attentions"
+            else f"middle_block.{2 * index}.{_resnet_name(rest)}"
+        )
+    if not (match := _BLOCK.fullmatch(name)):
+        raise ValueError(f"{name!r} is no weight of a Stable Diffusion UNet in the diffusers layout")
+    side, block, kind, index, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]
+    # Each block is `layers` (down) or `layers + 1` (up) entries; on the way down one more holds the downsampler.
+    first = block * (layers + 1) + (1 if side == "down" else 0)
+    column = "input_blocks" if side == "down" else "output_blocks"
+    if kind == "resnets":
+        return f"{column}.{first + index}.0.{_resnet_name(rest)}"
+    if kind == "attentions":
+        return f"{column}.{first + index}.1.{rest}"
+    if kind == "downsamplers":
+        return f"{column}.{first + layers}.0.{rest.replace('conv.', 'op.', 1)}"
+    return f"{column}.{first + layers}.{2 if block in attending else 1}.{rest}"
+
+
+def _resnet_name(rest: str) -> str:
+    part, _, leaf = rest.partition(".")
+    return f"{_RESNET[part]}.{leaf}"
+
+
+def tiny_autoencoder_to_ldm(state_dict: StateDict, scaling_factor: float = 0.18215) -> StateDict:
+    """Rename the weights of a diffusers ``AutoencoderTiny`` to the TAESD names.
+
+    Its latents have unit variance already, so the file carries SD's ``scaling_factor`` for the host to divide out.
+    The decoder's names move by one: TAESD counts the clamp in front of it as a layer.
+    """
+    renamed = {}
+    for name, value in state_dict.items():
+        side, _, index, rest = name.split(".", 3)
+        number = int(index) + (1 if side == "decoder" else 0)
+        renamed[f"taesd_{side}.{number}.{rest}"] = value
+    return renamed | {"vae_scale": torch.tensor(scaling_factor), "vae_shift": torch.tensor(0.0)}
+
+
+def text_encoder_to_ldm(state_dict: StateDict) -> StateDict:
+    """Rename the weights of a transformers ``CLIPTextModel``; newer releases leave out the ``text_model.`` prefix."""
+    return {
+        name if name.startswith("text_model.") else f"text_model.{name}": value
+        for name, value in state_dict.items()
+    }
+
+
+def unet_from_ldm(state_dict: StateDict, like: StateDict) -> StateDict:
+    """Undo ``unet_to_ldm``; ``like`` is a state dict of the diffusers net that is to be filled.
+
+    Raises:
+        KeyError: a weight of that net is not in the file.
+    """
+    return {old: state_dict[new] for old, new in zip(like, unet_to_ldm(like), strict=True)}
+
+
+def tiny_autoencoder_from_ldm(state_dict: StateDict) -> StateDict:
+    """Undo ``tiny_autoencoder_to_ldm``."""
+    renamed = {}
+    for name, value in state_dict.items():
+        if name.startswith("taesd_"):
+            side, index, rest = name.removeprefix("taesd_").split(".", 2)
+            number = int(index) - (1 if side == "decoder" else 0)
+            renamed[f"{side}.layers.{number}.{rest}"] = value
+    return renamed
+
+
+def text_encoder_from_ldm(state_dict: StateDict, like: StateDict) -> StateDict:
+    """Undo ``text_encoder_to_ldm``; ``like`` is a state dict of the transformers net that is to be filled.
+
+    Raises:
+        KeyError: a weight of that net is not in the file.
+    """
+    return {old: state_dict[new] for old, new in zip(like, text_encoder_to_ldm(like), strict=True)}
+
+
+def single_file(unet: StateDict, text_encoder: StateDict, autoencoder: StateDict) -> StateDict:
+    """One checkpoint out of the three renamed state dicts, contiguous and without shared storage."""
+    parts = {
+        "model.diffusion_model.": unet,
+        "cond_stage_model.transformer.": text_encoder,
+        "first_stage_model.": autoencoder,
+    }
+    return {
+        prefix + name: value.clone().contiguous()
+        for prefix, part in parts.items()
+        for name, value in part.items()
+    }
+
+
+def parts_of_single_file(state_dict: StateDict) -> tuple[StateDict, StateDict, StateDict]:
+    """Undo ``single_file``: the UNet, the text encoder and the autoencoder under their LDM names."""
+    unet, text_encoder, autoencoder = (
+        {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+        for prefix in ("model.diffusion_model.", "cond_stage_model.transformer.", "first_stage_model.")
+    )
+    return unet, text_encoder, autoencoder

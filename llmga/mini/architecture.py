@@ -1,0 +1,45 @@
+"""The miniature Stable Diffusion: SD1.5's architecture at a width that runs anywhere.
+
+The widths are multiples of 32 (GroupNorm) and whole multiples of the first (ComfyUI divides them when it looks at a
+checkpoint), the four attention heads are the same at every level, and the autoencoder has TAESD's layout: so diffusers
+and ComfyUI both build it, ComfyUI after ``nodes/mini.py`` has told it the two widths below. Both levels attend to the
+text, for an object is two to five latents wide.
+"""
+
+MODEL_CHANNELS = 96
+CONTEXT_DIM = 96
+HEADS = 4
+PICTURE = 128  # pixels; 16 latents
+
+UNET = {
+    "sample_size": PICTURE // 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (MODEL_CHANNELS, MODEL_CHANNELS),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": CONTEXT_DIM,
+    "attention_head_dim": HEADS,  # diffusers reads this as the number of heads, for SD1.5 too
+    "norm_num_groups": 32,
+}
+
+TEXT = {
+    "hidden_size": CONTEXT_DIM,
+    "intermediate_size": 4 * CONTEXT_DIM,
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": 4,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "projection_dim": CONTEXT_DIM,
+}
+
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
