@@ -1,0 +1,180 @@
+"""LLMGA Chat: an instruction, and perhaps a picture, becomes a reply and a detailed generation prompt."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from comfy_api.latest import io
+
+from ..llmga.chat import TASKS, Conversation, Picture, Policy, Sampling, check_pictures, respond
+from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
+from ..llmga.images import paint_hole_black, to_pil
+from . import check, host
+from .types import Engine, History
+
+POLICIES = get_args(Policy)
+
+
+class Chat(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGA_Chat",
+            display_name="LLMGA Chat",
+            category="LLMGA/chat",
+            description="Talks to a language model about the picture you want. It answers with a reply and a detailed "
+            "generation prompt for Long CLIP Encode. Connect its history to the next LLMGA Chat to go on.",
+            is_output_node=True,  # so that one can talk without painting
+            search_aliases=[
+                "LLM",
+                "VLM",
+                "prompt enhancer",
+                "refine prompt",
+                "caption",
+                "assistant",
+                "gen_image",
+            ],
+            inputs=[
+                Engine.Input(
+                    "engine",
+                    tooltip="The language model: LLMGA Model Loader, LLMGA Endpoint or LLMGA Host Language Model.",
+                ),
+                io.String.Input(
+                    "instruction",
+                    multiline=True,
+                    default="",
+                    tooltip="What you want, in your own words. Up to 200,000 characters; the tasks similar, inpaint, "
+                    "outpaint and describe also work without.",
+                ),
+                io.Combo.Input(
+                    "task",
+                    options=list(TASKS),
+                    default="refine",
+                    tooltip="refine: a short idea becomes a detailed prompt. similar: a prompt for a picture like the one "
+                    "shown. inpaint, outpaint: a prompt for the masked hole or border. edit: a caption of the shown "
+                    "picture, changed as little as the instruction asks. describe: a caption. story: several prompts. "
+                    "chat: your words as they are.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    tooltip="Same inputs and seed, same reply. It also picks how the task is worded.",
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=0.2,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="0 always takes the likeliest word; up to 2, higher is more varied. LLMGA uses 0.2.",
+                ),
+                io.Float.Input(
+                    "top_p",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Draws from the likeliest words whose probabilities add up to this, 0.01 to 1; 1 keeps all.",
+                ),
+                io.Int.Input(
+                    "max_new_tokens",
+                    default=512,
+                    min=1,
+                    max=MAX_NEW_TOKENS,
+                    tooltip=f"The reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
+                ),
+                io.Combo.Input(
+                    "policy",
+                    options=list(POLICIES),
+                    default="ask_again",
+                    tooltip="What to do with a reply that holds no prompt where one was asked for. ask_again: ask once "
+                    "more. whole_reply: use the reply as the prompt (a refusal is still an error). keep_previous: the "
+                    "last prompt of the history. error: stop.",
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="Pictures to show with this instruction; a batch is shown in one turn, up to 16.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="1 = to be generated. The model sees the picture with this area black, as in LLMGA's training. "
+                    "Any size; an empty mask counts as none.",
+                ),
+                History.Input(
+                    "history",
+                    optional=True,
+                    tooltip="The conversation so far, from another LLMGA Chat or from Load History. Without, a new one.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="reply", tooltip="What the model said, without tags."),
+                io.String.Output(
+                    display_name="prompt", tooltip="The first generation prompt, or empty when there is none."
+                ),
+                io.String.Output(
+                    display_name="prompts",
+                    is_output_list=True,
+                    tooltip="Every generation prompt, as a list: what follows runs once for each.",
+                ),
+                io.Boolean.Output(display_name="has_prompt", tooltip="Whether there is a generation prompt."),
+                History.Output(display_name="history", tooltip="The conversation with this exchange added."),
+            ],
+        )
+
+    @classmethod
+    @host.guarded
+    def execute(
+        cls, engine, instruction, task, seed, temperature, top_p, max_new_tokens, policy,
+        image=None, mask=None, history=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        history = Conversation() if history is None else history
+        check.instance(
+            "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
+        )
+        check.instance("history", history, Conversation, "LLMGA Chat or Load History")
+        check.choice("task", task, list(TASKS))
+        pictures, masked = shown_pictures(image, mask)
+        check_pictures(task, image=bool(pictures or history.pictures), mask=masked or not pictures)
+        reply = respond(
+            engine,
+            history,
+            task=task,
+            instruction=check.text("instruction", instruction),
+            pictures=pictures,
+            sampling=Sampling(seed, temperature, top_p, max_new_tokens),
+            policy=policy,
+            on_text=host.live_text(),
+        )
+        prompts = list(reply.prompts) or [
+            reply.prompt
+        ]  # an empty list would leave the nodes after it without a run
+        return io.NodeOutput(
+            reply.text, reply.prompt, prompts, reply.has_prompt, reply.conversation, ui={"text": [reply.text]}
+        )
+
+
+def shown_pictures(image: torch.Tensor | None, mask: torch.Tensor | None) -> tuple[tuple[Picture, ...], bool]:
+    """The pictures of this turn with the hole painted black, and whether there is a hole.
+
+    An empty mask is none: LoadImage gives 64×64 zeros for a picture without one.
+    """
+    masked = mask is not None and bool(check.mask("mask", mask).any())
+    if image is None:
+        if masked:
+            raise ValueError(
+                "mask says where the hole of a picture is, but image is not connected; connect both"
+            )
+        return (), False
+    image = check.image("image", image)
+    if masked:
+        image = paint_hole_black(image, check.mask("mask", mask))
+    return tuple(Picture.from_pil(picture) for picture in to_pil(image)), masked
+
+
+NODES = [Chat]

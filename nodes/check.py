@@ -1,0 +1,99 @@
+"""Widget values, checked again inside ``execute``.
+
+ComfyUI checks a widget only when nobody links to it, and lets NaN through; every value here may come from a stranger's
+workflow. Each function returns the value it was given or raises a ``ValueError`` that names the input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+MAX_TEXT = 200_000
+
+# Names become file names: plain ASCII, no separators, no leading dot, no device name of Windows.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-]|[A-Za-z0-9_]")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def text(name: str, value: Any, *, limit: int = MAX_TEXT) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text, got {type(value).__name__}")
+    if len(value) > limit:
+        raise ValueError(f"{name} holds {len(value)} characters, at most {limit} are allowed")
+    return value
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(options) or '(none)'}; got {_short(value)}")
+    return value
+
+
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {_short(value)}")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {_short(value)}")
+    return value
+
+
+def instance(name: str, value: Any, kind: type, wanted: str) -> Any:
+    """``value`` if it is a ``kind``; ``wanted`` tells a person which node makes one."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must come from {wanted}, got {type(value).__name__}")
+    return value
+
+
+def file_name(name: str, value: Any) -> str:
+    """A plain name that is safe as a file name on every system: no path, no hidden file, no device."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value) or _DEVICES.fullmatch(value):
+        raise ValueError(
+            f"{name} must be a plain name of up to 64 letters, digits, spaces, dots, '-' or '_' "
+            f"(no folders), got {_short(value)}"
+        )
+    return value
+
+
+def image(name: str, value: Any) -> torch.Tensor:
+    """An IMAGE: BHWC with 1, 3 or 4 channels, finite, at least one picture of 1×1."""
+    if not isinstance(value, torch.Tensor) or value.ndim != 4 or value.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"{name} must be an IMAGE (batch, height, width, 1, 3 or 4 channels), got {_shape(value)}"
+        )
+    if 0 in value.shape:
+        raise ValueError(f"{name} is empty: its shape is {tuple(value.shape)}")
+    if not torch.isfinite(value).all():
+        raise ValueError(f"{name} holds NaN or infinite values; look at the node that made it")
+    return value
+
+
+def mask(name: str, value: Any) -> torch.Tensor:
+    """A MASK as BHW: (H, W), (B, H, W) and (B, 1, H, W) are taken."""
+    if isinstance(value, torch.Tensor) and value.ndim == 2:
+        value = value[None]
+    if isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[1] == 1:
+        value = value[:, 0]
+    if not isinstance(value, torch.Tensor) or value.ndim != 3 or 0 in value.shape:
+        raise ValueError(f"{name} must be a MASK (batch, height, width), got {_shape(value)}")
+    if not torch.isfinite(value).all():
+        raise ValueError(f"{name} holds NaN or infinite values; look at the node that made it")
+    return value
+
+
+def _shape(value: Any) -> str:
+    return (
+        f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+    )
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "…"

@@ -1,0 +1,113 @@
+"""Save History and Load History: conversations by name, in a folder that the server does not serve."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from ..llmga.chat import Conversation
+from . import check, host
+from .types import History
+
+NONE_SAVED = "(no saved history)"
+
+
+class SaveHistory(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGA_SaveHistory",
+            display_name="Save History",
+            category="LLMGA/chat",
+            description="Saves a conversation with its pictures under a name, to go on with it after a restart. "
+            "A conversation of that name is replaced.",
+            search_aliases=["save chat", "save conversation", "session"],
+            is_output_node=True,
+            inputs=[
+                History.Input("history", tooltip="The conversation to save, from LLMGA Chat."),
+                io.String.Input(
+                    "name",
+                    default="conversation",
+                    tooltip="Up to 64 letters, digits, spaces, dots, '-' or '_'; a name, never a path.",
+                ),
+            ],
+            outputs=[
+                History.Output(display_name="history", tooltip="The same conversation, for the next node.")
+            ],
+        )
+
+    @classmethod
+    @host.guarded
+    def execute(cls, history, name) -> io.NodeOutput:
+        check.instance("history", history, Conversation, "LLMGA Chat or Load History")
+        save(history, check.file_name("name", name))
+        return io.NodeOutput(history, ui={"text": [f"saved {len(history.turns)} turns as {name}"]})
+
+
+class LoadHistory(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGA_LoadHistory",
+            display_name="Load History",
+            category="LLMGA/chat",
+            description="Loads a conversation that Save History saved.",
+            search_aliases=["load chat", "load conversation", "session"],
+            inputs=[
+                io.Combo.Input(
+                    "name",
+                    options=saved_names() or [NONE_SAVED],
+                    tooltip="A saved conversation. Press R in ComfyUI after saving a new one to see it here.",
+                )
+            ],
+            outputs=[History.Output(display_name="history", tooltip="The conversation, for LLMGA Chat.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, name) -> str:
+        path = history_path(name) if name in saved_names() else None
+        if path is None:
+            return "missing"
+        stat = path.stat()
+        return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+    @classmethod
+    @host.guarded
+    def execute(cls, name) -> io.NodeOutput:
+        path = history_path(check.choice("name", name, saved_names()))
+        try:
+            return io.NodeOutput(Conversation.from_json(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(
+                f"the saved history {name!r} cannot be read: {error}; choose another name"
+            ) from error
+
+
+def history_path(name: str) -> Path:
+    return host.private_directory() / "histories" / f"{check.file_name('name', name)}.json"
+
+
+def saved_names() -> list[str]:
+    return sorted(path.stem for path in (host.private_directory() / "histories").glob("*.json"))
+
+
+def save(conversation: Conversation, name: str) -> None:
+    """Write the whole file or none of it, whenever the machine stops."""
+    path = history_path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(conversation.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+NODES = [SaveHistory, LoadHistory]

@@ -1,0 +1,163 @@
+"""The one file that touches ComfyUI's internals: cancel, live text, folders, model memory, and the guard of every node."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import folder_paths
+import torch
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
+LANGUAGE_MODELS = "LLM"
+TEXT_INTERVAL = 0.1  # seconds between two live texts
+TEXT_TAIL = 8000  # characters of live text; the whole reply arrives with the node's output
+
+
+def guarded(execute: Callable) -> Callable:
+    """Keep a node from stopping the server, whatever it meets.
+
+    ComfyUI survives ``Exception`` and its own interrupt only: any other ``BaseException`` (a library's ``SystemExit``, a
+    cancelled task) leaves a server that answers and never runs again, and a ``ui`` value that is not JSON ends the
+    process. The first becomes an ordinary error here, the second is found before the host sees it.
+    """
+
+    @functools.wraps(execute)
+    def run(cls, *args, **kwargs):
+        try:
+            output = execute(cls, *args, **kwargs)
+        except (Exception, comfy.model_management.InterruptProcessingException):
+            raise
+        except BaseException as error:
+            raise RuntimeError(
+                f"{cls.__name__} was stopped from inside by {type(error).__name__}: {error}"
+            ) from error
+        if output.ui is not None:
+            json.dumps(output.ui, allow_nan=False)
+        return output
+
+    return run
+
+
+def raise_if_cancelled() -> None:
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def live_text() -> Callable[[str], None]:
+    """An ``on_text`` for the running node: sends the text to the asking client alone, and is the cancel point.
+
+    It goes out as JSON under the pack's own event and the extension shows it as text. The host's progress label is not
+    used: some of its frontends read that as markup, where ``<gen_image>`` vanishes and worse may appear.
+    """
+    context = get_executing_context()
+    server = getattr(PromptServer, "instance", None)
+    client = getattr(server, "client_id", None)
+    sent_at, sent = float("-inf"), ""
+
+    def on_text(text: str) -> None:
+        nonlocal sent_at, sent
+        raise_if_cancelled()
+        if not isinstance(text, str):  # the server would not survive sending it
+            raise ValueError(f"engine wrote {type(text).__name__} instead of text")
+        now = time.monotonic()
+        if (
+            server is None
+            or client is None
+            or context is None
+            or text == sent
+            or now - sent_at < TEXT_INTERVAL
+        ):
+            return
+        sent_at, sent = now, text
+        server.send_sync("llmga.text", {"node": context.node_id, "text": text[-TEXT_TAIL:]}, client)
+
+    return on_text
+
+
+def register_folders() -> None:
+    """Make ``models/LLM`` known; ``extra_model_paths.yaml`` may have named more folders for it before."""
+    folder_paths.add_model_folder_path(
+        LANGUAGE_MODELS, os.path.join(folder_paths.models_dir, LANGUAGE_MODELS)
+    )
+
+
+def language_models() -> dict[str, Path]:
+    """Every folder with a ``config.json``, at most two levels below ``models/LLM``, by its name there."""
+    found: dict[str, Path] = {}
+    for root in folder_paths.get_folder_paths(LANGUAGE_MODELS):
+        for pattern in ("*/config.json", "*/*/config.json"):
+            for config in sorted(Path(root).glob(pattern)):
+                found.setdefault(config.parent.relative_to(root).as_posix(), config.parent)
+    return found
+
+
+def private_directory() -> Path:
+    """The pack's folder below the user directory; ComfyUI serves nothing of it over HTTP."""
+    return Path(folder_paths.get_system_user_directory("llmga"))
+
+
+def own_origins() -> frozenset[tuple[str, int]]:
+    """Where this server listens: an endpoint must never lead back to it."""
+    server = getattr(PromptServer, "instance", None)
+    port = getattr(server, "port", None)
+    return frozenset({("127.0.0.1", port), ("::1", port), ("localhost", port)}) if port else frozenset()
+
+
+class _Managed(torch.nn.Module):
+    """A network in the shape ModelPatcher expects: it assigns ``device``, which a transformers model does not allow."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.device = next(net.parameters()).device
+
+
+def managed(net: torch.nn.Module) -> Callable[[], torch.device]:
+    """Put a network under ComfyUI's memory management.
+
+    Returns a function to call right before each use: it brings the whole network to the compute device, pushing other
+    models out if it must, and returns the device. Full loads only: a transformers module that stayed behind on the CPU
+    would not be noticed by the patcher.
+    """
+    patcher = comfy.model_patcher.ModelPatcher(
+        _Managed(net),
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.text_encoder_offload_device(),
+    )
+
+    def load() -> torch.device:
+        comfy.model_management.load_models_gpu([patcher], force_full_load=True)
+        return patcher.load_device
+
+    return load
+
+
+def language_model_dtype(device: torch.device | None = None) -> torch.dtype:
+    """bfloat16 where the device computes in it, else float16 on a GPU and float32 on the CPU."""
+    device = device or comfy.model_management.get_torch_device()
+    if comfy.model_management.should_use_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
+
+
+def can_generate(clip: Any) -> bool:
+    """Whether a CLIP is one of the host's language models."""
+    network = getattr(clip, "cond_stage_model", None)
+    inner = getattr(network, getattr(network, "clip", ""), None)
+    return hasattr(getattr(inner, "transformer", None), "generate")
+
+
+def sees_pictures(clip: Any) -> bool:
+    """Whether a host language model has a vision tower of its own."""
+    network = getattr(clip, "cond_stage_model", None)
+    inner = getattr(network, getattr(network, "clip", ""), None)
+    transformer = getattr(inner, "transformer", None)
+    return any(hasattr(transformer, name) for name in ("visual", "vision_model"))

@@ -1,0 +1,138 @@
+"""Where language models come from: a local folder, a named endpoint, or a model that ComfyUI loaded."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..llmga.chat.endpoints import find_endpoint, load_endpoints
+from . import check, host
+from .types import Engine
+
+NO_MODEL = "(no folder in models/LLM)"
+NO_ENDPOINT = "(no endpoint configured)"
+PRECISIONS = {
+    "auto": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+
+
+class ModelLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGA_ModelLoader",
+            display_name="LLMGA Model Loader",
+            category="LLMGA/loaders",
+            description="Loads a language model from a folder below models/LLM: any LLaVA, Qwen-VL or other "
+            "vision-language model in the transformers layout, or a text-only one. Nothing is downloaded.",
+            search_aliases=["load LLM", "load VLM", "LLaVA", "Qwen-VL", "transformers"],
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=list(host.language_models()) or [NO_MODEL],
+                    tooltip="A folder below models/LLM with config.json, *.safetensors and tokenizer files.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="auto",
+                    tooltip="The weights' type in memory. auto: bfloat16 or float16 on a GPU, float32 on the CPU.",
+                ),
+            ],
+            outputs=[Engine.Output(display_name="engine", tooltip="The language model, for LLMGA Chat.")],
+        )
+
+    @classmethod
+    @host.guarded
+    def execute(cls, model, precision) -> io.NodeOutput:
+        from ..llmga.chat.engines.local import load_local_engine
+
+        folders = host.language_models()
+        folder = folders[check.choice("model", model, list(folders))]
+        dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]
+        engine = load_local_engine(folder, dtype=dtype or host.language_model_dtype())
+        engine.load = host.managed(engine.net)
+        return io.NodeOutput(engine)
+
+
+class HostLanguageModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGA_HostLanguageModel",
+            display_name="LLMGA Host Language Model",
+            category="LLMGA/loaders",
+            description="Uses a language model that ComfyUI loaded itself (Load CLIP with Qwen3, Qwen2.5-VL, Qwen3-VL, "
+            "Gemma …). It needs no other files and shares ComfyUI's memory, but streams no text.",
+            search_aliases=["text generate", "Qwen", "Gemma", "native LLM"],
+            inputs=[
+                io.Clip.Input(
+                    "clip",
+                    tooltip="A language model from Load CLIP; a text encoder that cannot write is an error.",
+                )
+            ],
+            outputs=[Engine.Output(display_name="engine", tooltip="The language model, for LLMGA Chat.")],
+        )
+
+    @classmethod
+    @host.guarded
+    def execute(cls, clip) -> io.NodeOutput:
+        from .host_language import HostEngine
+
+        if not host.can_generate(clip):
+            raise ValueError(
+                "clip is a text encoder that cannot write text; load a language model (Qwen3, Qwen3-VL, Gemma 3 …) "
+                "with Load CLIP, or use LLMGA Model Loader"
+            )
+        return io.NodeOutput(HostEngine(clip, host.sees_pictures(clip)))
+
+
+class Endpoint(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGA_Endpoint",
+            display_name="LLMGA Endpoint",
+            category="LLMGA/loaders",
+            description="A language model behind an OpenAI-compatible server: vLLM, llama.cpp, Ollama, LM Studio, or a "
+            "hosted one. Address, model and key belong to a record in the owner's file endpoints.json; a workflow only "
+            "names it.",
+            search_aliases=["OpenAI", "Ollama", "vLLM", "llama.cpp", "LM Studio", "API"],
+            inputs=[
+                io.Combo.Input(
+                    "endpoint",
+                    options=endpoint_names() or [NO_ENDPOINT],
+                    tooltip="A record of endpoints.json in ComfyUI's user/__llmga folder (see this node's help).",
+                )
+            ],
+            outputs=[Engine.Output(display_name="engine", tooltip="The language model, for LLMGA Chat.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, endpoint) -> str:
+        path = host.private_directory() / "endpoints.json"
+        return str(path.stat().st_mtime_ns) if path.is_file() else "missing"
+
+    @classmethod
+    @host.guarded
+    def execute(cls, endpoint) -> io.NodeOutput:
+        from ..llmga.chat.engines.endpoint import EndpointEngine
+
+        record = find_endpoint(
+            host.private_directory() / "endpoints.json", check.text("endpoint", endpoint, limit=200)
+        )
+        return io.NodeOutput(EndpointEngine(record, forbidden=host.own_origins()))
+
+
+def endpoint_names() -> list[str]:
+    """The names to choose from; a damaged file offers none here and says what is wrong when the node runs."""
+    try:
+        return sorted(load_endpoints(host.private_directory() / "endpoints.json"))
+    except ValueError:
+        return []
+
+
+NODES = [ModelLoader, HostLanguageModel, Endpoint]
