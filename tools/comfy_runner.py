@@ -1,0 +1,58 @@
+"""The demo's story on a real, headless ComfyUI, over its own API."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .comfy_server import ComfyServer
+from .demo import OUTPUT, write_endpoints, write_example, write_models
+from .embedded import OnEvent, Prompt
+
+RUN_SECONDS = 240
+
+
+class ComfyRunner:
+    """Queues API prompts and brings their pictures and texts back."""
+
+    def __init__(self, server: ComfyServer) -> None:
+        self.server = server
+        version = server.get("/system_stats")["system"]["comfyui_version"]
+        self.name = f"ComfyUI {version}"
+
+    def run(self, prompt: Prompt, on_event: OnEvent) -> dict[str, dict[str, Any]]:
+        def on_message(kind: str, data: Any) -> None:
+            if kind == "executing" and data.get("node") in prompt:
+                on_event(prompt[data["node"]]["_meta"]["title"], "")
+            elif kind == "llmga.text" and data["node"] in prompt:
+                on_event(prompt[data["node"]]["_meta"]["title"], data["text"])
+
+        entry = self.server.run(prompt, timeout=RUN_SECONDS, on_event=on_message)
+        return {node_id: self._collect(ui) for node_id, ui in entry["outputs"].items()}
+
+    def _collect(self, ui: dict[str, Any]) -> dict[str, Any]:
+        images = [self._fetch(image) for image in ui.get("images", ()) if image["type"] == "output"]
+        return {"text": ui.get("text", []), "images": images}
+
+    def _fetch(self, image: dict[str, str]) -> Path:
+        path = OUTPUT / image["filename"]
+        path.write_bytes(self.server.view(image))
+        return path
+
+
+@contextlib.contextmanager
+def comfy_runner(endpoint_url: str) -> Iterator[ComfyRunner]:
+    """A server with this pack, the miniature's architecture, and the demo's models, endpoint and picture."""
+    server = ComfyServer(Path(os.environ["COMFYUI_PATH"]), env={"LLMGA_MINI": "1"})
+    try:
+        write_models(server.base / "models")
+        write_endpoints(server.base / "user" / "__llmga" / "endpoints.json", endpoint_url)
+        write_example(server.base / "input" / "example.png")
+    except BaseException:
+        server.close()
+        raise
+    with server:
+        yield ComfyRunner(server)

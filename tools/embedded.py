@@ -1,0 +1,231 @@
+"""Runs a workflow's API prompt on ``llmga`` and diffusers alone, where no ComfyUI is to be had.
+
+Each function below stands for one node class of the shipped workflows; the graph itself is the same file that ComfyUI
+runs. It is a way to see the story anywhere, not a second ComfyUI: other node classes are an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from llmga.chat import Conversation, Picture, Sampling, respond
+from llmga.images import from_pil, to_pil
+from llmga.text import encode_sd15
+
+Prompt = dict[str, dict[str, Any]]
+OnEvent = Callable[[str, str], None]
+"""``on_event(title, text)``: a node started, or has text to show."""
+
+
+@dataclass
+class Workspace:
+    """Where the embedded engine finds what a ComfyUI would find in its folders."""
+
+    language_models: Path
+    checkpoints: dict[str, Callable[[], Any]]
+    endpoints: Path
+    inputs: Path
+    outputs: Path
+
+
+class EmbeddedRunner:
+    """Runs API prompts; results of ``SaveImage`` and ``PreviewAny`` come back by node id."""
+
+    name = "the embedded engine (llmga on diffusers)"
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._cache: dict[str, Any] = {}
+
+    def run(self, prompt: Prompt, on_event: OnEvent) -> dict[str, dict[str, Any]]:
+        """Execute every node once, in the order of their links.
+
+        Returns:
+            node id -> {"images": [path, …]} or {"text": [str, …]}, as ComfyUI's history has them.
+        """
+        results: dict[str, tuple[Any, ...]] = {}
+        shown: dict[str, dict[str, Any]] = {}
+
+        def value_of(node_id: str) -> tuple[Any, ...]:
+            if node_id not in results:
+                node = prompt[node_id]
+                if node["class_type"] not in NODES:
+                    raise ValueError(f"the embedded engine does not know the node {node['class_type']}")
+                inputs = {
+                    name: value_of(value[0])[value[1]] if isinstance(value, list) else value
+                    for name, value in node["inputs"].items()
+                }
+                title = node["_meta"]["title"]
+                on_event(title, "")
+                step = Step(self.workspace, self._cache, lambda text: on_event(title, text))
+                outputs, ui = NODES[node["class_type"]](step, **inputs)
+                results[node_id] = outputs
+                if ui:
+                    shown[node_id] = ui
+            return results[node_id]
+
+        for node_id in prompt:
+            value_of(node_id)
+        return shown
+
+
+@dataclass
+class Step:
+    workspace: Workspace
+    cache: dict[str, Any]
+    on_text: Callable[[str], None]
+
+
+Result = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def model_loader(step: Step, model: str, precision: str) -> Result:
+    from llmga.chat.engines.local import load_local_engine
+
+    if model not in step.cache:
+        step.cache[model] = load_local_engine(step.workspace.language_models / model, dtype=torch.float32)
+    return (step.cache[model],), {}
+
+
+def endpoint(step: Step, endpoint: str) -> Result:
+    from llmga.chat.endpoints import find_endpoint
+    from llmga.chat.engines.endpoint import EndpointEngine
+
+    return (EndpointEngine(find_endpoint(step.workspace.endpoints, endpoint)),), {}
+
+
+def chat(
+    step: Step,
+    engine,
+    instruction,
+    task,
+    seed,
+    temperature,
+    top_p,
+    max_new_tokens,
+    policy,
+    image=None,
+    history=None,
+) -> Result:
+    pictures = () if image is None else tuple(Picture.from_pil(picture) for picture in to_pil(image))
+    reply = respond(
+        engine,
+        history or Conversation(),
+        task=task,
+        instruction=instruction,
+        pictures=pictures,
+        sampling=Sampling(seed, temperature, top_p, max_new_tokens),
+        policy=policy,
+        on_text=step.on_text,
+    )
+    outputs = (reply.text, reply.prompt, list(reply.prompts), reply.has_prompt, reply.conversation)
+    return outputs, {"text": [reply.text]}
+
+
+def save_history(step: Step, history: Conversation, name: str) -> Result:
+    (step.workspace.outputs / f"{name}.json").write_text(history.to_json(), encoding="utf-8")
+    return (history,), {"text": [f"saved {len(history.turns)} turns as {name}"]}
+
+
+def load_checkpoint(step: Step, ckpt_name: str) -> Result:
+    if ckpt_name not in step.cache:
+        step.cache[ckpt_name] = step.workspace.checkpoints[ckpt_name]()
+    pipeline = step.cache[ckpt_name]
+    return (pipeline, pipeline, pipeline), {}
+
+
+def load_image(step: Step, image: str) -> Result:
+    return (from_pil([Image.open(step.workspace.inputs / image)]), None), {}
+
+
+def empty_latent(step: Step, width: int, height: int, batch_size: int) -> Result:
+    return (torch.zeros(batch_size, 4, height // 8, width // 8),), {}
+
+
+def sample(
+    step: Step, model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise
+) -> Result:
+    """Euler's method on the discrete schedule, which is what the workflows ask ComfyUI for; noise from the CPU."""
+    from diffusers import EulerDiscreteScheduler
+
+    model.scheduler = EulerDiscreteScheduler.from_config(model.scheduler.config)
+    height, width = (8 * side for side in latent_image.shape[-2:])
+    latents = model(
+        prompt_embeds=positive,
+        negative_prompt_embeds=negative,
+        num_inference_steps=steps,
+        guidance_scale=cfg,
+        height=height,
+        width=width,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="latent",
+    ).images
+    return (latents,), {}
+
+
+def decode(step: Step, samples: torch.Tensor, vae: Any) -> Result:
+    with torch.inference_mode():
+        pixels = vae.vae.decode(samples / vae.vae.config.scaling_factor).sample
+    return ((pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1),), {}
+
+
+def save_image(step: Step, images: torch.Tensor, filename_prefix: str) -> Result:
+    paths = []
+    for index, picture in enumerate(to_pil(images)):
+        path = step.workspace.outputs / f"{filename_prefix.rpartition('/')[2]}_{index:02d}.png"
+        picture.save(path)
+        paths.append(path)
+    return (), {"images": paths}
+
+
+def preview(step: Step, source: Any) -> Result:
+    return (source,), {"text": [str(source)]}
+
+
+def long_clip_encode(
+    step: Step,
+    clip,
+    text,
+    negative_text,
+    layout,
+    weights,
+    break_at,
+    min_chunks,
+    max_chunks,
+    empty_negative,
+    match_chunks,
+) -> Result:
+    """The SD1.5 layouts, both prompts at one length: what ``match_chunks`` asks for."""
+    positive, negative = encode_sd15(
+        clip.tokenizer,
+        clip.text_encoder,
+        [text, negative_text],
+        layout=layout,
+        weights=weights,
+        break_at=break_at,
+        min_chunks=min_chunks,
+        max_chunks=max_chunks,
+    )
+    return (positive[None], negative[None], f"{len(positive)} rows of context ({layout})"), {}
+
+
+NODES: dict[str, Callable[..., Result]] = {
+    "LLMGA_ModelLoader": model_loader,
+    "LLMGA_Endpoint": endpoint,
+    "LLMGA_Chat": chat,
+    "LLMGA_SaveHistory": save_history,
+    "LLMGA_LongCLIPEncode": long_clip_encode,
+    "CheckpointLoaderSimple": load_checkpoint,
+    "LoadImage": load_image,
+    "EmptyLatentImage": empty_latent,
+    "KSampler": sample,
+    "VAEDecode": decode,
+    "SaveImage": save_image,
+    "PreviewAny": preview,
+}
