@@ -1,0 +1,165 @@
+"""Ask a language model many questions, a few at once, and keep each answer as soon as it comes.
+
+Each raw reply is one line of a file as soon as it is there. A build that was killed goes on where it stopped;
+a line that was cut off by the kill is dropped and its question asked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from ..chat.conversation import Conversation, Picture
+from ..chat.engines.base import ChatEngine, Sampling
+from ..chat.engines.endpoint import EndpointError
+
+PICTURE_SIDE = 1024  # pixels; vision models see no more
+MAX_FAILURES = 5
+
+OnStep = Callable[[int, int], None]
+"""``on_step(done, total)`` after each answer; whatever it raises ends the build, and the answers stay."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request; ``key`` is its identity from run to run."""
+
+    key: str
+    text: str
+    picture: Path | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question: the raw reply, or why its picture cannot be shown."""
+
+    reply: str = ""
+    unreadable: str = ""
+    picture_sha256: str = ""
+
+
+class AnswerLog:
+    """The answers so far, on disk.
+
+    Raises:
+        ValueError: the file was begun with other settings, or is damaged before its last line.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self._path = path
+        self.answers: dict[str, Answer] = {}
+        head = json.dumps({"settings": settings}, ensure_ascii=False)
+        whole = self._read_whole_lines()
+        if not whole:
+            path.write_text(head + "\n", encoding="utf-8", newline="\n")
+            return
+        begun, *lines = whole
+        if begun != head:
+            raise ValueError(
+                f"{path} was begun with other settings; choose another 'out', or restore {begun[:500]}"
+            )
+        for number, line in enumerate(lines, start=2):
+            try:
+                entry = json.loads(line)
+                key = entry.pop("key")
+                self.answers[key] = Answer(**entry)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise ValueError(f"{path} is damaged in line {number}: {error}") from error
+
+    def add(self, key: str, answer: Answer) -> None:
+        self.answers[key] = answer
+        with self._path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps({"key": key, **asdict(answer)}, ensure_ascii=False) + "\n")
+
+    def _read_whole_lines(self) -> list[str]:
+        if not self._path.exists():
+            return []
+        whole, _, cut = self._path.read_bytes().rpartition(b"\n")
+        if cut:
+            self._path.write_bytes(whole + b"\n" if whole else b"")
+        return whole.decode("utf-8").split("\n") if whole else []
+
+
+class _Stopped(BaseException):
+    """Ends the requests that still run when the build ends."""
+
+
+def ask_all(
+    questions: Sequence[Question],
+    engine: ChatEngine,
+    log: AnswerLog,
+    *,
+    sampling: Sampling,
+    concurrency: int,
+    on_step: OnStep,
+) -> dict[str, str]:
+    """Ask what the log does not know yet; returns the questions that failed, each with its error.
+
+    A failed question is not in the log, so the next run asks it again. The seed of each follows from its key.
+
+    Raises:
+        ValueError: the engine cannot see pictures.
+        EndpointError: ``MAX_FAILURES`` questions failed in a row, so the endpoint is taken to be down.
+    """
+    if not 1 <= concurrency <= 64:
+        raise ValueError(f"'concurrency' must be between 1 and 64, got {concurrency}")
+    open_questions = [question for question in questions if question.key not in log.answers]
+    waiting = iter(open_questions)
+    stop = threading.Event()
+    failed: dict[str, str] = {}
+    in_a_row, done = 0, len(questions) - len(open_questions)
+    running: dict[Future[Answer], Question] = {}
+    with ThreadPoolExecutor(concurrency) as pool:
+        try:
+            while True:
+                for question in islice(waiting, concurrency - len(running)):
+                    running[pool.submit(_ask, question, engine, sampling, stop)] = question
+                if not running:
+                    return failed
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    question = running.pop(future)
+                    try:
+                        log.add(question.key, future.result())
+                        in_a_row = 0
+                    except EndpointError as error:
+                        failed[question.key] = str(error)
+                        in_a_row += 1
+                        if in_a_row == MAX_FAILURES:
+                            raise
+                    done += 1
+                    on_step(done, len(questions))
+        finally:
+            stop.set()
+
+
+def _ask(question: Question, engine: ChatEngine, sampling: Sampling, stop: threading.Event) -> Answer:
+    def on_text(_: str) -> None:
+        if stop.is_set():
+            raise _Stopped
+
+    pictures, sha256 = (), ""
+    if question.picture is not None:
+        try:
+            sha256 = hashlib.sha256(question.picture.read_bytes()).hexdigest()
+            pictures = (_load_picture(question.picture),)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return Answer(unreadable=f"{type(error).__name__}", picture_sha256=sha256)
+    asked = Conversation().say("user", question.text, pictures)
+    seed = int.from_bytes(hashlib.sha256(f"{sampling.seed}:{question.key}".encode()).digest()[:8], "big")
+    return Answer(engine.generate(asked, replace(sampling, seed=seed), on_text), picture_sha256=sha256)
+
+
+def _load_picture(path: Path) -> Picture:
+    with Image.open(path) as file:
+        image = ImageOps.exif_transpose(file).convert("RGB")
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
+    return Picture.from_pil(image)

@@ -1,0 +1,195 @@
+"""From a record to what the language model is trained on: turns, the picture, and the hole in it.
+
+All chance comes from one generator, so a sample is a function of record and generator.
+
+Source: LLMGA 7e32eb6, ``llava/datasets/*.py``. Deviations: an edit shows its picture (the released loader
+loads it and inserts no ``<image>``) or, as in the paper, begins with the caption of the picture instead; of
+an instruction only a full stop is dropped (theirs: any last character); the hole fits pictures of any shape
+(theirs: squares).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .masks import MIXES, Borders, MaskMix, Shape
+from .schemas import IMAGE_MARK, Caption, Dialogue, Edit, Record, Refinement
+from .templates import Language, Role, pick, tagged
+
+Task = Literal["vqa", "qa", "t2i", "sg", "inpainting", "edit"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side says. Where ``shows_image``, the picture comes before the text."""
+
+    role: Literal["user", "assistant"]
+    text: str
+    shows_image: bool = False
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A hole that is drawn when the size of its picture is known."""
+
+    shape: Shape
+    seed: int
+
+    def mask(self, height: int, width: int) -> np.ndarray:
+        """(height, width) float32, 1 = hole; the same for the same size."""
+        return self.shape.draw(np.random.default_rng(self.seed), height, width)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training conversation: user and assistant take turns, the assistant's are learned.
+
+    Args:
+        turns: user first, assistant last.
+        image: the file of the picture that one user turn shows, or None.
+        hole: what is painted black in it, or None.
+    """
+
+    turns: tuple[Turn, ...]
+    image: Path | None = None
+    hole: Hole | None = None
+
+    def picture(self) -> Image.Image | None:
+        """The picture as the model sees it: RGB, upright, its hole black; size and aspect as in the file."""
+        if self.image is None:
+            return None
+        with Image.open(self.image) as file:
+            picture = ImageOps.exif_transpose(file).convert("RGB")
+        if self.hole is not None:
+            hole = self.hole.mask(picture.height, picture.width)
+            picture.paste((0, 0, 0), mask=Image.fromarray((hole * 255).astype(np.uint8)))
+        return picture
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is left to chance when a record is put into words.
+
+    Args:
+        tag: ``gen_image`` (released code and weights) or ``gen_img`` (paper).
+        languages: of the instructions, all equally likely; the records bring the captions.
+        similar: probability that ``sg`` asks for a similar picture; else for a description, answered without
+            tags.
+        generate: probability that ``t2i`` asks for a picture; else to write the caption out, without tags.
+        behind: probability that the ``t2i`` instruction comes behind the short caption.
+        edit_caption: probability that an edit begins with the caption, where the record has one; else with
+            the picture.
+        holes: of ``inpainting``; borders are asked for as outpainting.
+    """
+
+    tag: Literal["gen_image", "gen_img"] = "gen_image"
+    languages: tuple[Language, ...] = ("en",)
+    similar: float = 0.7
+    generate: float = 0.5
+    behind: float = 0.5
+    edit_caption: float = 0.5
+    holes: MaskMix = MIXES["stage1"]
+
+    def __post_init__(self) -> None:
+        if self.tag not in ("gen_image", "gen_img"):
+            raise ValueError(f"'tag' must be 'gen_image' or 'gen_img', got {self.tag!r}")
+        if not self.languages or not set(self.languages) <= set(get_args(Language)):
+            raise ValueError(f"'languages' must hold some of {get_args(Language)}, got {self.languages!r}")
+        for name in ("similar", "generate", "behind", "edit_caption"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name!r} must be a probability, got {getattr(self, name)!r}")
+
+
+def make_sample(task: Task, record: Record, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
+    """Put a record of the task's schema (see ``SCHEMAS``) into words.
+
+    Args:
+        images: the folder that the record's ``image`` lies under; it is not looked at.
+
+    Raises:
+        ValueError: the dialogue holds no answer.
+    """
+    return _MAKERS[task](record, images, recipe, rng)
+
+
+def _dialogue(record: Dialogue, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
+    # Long ShareGPT talks were cut into pieces, so one may begin with an answer or end with a question.
+    messages = list(record.messages)
+    if messages[0].speaker == "gpt":
+        messages.pop(0)
+    if messages and messages[-1].speaker == "human":
+        messages.pop()
+    if not messages:
+        raise ValueError(f"the dialogue {record.id!r} holds no question with an answer")
+    turns = []
+    for message in messages:
+        if message.speaker == "gpt":
+            turns.append(Turn("assistant", message.value))
+        elif record.image and IMAGE_MARK in message.value:
+            turns.append(Turn("user", message.value.replace(IMAGE_MARK, "").strip(), shows_image=True))
+        else:
+            turns.append(Turn("user", message.value))
+    shown = any(turn.shows_image for turn in turns)
+    return Sample(tuple(turns), images / record.image if record.image and shown else None)
+
+
+def _refinement(record: Refinement, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
+    generate, behind = rng.random() < recipe.generate, rng.random() < recipe.behind
+    role: Role = "expand" if not generate else "generate_behind" if behind else "generate_before"
+    parts = (record.ori_caption, _say(role, recipe, rng))
+    asked = " ".join(parts if behind else reversed(parts))
+    return Sample(_exchange(asked, record.caption, recipe, tags=generate))
+
+
+def _similar(record: Caption, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
+    generate = rng.random() < recipe.similar
+    asked = _say("similar" if generate else "describe", recipe, rng)
+    return Sample(_exchange(asked, record.caption, recipe, tags=generate, image=True), images / record.image)
+
+
+def _inpainting(record: Caption, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
+    hole = Hole(recipe.holes.pick(rng), int(rng.integers(2**63)))
+    asked = _say("outpaint" if isinstance(hole.shape, Borders) else "inpaint", recipe, rng)
+    return Sample(_exchange(asked, record.caption, recipe, image=True), images / record.image, hole)
+
+
+def _edit(record: Edit, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
+    instruction = record.instruction.strip().rstrip(".。")
+    if rng.random() < recipe.edit_caption and record.caption is not None:
+        return Sample(_exchange(f"{record.caption} {instruction}", record.new_caption, recipe))
+    return Sample(_exchange(instruction, record.new_caption, recipe, image=True), images / record.image)
+
+
+def _say(role: Role, recipe: Recipe, rng: np.random.Generator) -> str:
+    return pick(role, recipe.languages[rng.integers(len(recipe.languages))], rng)
+
+
+def _exchange(
+    asked: str, caption: str, recipe: Recipe, *, tags: bool = True, image: bool = False
+) -> tuple[Turn, ...]:
+    answer = tagged(caption, recipe.tag) if tags else caption
+    return Turn("user", asked, image), Turn("assistant", answer)
+
+
+SCHEMAS: Mapping[Task, type[Record]] = MappingProxyType(
+    {"vqa": Dialogue, "qa": Dialogue, "t2i": Refinement, "sg": Caption, "inpainting": Caption, "edit": Edit}
+)
+"""The record type that each task reads."""
+
+_MAKERS: Mapping[Task, Callable[[Any, Path, Recipe, np.random.Generator], Sample]] = MappingProxyType(
+    {
+        "vqa": _dialogue,
+        "qa": _dialogue,
+        "t2i": _refinement,
+        "sg": _similar,
+        "inpainting": _inpainting,
+        "edit": _edit,
+    }
+)

@@ -1,0 +1,342 @@
+import base64
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.openai_server import OpenAIServer
+
+from llmga.chat.endpoints import Endpoint
+from llmga.chat.engines.endpoint import EndpointEngine, EndpointError
+from llmga.data.asking import MAX_FAILURES, PICTURE_SIDE
+from llmga.data.building import EDIT_KINDS, Options, build_captions, build_edits, build_refinements, main
+from llmga.data.schemas import Caption, Edit, Records, Refinement, write_records
+
+ROOT = Path(__file__).parents[2]
+REFUSAL = "I'm sorry, but I can't help with that."
+
+
+def caption(name: str) -> str:
+    """A detailed caption that is another one for another name."""
+    return (
+        f"A {name} bus waits at a kerb on the left, its windows bright with {name} clouds. Behind it a row of brick "
+        f"houses with {name} frames runs to the right, and two cyclists wait for the light to change. The road is "
+        f"wet, so that the tail lamps glow in long {name} streaks on the asphalt below a pale and quiet sky."
+    )
+
+
+COLOURS = {
+    "crimson": (200, 20, 40),
+    "azure": (20, 120, 240),
+    "olive": (120, 120, 20),
+    "violet": (150, 20, 200),
+}
+
+
+def shown(body: dict) -> Image.Image:
+    """The picture in a request."""
+    [image] = [part for part in body["messages"][-1]["content"] if part["type"] == "image_url"]
+    data = image["image_url"]["url"].removeprefix("data:image/png;base64,")
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def seen(body: dict) -> str:
+    """A model that names the colour that it sees."""
+    pixel = shown(body).convert("RGB").getpixel((0, 0))
+    return caption(next(name for name, colour in COLOURS.items() if colour == pixel))
+
+
+def engine(server: OpenAIServer, **fields) -> EndpointEngine:
+    return EndpointEngine(Endpoint("test", server.url, "vision", **fields))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    root = tmp_path / "pictures"
+    (root / "sub").mkdir(parents=True)
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        Image.new("RGB", (32, 24), colour).save(root / ("sub" if number % 2 else "") / f"{name}.png")
+    return root
+
+
+def read(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_every_picture_of_a_folder_is_captioned(folder, tmp_path):
+    steps = []
+    with OpenAIServer(seen) as server:
+        options = Options(on_step=lambda done, total: steps.append((done, total)))
+        manifest = build_captions(folder, engine(server), tmp_path / "out", options)
+        seeds = {request.body["seed"] for request in server.requests}
+    expected = [
+        Caption(f"{path}.png", caption(Path(path).name))
+        for path in ("crimson", "olive", "sub/azure", "sub/violet")
+    ]
+    assert list(Records(tmp_path / "out" / "train.json", Caption)) == expected
+    assert steps == [(i, 4) for i in (1, 2, 3, 4)] and len(seeds) == 4
+    assert (manifest.asked, manifest.kept, manifest.rejected, manifest.failed) == (4, 4, {}, {})
+    written = read(tmp_path / "out" / "manifest.json")
+    assert written["kept"] == 4 and written["settings"]["engine"] == "test" and written["kind"] == "captions"
+    for name, sha256 in written["sha256"].items():
+        assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == sha256
+
+
+def test_bad_replies_and_bad_pictures_are_rejected_with_reasons(folder, tmp_path):
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    (folder / "twin.png").write_bytes((folder / "crimson.png").read_bytes())
+    (folder / "notes.txt").write_text("no picture at all")
+    Image.new("RGB", (32, 24), (0, 0, 0)).save(folder / "z.png")  # described in the words of another
+    replies = {"azure": REFUSAL, "olive": "%PDF {stream} �", "violet": caption("crimson").upper()}
+
+    def reply(body: dict) -> str:
+        pixel = shown(body).convert("RGB").getpixel((0, 0))
+        name = next((name for name, colour in COLOURS.items() if colour == pixel), "crimson")
+        return replies.get(name, caption(name))
+
+    with OpenAIServer(reply) as server:
+        manifest = build_captions(folder, engine(server), tmp_path / "out")
+    assert [record.image for record in Records(tmp_path / "out" / "train.json", Caption)] == ["crimson.png"]
+    assert manifest.asked == 7 and manifest.rejected == {
+        "unreadable picture": ["broken.jpg"],
+        "not a caption": ["olive.png"],
+        "refusal": ["sub/azure.png"],
+        "duplicate text": ["sub/violet.png", "z.png"],
+        "duplicate picture": ["twin.png"],
+    }
+
+
+def test_the_cleaning_rules_are_applied_anew_without_asking_again(folder, tmp_path):
+    with OpenAIServer(seen) as server:
+        build_captions(folder, engine(server), tmp_path / "out")
+        answers = (tmp_path / "out" / "answers.jsonl").read_bytes()
+        first = (tmp_path / "out" / "train.json").read_bytes()
+        build_captions(folder, engine(server), tmp_path / "out")
+        assert len(server.requests) == 4
+    assert (tmp_path / "out" / "answers.jsonl").read_bytes() == answers
+    assert (tmp_path / "out" / "train.json").read_bytes() == first
+
+
+def test_a_rate_limit_is_waited_out(folder, tmp_path):
+    with OpenAIServer(seen) as server:
+        server.behave("http_429_1s", "normal")
+        manifest = build_captions(folder, engine(server), tmp_path / "out", Options(concurrency=1))
+        assert len(server.requests) == 5
+    assert manifest.kept == 4
+
+
+def test_a_question_that_failed_is_asked_again_by_the_next_run(folder, tmp_path):
+    with OpenAIServer(seen) as server:
+        server.behave("normal", "http_429_600s", "normal", "not_json", "normal")
+        first = build_captions(folder, engine(server), tmp_path / "out", Options(concurrency=1))
+        second = build_captions(folder, engine(server), tmp_path / "out", Options(concurrency=1))
+    assert set(first.failed) == {"olive.png", "sub/violet.png"} and first.kept == 2 and not first.rejected
+    assert "429" in first.failed["olive.png"]
+    assert not second.failed and second.kept == 4
+
+
+def test_an_endpoint_that_is_down_ends_the_build_and_what_was_answered_stays(tmp_path):
+    source = tmp_path / "short.json"
+    write_records(source, [Caption(f"{i}.png", f"a bus of kind {i}") for i in range(20)])
+    with OpenAIServer(caption("red")) as server:
+        server.behave("normal", "normal", "http_401")
+        with pytest.raises(EndpointError, match="401"):
+            build_refinements(source, engine(server), tmp_path / "out", Options(concurrency=1))
+        assert len(server.requests) == 2 + MAX_FAILURES
+    assert len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 1 + 2
+
+
+def test_no_more_requests_run_at_a_time_than_asked_for(tmp_path):
+    source = tmp_path / "short.json"
+    write_records(source, [Caption(f"{i}.png", f"a bus of kind {i}") for i in range(12)])
+    most, lock = [0], threading.Lock()
+
+    def reply(body: dict) -> str:
+        with lock:
+            most[0] = max(most[0], server.active)
+        time.sleep(0.05)
+        return caption("red")
+
+    with OpenAIServer(reply) as server:
+        build_refinements(source, engine(server), tmp_path / "out", Options(concurrency=3))
+    assert most[0] == 3
+    with pytest.raises(ValueError, match="'concurrency'"):
+        build_refinements(source, engine(server), tmp_path / "out2", Options(concurrency=0))
+
+
+def test_whoever_watches_can_stop_the_build_at_once(tmp_path):
+    source = tmp_path / "short.json"
+    write_records(source, [Caption(f"{i}.png", f"a bus of kind {i}") for i in range(9)])
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with OpenAIServer(caption("red")) as server:
+        server.behave("normal", "drip")
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            build_refinements(source, engine(server), tmp_path / "out", Options(concurrency=2, on_step=stop))
+        assert time.monotonic() - start < 5
+    assert len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 2
+
+
+def test_short_captions_are_written_out_with_and_without_their_pictures(folder, tmp_path):
+    source = tmp_path / "short.json"
+    write_records(
+        source, [Caption("crimson.png", "a {red} bus"), Caption("crimson.png", "a bus on a wet road")]
+    )
+    asked = []
+
+    def reply(body: dict) -> str:
+        asked.append(body["messages"][-1]["content"])
+        return caption(f"number{len(asked)}")
+
+    with OpenAIServer(reply) as server:
+        for out, images in [("words", None), ("pictures", folder)]:
+            manifest = build_refinements(
+                source, engine(server), tmp_path / out, Options(concurrency=1), images=images
+            )
+            assert manifest.kept == 2
+    assert list(Records(tmp_path / "words" / "train.json", Refinement)) == [
+        Refinement("crimson.png", caption("number1"), "a {red} bus"),
+        Refinement("crimson.png", caption("number2"), "a bus on a wet road"),
+    ]
+    assert (
+        "a {red} bus" in asked[0]
+        and asked[2][0]["type"] == "image_url"
+        and "a {red} bus" in asked[2][1]["text"]
+    )
+
+
+def test_edits_are_invented_of_all_kinds_and_kept_with_their_source(tmp_path):
+    described = [Caption(f"{i}.png", caption(f"kind{i}")) for i in range(30)]
+    write_records(tmp_path / "captions.json", described)
+    kinds = set()
+
+    def reply(body: dict) -> str:
+        text = body["messages"][-1]["content"]
+        kinds.add(next(kind for kind in EDIT_KINDS if kind in text))
+        source = text.splitlines()[1]
+        number = int(source.split()[1].removeprefix("kind"))
+        if number == 3:
+            return REFUSAL
+        target = source if number == 4 else source.replace("bus", "tram")
+        return f"Instruction: Turn the kind{number} bus into a tram.\nTarget caption: {target}"
+
+    with OpenAIServer(reply) as server:
+        manifest = build_edits(tmp_path / "captions.json", engine(server, pictures=False), tmp_path / "out")
+    records = list(Records(tmp_path / "out" / "train.json", Edit))
+    assert records[0] == Edit(
+        "0.png",
+        "Turn the kind0 bus into a tram.",
+        described[0].caption.replace("bus", "tram"),
+        described[0].caption,
+    )
+    assert len(records) == manifest.kept == 28 and len(kinds) >= 6
+    assert {reason: len(keys) for reason, keys in manifest.rejected.items()} == {
+        "refusal": 1,
+        "changes nothing": 1,
+    }
+    assert manifest.rejected["refusal"][0].startswith("3.png#")
+
+
+def test_a_folder_begun_with_other_settings_or_damaged_is_refused(folder, tmp_path):
+    out = tmp_path / "out"
+    with OpenAIServer(seen) as server:
+        build_captions(folder, engine(server), out)
+        with pytest.raises(ValueError, match="other settings"):
+            build_captions(folder, engine(server), out, Options(language="zh"))
+        lines = (out / "answers.jsonl").read_text().splitlines()
+        (out / "answers.jsonl").write_text("\n".join([lines[0], "{nonsense", *lines[1:]]) + "\n")
+        with pytest.raises(ValueError, match="damaged in line 2"):
+            build_captions(folder, engine(server), out)
+
+
+def test_an_engine_without_eyes_is_told_so(folder, tmp_path):
+    with OpenAIServer(seen) as server, pytest.raises(ValueError, match="cannot see pictures"):
+        build_captions(folder, engine(server, pictures=False), tmp_path / "out")
+
+
+def test_a_folder_that_is_not_there_is_an_error_and_not_an_empty_one(tmp_path):
+    with OpenAIServer(seen) as server, pytest.raises(NotADirectoryError, match="nowhere"):
+        build_captions(tmp_path / "nowhere", engine(server), tmp_path / "out")
+
+
+def test_large_pictures_are_shown_smaller_and_upright(folder, tmp_path):
+    for file in folder.rglob("*.png"):
+        file.unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (3000, 1500), COLOURS["azure"]).save(folder / "big.png", exif=exif)
+    sizes = []
+
+    def reply(body: dict) -> str:
+        sizes.append(shown(body).size)
+        return seen(body)
+
+    with OpenAIServer(reply) as server:
+        build_captions(folder, engine(server), tmp_path / "out")
+    assert sizes == [(PICTURE_SIDE // 2, PICTURE_SIDE)]
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from llmga.chat.endpoints import Endpoint
+from llmga.chat.engines.endpoint import EndpointEngine
+from llmga.data.building import build_refinements, Options
+url, source, out = sys.argv[1:]
+build_refinements(Path(source), EndpointEngine(Endpoint("test", url, "vision")), Path(out), Options(concurrency=3))
+"""
+
+
+def test_a_killed_build_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
+    source = tmp_path / "short.json"
+    write_records(source, [Caption(f"{i}.png", f"a bus of kind {i}") for i in range(60)])
+
+    def reply(body: dict) -> str:
+        return caption("k" + hashlib.sha256(body["messages"][-1]["content"].encode()).hexdigest()[:6])
+
+    def child(server: OpenAIServer) -> subprocess.Popen:
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", CHILD, server.url, str(source), str(tmp_path / "killed")]
+        return subprocess.Popen(command, env=env)
+
+    log = tmp_path / "killed" / "answers.jsonl"
+    with OpenAIServer(reply, pace=0.0005) as server:
+        for answers in (3, 20, 41):
+            process = child(server)
+            while not log.exists() or log.read_bytes().count(b"\n") <= answers:
+                assert process.poll() is None
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            with log.open("ab") as file:  # and the worst moment: in the middle of a line
+                file.write(b'{"key": "half an an')
+        assert child(server).wait() == 0
+        # A kill costs no more than what was in the air.
+        assert len(server.requests) <= 60 + 3 * 3
+        build_refinements(source, engine(server), tmp_path / "whole", Options(concurrency=3))
+    killed, whole = (tmp_path / name / "train.json" for name in ("killed", "whole"))
+    assert killed.read_bytes() == whole.read_bytes()
+    assert read(tmp_path / "killed" / "manifest.json")["kept"] == 60
+
+
+def test_the_command_line(folder, tmp_path, capsys):
+    with OpenAIServer(seen) as server:
+        records = {"endpoints": {"local": {"url": server.url, "model": "vision"}}}
+        (tmp_path / "endpoints.json").write_text(json.dumps(records))
+        common = ["--endpoints", str(tmp_path / "endpoints.json"), "--out", str(tmp_path / "out")]
+        assert main(["captions", str(folder), "--endpoint", "local", *common]) == 0
+        assert "4 of 4 kept" in capsys.readouterr().out
+        with pytest.raises(SystemExit) as stopped:
+            main(["captions", str(folder), "--endpoint", "other", *common])
+        assert stopped.value.code == 1 and "no endpoint 'other'" in capsys.readouterr().err
