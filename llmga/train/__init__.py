@@ -1,0 +1,29 @@
+"""Training: one loop, strict configurations, and the trainers of LLMGA's networks."""
+
+from .config import build, presets, read_config, write_config
+from .loop import LoopConfig, Metrics, Objective, Trainer, Weights, learning_rate, train
+from .order import Order, derive, generator
+from .pictures import CaptionedPictures, Pictures, names_a_side
+from .stage2 import Stage2, Stage2Config
+
+__all__ = [
+    "CaptionedPictures",
+    "LoopConfig",
+    "Metrics",
+    "Objective",
+    "Order",
+    "Pictures",
+    "Stage2",
+    "Stage2Config",
+    "Trainer",
+    "Weights",
+    "build",
+    "derive",
+    "generator",
+    "learning_rate",
+    "names_a_side",
+    "presets",
+    "read_config",
+    "train",
+    "write_config",
+]

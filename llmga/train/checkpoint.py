@@ -1,0 +1,94 @@
+"""Folders that are either whole or not there, whenever the process dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+STATE = "state.json"
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+def folder_of(root: Path, step: int) -> Path:
+    """Where the checkpoint after ``step`` optimizer steps lies."""
+    return root / f"step-{step:08d}"
+
+
+def begin(folder: Path) -> Path:
+    """An empty folder to fill and then ``publish`` as ``folder``; what a dead run left there is removed."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def publish(partial: Path, folder: Path, state: dict[str, Any] | None = None) -> None:
+    """Bring a filled folder to the disk, then give it its name in one move, replacing what had it.
+
+    ``state``, which must be JSON, is written with the size of every file, by which a damaged copy is known.
+    """
+    inside = [path for path in partial.rglob("*") if path.is_file()]
+    if state is not None:
+        sizes = {path.relative_to(partial).as_posix(): path.stat().st_size for path in inside}
+        path = partial / STATE
+        path.write_text(json.dumps({**state, "files": sizes}), encoding="utf-8")
+        inside.append(path)
+    for path in (*inside, *{path.parent for path in inside}):
+        sync(path)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    sync(folder.parent)
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """The state of a checkpoint, or None where it is not whole."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        whole = all((folder / name).stat().st_size == size for name, size in state["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return state if whole else None
+
+
+def steps(root: Path) -> list[int]:
+    """The steps of the checkpoints under ``root`` by name, ascending, whole or not."""
+    if not root.is_dir():
+        return []
+    return sorted(int(found[1]) for path in root.iterdir() if (found := _NAME.fullmatch(path.name)))
+
+
+def latest(root: Path) -> Path | None:
+    """The whole checkpoint of the highest step."""
+    return next(
+        (f for step in reversed(steps(root)) if read_state(f := folder_of(root, step)) is not None), None
+    )
+
+
+def prune(root: Path, keep: int) -> None:
+    """Delete all but the ``keep`` newest checkpoints."""
+    for step in steps(root)[:-keep]:
+        shutil.rmtree(folder_of(root, step), ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's entries, are on the disk."""
+    if os.name != "posix" and path.is_dir():
+        return  # Windows cannot open a folder
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's text in one move."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    sync(partial)
+    os.replace(partial, path)

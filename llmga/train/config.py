@@ -1,0 +1,144 @@
+"""Configurations: frozen dataclasses, read strictly from YAML, changed by ``key=value``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+T = TypeVar("T")
+_PACKAGE = __name__.rpartition(".")[0]
+
+
+def read_config(kind: type[T], source: str | Path, overrides: Sequence[str] = ()) -> T:
+    """Read a configuration of the dataclass ``kind``.
+
+    Args:
+        source: a YAML file, or the name of a preset. Its key ``extends`` names the file (from this file's folder)
+            or the preset whose values hold where this one says nothing.
+        overrides: ``key=value``, the value as YAML, a nested key with dots: ``loop.steps=100``.
+
+    Raises:
+        FileNotFoundError: ``source`` is neither a file nor a preset.
+        ValueError: a key is unknown or missing, or a value does not fit; the message names the key.
+    """
+    import yaml
+
+    values = _load(Path(source), set())
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ValueError(f"an override must be key=value, got {override!r}")
+        target = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise ValueError(f"{key}: {parent} is a value and has no keys of its own")
+        target[last] = yaml.safe_load(text)
+    return build(kind, values)
+
+
+def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """An instance of the dataclass ``kind`` from plain values, nested dataclasses from nested mappings.
+
+    Raises:
+        ValueError: see ``read_config``.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {where}{near[0]}?" if near else f"known are {', '.join(fields)}"
+            raise ValueError(f"{where}{key} is no key of this configuration; {hint}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise ValueError(f"{where}{name} is missing")
+    return kind(**{key: _convert(value, hints[key], where + key) for key, value in values.items()})
+
+
+def write_config(config: Any, path: Path) -> None:
+    """Write a configuration as the YAML that ``read_config`` reads back to an equal one."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def presets() -> list[str]:
+    """The names of the configurations that ship with the package."""
+    folder = files(_PACKAGE).joinpath("presets")
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def _load(source: Path, seen: set[str]) -> dict[str, Any]:
+    import yaml
+
+    if str(source) in seen:
+        raise ValueError(f"{source} extends itself")
+    if source.is_file():
+        text = source.read_text(encoding="utf-8")
+    elif str(source) in presets():
+        text = files(_PACKAGE).joinpath("presets").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+    else:
+        raise FileNotFoundError(f"{source} is no file and no preset; the presets are {', '.join(presets())}")
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{source} must hold keys and values, got a {type(values).__name__}")
+    if (parent := values.pop("extends", None)) is None:
+        return values
+    beside = source.parent / str(parent)
+    return _merged(_load(beside if beside.is_file() else Path(str(parent)), seen | {str(source)}), values)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    out = dict(below)
+    for key, value in above.items():
+        nested = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _merged(out[key], value) if nested else value
+    return out
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):  # only X | None
+        return None if value is None else _convert(value, next(a for a in args if a is not type(None)), where)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return build(typing.cast(type, hint), value, f"{where}.")
+    if origin is Literal:
+        # YAML 1.1 reads a bare no as False
+        value = "no" if value is False and "no" in args else value
+        if value in args:
+            return value
+        raise ValueError(f"{where} must be one of {', '.join(map(str, args))}; got {value!r}")
+    if origin is tuple and isinstance(value, (list, tuple)):
+        if args[-1] is not Ellipsis and len(value) != len(args):
+            raise ValueError(f"{where} must hold {len(args)} values, got {value!r}")
+        return tuple(_convert(item, args[0], f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-5 as text
+        except ValueError:
+            pass
+    if hint is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise ValueError(f"{where} must be {getattr(hint, '__name__', hint)}, got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,171 @@
+"""Captioned pictures: what stage 2 asks of a data set, LLMGA's lists, and what is drawn from an example."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from .order import derive, generator
+
+Size = tuple[int, int, int, int, int, int]
+"""SDXL's micro-conditioning in pixels: original height, width, crop top, left, target height, width."""
+
+
+class Pictures(Protocol):
+    def __len__(self) -> int: ...
+
+    def image(self, i: int) -> torch.Tensor:
+        """(3, H, W) float in -1 .. 1, one size for all."""
+        ...
+
+    def caption(self, i: int, rng: random.Random) -> str: ...
+
+    def mask(self, i: int, generator: torch.Generator) -> torch.Tensor:
+        """(1, H, W) of 0 and 1, 1 = to be generated. Asked for inpainting only."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Another text whenever a picture or a caption is another: it keys the caches."""
+        ...
+
+
+class CaptionedPictures:
+    """LLMGA's own list: JSON records ``{image, caption, ori_caption?}``, ``image`` a path under ``root``.
+
+    Pictures are resized (bilinear) by their short side and cropped at the centre; transparency becomes white.
+
+    Args:
+        resolution: of the square pictures, in pixels.
+        short_captions: how often ``ori_caption``, the short one, stands in.
+
+    Raises:
+        ValueError: a record lacks a key.
+
+    Source: LLMGA, llmga/diffusers/my_datasets/dataset_text2img.py:54-77 and dataset_inpainting.py:399-409
+    (commit 7e32eb6). There greyscale pictures fail; here they become RGB.
+    """
+
+    def __init__(
+        self,
+        records: Path,
+        root: Path,
+        resolution: int,
+        short_captions: float = 0.0,
+    ) -> None:
+        self.root, self.resolution, self.short_captions = root, resolution, short_captions
+        self._rows = json.loads(records.read_text(encoding="utf-8"))
+        for i, row in enumerate(self._rows):
+            if not {"image", "caption"} <= row.keys():
+                raise ValueError(
+                    f"{records}, record {i}: 'image' and 'caption' are needed, it has {', '.join(row)}"
+                )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def image(self, i: int) -> torch.Tensor:
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(self.root / self._rows[i]["image"]) as opened:
+            picture = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
+        if picture.mode == "RGBA":
+            white = Image.new("RGB", picture.size, "white")
+            white.paste(picture, mask=picture.getchannel("A"))
+            picture = white
+        scale = self.resolution / min(picture.size)
+        # max: rounding must not leave the short side a pixel short
+        width, height = (max(int(side * scale), self.resolution) for side in picture.size)
+        left, top = (width - self.resolution) // 2, (height - self.resolution) // 2
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        picture = picture.crop((left, top, left + self.resolution, top + self.resolution))
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
+
+    def size(self, i: int) -> Size:
+        from PIL import Image
+
+        r = self.resolution
+        with Image.open(self.root / self._rows[i]["image"]) as picture:
+            width, height = picture.size
+        scale = r / min(width, height)
+        return (
+            height,
+            width,
+            (max(int(height * scale), r) - r) // 2,
+            (max(int(width * scale), r) - r) // 2,
+            r,
+            r,
+        )
+
+    def caption(self, i: int, rng: random.Random) -> str:
+        row = self._rows[i]
+        return (
+            row["ori_caption"]
+            if "ori_caption" in row and rng.random() < self.short_captions
+            else row["caption"]
+        )
+
+    def mask(self, i: int, generator: torch.Generator) -> torch.Tensor:
+        import numpy as np
+
+        from ..data.masks import MIXES
+
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        return torch.from_numpy(MIXES["stage2"].draw(rng, self.resolution, self.resolution))[None]
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self._rows} {self.resolution} {self.short_captions}".encode())
+        for row in self._rows:
+            status = (self.root / row["image"]).stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
+        return digest.hexdigest()
+
+
+_SIDES = re.compile(r"\b(?:left|right|clockwise|counterclockwise|anticlockwise)|[左右]", re.IGNORECASE)
+
+
+def names_a_side(caption: str) -> bool:
+    """Whether the caption would be wrong beside the mirrored picture."""
+    return _SIDES.search(caption) is not None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The variants of the examples: which caption, mirroring and mask each has is chance, decided by the seed.
+
+    A variant never changes, so it can be computed once and kept.
+    """
+
+    pictures: Pictures
+    seed: int
+    flip: bool
+    inpainting: bool
+
+    def caption(self, i: int, variant: int) -> str:
+        return self.pictures.caption(i, random.Random(derive(self.seed, i, variant, "caption")))
+
+    def picture(self, i: int, variant: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(3, H, W) and, for inpainting, the mask (1, H, W).
+
+        Half of the pictures whose caption names no side are mirrored; LLMGA mirrors whatever the caption says.
+        """
+        image = self.pictures.image(i)
+        mirror = random.Random(derive(self.seed, i, variant, "flip")).random() < 0.5
+        if self.flip and mirror and not names_a_side(self.caption(i, variant)):
+            image = image.flip(-1)
+        if not self.inpainting:
+            return image, None
+        return image, self.pictures.mask(i, generator(self.seed, i, variant, "mask"))
+
+    def size(self, i: int) -> Size:
+        if hasattr(self.pictures, "size"):
+            return self.pictures.size(i)  # type: ignore[attr-defined]
+        height, width = self.pictures.image(i).shape[-2:]
+        return height, width, 0, 0, height, width

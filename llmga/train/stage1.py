@@ -1,0 +1,272 @@
+"""Stage 1: a LLaVA learns to answer with prompts in tags, on the mixture of LLMGA's tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..data.mixture import Mixture, Part, preset
+from ..data.samples import Recipe, Sample
+from .config import write_config
+from .layouts import llava_hf_names
+from .loop import LoopConfig, Metrics, Weights, train
+from .turns import IGNORED, Inputs, TurnEncoder
+
+
+@dataclass(frozen=True)
+class NamedPart(Part):
+    """A part of the mixture, under a name of its own choice."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """See ``llmga.data.mixture``: a published mixture over the folder ``data``, or any parts."""
+
+    preset: Literal["paper", "released-code"] | None = None
+    data: Path | None = None
+    parts: tuple[NamedPart, ...] = ()
+    mode: Literal["weights", "fraction"] = "weights"
+    """Of ``parts``; a preset has its own."""
+    tag: Literal["gen_image", "gen_img"] = "gen_image"
+    languages: tuple[Literal["en", "zh"], ...] = ("en",)
+
+    def mixture(self, seed: int) -> Mixture:
+        """Open the files.
+
+        Raises:
+            ValueError: there is neither a preset with its folder nor a part, or both; or see ``Mixture``.
+        """
+        if bool(self.preset) == bool(self.parts) or bool(self.preset) != bool(self.data):
+            raise ValueError("mixture needs preset and data, or parts")
+        parts: Mapping[str, Part] = {part.name or str(i): part for i, part in enumerate(self.parts)}
+        mode = self.mode
+        if self.preset and self.data:
+            parts, mode = preset(self.preset, self.data)
+        return Mixture(parts, mode=mode, seed=seed, recipe=Recipe(tag=self.tag, languages=self.languages))
+
+
+@dataclass(frozen=True)
+class Stage1Config:
+    loop: LoopConfig
+    base: str = ""
+    """A LLaVA's transformers folder (or Hub name); unused where a net is passed in."""
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    """Unused where conversations are passed in."""
+    train: Literal["projector", "full", "lora"] = "full"
+    """The projector alone, or with the whole language model, or with adapters in it. The tower is frozen."""
+    max_length: int = 2048
+    """Tokens; a longer conversation loses its end."""
+    system: str = ""
+    """Said before every conversation, where the chat template has a place for it."""
+    gradient_checkpointing: bool = False
+    lora_rank: int = 64
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.05
+    export_dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+    samples: int = 4
+    """Conversations whose first answer is written out while training."""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 1 or self.lora_rank < 1:
+            raise ValueError(
+                f"max_length and lora_rank are at least 1, got {self.max_length} and {self.lora_rank}"
+            )
+
+
+class Conversations(Protocol):
+    """What is learned; ``batch`` may be called from several threads."""
+
+    def __len__(self) -> int: ...
+    def batch(self, indices: torch.Tensor, device: torch.device) -> Inputs: ...
+
+
+class MixedConversations:
+    """The samples of a mixture, encoded when asked for."""
+
+    def __init__(self, mixture: Mixture, encoder: TurnEncoder, system: str = "") -> None:
+        self._mixture, self._encoder, self._system = mixture, encoder, system
+
+    def __len__(self) -> int:
+        return len(self._mixture)
+
+    def batch(self, indices: torch.Tensor, device: torch.device) -> Inputs:
+        rows = []
+        for i in indices.tolist():
+            sample: Sample = self._mixture[i]
+            picture = sample.picture()
+            rows.append(self._encoder.encode(sample.turns, [picture] if picture else [], self._system))
+        return self._encoder.collate(rows, device)
+
+
+class Stage1:
+    """The trainer (see ``loop.Trainer``) of any LLaVA that transformers knows.
+
+    Args:
+        net: a ``LlavaForConditionalGeneration``, float32.
+        processor: saved with the result.
+
+    Raises:
+        ValueError: the net is no LLaVA.
+
+    Source: LLMGA, llmga/llava/train/train.py (7e32eb6). Deviation: a mean over the learned tokens of a part, where
+    theirs is one over those of a process.
+    """
+
+    def __init__(self, config: Stage1Config, net: Any, processor: Any, conversations: Conversations) -> None:
+        self.config, self.net, self.processor = config, net, processor
+        self._conversations = conversations
+        self._image_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+        modules = dict(net.named_modules())
+        try:
+            self._projector_name, self._projector = _ending(modules, "multi_modal_projector")
+            _, tower = _ending(modules, "vision_tower")
+        except LookupError as error:
+            raise ValueError(f"{type(net).__name__} is no LLaVA: it has no {error}") from error
+        if config.train == "lora":
+            self._add_adapters(modules)
+        for name, parameter in net.named_parameters():
+            adapter = config.train == "lora" and ".lora_" in name
+            parameter.requires_grad_(config.train == "full" or adapter)
+        self._projector.requires_grad_(True)
+        tower.requires_grad_(False)
+        if config.gradient_checkpointing:
+            net.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def _add_adapters(self, modules: Mapping[str, nn.Module]) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        c = self.config
+        targets = [
+            name
+            for name, module in modules.items()
+            if isinstance(module, nn.Linear) and "language_model." in name and not name.endswith("lm_head")
+        ]
+        alpha: Any = c.lora_alpha  # peft's type says int; it only divides by the rank
+        settings = LoraConfig(
+            r=c.lora_rank, lora_alpha=alpha, lora_dropout=c.lora_dropout, target_modules=targets
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(c.loop.seed)
+            inject_adapter_in_model(settings, self.net)
+
+    def __len__(self) -> int:
+        return len(self._conversations)
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        # The projector's checkpoints hold the projector only.
+        return {"projector": self._projector} if self.config.train == "projector" else {"model": self.net}
+
+    def prepare(self, device: torch.device, rank: int, world: int, barrier: Callable[[], None]) -> None:
+        self._device = device
+        if self.config.train == "projector":
+            self.net.to(device)
+
+    def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Inputs:
+        return self._conversations.batch(indices, self._device)
+
+    def loss(self, inputs: Inputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
+        pictures = {"pixel_values": inputs.pixels} if len(inputs.pixels) else {}
+        logits = self.net(input_ids=inputs.ids, use_cache=False, **pictures).logits[:, :-1]
+        labels = inputs.labels[:, 1:]
+        learned = labels != IGNORED
+        logits, labels = logits[learned].float(), labels[learned]
+        loss = F.cross_entropy(logits, labels, reduction="sum") / learned.sum().clamp(min=1)
+        if not pictures:
+            # Every trained weight takes part in every step: several processes wait for its gradient.
+            loss = loss + 0 * sum(p.float().sum() for p in self._projector.parameters())
+        right = (logits.argmax(-1) == labels).sum() / learned.sum().clamp(min=1)
+        return loss, {"accuracy": right}
+
+    def sample(self, step: int, folder: Path) -> None:
+        """A text file: what the first conversations ask, the answer they teach, and the net's own."""
+        tokenizer = self.processor.tokenizer
+        texts = []
+        for i in range(min(self.config.samples, len(self))):
+            inputs = self.batch(torch.tensor([i]), torch.Generator())
+            learned = inputs.labels[0] != IGNORED
+            start = int(learned.int().argmax())  # where the first answer begins
+            length = int(learned[start:].int().cumprod(0).sum())
+            asked, taught = inputs.ids[:, :start], inputs.ids[0, start : start + length]
+            image = inputs.ids[0] == self._image_id
+            shown = int(image[:start].sum()) * len(inputs.pixels) // max(int(image.sum()), 1)
+            made = self.net.generate(
+                input_ids=asked,
+                attention_mask=torch.ones_like(asked),
+                max_new_tokens=2 * length + 8,
+                do_sample=False,
+                **({"pixel_values": inputs.pixels[:shown]} if shown else {}),
+            )
+            texts += [tokenizer.decode(ids) for ids in (asked[0][~image[:start]], taught, made[0, start:])]
+        (folder / f"step-{step:08d}.txt").write_text("\n----\n".join(texts), encoding="utf-8")
+
+    def export(self, folder: Path, weights: Weights) -> None:
+        """A transformers folder: ``config.json``, ``model.safetensors`` and the processor's files."""
+        from safetensors.torch import save_file
+
+        if self.config.train == "projector":
+            trained = {f"{self._projector_name}.{name}": v for name, v in weights["projector"].items()}
+            state = {name: value.cpu() for name, value in self.net.state_dict().items()} | trained
+        else:
+            state = weights["model"]
+        if self.config.train == "lora":
+            state = merged(state, self.config.lora_alpha / self.config.lora_rank)
+        state = llava_hf_names(state)
+        if self.net.config.tie_word_embeddings:
+            state.pop("language_model.lm_head.weight", None)
+        dtype = getattr(torch, self.config.export_dtype)
+        state = {name: value.to(dtype).contiguous() for name, value in state.items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        self.net.config.dtype = dtype
+        self.net.config.save_pretrained(folder)
+        self.net.generation_config.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+
+def merged(weights: Mapping[str, torch.Tensor], scale: float) -> dict[str, torch.Tensor]:
+    """The weights of a net with low-rank adapters (as peft names them) with each adapter added to its layer."""
+    plain = {}
+    for name, value in weights.items():
+        layer, base, rest = name.partition(".base_layer.")
+        if base and rest == "weight":
+            up, down = weights[f"{layer}.lora_B.default.weight"], weights[f"{layer}.lora_A.default.weight"]
+            value = value + scale * (up.float() @ down.float()).to(value)
+        if ".lora_" not in name:
+            plain[f"{layer}.{rest}" if base else name] = value
+    return plain
+
+
+def run(config: Stage1Config, output: Path) -> Path:
+    """Train what a configuration alone describes; returns the folder of the result.
+
+    Raises:
+        ValueError: ``base`` or ``mixture`` is missing, or see ``loop.train``.
+    """
+    if not config.base:
+        raise ValueError("base (a transformers folder of a LLaVA) is needed")
+    import transformers
+
+    mixture = config.mixture.mixture(config.loop.seed)
+    dtype = "torch_dtype" if int(transformers.__version__.split(".")[0]) < 5 else "dtype"
+    net = transformers.AutoModelForImageTextToText.from_pretrained(config.base, **{dtype: torch.float32})
+    processor = transformers.AutoProcessor.from_pretrained(config.base)
+    encoder = TurnEncoder(processor, config.max_length)
+    output.mkdir(parents=True, exist_ok=True)
+    write_config(config, output / "config.yaml")
+    conversations = MixedConversations(mixture, encoder, config.system)
+    return train(Stage1(config, net, processor, conversations), config.loop, output)
+
+
+def _ending(modules: Mapping[str, nn.Module], name: str) -> tuple[str, nn.Module]:
+    """The module of this name, wherever this version of transformers keeps it."""
+    for path, module in modules.items():
+        if path.rpartition(".")[2] == name:
+            return path, module
+    raise LookupError(name)

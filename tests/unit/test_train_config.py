@@ -1,0 +1,102 @@
+"""Strict configurations, and the presets against the research table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmga.__main__ import main
+from llmga.train import LoopConfig, Stage2Config, presets, read_config, write_config
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+LOOP = "loop: {steps: 10, batch: 4, micro_batch: 2, lr: 1e-5}\n"
+
+
+def test_values_overrides_and_a_round_trip(tmp_path: Path) -> None:
+    path = written(tmp_path, LOOP + "task: inpainting\ncache: /somewhere\n")
+    config = read_config(
+        Stage2Config, path, ["loop.betas=[0.5, 0.9]", "loop.mixed_precision=no", "cache=null"]
+    )
+    assert config.loop == LoopConfig(10, 4, 2, 1e-5, betas=(0.5, 0.9), mixed_precision="no")
+    assert (config.task, config.cache) == ("inpainting", None)
+    write_config(config, tmp_path / "again.yaml")
+    assert read_config(Stage2Config, tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LOOP + "taks: t2i", "taks is no key.*did you mean task"),
+        (LOOP + "loop.stesp: 1", "is no key"),
+        (LOOP.replace("steps", "stesp"), r"loop\.stesp is no key.*did you mean loop\.steps"),
+        (LOOP.replace("lr: 1e-5", "seed: 1"), r"loop\.lr is missing"),
+        (LOOP.replace("10", "10.5"), r"loop\.steps must be int, got 10\.5"),
+        (LOOP.replace("10", "true"), r"loop\.steps must be int, got True"),
+        (LOOP.replace("1e-5", "fast"), r"loop\.lr must be float, got 'fast'"),
+        (LOOP + "task: sr", "task must be one of t2i, inpainting; got 'sr'"),
+        (LOOP.replace("lr:", "betas: [1], lr:"), r"loop\.betas must hold 2 values"),
+        (LOOP + "variants: 0\ncache: x", "no cache can hold"),
+        ("- 1", "must hold keys and values"),
+        ("a: [", "is not YAML"),
+        (LOOP + "extends: run.yaml", "extends itself"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_config(Stage2Config, written(tmp_path, text))
+
+
+def test_what_is_no_file_and_no_preset(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="the presets are .*stage2-paper-sd15-t2i"):
+        read_config(Stage2Config, "stage3")
+    with pytest.raises(ValueError, match="key=value"):
+        read_config(Stage2Config, "stage2-paper-sd15-t2i", ["steps"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "lr", "steps", "batch", "micro", "resolution"),
+    [
+        ("paper-sd15-t2i", 1e-5, 100_000, 32, 4, 512),
+        ("paper-sdxl-inpainting", 1e-5, 100_000, 32, 4, 1024),
+        ("released-code-sd15-t2i", 2e-5, 50_000, 256, 32, 512),
+        ("released-code-sd15-inpainting", 2e-5, 50_000, 256, 32, 512),
+        ("released-code-sdxl-t2i", 2e-5, 50_000, 128, 4, 1024),
+    ],
+)
+def test_presets(preset: str, lr: float, steps: int, batch: int, micro: int, resolution: int) -> None:
+    config = read_config(Stage2Config, f"stage2-{preset}")
+    loop = config.loop
+    assert (loop.lr, loop.steps, loop.batch, loop.micro_batch) == (lr, steps, batch, micro)
+    assert (loop.ema, loop.warmup, loop.clip, loop.weight_decay) == (0.9999, 0, 1.0, 0.01)
+    assert config.pictures is not None and config.pictures.resolution == resolution
+    assert config.task == preset.rsplit("-", 1)[1] and config.loss_weight == "none"
+
+
+def test_every_stage2_preset_reads_and_feeds_eight_devices() -> None:
+    names = [name for name in presets() if name.startswith("stage2-")]
+    assert len(names) == 8
+    for name in names:
+        loop = read_config(Stage2Config, name).loop
+        assert loop.batch // loop.micro_batch % 8 == 0
+
+
+def test_the_command_line_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, LOOP)
+    assert main(["train", "stage2", "--config", str(path), "--output", str(tmp_path), "loop.stpes=3"]) == 2
+    assert "did you mean loop.steps?" in capsys.readouterr().err
+    assert main(["fly"]) == 2
+    assert main(["train", "plot", str(tmp_path / "missing.jsonl")]) == 2
+
+
+def test_the_command_line_draws_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n', encoding="utf-8")
+    assert main(["train", "plot", str(log)]) == 0
+    assert log.with_suffix(".png").stat().st_size > 1000

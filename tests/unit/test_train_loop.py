@@ -1,0 +1,369 @@
+"""The loop: what a step trains on, resuming to the bit, kills, half-written checkpoints, two processes, an adversary."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+pytest.importorskip("accelerate", reason="training needs accelerate")
+
+from support.kill_and_resume import kill_and_resume, same_weights
+from support.tiny_training import train_tiny
+
+from llmga.train import LoopConfig, Order, derive, generator, learning_rate, train
+from llmga.train import checkpoint as checkpoints
+from llmga.train.log import append, plot, read_log, rewind
+
+
+class Line:
+    """y = 2x learnt by one weight and a dropout layer, from eight points; ``net(noise)`` makes the loss random."""
+
+    def __init__(self, examples: int = 8, adversary: Any = None) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Linear(1, 16), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.examples, self.adversary = examples, adversary
+        self.seen: list[list[int]] = []
+        self.fail_at = -1
+        self.sampled: list[int] = []
+
+    def __len__(self) -> int:
+        return self.examples
+
+    def modules(self):
+        return {"net": self.net}
+
+    def prepare(self, device, rank, world, barrier) -> None:
+        self.device = device
+
+    def batch(self, indices, generator):
+        self.seen.append(indices.tolist())
+        if len(self.seen) == self.fail_at:
+            raise KeyboardInterrupt
+        return indices.float()[:, None] + 0.01 * torch.randn(len(indices), 1, generator=generator)
+
+    def loss(self, inputs, generator):
+        noise = 0.1 * torch.randn(inputs.shape, generator=generator)
+        error = (self.net(inputs / 8 + noise) - inputs / 4).square().mean()
+        return error, {"twice": 2 * error}
+
+    def sample(self, step: int, folder: Path) -> None:
+        assert not self.net.training
+        torch.rand(3)  # a sampler that uses the global generator must not matter
+        self.sampled.append(step)
+
+    def export(self, folder: Path, weights) -> None:
+        save_file(weights["net"], folder / "net.safetensors")
+
+
+def settings(**values: Any) -> LoopConfig:
+    defaults: dict[str, Any] = {
+        "steps": 10,
+        "batch": 4,
+        "micro_batch": 2,
+        "lr": 0.01,
+        "ema": 0.9,
+        "log_every": 3,
+        "save_every": 2,
+        "sample_every": 5,
+        "cpu": True,
+        "deterministic": True,
+    }
+    return LoopConfig(**{**defaults, **values})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "net.safetensors")
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in read_log(folder / "log.jsonl")]
+
+
+@given(st.integers(1, 40), st.integers(0, 200), st.integers(1, 90), st.integers(0, 5))
+def test_order_is_one_sequence_of_permutations(examples: int, start: int, count: int, seed: int) -> None:
+    taken = Order(examples, seed).take(start, count).tolist()
+    whole = Order(examples, seed).take(0, start + count).tolist()
+    assert taken == whole[start:]
+    for epoch in range((start + count) // examples):
+        assert sorted(whole[epoch * examples : (epoch + 1) * examples]) == list(range(examples))
+
+
+def test_order_differs_by_seed_and_epoch() -> None:
+    order = Order(50, 1)
+    first, second = order.take(0, 50), order.take(50, 50)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, Order(50, 2).take(0, 50))
+    assert torch.equal(torch.rand(3, generator=generator(1, "a")), torch.rand(3, generator=generator(1, "a")))
+    with pytest.raises(ValueError, match="no examples"):
+        Order(0, 1)
+
+
+def test_learning_rates() -> None:
+    cosine = settings(steps=110, warmup=10, schedule="cosine", lr=1.0)
+    assert [learning_rate(cosine, s) for s in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert learning_rate(cosine, 60) == pytest.approx(0.5)
+    assert learning_rate(cosine, 109) == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
+    steps = settings(schedule="multistep", milestones=(3, 5), lr=1.0, gamma=0.1)
+    assert [learning_rate(steps, s) for s in range(7)] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert learning_rate(settings(lr=0.3), 9) == 0.3
+
+
+def test_a_run_writes_log_checkpoints_samples_and_result(tmp_path: Path) -> None:
+    trainer = Line()
+    before = torch.get_rng_state()
+    folder = train(trainer, settings(keep=2), tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert folder == tmp_path / "result"
+    assert [step for step, _ in losses(tmp_path)] == [2, 3, 4, 6, 8, 9, 10]
+    row = read_log(tmp_path / "log.jsonl")[0]
+    assert row["twice"] == pytest.approx(2 * row["loss"])
+    assert row["lr"] == 0.01 and row["seconds"] > 0 and row["examples_per_second"] > 0
+    assert checkpoints.steps(tmp_path / "checkpoints") == [8, 10]
+    assert trainer.sampled == [5, 10]
+    assert [i for part in trainer.seen for i in part] == Order(8, 0).take(0, 40).tolist()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("cut", [1, 4, 8, 15])
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, cut: int, prefetch: int) -> None:
+    alone, again = tmp_path / "alone", tmp_path / "again"
+    train(Line(), settings(), alone)
+    broken = Line()
+    broken.fail_at = cut
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, settings(prefetch=prefetch), again)
+    assert not (again / "result").exists()
+    torch.rand(cut)
+    resumed = Line()
+    train(resumed, settings(prefetch=prefetch), again)
+    assert len(resumed.seen) < 20 or cut < 5
+    assert_same(weights(alone / "result"), weights(again / "result"))
+    for name in ("model", "ema"):
+        last = [
+            load_file(run / "checkpoints/step-00000010" / f"{name}.safetensors") for run in (alone, again)
+        ]
+        assert_same(*last)
+    assert losses(alone) == losses(again)
+
+
+def test_the_average_is_exported_and_differs_from_the_weights(tmp_path: Path) -> None:
+    train(Line(), settings(), tmp_path)
+    last = tmp_path / "checkpoints" / "step-00000010"
+    average = load_file(last / "ema.safetensors")
+    raw = load_file(last / "model.safetensors")
+    exported = weights(tmp_path / "result")
+    assert torch.equal(exported["0.weight"], average["parts.net.0.weight"])
+    assert not torch.equal(exported["0.weight"], raw["parts.net.0.weight"])
+    train(Line(), settings(ema=0.0), tmp_path / "raw")
+    assert_same({f"parts.net.{k}": v for k, v in weights(tmp_path / "raw" / "result").items()}, raw)
+
+
+def test_the_average_is_that_of_diffusers() -> None:
+    from diffusers.training_utils import EMAModel
+
+    from llmga.train.ema import Ema
+
+    net = nn.Linear(3, 2)
+    ours, theirs = Ema(dict(net.named_parameters()), 0.4), EMAModel(net.parameters(), decay=0.4)
+    for step in range(8):
+        with torch.no_grad():
+            net.weight.add_(torch.randn(2, 3, generator=generator(step)))
+        ours.update(step)
+        theirs.step(net.parameters())
+        torch.testing.assert_close(ours.average["weight"], theirs.shadow_params[0])
+    with ours.swapped_in():
+        assert torch.equal(net.weight, ours.average["weight"])
+    assert not torch.equal(net.weight, ours.average["weight"])
+
+
+def test_a_run_is_this_literal_loop(tmp_path: Path) -> None:
+    expected = Line()
+    optimizer = torch.optim.AdamW(expected.net.parameters(), lr=0.01)
+    for step in range(10):
+        total = torch.zeros(())
+        for part in range(2):
+            inputs = expected.batch(
+                Order(8, 0).take((2 * step + part) * 2, 2), generator(0, step, part, "batch")
+            )
+            torch.manual_seed(derive(0, step, part, "layers"))
+            total = total + expected.loss(inputs, generator(0, step, part, "loss"))[0] / 2
+        optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(expected.net.parameters(), 1.0)
+        optimizer.step()
+    literal = weights(train(Line(), settings(ema=0.0), tmp_path / "c"))
+    for name, value in expected.net.state_dict().items():
+        torch.testing.assert_close(literal[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
+    train(Line(), settings(steps=4, keep=5), tmp_path)
+    root = tmp_path / "checkpoints"
+    (root / ".step-00000008.partial").mkdir()
+    (root / "step-00000006").mkdir()  # no state: copied half
+    assert checkpoints.latest(root) == root / "step-00000004"
+    model = root / "step-00000004" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-1])
+    assert checkpoints.latest(root) == root / "step-00000002"
+    (root / "step-00000002" / "state.json").write_text("{", encoding="utf-8")
+    assert checkpoints.latest(root) is None
+    train(Line(), settings(), tmp_path)
+    train(Line(), settings(), tmp_path.with_name("alone"))
+    assert_same(weights(tmp_path / "result"), weights(tmp_path.with_name("alone") / "result"))
+
+
+def test_optimizer_states_load_without_running_code(tmp_path: Path) -> None:
+    train(Line(), settings(steps=2), tmp_path)
+    state = torch.load(tmp_path / "checkpoints/step-00000002/optimizer.bin", weights_only=True)
+    assert state["state"][0]["step"] == 2
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    train(Line(), settings(steps=2), tmp_path)
+    with pytest.raises(ValueError, match="'seed': 0.*'seed': 1"):
+        train(Line(), settings(steps=4, seed=1), tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="loss is"):
+        train(Line(), settings(lr=1e30), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch": 5}, "multiple of micro_batch"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"lr": -1.0}, "lr must not be negative"),
+        ({"ema": 1.0}, "0 <= ema < 1"),
+    ],
+)
+def test_settings_that_cannot_be(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**values)
+
+
+class Critic:
+    """Moves its weight to the trainer's output; the trainer ignores it."""
+
+    def __init__(self) -> None:
+        self.net = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.net.weight)
+
+    def modules(self):
+        return {"critic": self.net}
+
+    def loss(self, inputs, generator):
+        return (self.net(inputs / 8) - inputs / 4).square().mean(), {}
+
+
+def test_an_adversary_is_trained_on_the_same_inputs_and_resumed(tmp_path: Path) -> None:
+    alone, again = Critic(), Critic()
+    train(Line(adversary=alone), settings(), tmp_path / "alone")
+    broken = Line(adversary=again)
+    broken.fail_at = 9
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, settings(), tmp_path / "again")
+    last = Critic()
+    train(Line(adversary=last), settings(), tmp_path / "again")
+    assert alone.net.weight.item() > 0.05
+    assert torch.equal(alone.net.weight, last.net.weight)
+    train(Line(), settings(), tmp_path / "without")
+    assert_same(weights(tmp_path / "alone/result"), weights(tmp_path / "without/result"))
+    assert "adversary_loss" in read_log(tmp_path / "alone/log.jsonl")[0]
+
+
+def _one_of_two(output: Path, rank: int, port: int, values: dict[str, Any]) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    train_tiny(output, **values)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
+    """Weights of order 0.1 after 4 steps: gradients are added in another order, and AdamW divides by their size."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["support.tiny_training", "accelerate", "diffusers"])
+    values: dict[str, Any] = {"steps": 4, "batch": 8, "micro_batch": 2}
+    processes = [
+        context.Process(target=_one_of_two, args=(tmp_path / "two", rank, port, values)) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    train_tiny(tmp_path / "one", **values)
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    one, two = (
+        load_file(tmp_path / run / "result/unet/diffusion_pytorch_model.safetensors")
+        for run in ("one", "two")
+    )
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], atol=1e-4, rtol=0)
+    assert [s for _, s in losses(tmp_path / "two")] == pytest.approx(
+        [s for _, s in losses(tmp_path / "one")], rel=1e-5
+    )
+
+
+def _three_kills(output: Path) -> None:
+    train_tiny(output, steps=8, save_every=1, log_every=5)
+
+
+def test_three_kills_change_nothing(tmp_path: Path) -> None:
+    alone, runs = kill_and_resume(_three_kills, tmp_path, kills=3)
+    for run in runs:
+        assert same_weights(alone / "result", run / "result")
+        assert losses(run) == losses(alone)
+
+
+def test_the_log_forgets_what_will_be_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    for step in range(1, 30):
+        append(path, {"step": step, "loss": 1 / step})
+    path.write_text(path.read_text(encoding="utf-8") + '{"step": 30, "lo', encoding="utf-8")
+    assert [row["step"] for row in read_log(path)] == list(range(1, 30))
+    rewind(path, 20)
+    assert [json.loads(line)["step"] for line in path.read_text(encoding="utf-8").splitlines()] == list(
+        range(1, 21)
+    )
+    plot(path, tmp_path / "curve.png")
+    from PIL import Image
+
+    picture = Image.open(tmp_path / "curve.png").convert("RGB")
+    dark = [
+        xy
+        for xy in ((x, y) for x in range(85, 940) for y in range(35, 510))
+        if picture.getpixel(xy) == (31, 78, 156)
+    ]
+    assert min(x for x, _ in dark) < 100 and max(x for x, _ in dark) > 930  # the curve crosses the picture
+    with pytest.raises(ValueError, match="0 rows with 'psnr'"):
+        plot(path, tmp_path / "curve.png", "psnr")
