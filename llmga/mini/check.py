@@ -1,0 +1,247 @@
+"""Does the painter paint what it is told: held-out captions, painted, read back, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..images import to_pil
+from ..text import encode_sd15
+from ..train import generator
+from .autoencoder import psnr, reconstruct
+from .captions import detailed_caption, short_caption
+from .dataset import ATTRIBUTES, as_images, labels_of
+from .facts import caption_facts
+from .reader import Reader, Reading
+from .render import render
+from .world import PLACES, Scene, Split, sample_scene
+
+CHUNK = 75  # tokens of a caption that a plain SD1.5 reads
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    pictures: int = 512
+    """Captions of each kind."""
+    steps: int = 25
+    guidance: float = 4.0
+    batch: int = 128
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A part, its standard error (pictures are what is independent, not the objects in them), and of how many."""
+
+    value: float
+    error: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ±{self.error:.3f}"
+
+
+Rates = dict[str, Rate]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Scenes and the captions that are to be painted."""
+
+    scenes: list[Scene]
+    captions: list[str]
+
+
+def short_task(config: CheckConfig, split: Split = "validation") -> Task:
+    """Scenes of 1 to 3 objects with short captions."""
+    scenes = [sample_scene(config.seed * 10_000_000 + i, (1, 3), split) for i in range(config.pictures)]
+    return Task(scenes, [short_caption(scene, i) for i, scene in enumerate(scenes)])
+
+
+def detailed_task(config: CheckConfig) -> Task:
+    """Scenes of 2 to 8 objects with detailed captions."""
+    scenes = [
+        sample_scene(config.seed * 20_000_000 + i, (2, 8), "validation") for i in range(config.pictures)
+    ]
+    return Task(scenes, [detailed_caption(scene, i) for i, scene in enumerate(scenes)])
+
+
+@torch.no_grad()
+def paint(
+    pipeline: Any, captions: Sequence[str], config: CheckConfig, unet: Any = None, max_chunks: int = 4
+) -> torch.Tensor:
+    """Paint captions with DDIM and classifier-free guidance.
+
+    The noise of a picture is decided by its number alone, so two UNets, or two ways to read a caption, start alike.
+
+    Args:
+        unet: instead of the pipeline's.
+        max_chunks: how many times 75 tokens of a caption are read.
+
+    Returns:
+        (B, 3, 128, 128) in -1 .. 1, on the CPU.
+    """
+    unet = unet or pipeline.unet
+    device, scheduler, painted = unet.device, pipeline.scheduler, []
+    for first in range(0, len(captions), config.batch):
+        part = list(captions[first : first + config.batch])
+        context = encode_sd15(pipeline.tokenizer, pipeline.text_encoder, part, max_chunks=max_chunks)
+        empty = encode_sd15(
+            pipeline.tokenizer, pipeline.text_encoder, "", min_chunks=(context.shape[1] - 2) // CHUNK
+        )
+        both = torch.cat([context, empty.expand_as(context)])
+        numbers = range(first, first + len(part))
+        shape = (4, unet.config.sample_size, unet.config.sample_size)
+        x = torch.stack([torch.randn(shape, generator=generator(config.seed, i)) for i in numbers]).to(device)
+        scheduler.set_timesteps(config.steps)
+        for t in scheduler.timesteps:
+            told, untold = unet(x.repeat(2, 1, 1, 1), t.to(device), both).sample.chunk(2)
+            x = scheduler.step(untold + config.guidance * (told - untold), int(t), x).prev_sample
+        painted.append(pipeline.vae.decode(x / pipeline.vae.config.scaling_factor).sample.clamp(-1, 1).cpu())
+    return torch.cat(painted)
+
+
+def truth_of(scenes: Sequence[Scene]) -> torch.Tensor:
+    """Their labels, (B, 37)."""
+    return torch.tensor([labels_of(scene) for scene in scenes])
+
+
+def score(reading: Reading, truth: torch.Tensor, which: torch.Tensor | None = None) -> Rates:
+    """How much of what was asked for was read.
+
+    ``place``: something stands where an object was asked for; the attributes: it does, and has the colour, …;
+    ``empty``: nothing stands where nothing was asked for.
+
+    Args:
+        truth: what was asked for, (B, 37) as ``labels_of`` gives it.
+        which: (B, 9) bool, the only places to count; None counts all.
+    """
+    asked_for = truth[:, :-1].unflatten(1, (len(PLACES), len(ATTRIBUTES)))
+    asked = asked_for[..., 0] >= 0
+    counted = asked if which is None else asked & which
+    rates = {"place": _rate(reading.present, counted)}
+    for k, (name, values) in enumerate(reading.attributes.items()):
+        rates[name] = _rate(reading.present & (values == asked_for[..., k]), counted)
+    if which is None:
+        rates["empty"] = _rate(~reading.present, ~asked)
+        rates["background"] = _rate(
+            reading.background == truth[:, -1], torch.ones(len(truth), dtype=torch.bool)
+        )
+    return rates
+
+
+def _rate(right: torch.Tensor, counted: torch.Tensor) -> Rate:
+    """Of (B, …) bool values, those counted; the error is that of a ratio of sums over pictures."""
+    pictures = len(right)
+    hits = (right & counted).reshape(pictures, -1).sum(1).double()
+    counts = counted.reshape(pictures, -1).sum(1).double()
+    total = float(counts.sum())
+    if not total:
+        return Rate(float("nan"), float("nan"), 0)
+    value = float(hits.sum()) / total
+    return Rate(value, float((hits - value * counts).square().sum().sqrt()) / total, int(total))
+
+
+def late_places(tokenizer: Any, scenes: Sequence[Scene], captions: Sequence[str]) -> torch.Tensor:
+    """(B, 9) bool: where an object stands that the caption has not wholly named within its first 75 tokens."""
+    late = np.zeros((len(scenes), len(PLACES)), dtype=bool)
+    for row, scene, caption in zip(late, scenes, captions, strict=True):
+        early = {mention.place for mention in caption_facts(_beginning(tokenizer, caption)).objects}
+        row[:] = [
+            any(thing.place == place for thing in scene.objects) and place not in early for place in PLACES
+        ]
+    return torch.from_numpy(late)
+
+
+def _beginning(tokenizer: Any, caption: str) -> str:
+    """The words whose tokens all lie within the first 75; CLIP reads words one by one."""
+    words, total = [], 0
+    for word in caption.split():
+        total += len(tokenizer(word, add_special_tokens=False).input_ids)
+        if total > CHUNK:
+            break
+        words.append(word)
+    return " ".join(words)
+
+
+def check_reader(reader: Reader, autoencoder: Any, config: CheckConfig) -> dict[str, Any]:
+    """The reader on true pictures and on the autoencoder's versions of them, and the autoencoder's PSNR in dB."""
+    scenes = [
+        sample_scene(config.seed * 30_000_000 + i, (1, 8), "validation") for i in range(config.pictures)
+    ]
+    pixels = torch.from_numpy(np.stack([np.asarray(render(scene).image) for scene in scenes]))
+    truth, images = truth_of(scenes), as_images(pixels)
+    made = torch.cat([reconstruct(autoencoder, part).cpu() for part in images.split(config.batch)])
+    return {
+        "truth": score(reader.read(images), truth),
+        "reconstruction": score(reader.read(made), truth),
+        "psnr": float(psnr(made, images).mean()),
+    }
+
+
+def check_base(
+    pipeline: Any, reader: Reader, config: CheckConfig, pictures: Path | None = None
+) -> dict[str, Rates]:
+    """Short captions of held-out scenes, of objects whose colour and shape never met, and chance (the same pictures
+    against the next caption). ``pictures`` is a folder for a contact sheet."""
+    result = {}
+    splits: tuple[Split, ...] = ("validation", "unseen_pair")
+    for split in splits:
+        task = short_task(config, split)
+        painted = paint(pipeline, task.captions, config)
+        reading, truth = reader.read(painted), truth_of(task.scenes)
+        result[f"short, {split}"] = score(reading, truth)
+        if split == "validation":
+            result["short, chance"] = score(reading, truth.roll(1, 0))
+            if pictures:
+                contact_sheet(painted, task.scenes, pictures / "short.png")
+    return result
+
+
+def check_stage2(
+    pipeline: Any, unet: Any, reader: Reader, config: CheckConfig, pictures: Path | None = None
+) -> dict[str, Rates]:
+    """Detailed captions: base and stage-2 UNet, the whole caption and its first 75 tokens; what is said after those
+    counted once more alone."""
+    task = detailed_task(config)
+    truth = truth_of(task.scenes)
+    late = late_places(pipeline.tokenizer, task.scenes, task.captions)
+    result = {}
+    for net_name, net in (("base", pipeline.unet), ("stage 2", unet)):
+        for layout, chunks in (("truncated", 1), ("llmga", 4)):
+            painted = paint(pipeline, task.captions, config, net, chunks)
+            reading, name = reader.read(painted), f"detailed, {net_name}, {layout}"
+            result[name] = score(reading, truth)
+            result[f"{name}, late"] = score(reading, truth, late)
+            if pictures:
+                contact_sheet(painted, task.scenes, pictures / f"{name.replace(', ', '-')}.png")
+    result["detailed, chance"] = score(reading, truth.roll(1, 0))
+    return result
+
+
+def contact_sheet(painted: torch.Tensor, scenes: Sequence[Scene], path: Path, columns: int = 8) -> None:
+    """Write the first pictures as a PNG, each above the picture that the world itself draws of its scene."""
+    count = min(len(painted), 3 * columns) // columns * columns or min(len(painted), columns)
+    rows = []
+    for first in range(0, count, columns):
+        part = range(first, min(first + columns, count))
+        true = as_images(torch.from_numpy(np.stack([np.asarray(render(scenes[i]).image) for i in part])))
+        rows += [torch.cat(list(images), 2) for images in (painted[first : part.stop], true)]
+    sheet = torch.cat(rows, 1).permute(1, 2, 0)[None] / 2 + 0.5
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pil(sheet)[0].save(path)
+
+
+def table(results: Mapping[str, Rates]) -> str:
+    """The rates as text, a line for each condition."""
+    names = ["background", "place", "colour", "shape", "size", "texture", "empty"]
+    lines = [f"{'':34}" + "".join(f"{name:>14}" for name in names) + f"{'objects':>9}"]
+    for condition, rates in results.items():
+        cells = "".join(f"{rates[name]!s:>14}" if name in rates else f"{'':14}" for name in names)
+        lines.append(f"{condition:34}{cells}{rates['place'].count:9}")
+    return "\n".join(lines)

@@ -1,0 +1,221 @@
+"""How good the miniature's chat is, on scenes and wordings that training never showed, through the real ``respond``."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+
+from ..chat import Conversation, Picture, Reply, Sampling, respond
+from ..chat.engines.local import LocalEngine, load_local_engine
+from ..chat.tasks import TASKS
+from .captions import vague_caption
+from .dataset import Scenes
+from .dialogues import Asked, Shown, Talk
+from .edits import sample_edit
+from .facts import Facts, caption_facts, facts, kept
+from .records import sample_record
+from .render import render
+from .small_talk import wish_of
+from .world import choose
+
+T = TypeVar("T")
+
+TURNS = 8
+_SEED = 900_000_000  # far from the seeds of training
+_SCENES = 100_000
+_ONE = re.compile(r"<gen_image> [^<>]+ </gen_image>")
+_SEVERAL = re.compile(r"(?:[^<>]*<gen_image> [^<>]+ </gen_image>){2,}[^<>]*")
+_NONE = re.compile(r"[^<>]+")
+_EXPECTS = {"story": "several", "describe": "caption", "imagine": "caption", "talk": "anything"}
+_EXACT = ("question", "reading")
+_TALKED: tuple[Asked, ...] = ("refine", "similar", "edit", "inpaint", "describe", "outpaint")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A proportion: of ``n`` independent conversations, the mean and its standard error."""
+
+    name: str
+    mean: float
+    error: float
+    n: int
+    target: float | None = None
+
+    def __str__(self) -> str:
+        goal = "" if self.target is None else f"  target {self.target:.2f}"
+        return f"{self.name:<42} {self.mean:.3f} ± {self.error:.3f}  N {self.n}{goal}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One reply judged: whether it has the form that its task asks for, and the facts kept of those given."""
+
+    name: str
+    formed: bool
+    kept: int
+    given: int
+
+
+def check_chat(folder: Path, count: int, workers: int = 0, temperature: float = 0.2) -> list[Figure]:
+    """Ask the model of a transformers folder ``count`` times for each task, and through ``count`` long conversations.
+
+    Half of the scenes are validation scenes, half hold a colour-shape pair that training never shows; the requests are
+    the chat node's own, edits and questions in held-out words, as all requests of long conversations are.
+    """
+    jobs = [(task, _SEED + i) for task in TASKS for i in range(count)]
+    answers = _in_processes(partial(_answer, folder, temperature), jobs, workers, "answers")
+    figures: list[Figure] = []
+    for task in TASKS.values():
+        mine = [a for a in answers if a.name == task.name]
+        target = 0.99 if task.expects in ("one", "several") else None
+        figures.append(figure(f"form: {task.name}", [a.formed for a in mine], target=target))
+    targets = {"refine": 0.95, "describe": 0.80}
+    for name in ("refine", "similar", "describe", "inpaint", "outpaint", "edit", "chat"):
+        mine = [a for a in answers if a.name == name and a.given]
+        rows = [a.kept / a.given for a in mine]
+        figures.append(figure(f"facts kept: {name}", rows, target=targets.get(name)))
+    seeds = [(_SEED + 500_000 + i,) for i in range(count)]
+    talks = _in_processes(partial(_talk, folder, temperature), seeds, workers, "conversations")
+    for turn in range(TURNS):
+        mine = [a for talk in talks for a in talk[turn : turn + 1]]
+        figures.append(figure(f"turn {turn + 1}: form", [a.formed for a in mine], target=0.99))
+        rows = [a.kept / a.given for a in mine if a.given]
+        figures.append(figure(f"turn {turn + 1}: facts kept", rows))
+    return figures
+
+
+def figure(name: str, values: Sequence[float], target: float | None = None) -> Figure:
+    """Mean and standard error; of proportions at 0 or 1, by Laplace's rule, for none is certain."""
+    n = len(values)
+    if not n:
+        return Figure(name, math.nan, math.nan, 0, target)
+    mean = sum(values) / n
+    spread = sum((value - mean) ** 2 for value in values) / n
+    if spread == 0:
+        guess = (sum(values) + 1) / (n + 2)
+        spread = guess * (1 - guess)
+    return Figure(name, mean, math.sqrt(spread / n), n, target)
+
+
+@lru_cache(maxsize=1)
+def _engine(folder: Path) -> LocalEngine:
+    torch.set_num_threads(1)
+    return load_local_engine(folder, torch.float32)
+
+
+def _scenes(seed: int) -> Scenes:
+    return Scenes(_SCENES, seed=seed, few=0.8, split="validation" if seed % 2 else "unseen_pair")
+
+
+def _in_processes(
+    work: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int, name: str
+) -> list[T]:
+    """As ``dataset.in_processes``, for jobs of seconds."""
+    from tqdm import tqdm
+
+    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    if workers == 1:
+        return [work(*job) for job in tqdm(jobs, desc=name)]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        waiting = [pool.submit(work, *job) for job in jobs]
+        return [each.result() for each in tqdm(waiting, desc=name)]
+
+
+def _answer(folder: Path, temperature: float, task: str, seed: int) -> Answer:
+    """The chat node's own request about one held-out scene; in "chat", a question about a picture."""
+    scene = _scenes(seed)[choose(range(_SCENES), seed, task)]
+    instruction, pictures, given, answer = "", (), Facts(()), ""
+    if task == "story":
+        instruction = wish_of(scene)
+    elif task == "refine":
+        instruction = vague_caption(scene, seed)
+        given = caption_facts(instruction)
+    elif task == "edit":
+        edit = sample_edit(scene, seed, held_out=True)
+        instruction, pictures, given = edit.instruction, (render(scene).image,), facts(edit.target)
+    elif task == "chat":
+        record = sample_record("question", scene, seed, held_out=True)
+        instruction, pictures, answer = record.instruction, record.pictures, record.reply
+    else:
+        record = sample_record(task, scene, seed)  # type: ignore[arg-type]
+        pictures, given = record.pictures, record.given
+    heard = _respond(folder, temperature, Conversation(), task, instruction, pictures, seed)
+    if task == "chat":
+        return Answer(task, heard is not None, int(heard is not None and heard.text == answer), 1)
+    return _judged(task, TASKS[task].expects, heard, given)
+
+
+def _talk(folder: Path, temperature: float, seed: int) -> list[Answer]:
+    """A conversation of ``TURNS`` requests in held-out words, each about a new picture or wish or the one before.
+
+    What the model said stays in it, right or wrong. Nothing goes on from a refined wish: the model has filled in what
+    was open as it liked, so what would be right is not known.
+    """
+    scenes = _scenes(seed)
+    talk = Talk(scenes, seed, held_out=True)
+    conversation, answers = Conversation(), []
+    kind = None
+    for number in range(TURNS):
+        fresh = number % 2 == 0 or kind == "refine"
+        exchange = talk.next(choose(_TALKED, seed, number) if fresh else None)
+        kind = exchange.kind
+        pictures = (_picture(exchange.shown, scenes),) if exchange.shown else ()
+        heard = _respond(folder, temperature, conversation, "chat", exchange.asked, pictures, seed)
+        if exchange.kind in _EXACT:
+            answers.append(
+                Answer(kind, heard is not None, int(heard is not None and heard.text == exchange.reply), 1)
+            )
+        else:
+            answers.append(_judged(kind, _EXPECTS.get(kind, "one"), heard, exchange.given))
+        conversation = heard.conversation if heard else conversation
+    return answers
+
+
+def _respond(
+    folder: Path,
+    temperature: float,
+    conversation: Conversation,
+    task: str,
+    instruction: str,
+    pictures: Sequence[Image.Image],
+    seed: int,
+) -> Reply | None:
+    """The reply, or None where ``respond`` finds what the task needs missing."""
+    try:
+        return respond(
+            _engine(folder),
+            conversation,
+            task=task,
+            instruction=instruction,
+            pictures=tuple(map(Picture.from_pil, pictures)),
+            sampling=Sampling(seed=seed, temperature=temperature),
+            policy="error",
+            on_text=lambda text: None,
+        )
+    except ValueError:
+        return None
+
+
+def _judged(name: str, expects: str, heard: Reply | None, given: Facts) -> Answer:
+    """``expects`` is as in ``chat.tasks.Task``."""
+    if heard is None:
+        return Answer(name, False, *kept(given, Facts(())))
+    raw = heard.conversation.turns[-1].text
+    formed = {"one": _ONE, "several": _SEVERAL}.get(expects, _NONE).fullmatch(raw) is not None
+    return Answer(name, formed, *kept(given, caption_facts(heard.prompt or heard.text)))
+
+
+def _picture(shown: Shown, scenes: Scenes) -> Image.Image:
+    scene = scenes[shown.scene]
+    return sample_record(shown.hole or "describe", scene, shown.hole_seed).pictures[0]

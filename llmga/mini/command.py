@@ -1,0 +1,83 @@
+"""``python -m llmga mini``: make the miniature's models, and measure them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..train import read_config
+
+RECIPES = Path(__file__).with_name("recipes")
+T = TypeVar("T")
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        VERBS[options.verb](options, ["mini", *arguments])
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"llmga mini: {error}\n")
+        return 2
+    return 0
+
+
+def _build(options: argparse.Namespace, command: list[str]) -> None:
+    from .build import STAGES, Recipe, build
+
+    stages = options.only.split(",") if options.only else list(STAGES)
+    build(_read(Recipe, RECIPES, options), options.out, stages, options.again, command, options.work)
+
+
+def _check(options: argparse.Namespace, command: list[str]) -> None:
+    from .build import Recipe, check
+
+    sys.stdout.write(check(_read(Recipe, RECIPES, options), options.out) + "\n")
+
+
+def _language(options: argparse.Namespace, command: list[str]) -> None:
+    from .language import LanguageConfig, train_language
+
+    config = _read(LanguageConfig, RECIPES / "language", options)
+    sys.stdout.write(f"{train_language(options.out, config, options.work or options.out / 'cache')}\n")
+
+
+def _check_chat(options: argparse.Namespace, command: list[str]) -> None:
+    from .check_chat import check_chat
+
+    for line in check_chat(options.folder, options.count, options.workers):
+        sys.stdout.write(f"{line}\n")
+
+
+VERBS = {"build": _build, "check": _check, "language": _language, "check-chat": _check_chat}
+
+
+def _read(kind: type[T], recipes: Path, options: argparse.Namespace) -> T:
+    beside = recipes / f"{options.recipe}.yaml"
+    return read_config(kind, beside if beside.is_file() else options.recipe, options.overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llmga mini")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    build = _with_recipe(verbs.add_parser("build", help="the painter: make what is missing"))
+    build.add_argument("--only", help="stages, with commas")
+    build.add_argument("--again", action="store_true", help="make them even if they are there")
+    language = _with_recipe(verbs.add_parser("language", help="the chat model: train, or go on"))
+    for verb in (build, language):
+        verb.add_argument("--work", type=Path, help="caches and checkpoints; default: below --out")
+    _with_recipe(verbs.add_parser("check", help="measure the painter"))
+    chat = verbs.add_parser("check-chat", help="measure the chat model")
+    chat.add_argument("folder", type=Path, help="a transformers folder")
+    chat.add_argument("--count", type=int, default=100, help="replies of each task, and long conversations")
+    chat.add_argument("--workers", type=int, default=0, help="processes; 0 takes one per core")
+    return parser
+
+
+def _with_recipe(parser: Any) -> argparse.ArgumentParser:
+    parser.add_argument("--recipe", default="cpu", help="cpu, gpu, or a YAML file")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as base.loop.steps=100")
+    return parser

@@ -1,0 +1,257 @@
+"""The miniature's language model: its words and sizes, what it is taught, and the way from nothing to a folder."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+pytest.importorskip("transformers", reason="the language model is a transformers model")
+
+from safetensors.torch import load_file
+from transformers import AutoProcessor
+
+from llmga.chat import SYSTEM_PROMPT, TASKS, Conversation, Picture, Reply, Sampling, respond
+from llmga.chat.engines.local import load_local_engine
+from llmga.mini.chat_folder import new_llava, write_processor
+from llmga.mini.check_chat import Answer, _answer, _judged, _talk, figure
+from llmga.mini.dataset import Scenes, painted
+from llmga.mini.dialogues import Talk
+from llmga.mini.facts import Facts, caption_facts, kept
+from llmga.mini.language import Dialogues, Heads, LanguageConfig, _encoder, _rows, _texts, train_language
+from llmga.mini.records import RECORD_KINDS, sample_hole
+from llmga.mini.render import render
+from llmga.mini.world import sample_scene
+from llmga.train import build
+from llmga.train.layouts import official_to_transformers, to_official
+from llmga.train.turns import IGNORED
+
+LOOP = {"steps": 2, "batch": 2, "micro_batch": 2, "lr": 1e-3, "cpu": True, "mixed_precision": "no"}
+CONFIG = build(
+    LanguageConfig,
+    {
+        "scenes": {"count": 12, "few": 1.0},
+        "dialogues": 6,
+        "max_length": 500,
+        "exchanges": 4,
+        "eyes": LOOP,
+        "loop": LOOP,
+        "workers": 1,
+    },
+)
+TAGGED = ("refine", "similar", "inpaint", "outpaint", "edit")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("processor")
+    write_processor(path, _texts(CONFIG, range(150)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def processor(folder: Path) -> Any:
+    return AutoProcessor.from_pretrained(folder, local_files_only=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text())
+def test_the_tokenizer_reads_back_any_text(processor: Any, text: str) -> None:
+    text = text.replace("</s>", "").replace("<image>", "")
+    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    decoded = processor.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    assert decoded == unicodedata.normalize("NFC", text)
+
+
+def test_words_of_the_world_are_one_token_each_and_tags_are_plain_text(processor: Any) -> None:
+    reply = "<gen_image> A small striped red star stands at the top left. </gen_image>"
+    tokens = [token.replace("Ġ", " ") for token in processor.tokenizer.tokenize(reply)]
+    tags = ["<", "gen", "_", "image", ">"], [" </", "gen", "_", "image", ">"]
+    words = [" A", " small", " striped", " red", " star", " stands", " at", " the", " top", " left", "."]
+    assert tokens == [*tags[0], *words, *tags[1]]
+
+
+def test_it_is_small(processor: Any) -> None:
+    net = new_llava(processor.tokenizer)
+    assert len(processor.tokenizer) <= 1500
+    assert sum(p.numel() for p in net.parameters()) <= 2_400_000
+
+
+def test_of_a_system_prompt_the_first_line_is_read(processor: Any) -> None:
+    messages = [{"role": "system", "content": [{"type": "text", "text": SYSTEM_PROMPT}]}]
+    messages.append({"role": "user", "content": [{"type": "text", "text": "Hi"}]})
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == f"{SYSTEM_PROMPT.splitlines()[0]} USER: Hi ASSISTANT:"
+
+
+def test_talks_hold_every_kind_and_each_reply_has_its_form() -> None:
+    scenes, kinds, again = Scenes(50), Counter(), 0
+    for seed in range(60):
+        talk = Talk(scenes, seed)
+        for _ in range(8):
+            exchange = talk.next()
+            kinds[exchange.kind] += 1
+            again += exchange.again
+            blocks = re.findall(r"<gen_image> [^<>]+ </gen_image>", exchange.reply)
+            expected = {"story": 3, **dict.fromkeys(TAGGED, 1)}.get(exchange.kind, 0)
+            assert len(blocks) == expected and exchange.reply.count("<") == 2 * expected
+            assert exchange.asked == exchange.asked.strip() and "{" not in exchange.asked
+            repeated, stated = kept(exchange.given, caption_facts(exchange.reply))
+            assert repeated == stated
+            assert exchange.kind not in ("inpaint", "outpaint") or exchange.shown
+            assert not (exchange.again and exchange.shown)
+    assert set(kinds) == {*RECORD_KINDS, "talk", "story"}
+    assert 100 < again < 300
+
+
+def test_what_goes_on_is_about_the_picture_or_prompt_before() -> None:
+    seen = Counter()
+    for seed in range(80):
+        scenes = Scenes(50)
+        talk = Talk(scenes, seed)
+        before = talk.next("similar" if seed % 2 else "refine")
+        exchange = talk.next()
+        if exchange.again:
+            seen[before.kind, exchange.kind] += 1
+            if exchange.kind == "describe":
+                assert exchange.given == before.given
+            if before.kind == "refine":
+                assert exchange.kind == "edit"
+                old, new = before.reply.split(), exchange.reply.split()
+                assert old != new and len(set(old) ^ set(new)) < 40
+    assert seen["refine", "edit"] > 5 and seen["similar", "question"] > 2 and seen["similar", "edit"] > 2
+
+
+def test_held_out_talk_asks_in_other_words() -> None:
+    scenes = Scenes(50)
+    shown = {Talk(scenes, seed).next("similar").asked.lower().rstrip(".") for seed in range(200)}
+    unseen = {
+        Talk(scenes, seed, held_out=True).next("similar").asked.lower().rstrip(".") for seed in range(50)
+    }
+    assert unseen and not shown & unseen
+
+
+def test_rows_in_batches_are_what_the_encoder_makes_of_pictures(folder: Path, tmp_path: Path) -> None:
+    encoder = _encoder(folder, CONFIG.max_length)
+    rows = _rows(CONFIG, folder, range(6))
+    dialogues = Dialogues(rows, painted(CONFIG.scenes, tmp_path, 1), encoder)
+    inputs = dialogues.batch(torch.arange(6), torch.device("cpu"))
+    shown = [picture for row in rows for picture in row.pictures]
+    pictures = []
+    for picture in shown:
+        image = np.asarray(render(CONFIG.scenes[picture.scene]).image).copy()
+        if picture.hole:
+            image[sample_hole(picture.hole, picture.hole_seed)] = 0
+        pictures.append(Image.fromarray(image))
+    assert any(picture.hole for picture in shown)
+    assert torch.allclose(inputs.pixels, encoder.pixels(pictures), atol=1e-5)
+    image_id = encoder.processor.tokenizer.convert_tokens_to_ids("<image>")
+    for i, row in enumerate(rows):
+        assert (inputs.ids[i] == image_id).sum() == 64 * len(row.pictures)
+        learned = inputs.labels[i] != IGNORED
+        assert learned.any() and torch.equal(inputs.labels[i][learned], inputs.ids[i][learned])
+        assert learned[: len(row.ids)].numpy().tolist() == row.learned.tolist()
+        assert not learned[len(row.ids) :].any()
+
+
+def test_heads_look_at_their_own_place_first() -> None:
+    look = Heads().look.softmax(-1).unflatten(1, (8, 8))
+    places = [divmod(int(row.argmax()), 8) for row in look.flatten(1)]
+    assert [(y // 3, x // 3) for y, x in places] == [(row, column) for row in range(3) for column in range(3)]
+
+
+def test_from_nothing_to_a_folder_that_talks(tmp_path: Path) -> None:
+    result = train_language(tmp_path / "out", CONFIG, tmp_path / "cache")
+    again = train_language(tmp_path / "again", CONFIG, tmp_path / "cache")
+    names = {path.name for path in result.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.json"} <= names
+    assert (result / "model.safetensors").stat().st_size <= 4_800_000
+    assert (result / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+    weights, eyes = (
+        load_file(result / "model.safetensors"),
+        load_file(tmp_path / "out/eyes/result/tower.safetensors"),
+    )
+    name = "embeddings.position_embedding.weight"
+    trained = next(value for key, value in eyes.items() if key.endswith(name))
+    assert torch.equal(weights[f"vision_tower.vision_model.{name}"], trained.half())
+
+    official = to_official(result, tmp_path / "official")
+    back = official_to_transformers(official, tmp_path / "back")
+    assert (back / "model.safetensors").stat().st_size == (result / "model.safetensors").stat().st_size
+    picture = Picture.from_pil(render(sample_scene(1)).image)
+    said = []
+    for model in (result, back):
+        engine = load_local_engine(model, torch.float32)
+        sampling = Sampling(max_new_tokens=12, temperature=1.0)
+        reply = respond(
+            engine,
+            Conversation(),
+            task="describe",
+            instruction="",
+            pictures=(picture,),
+            sampling=sampling,
+            policy="error",
+            on_text=lambda text: None,
+        )
+        said.append(reply.conversation.turns[-1].text)
+    assert said[0] == said[1]
+
+
+def _reply(raw: str, prompts: tuple[str, ...] = ()) -> Reply:
+    return Reply(raw, prompts, Conversation().say("user", "?").say("assistant", raw))
+
+
+def test_judging_a_reply() -> None:
+    given = Facts((), background="sand")
+    good = "<gen_image> a red star on sand </gen_image>"
+    assert _judged("x", "one", _reply(good, ("a red star on sand",)), given) == Answer("x", True, 1, 1)
+    assert not _judged("x", "one", _reply(good + good, ("a", "b")), given).formed
+    assert not _judged("x", "one", _reply("a star on sand"), given).formed
+    assert not _judged("x", "caption", _reply(good, ("a",)), given).formed
+    assert _judged("x", "caption", _reply("a star on snow"), given) == Answer("x", True, 0, 1)
+    assert _judged("x", "several", _reply(f"One. {good} Two. {good}"), given).formed
+    assert not _judged("x", "several", _reply(f"One. {good}"), given).formed
+    assert _judged("x", "one", None, given) == Answer("x", False, 0, 1)
+
+
+def test_perfect_and_silent_models_get_what_they_deserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmga.mini import check_chat
+
+    asked: list[str] = []
+
+    def silent(folder, temperature, conversation, task, instruction, pictures, seed):
+        asked.append(instruction)
+        needs = TASKS[task].needs_picture
+        assert bool(pictures) >= needs and all(picture.size == (128, 128) for picture in pictures)
+
+    monkeypatch.setattr(check_chat, "_respond", silent)
+    for task in TASKS:
+        answer = _answer(Path(), 0.2, task, 7)
+        assert not answer.formed and answer.kept == 0
+    talk = _talk(Path(), 0.2, 11)
+    assert len(talk) == 8 and not any(answer.formed for answer in talk)
+    assert all(asked[-8:])
+
+
+def test_figures() -> None:
+    assert str(figure("x", [1.0, 0.0, 1.0, 0.0], 0.99)).split() == "x 0.500 ± 0.250 N 4 target 0.99".split()
+    assert 0 < figure("x", [1.0] * 100).error < 0.02
+    assert figure("x", []).n == 0
