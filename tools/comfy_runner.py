@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from .comfy_server import ComfyServer
-from .demo import OUTPUT, write_endpoints, write_example, write_models
 from .embedded import OnEvent, Prompt
+from .props import write_endpoints, write_example, write_models
 
 RUN_SECONDS = 240
 
 
 class ComfyRunner:
-    """Queues API prompts and brings their pictures and texts back."""
+    """Queues API prompts and brings their texts back, and their pictures into ``output``."""
 
-    def __init__(self, server: ComfyServer) -> None:
+    def __init__(self, server: ComfyServer, output: Path) -> None:
         self.server = server
+        self.output = output
         version = server.get("/system_stats")["system"]["comfyui_version"]
         self.name = f"ComfyUI {version}"
 
@@ -38,13 +39,13 @@ class ComfyRunner:
         return {"text": ui.get("text", []), "images": images}
 
     def _fetch(self, image: dict[str, str]) -> Path:
-        path = OUTPUT / image["filename"]
+        path = self.output / image["filename"]
         path.write_bytes(self.server.view(image))
         return path
 
 
 @contextlib.contextmanager
-def comfy_runner(endpoint_url: str) -> Iterator[ComfyRunner]:
+def comfy_runner(endpoint_url: str, output: Path) -> Iterator[ComfyRunner]:
     """A server with this pack, the miniature's architecture, and the demo's models, endpoint and picture."""
     server = ComfyServer(Path(os.environ["COMFYUI_PATH"]), env={"LLMGA_MINI": "1"})
     try:
@@ -55,4 +56,4 @@ def comfy_runner(endpoint_url: str) -> Iterator[ComfyRunner]:
         server.close()
         raise
     with server:
-        yield ComfyRunner(server)
+        yield ComfyRunner(server, output)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -19,29 +18,25 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from . import ROOT
+from .comfy_runner import comfy_runner
 from .embedded import EmbeddedRunner, OnEvent, Prompt, Workspace
+from .props import (
+    CHECKPOINT,
+    answer,
+    load_prompt,
+    write_endpoints,
+    write_example,
+    write_models,
+)
 from .report import Chapter, write_report
 from .terminal import say
 
 OUTPUT = ROOT / "demo_output"
-CHECKPOINT = "llmga-mini-random.safetensors"
-LANGUAGE_MODEL = "llmga-mini-random"
-ENDPOINT = "demo"
 STORY = {
     "text_to_image": "A short idea becomes a detailed prompt, and the prompt a picture.",
     "similar_image": "The model looks at a picture and writes the prompt of one like it.",
     "chat_with_endpoint": "Two turns with a model behind an OpenAI-compatible server; the conversation is saved.",
-}
-# The workflows name the models that a person would use; the demo has small ones of its own.
-SUBSTITUTES = {
-    ("CheckpointLoaderSimple", "ckpt_name"): CHECKPOINT,
-    ("LLMGA_ModelLoader", "model"): LANGUAGE_MODEL,
-    ("LLMGA_Endpoint", "endpoint"): ENDPOINT,
-    ("LLMGA_Chat", "policy"): "whole_reply",
-    ("LLMGA_Chat", "max_new_tokens"): 96,
-    ("EmptyLatentImage", "width"): 128,
-    ("EmptyLatentImage", "height"): 128,
-    ("KSampler", "steps"): 12,
+    "continue_conversation": "The saved conversation goes on where it was left.",
 }
 INTRO = (
     "Everything below ran on {runner}. The painter and the local language model are miniatures with random weights, so "
@@ -95,15 +90,6 @@ def tell(running: Runner, name: str) -> Chapter:
     return chapter
 
 
-def load_prompt(path: Path) -> Prompt:
-    """A shipped API prompt with the demo's models in place of those it names."""
-    prompt = json.loads(path.read_text(encoding="utf-8"))
-    for node in prompt.values():
-        for name in node["inputs"]:
-            node["inputs"][name] = SUBSTITUTES.get((node["class_type"], name), node["inputs"][name])
-    return prompt
-
-
 @contextlib.contextmanager
 def assistant() -> Iterator[str]:
     """A rule-based program that answers in the tag format, behind a real OpenAI-compatible server on loopback."""
@@ -114,22 +100,6 @@ def assistant() -> Iterator[str]:
         yield server.url
 
 
-def answer(request: dict[str, Any]) -> str:
-    """Take what the user asked for, this turn and before, and spell it out."""
-    said = [message["content"] for message in request["messages"] if message["role"] == "user"]
-    wishes = [text.rpartition(":")[2].strip().rstrip(".") for text in said if isinstance(text, str)]
-    prompt = (
-        f"{wishes[0].capitalize()}, the one clear subject of the picture, seen from a low viewpoint a few steps away. "
-        "Soft light falls in from the left and leaves long gentle shadows; the near things are crisp, the far ones "
-        "melt into a pale haze. Warm ochre and deep green carry the colours, with one small accent of red. Every "
-        "surface shows its material: worn wood, woven wool, cool glass with tiny scratches. The composition is calm, "
-        "with open space above the subject and a quiet rhythm of verticals behind it. "
-        + "".join(f"And, most of all: {wish}. " for wish in wishes[1:])
-        + "A detailed oil painting with visible brushwork, painted from life."
-    )
-    return f"Here is how I would paint it.\n<gen_image> {prompt} </gen_image>\nTell me what to change."
-
-
 @contextlib.contextmanager
 def runner(endpoint_url: str) -> Iterator[Runner]:
     """ComfyUI with this pack if there is one, else the embedded engine; both with the demo's models in place."""
@@ -137,9 +107,7 @@ def runner(endpoint_url: str) -> Iterator[Runner]:
         with tempfile.TemporaryDirectory() as folder:
             yield embedded_runner(Path(folder), endpoint_url)
     else:
-        from .comfy_runner import comfy_runner
-
-        with comfy_runner(endpoint_url) as running:
+        with comfy_runner(endpoint_url, OUTPUT) as running:
             yield running
 
 
@@ -157,36 +125,6 @@ def embedded_runner(folder: Path, endpoint_url: str) -> EmbeddedRunner:
         outputs=OUTPUT,
     )
     return EmbeddedRunner(workspace)
-
-
-def write_models(models: Path, *, checkpoint: bool = True) -> None:
-    """The miniature models, random weights, where ComfyUI looks for them."""
-    from llmga.mini.random_diffusion import write_checkpoint
-    from llmga.mini.random_language import write_tiny_llava
-
-    write_tiny_llava(models / "LLM" / LANGUAGE_MODEL, seed=0)
-    if checkpoint:
-        write_checkpoint(models / "checkpoints" / CHECKPOINT)
-
-
-def write_endpoints(path: Path, url: str, key_env: str = "") -> None:
-    record = {"url": url, "model": "demo", "key_env": key_env}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"endpoints": {ENDPOINT: record}}), encoding="utf-8")
-
-
-def write_example(path: Path) -> None:
-    """A picture to talk about: a red ball on sand under a blue sky."""
-    from PIL import Image, ImageDraw
-
-    picture = Image.new("RGB", (256, 256), "#8ec9f0")
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((0, 160, 256, 256), fill="#e3c98f")
-    draw.ellipse((96, 196, 190, 222), fill="#b89c66")
-    draw.ellipse((88, 104, 192, 208), fill="#d0392f")
-    draw.ellipse((112, 122, 138, 146), fill="#f0867c")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
 
 
 if __name__ == "__main__":

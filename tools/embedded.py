@@ -133,6 +133,11 @@ def save_history(step: Step, history: Conversation, name: str) -> Result:
     return (history,), {"text": [f"saved {len(history.turns)} turns as {name}"]}
 
 
+def load_history(step: Step, name: str) -> Result:
+    text = (step.workspace.outputs / f"{name}.json").read_text(encoding="utf-8")
+    return (Conversation.from_json(text),), {}
+
+
 def load_checkpoint(step: Step, ckpt_name: str) -> Result:
     if ckpt_name not in step.cache:
         step.cache[ckpt_name] = step.workspace.checkpoints[ckpt_name]()
@@ -154,6 +159,7 @@ def sample(
     """Euler's method on the discrete schedule, which is what the workflows ask ComfyUI for; noise from the CPU."""
     from diffusers import EulerDiscreteScheduler
 
+    model.set_progress_bar_config(disable=True)
     model.scheduler = EulerDiscreteScheduler.from_config(model.scheduler.config)
     height, width = (8 * side for side in latent_image.shape[-2:])
     latents = model(
@@ -220,6 +226,7 @@ NODES: dict[str, Callable[..., Result]] = {
     "LLMGA_Endpoint": endpoint,
     "LLMGA_Chat": chat,
     "LLMGA_SaveHistory": save_history,
+    "LLMGA_LoadHistory": load_history,
     "LLMGA_LongCLIPEncode": long_clip_encode,
     "CheckpointLoaderSimple": load_checkpoint,
     "LoadImage": load_image,

@@ -26,8 +26,8 @@ from llmga.mini.world import Scene, sample_scene
 from . import ROOT
 from .chromium import find
 from .comfy_server import ComfyServer
-from .demo import write_example
 from .frontend import chromium, new_page, visit
+from .props import write_example
 from .terminal import say
 
 if TYPE_CHECKING:

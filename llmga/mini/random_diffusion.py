@@ -28,7 +28,7 @@ def _make_visible(autoencoder: Any) -> None:
     """Spread the decoder's output over the range of a picture; as initialised it is nearly black."""
     last = autoencoder.decoder.layers[-1]
     with torch.no_grad():
-        last.weight.mul_(15)
+        last.weight.mul_(6)
         last.bias.fill_(0.5)
 
 

@@ -11,7 +11,7 @@ from support.openai_server import OpenAIServer
 
 from tools import chromium, comfyui, frontend
 from tools.comfy_server import ComfyServer
-from tools.demo import answer, write_models
+from tools.props import answer, write_models
 from tools.templates import read_prompts, write_placeholders
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 from support.openai_server import OpenAIServer
 
 from tools.comfy_server import PACK_FOLDER, ComfyServer
-from tools.demo import SUBSTITUTES
 from tools.frontend import new_page, visit
+from tools.props import SUBSTITUTES
 from tools.templates import read_prompts
 
 if TYPE_CHECKING:

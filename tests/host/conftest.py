@@ -12,7 +12,7 @@ from support.openai_server import OpenAIServer
 
 from tools.comfy_server import ComfyServer
 from tools.comfyui import find
-from tools.demo import answer, write_endpoints, write_example, write_models
+from tools.props import answer, write_endpoints, write_example, write_models
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ import pytest
 
 from tools import ROOT
 from tools.comfy_server import PACK_FOLDER, ComfyServer
-from tools.demo import STORY, load_prompt
+from tools.demo import STORY
+from tools.props import load_prompt
 
 SNAPSHOT = Path(__file__).with_name("object_info.json")
 LOCALES = ROOT / "locales"

@@ -10,7 +10,7 @@ from support.graphs import chat, checkpoint, encode, endpoint, image, local, nod
 
 from tools.comfy_client import PromptFailedError, PromptRejectedError
 from tools.comfy_server import ComfyServer
-from tools.demo import write_endpoints
+from tools.props import write_endpoints
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tools.demo import CHECKPOINT, ENDPOINT, LANGUAGE_MODEL
+from tools.props import CHECKPOINT, ENDPOINT, LANGUAGE_MODEL
 
 Prompt = dict[str, dict[str, Any]]
 
