@@ -22,8 +22,9 @@ async def checked_addresses(endpoint: Endpoint, forbidden: frozenset[Origin]) ->
     """
     host, port = endpoint.address.host, endpoint.address.port
     # The system's resolver cannot be cancelled, so it runs in a thread that no cancel waits for.
-    _, answer = spawn(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    thread, answer = spawn(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in await asyncio.wrap_future(answer)))
+    thread.join()  # it has answered, and is gone at once
     for address in addresses:
         if reason := endpoint.refusal(address):
             raise ValueError(reason)
