@@ -150,14 +150,14 @@ def language_model_dtype(device: torch.device | None = None) -> torch.dtype:
 
 def can_generate(clip: Any) -> bool:
     """Whether a CLIP is one of the host's language models."""
-    network = getattr(clip, "cond_stage_model", None)
-    inner = getattr(network, getattr(network, "clip", ""), None)
-    return hasattr(getattr(inner, "transformer", None), "generate")
+    return hasattr(_transformer(clip), "generate")
 
 
 def sees_pictures(clip: Any) -> bool:
     """Whether a host language model has a vision tower of its own."""
+    return any(hasattr(_transformer(clip), name) for name in ("visual", "vision_model"))
+
+
+def _transformer(clip: Any) -> Any:
     network = getattr(clip, "cond_stage_model", None)
-    inner = getattr(network, getattr(network, "clip", ""), None)
-    transformer = getattr(inner, "transformer", None)
-    return any(hasattr(transformer, name) for name in ("visual", "vision_model"))
+    return getattr(getattr(network, getattr(network, "clip", ""), None), "transformer", None)
