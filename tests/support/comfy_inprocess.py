@@ -54,6 +54,8 @@ def start() -> None:
     arguments = sys.argv
     sys.argv = ["main.py", "--cpu", "--base-directory", tempfile.mkdtemp(prefix="comfy-inprocess-")]
     try:
+        # Before anything puts ComfyUI's comfy/ on the path, whose utils.py would take this name (0.20).
+        importlib.import_module("utils.install_util")
         importlib.import_module("comfy.options").enable_args_parsing()
         importlib.import_module("comfy.cli_args")
         importlib.import_module("folder_paths")
