@@ -1,12 +1,11 @@
 """ComfyUI inside the test process: its modules, the pack's modules as ComfyUI sees them, tiny text encoders.
 
-For host tests only. ``COMFYUI_PATH`` names the checkout, else comfy-cli's default workspace is tried.
+For host tests only.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import tempfile
 from functools import lru_cache
@@ -18,6 +17,8 @@ from typing import Any
 
 import torch
 
+from tools.comfyui import find
+
 from .tiny_clip import WIDTH_G, WIDTH_L, config, fill
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,17 +26,13 @@ PACK = "llmga_pack"
 
 
 def comfy_path() -> Path | None:
-    for candidate in (os.environ.get("COMFYUI_PATH"), Path.home() / "comfy" / "ComfyUI"):
-        if candidate and Path(candidate, "comfy", "sd.py").is_file():
-            return Path(candidate)
-    return None
+    return find().path
 
 
 def skip_reason() -> str | None:
     """Why host tests cannot run here, or None."""
-    if comfy_path() is None:
-        return "NO COMFYUI: set COMFYUI_PATH to a ComfyUI checkout to run the in-process host tests"
-    return None
+    host = find()
+    return f"no ComfyUI: {host.note}" if host.path is None else None
 
 
 @lru_cache(maxsize=1)
