@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from llmga.mini.random_language import (
     write_tiny_text,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WRITERS = {"llava": write_tiny_llava, "qwen-vl": write_tiny_qwen_vl, "text": write_tiny_text}
 GREEDY = Sampling(temperature=0, max_new_tokens=12)
 WARM = Sampling(temperature=1, max_new_tokens=12)
@@ -52,15 +54,6 @@ CHATS = {
     .say("assistant", "A fox at sea")
     .say("user", "And this?", (FOX,)),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are only slowed down by a second thread, and on a busy machine tenfold."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

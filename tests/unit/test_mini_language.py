@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ from llmga.train import build
 from llmga.train.layouts import official_to_transformers, to_official
 from llmga.train.turns import IGNORED
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LOOP = {"steps": 2, "batch": 2, "micro_batch": 2, "lr": 1e-3, "cpu": True, "mixed_precision": "no"}
 CONFIG = build(
     LanguageConfig,
@@ -50,14 +51,6 @@ CONFIG = build(
     },
 )
 TAGGED = ("refine", "similar", "inpaint", "outpaint", "edit")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmga.mini.random_language import WORDS, write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WRITERS = (write_tiny_llava, write_tiny_qwen_vl, write_tiny_text)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are only slowed down by a second thread, and on a busy machine tenfold."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

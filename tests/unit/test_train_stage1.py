@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ from llmga.train.layouts import official_to_transformers, to_official
 from llmga.train.stage1 import MixedConversations, MixtureConfig, Stage1, Stage1Config, merged, run
 from llmga.train.turns import IGNORED, TurnEncoder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TALK = (
     Turn("user", "Draw a cat.", True),
     Turn("assistant", "<gen_image> a cat </gen_image>"),
@@ -35,14 +36,6 @@ TALK = (
     Turn("assistant", "No."),
 )
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 60, 3), dtype=np.uint8))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
