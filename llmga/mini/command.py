@@ -25,14 +25,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _build(options: argparse.Namespace, command: list[str]) -> None:
-    from .build import STAGES, Recipe, build
+    from .build import STAGES, build
+    from .recipe import Recipe
 
     stages = options.only.split(",") if options.only else list(STAGES)
     build(_read(Recipe, RECIPES, options), options.out, stages, options.again, command, options.work)
 
 
 def _check(options: argparse.Namespace, command: list[str]) -> None:
-    from .build import Recipe, check
+    from .recipe import Recipe
+    from .stages import check
 
     sys.stdout.write(check(_read(Recipe, RECIPES, options), options.out) + "\n")
 

@@ -76,6 +76,21 @@ def empty_text_encoder() -> Any:
     )
 
 
+def load_text_encoder(path: Path) -> Any:
+    """The text encoder of a file under its transformers names, in float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; `python -m llmga mini build` makes it")
+    net = empty_text_encoder()
+    net.load_state_dict(load_file(path))
+    return net.eval()
+
+
 def vocabulary() -> set[int]:
     """The CLIP tokens of everything that the world's texts say, BOS and EOS among them."""
     tokenizer = clip_tokenizer()
@@ -158,6 +173,18 @@ def write_half(state_dict: StateDict, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     halves = {name: value.half().contiguous() for name, value in state_dict.items()}
     save_file(halves, path, metadata={"format": "pt"})
+
+
+def write_float8(state_dict: StateDict, path: Path) -> None:
+    """Write one network's matrices in float8_e4m3fn, and in float16 what is one number a channel."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = {
+        name: value.to(torch.float8_e4m3fn if value.dim() > 1 else torch.float16).contiguous()
+        for name, value in state_dict.items()
+    }
+    save_file(small, path, metadata={"format": "pt"})
 
 
 def load_pipeline(path: Path) -> Any:

@@ -17,7 +17,8 @@ from .autoencoder import reconstruct
 from .dataset import ATTRIBUTES, Painted, as_images
 from .world import BACKGROUNDS, PLACES
 
-_SIZES = [1, *(len(values) for values in ATTRIBUTES.values())]  # present, shape, colour, size, texture
+SIZES = [1, *(len(values) for values in ATTRIBUTES.values())]
+"""How many logits a place has for present, shape, colour, size and texture."""
 _STRIDE = 8
 _WINDOW = 6  # cells around a place, 48 pixels; neighbours lie 42 pixels apart
 
@@ -48,7 +49,7 @@ class Reader(nn.Module):
             layer(3, 32, 2), layer(32, 32, 1), layer(32, 64, 2), layer(64, 64, 1), layer(64, 96, _STRIDE // 4)
         )  # fmt: skip
         self.narrow = nn.Sequential(nn.Conv2d(96, 32, 1), nn.ReLU())
-        self.place = nn.Sequential(nn.Linear(32 * _WINDOW**2, 96), nn.ReLU(), nn.Linear(96, sum(_SIZES)))
+        self.place = nn.Sequential(nn.Linear(32 * _WINDOW**2, 96), nn.ReLU(), nn.Linear(96, sum(SIZES)))
         self.background = nn.Linear(96, len(BACKGROUNDS))
         cells = PICTURE // _STRIDE
         starts = [round(at / _STRIDE - _WINDOW / 2) for at in (22, 64, 106)]
@@ -69,7 +70,7 @@ class Reader(nn.Module):
         """Read pictures (B, 3, 128, 128) in -1 .. 1, in batches, on the reader's device; the result is on the CPU."""
         parts = [self(part.to(next(self.parameters()))) for part in images.split(256)]
         places, background = (torch.cat(logits).float().cpu() for logits in zip(*parts, strict=True))
-        present, *attributes = places.split(_SIZES, -1)
+        present, *attributes = places.split(SIZES, -1)
         named = zip(ATTRIBUTES, (logits.argmax(-1) for logits in attributes), strict=True)
         return Reading(present[..., 0] > 0, dict(named), background.argmax(-1))
 
@@ -130,14 +131,8 @@ class ReaderTrainer:
         self, inputs: tuple[torch.Tensor, torch.Tensor], generator: torch.Generator
     ) -> tuple[torch.Tensor, Metrics]:
         images, labels = inputs
-        logits, background = self.net(images)
-        present, *attributes = logits.float().split(_SIZES, -1)
-        truth = labels[:, :-1].unflatten(1, (len(PLACES), len(ATTRIBUTES)))  # -1: nothing stands there
-        loss = F.binary_cross_entropy_with_logits(present[..., 0], (truth[..., 0] >= 0).float())
-        loss = loss + F.cross_entropy(background.float(), labels[:, -1])
-        for k, values in enumerate(attributes):
-            loss = loss + F.cross_entropy(values.flatten(0, 1), truth[..., k].flatten(), ignore_index=-1)
-        return loss, {}
+        places, background = self.net(images)
+        return reading_loss(places, background, labels), {}
 
     def sample(self, step: int, folder: Path) -> None:
         """A reader makes no pictures."""
@@ -150,6 +145,22 @@ class ReaderTrainer:
             {name: value.half().contiguous() for name, value in weights["reader"].items()},
             folder / "reader.safetensors",
         )
+
+
+def reading_loss(places: torch.Tensor, background: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The cross-entropy of a reading, all parts added up.
+
+    Args:
+        places: logits (B, 9, ``sum(SIZES)``); ``background``: logits (B, 8).
+        labels: (B, 37) as ``labels_of`` gives them.
+    """
+    present, *attributes = places.float().split(SIZES, -1)
+    truth = labels[:, :-1].unflatten(1, (len(PLACES), len(ATTRIBUTES)))  # -1: nothing stands there
+    loss = F.binary_cross_entropy_with_logits(present[..., 0], (truth[..., 0] >= 0).float())
+    loss = loss + F.cross_entropy(background.float(), labels[:, -1])
+    for k, values in enumerate(attributes):
+        loss = loss + F.cross_entropy(values.flatten(0, 1), truth[..., k].flatten(), ignore_index=-1)
+    return loss
 
 
 def load_reader(path: Path) -> Reader:

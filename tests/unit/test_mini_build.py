@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("diffusers", reason="the painter's networks are diffusers'")
 
 from llmga.mini.autoencoder import AutoencoderConfig, AutoencoderTrainer
-from llmga.mini.build import CHECKPOINT, MANIFEST, Recipe, build
+from llmga.mini.build import build
 from llmga.mini.captions import detailed_caption, short_caption, vague_caption
 from llmga.mini.check import late_places, score, truth_of
 from llmga.mini.command import RECIPES
@@ -28,6 +28,7 @@ from llmga.mini.painter import (
     write_single_file,
 )
 from llmga.mini.reader import Reading
+from llmga.mini.recipe import AUTOENCODER, BASE, CHECKPOINT, MANIFEST, Recipe
 from llmga.mini.render import render
 from llmga.mini.world import PLACES, sample_scene
 from llmga.text import clip_tokenizer
@@ -99,7 +100,7 @@ def test_the_exported_encoder_has_latents_of_unit_variance(tmp_path: Path) -> No
     config = AutoencoderConfig(LoopConfig(1, 8, 8, 1e-3), pictures=16)
     trainer = AutoencoderTrainer(config, painted(Scenes(16), tmp_path, workers=1))
     trainer.prepare(torch.device("cpu"), 0, 1, lambda: None)
-    images = trainer.batch(torch.arange(16), torch.Generator())
+    images, _ = trainer.batch(torch.arange(16), torch.Generator())
     trainer.norm.momentum = 1.0  # all of this batch
     with torch.no_grad():
         wanted = trainer.norm(trainer.net.encoder(images))
@@ -155,26 +156,28 @@ def test_the_recipes_are_valid() -> None:
 def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
     settings = [
         "scenes.count=8",
-        "autoencoder.pictures=8",
+        "colours.pictures=8",
+        "shapes.pictures=8",
         "reader.pictures=8",
+        "words.scenes=8",
         "base.scenes=8",
         "stage2.scenes=8",
+        "inpainting.scenes=8",
+        "stage2_inpainting.scenes=8",
     ]
     recipe = read_config(Recipe, RECIPES / "smoke.yaml", settings)
+    stages = ["colours", "shapes", "words", "base", "pack", "stage2", "inpainting", "stage2_inpainting"]
     torch.set_num_threads(1)
-    with pytest.raises(FileNotFoundError, match="the stage autoencoder makes it"):
+    with pytest.raises(FileNotFoundError, match="the stage shapes makes it"):
         build(recipe, tmp_path, ["reader"], False, [])
-    build(recipe, tmp_path, ["autoencoder", "base", "pack", "stage2"], False, ["mini", "build"])
+    build(recipe, tmp_path, stages, False, ["mini", "build"])
     manifest = json.loads((tmp_path / MANIFEST).read_text())
-    assert list(manifest) == ["autoencoder", "base", "pack", "stage2"]
+    assert list(manifest) == stages
     assert manifest["base"]["command"] == "python -m llmga mini build"
-    assert manifest["pack"]["inputs"]["base.safetensors"] == manifest["base"]["files"]["base.safetensors"]
+    assert manifest["pack"]["inputs"][BASE] == manifest["base"]["files"][BASE]
     before = (tmp_path / CHECKPOINT).stat().st_mtime_ns
-    build(recipe, tmp_path, ["autoencoder", "base", "pack", "stage2"], False, [])
+    build(recipe, tmp_path, stages, False, [])
     assert (tmp_path / CHECKPOINT).stat().st_mtime_ns == before
-    (tmp_path / "autoencoder.safetensors").write_bytes(b"damaged")
-    build(recipe, tmp_path, ["autoencoder", "pack"], False, [])
-    assert (
-        json.loads((tmp_path / MANIFEST).read_text())["autoencoder"]["files"]
-        == manifest["autoencoder"]["files"]
-    )
+    (tmp_path / AUTOENCODER).write_bytes(b"damaged")
+    build(recipe, tmp_path, ["shapes", "pack"], False, [])
+    assert json.loads((tmp_path / MANIFEST).read_text())["shapes"]["files"] == manifest["shapes"]["files"]

@@ -1,0 +1,274 @@
+"""How each part of the miniature's painter is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..diffusion.ldm import StateDict
+from ..train import LoopConfig, Stage2, Trainer, train
+from ..train.checkpoint import write_text
+from ..train.components import Components
+from ..train.log import read_log
+from .architecture import SCHEDULER
+from .autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
+from .check import check_base, check_reader, check_stage2, table
+from .dataset import WorldPictures, captions_of
+from .painter import (
+    load_pipeline,
+    load_text_encoder,
+    load_unet,
+    new_autoencoder,
+    new_unet,
+    write_float8,
+    write_half,
+    write_single_file,
+)
+from .reader import ReaderTrainer, load_reader
+from .recipe import (
+    AUTOENCODER,
+    BASE,
+    CHECK,
+    CHECKPOINT,
+    COLOURS,
+    READER,
+    UNETS,
+    WEIGHTS,
+    WORDS,
+    PainterConfig,
+    Recipe,
+    Workshop,
+    plain,
+)
+from .words import WordsTrainer
+
+_REHEARSED = 40  # steps
+
+
+@dataclass(frozen=True)
+class Stage:
+    make: Callable[[Workshop, Path], dict[str, Any]]
+    """Writes the results into ``out``, with a folder of its own to work in; returns figures."""
+    needs: tuple[str, ...]
+    """Files of ``out``."""
+    gives: tuple[str, ...]
+
+
+def check(recipe: Recipe, out: Path) -> str:
+    """Measure what was made, write ``check.json`` and contact sheets, and return the tables.
+
+    Raises:
+        FileNotFoundError: the checkpoint or the reader is missing.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER).to(device)
+    for net in (pipeline.unet, pipeline.text_encoder, skip_idle_blocks(pipeline.vae)):
+        net.to(device)
+    pictures = out / "pictures"
+    reading = check_reader(reader, pipeline.vae, recipe.check)
+    results = {f"reader on {name}": reading[name] for name in ("truth", "reconstruction")}
+    results |= check_base(pipeline, reader, recipe.check, pictures)
+    if (out / UNETS["stage2"]).exists():
+        unet = load_unet(out / UNETS["stage2"]).to(device)
+        results |= check_stage2(pipeline, unet, reader, recipe.check, pictures)
+    document = {"config": asdict(recipe.check), "psnr": reading["psnr"], "results": results}
+    write_text(out / CHECK, json.dumps(plain(document), indent=1))
+    return (
+        f"{table(results)}\nautoencoder {reading['psnr']:.2f} dB, {recipe.check.pictures} pictures per line"
+    )
+
+
+def _colours(shop: Workshop, folder: Path) -> dict[str, Any]:
+    return _autoencoder(shop, folder, shop.recipe.colours, shop.recipe.minutes.colours, COLOURS, None)
+
+
+def _shapes(shop: Workshop, folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    start = load_file(shop.out / COLOURS)
+    recipe = shop.recipe
+    return _autoencoder(shop, folder, recipe.shapes, recipe.minutes.shapes, AUTOENCODER, start)
+
+
+def _autoencoder(
+    shop: Workshop,
+    folder: Path,
+    config: AutoencoderConfig,
+    minutes: float,
+    file: str,
+    start: StateDict | None,
+) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    source = shop.painted(config.pictures)
+    loop = _within(
+        minutes, config.loop, lambda c: AutoencoderTrainer(replace(config, loop=c), source, start), folder
+    )
+    result = train(AutoencoderTrainer(replace(config, loop=loop), source, start), loop, folder)
+    write_half(load_file(result / "autoencoder.safetensors"), shop.out / file)
+    return _last_row(folder)
+
+
+def _words(shop: Workshop, folder: Path) -> dict[str, Any]:
+    config = shop.recipe.words
+    source = shop.painted(config.scenes)
+    captions = captions_of(source.scenes, config.captions, shop.recipe.workers)
+    loop = _within(
+        shop.recipe.minutes.words,
+        config.loop,
+        lambda c: WordsTrainer(replace(config, loop=c), source, captions),
+        folder,
+    )
+    result = train(WordsTrainer(replace(config, loop=loop), source, captions), loop, folder)
+    _copy(result / "words.safetensors", shop.out / WORDS)
+    return _last_row(folder)
+
+
+def _reader(shop: Workshop, folder: Path) -> dict[str, Any]:
+    config, autoencoder = shop.recipe.reader, _load_autoencoder(shop.out / COLOURS)
+    source = shop.painted(config.pictures)
+    loop = _within(
+        shop.recipe.minutes.reader,
+        config.loop,
+        lambda c: ReaderTrainer(replace(config, loop=c), source, autoencoder),
+        folder,
+    )
+    result = train(ReaderTrainer(replace(config, loop=loop), source, autoencoder), loop, folder)
+    _copy(result / "reader.safetensors", shop.out / READER)
+    return _last_row(folder)
+
+
+def _base(shop: Workshop, folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    config = shop.recipe.base
+    seed, autoencoder = config.training.loop.seed, _load_autoencoder(shop.out / AUTOENCODER)
+    words = load_text_encoder(shop.out / WORDS)
+
+    def components() -> Components:
+        return _components(new_unet(seed), words, autoencoder)
+
+    result = _paint(shop, config, shop.recipe.minutes.base, components, folder)
+    write_single_file(
+        shop.out / BASE,
+        load_file(result / "unet" / WEIGHTS),
+        words.state_dict(),
+        {},
+    )
+    return _last_row(folder)
+
+
+def _pack(shop: Workshop, folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file, save_file
+
+    autoencoder = folder / "autoencoder.safetensors"
+    write_single_file(autoencoder, {}, {}, load_file(shop.out / AUTOENCODER))
+    (shop.out / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
+    save_file({**load_file(shop.out / BASE), **load_file(autoencoder)}, shop.out / CHECKPOINT)
+    return {"bytes": (shop.out / CHECKPOINT).stat().st_size}
+
+
+def _finetuned(
+    name: str, start: str, write: Callable[[dict[str, Any], Path], None], shop: Workshop, folder: Path
+) -> dict[str, Any]:
+    """Train a UNet further: the checkpoint's, or the result of the stage ``start``."""
+    from safetensors.torch import load_file
+
+    config: PainterConfig = getattr(shop.recipe, name)
+
+    def components() -> Components:
+        pipeline = load_pipeline(shop.out / CHECKPOINT)
+        unet = load_unet(shop.out / UNETS[start]) if start else pipeline.unet
+        return _components(unet, pipeline.text_encoder, skip_idle_blocks(pipeline.vae))
+
+    result = _paint(shop, config, getattr(shop.recipe.minutes, name), components, folder)
+    unet = shop.out / UNETS[name]
+    _copy(result / "unet" / "config.json", unet / "config.json")
+    write(load_file(result / "unet" / WEIGHTS), unet / WEIGHTS)
+    return _last_row(folder)
+
+
+def _check(shop: Workshop, folder: Path) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    tqdm.write(check(shop.recipe, shop.out))
+    return json.loads((shop.out / CHECK).read_text(encoding="utf-8"))["results"]
+
+
+_FILES = {name: f"{folder}/{WEIGHTS}" for name, folder in UNETS.items()}
+STAGES = {
+    "colours": Stage(_colours, (), (COLOURS,)),
+    "shapes": Stage(_shapes, (COLOURS,), (AUTOENCODER,)),
+    "words": Stage(_words, (), (WORDS,)),
+    "reader": Stage(_reader, (COLOURS,), (READER,)),
+    "base": Stage(_base, (AUTOENCODER, WORDS), (BASE,)),
+    "pack": Stage(_pack, (BASE, AUTOENCODER), (CHECKPOINT,)),
+    "stage2": Stage(partial(_finetuned, "stage2", "", write_half), (CHECKPOINT,), (_FILES["stage2"],)),
+    "inpainting": Stage(
+        partial(_finetuned, "inpainting", "", write_float8), (CHECKPOINT,), (_FILES["inpainting"],)
+    ),
+    "stage2_inpainting": Stage(
+        partial(_finetuned, "stage2_inpainting", "inpainting", write_float8),
+        (CHECKPOINT, _FILES["inpainting"]),
+        (_FILES["stage2_inpainting"],),
+    ),
+    "check": Stage(_check, (CHECKPOINT, READER, _FILES["stage2"]), (CHECK,)),
+}
+
+
+def _paint(
+    shop: Workshop, config: PainterConfig, minutes: float, components: Callable[[], Components], folder: Path
+) -> Path:
+    source = shop.painted(config.scenes)
+    pictures = WorldPictures(source, captions_of(source.scenes, config.captions, shop.recipe.workers))
+    cache = shop.work / "cache" / "stage2" if config.training.cache else None
+    settings = replace(config.training, cache=cache)
+    make = lambda c: Stage2(replace(settings, loop=c), components(), pictures)  # noqa: E731
+    loop = _within(minutes, settings.loop, make, folder)
+    return train(make(loop), loop, folder)
+
+
+def _within(
+    minutes: float, loop: LoopConfig, make: Callable[[LoopConfig], Trainer], folder: Path
+) -> LoopConfig:
+    """The loop with as many steps as take so long here; a rehearsal measures it, and a resumed run keeps it."""
+    if not minutes:
+        return loop
+    kept = folder / "steps.json"
+    if not kept.exists():
+        rehearsal = replace(
+            loop, steps=_REHEARSED, log_every=_REHEARSED // 2, sample_every=0, save_every=_REHEARSED
+        )
+        train(make(rehearsal), rehearsal, folder / "rehearsal")
+        rate = read_log(folder / "rehearsal" / "log.jsonl")[-1]["examples_per_second"]
+        write_text(kept, json.dumps(max(int(minutes * 60 * rate / loop.batch), 1)))
+    return replace(loop, steps=json.loads(kept.read_text(encoding="utf-8")))
+
+
+def _components(unet: Any, text_encoder: Any, autoencoder: Any) -> Components:
+    from ..text import clip_tokenizer
+
+    return Components(unet, autoencoder, (text_encoder,), (clip_tokenizer(),), dict(SCHEDULER))
+
+
+def _load_autoencoder(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    net = new_autoencoder()
+    net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return skip_idle_blocks(net.eval())
+
+
+def _copy(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_bytes(file.read_bytes())
+
+
+def _last_row(folder: Path) -> dict[str, Any]:
+    return read_log(folder / "log.jsonl")[-1]
