@@ -10,7 +10,13 @@ from pathlib import Path
 
 from .config import presets, read_config
 
-STAGES = {"stage1": (".stage1", "Stage1Config"), "stage2": (".stage2", "Stage2Config")}
+STAGES = {
+    "stage1": (".stage1", "Stage1Config"),
+    "stage2": (".stage2", "Stage2Config"),
+    "diffrir-s1": (".diffrir_s1", "S1Config"),
+    "diffrir-s2": (".diffrir_s2", "S2Config"),
+    "diffrir-gan": (".diffrir_gan", "GanConfig"),
+}
 """Each stage's module, which has ``run(config, output)``, and the class of its configuration in it."""
 
 

@@ -1,0 +1,152 @@
+"""What the trainers of DiffRIR's stages share: their configuration, inputs, sample grids and results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..images import to_pil
+from ..restore import Architecture, DiffRIRS1, DiffRIRS2, join
+from .config import write_config
+from .loop import LoopConfig, Weights
+from .order import generator as seeded
+from .restoration import Crops, Examples, Part, PictureList, SpoiltPictures
+
+RESULT = "restorer.safetensors"
+Net = TypeVar("Net", DiffRIRS1, DiffRIRS2)
+
+
+@dataclass(frozen=True)
+class ListConfig:
+    """See ``PictureList``."""
+
+    paths: Path
+    root: Path
+
+
+@dataclass(frozen=True)
+class RestorerConfig:
+    loop: LoopConfig
+    network: Architecture = field(default_factory=Architecture)
+    crops: Crops = field(default_factory=Crops)
+    """Unused where examples are passed in, as is ``pictures``."""
+    pictures: ListConfig | None = None
+    samples: int = 4
+    """Examples in a sample grid."""
+
+
+class RestorerTrainer:
+    """All of a trainer (see ``loop.Trainer``) but its loss, and ``restored``."""
+
+    def __init__(
+        self, config: RestorerConfig, examples: Examples, net: DiffRIRS1 | DiffRIRS2, *frozen: nn.Module
+    ) -> None:
+        self.config, self.examples, self.net, self._frozen = config, examples, net, frozen
+        for module in frozen:
+            module.requires_grad_(False).eval()
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The net's parts that have weights to train."""
+        return {
+            name: part for name, part in self.net.named_children() if any(True for _ in part.parameters())
+        }
+
+    def prepare(self, device: torch.device, rank: int, world: int, barrier: Callable[[], None]) -> None:
+        self.device = device
+        for module in (self.net, *self._frozen):
+            module.to(device)
+
+    def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Part:
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        return self.examples.part(indices.tolist(), rng, self.device)
+
+    def inputs(self, part: Part) -> torch.Tensor:
+        """What the networks take."""
+        joined = join(part.image, part.truth, part.mask, self.config.network)
+        return joined.contiguous(memory_format=torch.channels_last)
+
+    def noise(self, part: Part, generator: torch.Generator) -> torch.Tensor:
+        shape = (len(part.image), self.config.network.prior)
+        return torch.randn(shape, generator=generator).to(self.device)
+
+    def restored(self, part: Part, generator: torch.Generator) -> torch.Tensor:
+        """(B, 3, H, W), as after training."""
+        raise NotImplementedError
+
+    def sample(self, step: int, folder: Path) -> None:
+        """A PNG grid; its rows: spoilt, reference, restored, the restored in the reference's hole, the truth."""
+        count, seed = min(self.config.samples, len(self)), self.config.loop.seed
+        part = self.batch(torch.arange(count), seeded(seed, "sample"))
+        made = self.restored(part, seeded(seed, "sample noise")).float()
+        kept = part.truth * (1 - part.mask)
+        large = F.interpolate(part.image, scale_factor=self.config.network.scale)
+        rows = (large, kept, made, kept + made * part.mask, part.truth)
+        grid = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
+        to_pil(grid.permute(1, 2, 0)[None])[0].save(folder / f"step-{step:08d}.png")
+
+    def export(self, folder: Path, weights: Weights) -> None:
+        """``restorer.safetensors``, all of the net under its own names."""
+        from safetensors.torch import save_file
+
+        trained = {
+            f"{module}.{name}": value for module in self.modules() for name, value in weights[module].items()
+        }
+        state = {name: value.detach().cpu().contiguous() for name, value in self.net.state_dict().items()}
+        save_file({**state, **trained}, folder / RESULT, metadata={"format": "pt"})
+
+
+def l1_and_psnr(made: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean absolute difference, and the peak signal-to-noise ratio in dB of values in 0 .. 1."""
+    return F.l1_loss(made, truth), -10 * F.mse_loss(made.detach(), truth).log10()
+
+
+def new_net(kind: type[Net], config: RestorerConfig) -> Net:
+    """Random weights, decided by the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.loop.seed)
+        return kind(config.network)
+
+
+def load_net(kind: type[Net], config: RestorerConfig, path: Path | None, key: str) -> Net:
+    """The result of another stage.
+
+    Raises:
+        ValueError: ``path`` is missing, or its weights are those of another network.
+        FileNotFoundError: there is no such file.
+    """
+    from safetensors.torch import load_file
+
+    if path is None:
+        raise ValueError(f"{key} is needed: the {RESULT} of that stage")
+    if not path.is_file():
+        raise FileNotFoundError(f"{key}: {path} does not exist")
+    net = new_net(kind, config)
+    try:
+        net.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ValueError(f"{key}: {path} does not fit network {config.network}: {error}") from error
+    return net
+
+
+def listed(config: RestorerConfig, output: Path) -> SpoiltPictures:
+    """The examples that a configuration describes; it is written into ``output``.
+
+    Raises:
+        ValueError: it names no pictures.
+    """
+    if config.pictures is None:
+        raise ValueError("pictures (paths, root) are needed")
+    pictures = PictureList(config.pictures.paths, config.pictures.root)
+    output.mkdir(parents=True, exist_ok=True)
+    write_config(config, output / "config.yaml")
+    return SpoiltPictures(pictures, config.crops, config.network.scale)

@@ -1,0 +1,46 @@
+"""DiffRIR S1: the restorer learns together with an encoder that is shown the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..restore import DiffRIRS1
+from .diffrir import RestorerConfig, RestorerTrainer, l1_and_psnr, listed, new_net
+from .loop import Metrics, train
+from .restoration import Examples, Part
+
+
+@dataclass(frozen=True)
+class S1Config(RestorerConfig):
+    pass
+
+
+class S1Trainer(RestorerTrainer):
+    """The loss is L1 over the whole picture, hole or not.
+
+    Source: DiffRIR 9f3931e ``DiffRIR/models/DiffIR_S1_model.py:342-352``.
+    """
+
+    net: DiffRIRS1
+
+    def __init__(self, config: S1Config, examples: Examples) -> None:
+        super().__init__(config, examples, new_net(DiffRIRS1, config))
+
+    def restored(self, part: Part, generator: torch.Generator) -> torch.Tensor:
+        return self.net(self.inputs(part), part.truth)
+
+    def loss(self, inputs: Part, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
+        loss, psnr = l1_and_psnr(self.restored(inputs, generator).float(), inputs.truth)
+        return loss, {"psnr": psnr}
+
+
+def run(config: S1Config, output: Path) -> Path:
+    """Train what a configuration alone describes; returns the folder of the result.
+
+    Raises:
+        ValueError: ``pictures`` is missing, or see ``loop.train``.
+    """
+    return train(S1Trainer(config, listed(config, output)), config.loop, output)
