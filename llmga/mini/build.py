@@ -87,7 +87,7 @@ def _config_of(name: str, recipe: Recipe) -> dict[str, Any]:
     return (
         config
         if name == "check"
-        else {**config, "scenes": recipe.scenes, "minutes": getattr(recipe.minutes, name)}
+        else {**config, "scenes": recipe.scenes, "minutes": getattr(recipe.minutes, name, 0.0)}
     )
 
 

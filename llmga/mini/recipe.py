@@ -11,11 +11,12 @@ from .autoencoder import AutoencoderConfig
 from .check import CheckConfig
 from .dataset import Mix, Painted, Scenes, painted
 from .reader import ReaderConfig
+from .restorer import RestorerConfig
 from .words import WordsConfig
 
 # What is only needed on the way:
-COLOURS, AUTOENCODER, WORDS, BASE = (
-    f"parts/{name}.safetensors" for name in ("colours", "autoencoder", "words", "base")
+COLOURS, SHAPES, AUTOENCODER, WORDS, BASE = (
+    f"parts/{name}.safetensors" for name in ("colours", "shapes", "autoencoder", "words", "base")
 )
 # What is there to be used, in folders as ComfyUI's:
 CHECKPOINT = "checkpoints/llmga-mini.safetensors"
@@ -25,6 +26,10 @@ UNETS = {
     "stage2_inpainting": "diffusion_models/llmga-mini-inpainting/unet",
 }
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+RESTORERS = {
+    name: f"diffrir/llmga-mini-x1{name.replace('restorer', '').replace('no ', '-no-')}.safetensors"
+    for name in ("restorer", "no reference", "no colour")
+}
 READER = "reader.safetensors"
 CHECK = "check.json"
 MANIFEST = "manifest.json"
@@ -46,6 +51,7 @@ class Minutes:
 
     colours: float = 0.0
     shapes: float = 0.0
+    whole: float = 0.0
     words: float = 0.0
     reader: float = 0.0
     base: float = 0.0
@@ -61,12 +67,15 @@ class Recipe:
     """The autoencoder's first run."""
     shapes: AutoencoderConfig
     """Its second, from where the first ended."""
+    whole: AutoencoderConfig
+    """Its last, on whole pictures: one that saw crops alone paints ghosts where no border is near."""
     words: WordsConfig
     reader: ReaderConfig
     base: PainterConfig
     stage2: PainterConfig
     inpainting: PainterConfig
     stage2_inpainting: PainterConfig
+    restorers: RestorerConfig
     check: CheckConfig = field(default_factory=CheckConfig)
     minutes: Minutes = field(default_factory=Minutes)
     workers: int = 0

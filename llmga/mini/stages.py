@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from ..diffusion.ldm import StateDict
 from ..train import LoopConfig, Stage2, Trainer, train
 from ..train.checkpoint import write_text
 from ..train.components import Components
@@ -19,6 +18,7 @@ from ..train.log import read_log
 from .architecture import SCHEDULER
 from .autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
 from .check import check_base, check_reader, check_stage2, table
+from .check_restorer import RestorerCheck, check_restorers
 from .dataset import WorldPictures, captions_of
 from .painter import (
     load_pipeline,
@@ -38,6 +38,8 @@ from .recipe import (
     CHECKPOINT,
     COLOURS,
     READER,
+    RESTORERS,
+    SHAPES,
     UNETS,
     WEIGHTS,
     WORDS,
@@ -46,6 +48,7 @@ from .recipe import (
     Workshop,
     plain,
 )
+from .restorer import load_restorer, train_restorers, variants
 from .words import WordsTrainer
 
 _REHEARSED = 40  # steps
@@ -84,33 +87,15 @@ def check(recipe: Recipe, out: Path) -> str:
     )
 
 
-def _colours(shop: Workshop, folder: Path) -> dict[str, Any]:
-    return _autoencoder(shop, folder, shop.recipe.colours, shop.recipe.minutes.colours, COLOURS, None)
-
-
-def _shapes(shop: Workshop, folder: Path) -> dict[str, Any]:
+def _autoencoder(name: str, start: str, file: str, shop: Workshop, folder: Path) -> dict[str, Any]:
+    """One of the runs that make the autoencoder, from the file ``start`` or from nothing."""
     from safetensors.torch import load_file
 
-    start = load_file(shop.out / COLOURS)
-    recipe = shop.recipe
-    return _autoencoder(shop, folder, recipe.shapes, recipe.minutes.shapes, AUTOENCODER, start)
-
-
-def _autoencoder(
-    shop: Workshop,
-    folder: Path,
-    config: AutoencoderConfig,
-    minutes: float,
-    file: str,
-    start: StateDict | None,
-) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    source = shop.painted(config.pictures)
-    loop = _within(
-        minutes, config.loop, lambda c: AutoencoderTrainer(replace(config, loop=c), source, start), folder
-    )
-    result = train(AutoencoderTrainer(replace(config, loop=loop), source, start), loop, folder)
+    config: AutoencoderConfig = getattr(shop.recipe, name)
+    source, weights = shop.painted(config.pictures), load_file(shop.out / start) if start else None
+    make = lambda c: AutoencoderTrainer(replace(config, loop=c), source, weights)  # noqa: E731
+    loop = _within(getattr(shop.recipe.minutes, name), config.loop, make, folder)
+    result = train(make(loop), loop, folder)
     write_half(load_file(result / "autoencoder.safetensors"), shop.out / file)
     return _last_row(folder)
 
@@ -194,6 +179,21 @@ def _finetuned(
     return _last_row(folder)
 
 
+def _restorers(shop: Workshop, folder: Path) -> dict[str, Any]:
+    config = shop.recipe.restorers
+    made = train_restorers(config, shop.painted(config.pictures), folder)
+    for name, file in made.items():
+        _copy(file, shop.out / RESTORERS[name])
+    kinds = variants(config)
+    nets = {name: load_restorer(file, kinds[name].network) for name, file in made.items()}
+    pictures, autoencoder = shop.out / "pictures", _load_autoencoder(shop.out / AUTOENCODER)
+    checked = RestorerCheck(pictures=shop.recipe.check.pictures)
+    return {
+        "degraded": check_restorers(nets, checked),
+        "painted": check_restorers(nets, checked, autoencoder, pictures),
+    }
+
+
 def _check(shop: Workshop, folder: Path) -> dict[str, Any]:
     from tqdm import tqdm
 
@@ -203,8 +203,9 @@ def _check(shop: Workshop, folder: Path) -> dict[str, Any]:
 
 _FILES = {name: f"{folder}/{WEIGHTS}" for name, folder in UNETS.items()}
 STAGES = {
-    "colours": Stage(_colours, (), (COLOURS,)),
-    "shapes": Stage(_shapes, (COLOURS,), (AUTOENCODER,)),
+    "colours": Stage(partial(_autoencoder, "colours", "", COLOURS), (), (COLOURS,)),
+    "shapes": Stage(partial(_autoencoder, "shapes", COLOURS, SHAPES), (COLOURS,), (SHAPES,)),
+    "whole": Stage(partial(_autoencoder, "whole", SHAPES, AUTOENCODER), (SHAPES,), (AUTOENCODER,)),
     "words": Stage(_words, (), (WORDS,)),
     "reader": Stage(_reader, (COLOURS,), (READER,)),
     "base": Stage(_base, (AUTOENCODER, WORDS), (BASE,)),
@@ -218,6 +219,7 @@ STAGES = {
         (CHECKPOINT, _FILES["inpainting"]),
         (_FILES["stage2_inpainting"],),
     ),
+    "restorers": Stage(_restorers, (AUTOENCODER,), tuple(RESTORERS.values())),
     "check": Stage(_check, (CHECKPOINT, READER, _FILES["stage2"]), (CHECK,)),
 }
 

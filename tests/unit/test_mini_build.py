@@ -158,6 +158,7 @@ def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
         "scenes.count=8",
         "colours.pictures=8",
         "shapes.pictures=8",
+        "whole.pictures=8",
         "reader.pictures=8",
         "words.scenes=8",
         "base.scenes=8",
@@ -166,9 +167,20 @@ def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
         "stage2_inpainting.scenes=8",
     ]
     recipe = read_config(Recipe, RECIPES / "smoke.yaml", settings)
-    stages = ["colours", "shapes", "words", "base", "pack", "stage2", "inpainting", "stage2_inpainting"]
+    stages = [
+        "colours",
+        "shapes",
+        "whole",
+        "words",
+        "base",
+        "pack",
+        "stage2",
+        "inpainting",
+        "stage2_inpainting",
+        "restorers",
+    ]
     torch.set_num_threads(1)
-    with pytest.raises(FileNotFoundError, match="the stage shapes makes it"):
+    with pytest.raises(FileNotFoundError, match="the stage colours makes it"):
         build(recipe, tmp_path, ["reader"], False, [])
     build(recipe, tmp_path, stages, False, ["mini", "build"])
     manifest = json.loads((tmp_path / MANIFEST).read_text())
@@ -179,5 +191,5 @@ def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
     build(recipe, tmp_path, stages, False, [])
     assert (tmp_path / CHECKPOINT).stat().st_mtime_ns == before
     (tmp_path / AUTOENCODER).write_bytes(b"damaged")
-    build(recipe, tmp_path, ["shapes", "pack"], False, [])
-    assert json.loads((tmp_path / MANIFEST).read_text())["shapes"]["files"] == manifest["shapes"]["files"]
+    build(recipe, tmp_path, ["whole", "pack"], False, [])
+    assert json.loads((tmp_path / MANIFEST).read_text())["whole"]["files"] == manifest["whole"]["files"]
