@@ -33,6 +33,7 @@ WEIGHTS: dict[Asked, int] = {
 }
 """How often each is asked for; beside them, half of the exchanges go on from the one before, where it can be."""
 _DRAWN: tuple[Asked, ...] = tuple(kind for kind, weight in WEIGHTS.items() for _ in range(weight))
+_DRAWS = 1000
 _FOLLOW: tuple[Asked, ...] = ("question", "question", "describe", "similar", "edit", "edit")
 _ROLES = {"similar": "similar", "describe": "describe", "inpaint": "inpaint", "outpaint": "outpaint"}
 
@@ -84,10 +85,14 @@ class Talk:
 
     Args:
         held_out: word all requests as training never does.
+        objects: the most that a scene may have which it is about; an edit may add one.
+
+    Raises:
+        ValueError: when it looks for a scene of so few objects, and finds none.
     """
 
-    def __init__(self, scenes: SceneSource, seed: int, *, held_out: bool = False) -> None:
-        self._scenes, self._seed, self._held_out = scenes, seed, held_out
+    def __init__(self, scenes: SceneSource, seed: int, *, held_out: bool = False, objects: int = 8) -> None:
+        self._scenes, self._seed, self._held_out, self._objects = scenes, seed, held_out, objects
         self._number = 0
         self._state: _State | None = None
 
@@ -97,9 +102,16 @@ class Talk:
         self._number += 1
         if kind is None and self._state and choose((True, False), seed, "follow"):
             return self._augmented(self._going_on(self._state, seed), seed)
-        number = choose(range(len(self._scenes)), seed, "scene")
-        scene = self._scenes[number]
+        number, scene = self._scene(seed)
         return self._augmented(self._anew(kind or choose(_DRAWN, seed, "kind"), number, scene, seed), seed)
+
+    def _scene(self, seed: int) -> tuple[int, Scene]:
+        for again in range(_DRAWS):
+            number = choose(range(len(self._scenes)), seed, "scene", *[again] * bool(again))
+            scene = self._scenes[number]
+            if len(scene.objects) <= self._objects:
+                return number, scene
+        raise ValueError(f"of {_DRAWS} scenes none has at most {self._objects} objects; raise objects or few")
 
     def _anew(self, kind: Asked, number: int, scene: Scene, seed: int) -> Exchange:
         if kind == "talk":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -174,10 +175,10 @@ class Stage1:
 
     def loss(self, inputs: Inputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         pictures = {"pixel_values": inputs.pixels} if len(inputs.pixels) else {}
-        logits = self.net(input_ids=inputs.ids, use_cache=False, **pictures).logits[:, :-1]
-        labels = inputs.labels[:, 1:]
-        learned = labels != IGNORED
-        logits, labels = logits[learned].float(), labels[learned]
+        learned = F.pad(inputs.labels[:, 1:] != IGNORED, (0, 1))  # (B, T): whose next token is learned
+        with _only(self.net.get_output_embeddings(), learned):
+            logits = self.net(input_ids=inputs.ids, use_cache=False, **pictures).logits.float()  # (n, words)
+        labels = inputs.labels[:, 1:][learned[:, :-1]]
         loss = F.cross_entropy(logits, labels, reduction="sum") / learned.sum().clamp(min=1)
         if not pictures:
             # Every trained weight takes part in every step: several processes wait for its gradient.
@@ -262,6 +263,16 @@ def run(config: Stage1Config, output: Path) -> Path:
     write_config(config, output / "config.yaml")
     conversations = MixedConversations(mixture, encoder, config.system)
     return train(Stage1(config, net, processor, conversations), config.loop, output)
+
+
+@contextlib.contextmanager
+def _only(head: nn.Module, chosen: torch.Tensor) -> Iterator[None]:
+    """Let the output layer read these states only: of a long picture or request it would make logits for nothing."""
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0][chosen],))  # (B, T, d) -> (n, d)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _ending(modules: Mapping[str, nn.Module], name: str) -> tuple[str, nn.Module]:

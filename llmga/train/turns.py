@@ -99,7 +99,8 @@ class TurnEncoder:
         labels = [IGNORED] * len(ids)
         for k, turn in enumerate(turns, start=said):
             if turn.role == "assistant":
-                asked, answered = self._ids(messages[:k], ask=True), self._ids(messages[: k + 1])
+                asked = self._ids(messages[:k], ask=True)
+                answered = ids if k + 1 == len(messages) else self._ids(messages[: k + 1])
                 start, stop = len(asked), self._stop(answered)
                 if ids[:start] != asked or ids[: len(answered)] != answered or stop <= start:
                     raise ValueError(

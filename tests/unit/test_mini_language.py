@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import types
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +26,18 @@ from transformers import AutoProcessor
 
 from llmga.chat import SYSTEM_PROMPT, TASKS, Conversation, Picture, Reply, Sampling, respond
 from llmga.chat.engines.local import load_local_engine
+from llmga.mini.alignment import align
 from llmga.mini.chat_folder import new_llava, write_processor
 from llmga.mini.check_chat import Answer, _answer, _judged, _talk, figure
-from llmga.mini.dataset import Scenes, painted
+from llmga.mini.dataset import Scenes, as_images, painted
 from llmga.mini.dialogues import Talk
+from llmga.mini.eyes import HUBS
 from llmga.mini.facts import Facts, caption_facts, kept
-from llmga.mini.language import Dialogues, Heads, LanguageConfig, _encoder, _rows, _texts, train_language
+from llmga.mini.language import LanguageConfig, _encoder, _rows, _texts, figures, train_language
+from llmga.mini.lessons import Dialogues, bundles, load_rows, save_rows
 from llmga.mini.records import RECORD_KINDS, sample_hole
 from llmga.mini.render import render
-from llmga.mini.world import sample_scene
+from llmga.mini.world import PLACES, sample_scene
 from llmga.train import build
 from llmga.train.layouts import official_to_transformers, to_official
 from llmga.train.turns import IGNORED
@@ -45,6 +52,8 @@ CONFIG = build(
         "dialogues": 6,
         "max_length": 500,
         "exchanges": 4,
+        "first": [{"dialogues": 5, "exchanges": 1, "max_length": 500, "tokens": 400, "loop": LOOP}],
+        "align": 3,
         "eyes": LOOP,
         "loop": LOOP,
         "workers": 1,
@@ -133,6 +142,17 @@ def test_what_goes_on_is_about_the_picture_or_prompt_before() -> None:
     assert seen["refine", "edit"] > 5 and seen["similar", "question"] > 2 and seen["similar", "edit"] > 2
 
 
+def test_a_talk_may_be_of_few_objects_only() -> None:
+    scenes = Scenes(200, few=0.5)
+    for seed in range(40):
+        exchange = Talk(scenes, seed, objects=1).next("similar")
+        assert exchange.shown and len(exchange.given.objects) == 1
+        one, other = Talk(scenes, seed), Talk(scenes, seed, objects=8)
+        assert [one.next() for _ in range(3)] == [other.next() for _ in range(3)]
+    with pytest.raises(ValueError, match="none has at most 1 objects"):
+        Talk(Scenes(200, few=0.0), 1, objects=1).next("similar")
+
+
 def test_held_out_talk_asks_in_other_words() -> None:
     scenes = Scenes(50)
     shown = {Talk(scenes, seed).next("similar").asked.lower().rstrip(".") for seed in range(200)}
@@ -144,7 +164,7 @@ def test_held_out_talk_asks_in_other_words() -> None:
 
 def test_rows_in_batches_are_what_the_encoder_makes_of_pictures(folder: Path, tmp_path: Path) -> None:
     encoder = _encoder(folder, CONFIG.max_length)
-    rows = _rows(CONFIG, folder, range(6))
+    rows = _rows(CONFIG, folder, 1, range(6))
     dialogues = Dialogues(rows, painted(CONFIG.scenes, tmp_path, 1), encoder)
     inputs = dialogues.batch(torch.arange(6), torch.device("cpu"))
     shown = [picture for row in rows for picture in row.pictures]
@@ -158,17 +178,111 @@ def test_rows_in_batches_are_what_the_encoder_makes_of_pictures(folder: Path, tm
     assert torch.allclose(inputs.pixels, encoder.pixels(pictures), atol=1e-5)
     image_id = encoder.processor.tokenizer.convert_tokens_to_ids("<image>")
     for i, row in enumerate(rows):
-        assert (inputs.ids[i] == image_id).sum() == 64 * len(row.pictures)
+        assert (inputs.ids[i] == image_id).sum() == 36 * len(row.pictures)
         learned = inputs.labels[i] != IGNORED
         assert learned.any() and torch.equal(inputs.labels[i][learned], inputs.ids[i][learned])
         assert learned[: len(row.ids)].numpy().tolist() == row.learned.tolist()
         assert not learned[len(row.ids) :].any()
 
 
-def test_heads_look_at_their_own_place_first() -> None:
-    look = Heads().look.softmax(-1).unflatten(1, (8, 8))
-    places = [divmod(int(row.argmax()), 8) for row in look.flatten(1)]
-    assert [(y // 3, x // 3) for y, x in places] == [(row, column) for row in range(3) for column in range(3)]
+def test_a_place_is_told_by_the_upper_left_of_the_four_patches_that_meet_there() -> None:
+    patches = [divmod(patch, 6) for patch in HUBS]
+    assert patches == [(row, column) for row in (0, 2, 4) for column in (0, 2, 4)]
+    for (row, column), (x, y) in zip(patches, PLACES.values(), strict=True):
+        assert abs(21 * (column + 1) - x) <= 1 and abs(21 * (row + 1) - y) <= 1
+
+
+class SharpEyes(torch.nn.Module):
+    """A vision tower that sees the labels: what it gives of a picture names the picture and the patch."""
+
+    def __init__(self, pictures: np.ndarray) -> None:
+        super().__init__()
+        self.known = [picture.tobytes() for picture in pictures]
+
+    def forward(self, pixel_values: torch.Tensor, **_: Any) -> Any:
+        shown = ((pixel_values.permute(0, 2, 3, 1) + 1) * 127.5).round().byte().numpy()
+        out = torch.zeros(len(shown), 37, 128)
+        for row, picture in zip(out, shown, strict=True):
+            row[1:, self.known.index(picture.tobytes())] = 40.0
+            row[1:, 20:56] = 40.0 * torch.eye(36)
+        return types.SimpleNamespace(hidden_states=[out])
+
+
+def test_an_aligned_projector_says_each_place_in_words(processor: Any, tmp_path: Path) -> None:
+    source = painted(CONFIG.scenes, tmp_path, 1)
+    torch.manual_seed(0)
+    net = new_llava(processor.tokenizer)
+    before = {name: value.clone() for name, value in net.state_dict().items() if "projector" not in name}
+    eyes, net.model.vision_tower = net.model.vision_tower, SharpEyes(source.pictures)
+    assert align(net, processor.tokenizer, source, 600, seed=0) < 0.05
+    words = net.get_input_embeddings().weight
+    for i in range(3):
+        seen = net.model.vision_tower(as_images(torch.from_numpy(source.pictures[i : i + 1]))).hidden_states[
+            0
+        ]
+        likely = (net.model.multi_modal_projector(seen[:, 1:]) @ words.T)[0].topk(8, -1).indices
+        by_place = {thing.place: thing for thing in source.scenes[i].objects}
+        for hub, place in zip(HUBS, PLACES, strict=True):
+            said = {processor.tokenizer.decode(k).strip() for k in likely[hub].tolist()}
+            thing = by_place.get(place)
+            told = {thing.shape, thing.colour, thing.size, thing.texture} if thing else {"nothing"}
+            assert {*told, *place.split()} <= said
+    net.model.vision_tower = eyes
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
+
+
+def test_new_attention_looks_for_what_is_alike_and_copies_it(processor: Any) -> None:
+    net = new_llava(processor.tokenizer)
+    for layer in net.model.language_model.layers:
+        attention = layer.self_attn
+        assert torch.equal(attention.q_proj.weight, attention.k_proj.weight)
+        copying = attention.o_proj.weight @ attention.v_proj.weight
+        assert torch.allclose(copying, copying[0, 0] * torch.eye(len(copying)), atol=1e-5)
+
+
+def test_a_lesson_may_hold_some_kinds_only(folder: Path) -> None:
+    lesson = replace(CONFIG.first[0], kinds=("question", "describe"), exchanges=3)
+    rows = _rows(replace(CONFIG, first=(lesson,)), folder, 0, range(12))
+    tokenizer = _encoder(folder, CONFIG.max_length).processor.tokenizer
+    assert all(row.pictures and not any(picture.hole for picture in row.pictures) for row in rows)
+    assert not any("<gen_image>" in tokenizer.decode(row.ids) for row in rows)
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), tokens=st.integers(1, 200))
+def test_bundles_hold_all_once_and_never_too_much(lengths: list[int], tokens: int) -> None:
+    made = bundles(lengths, tokens)
+    assert sorted(i for bundle in made for i in bundle) == list(range(len(lengths)))
+    for bundle in made:
+        assert len(bundle) == 1 or len(bundle) * max(lengths[i] for i in bundle) <= tokens
+    assert bundles(lengths, 0) == [[i] for i in range(len(lengths))]
+
+
+def test_a_bundle_is_one_batch_of_its_conversations(folder: Path, tmp_path: Path) -> None:
+    encoder, pictures = _encoder(folder, CONFIG.max_length), painted(CONFIG.scenes, tmp_path, 1)
+    rows = _rows(CONFIG, folder, 0, range(8))
+    alone, together = Dialogues(rows, pictures, encoder), Dialogues(rows, pictures, encoder, 500)
+    parts = bundles([len(row.ids) for row in rows], 500)
+    assert len(together) == len(parts) < len(rows) == len(alone)
+    for i, part in enumerate(parts):
+        one = together.batch(torch.tensor([i]), torch.device("cpu"))
+        many = alone.batch(torch.tensor(part), torch.device("cpu"))
+        assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
+
+
+def test_conversations_are_read_back_from_the_disk(folder: Path, tmp_path: Path) -> None:
+    rows = _rows(CONFIG, folder, 1, range(20))
+    save_rows(rows, tmp_path / "rows.npz")
+    back = load_rows(tmp_path / "rows.npz")
+    assert any(picture.hole for row in rows for picture in row.pictures)
+    assert [row.pictures for row in back] == [row.pictures for row in rows]
+    for row, other in zip(rows, back, strict=True):
+        assert np.array_equal(row.ids, other.ids) and np.array_equal(row.learned, other.learned)
+        assert row.ids.dtype == other.ids.dtype
+
+
+def test_lessons_teach_different_conversations(folder: Path) -> None:
+    first, last = ({tuple(row.ids) for row in _rows(CONFIG, folder, n, range(6))} for n in (0, 1))
+    assert len(first) == len(last) == 6 and not first & last
 
 
 def test_from_nothing_to_a_folder_that_talks(tmp_path: Path) -> None:
@@ -182,13 +296,24 @@ def test_from_nothing_to_a_folder_that_talks(tmp_path: Path) -> None:
         load_file(result / "model.safetensors"),
         load_file(tmp_path / "out/eyes/result/tower.safetensors"),
     )
+    told = figures(tmp_path / "out", CONFIG)
+    assert json.loads(json.dumps(told)) == told and told["seed"] == 0
+    assert told["lesson-0"]["step"] == told["stage1"]["step"] == told["eyes"]["step"] == 2
+    assert told["stage1"]["loss"] > 0 and told["bytes"] <= 6_000_000
+    # Killed at any point it goes on, here from the end of the first lesson: the result is the same.
+    shutil.rmtree(tmp_path / "again/stage1")
+    resumed = train_language(tmp_path / "again", CONFIG, tmp_path / "cache")
+    assert (result / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
     name = "embeddings.position_embedding.weight"
     trained = next(value for key, value in eyes.items() if key.endswith(name))
     assert torch.equal(weights[f"vision_tower.vision_model.{name}"], trained.half())
 
     official = to_official(result, tmp_path / "official")
     back = official_to_transformers(official, tmp_path / "back")
-    assert (back / "model.safetensors").stat().st_size == (result / "model.safetensors").stat().st_size
+    returned = load_file(back / "model.safetensors")
+    assert weights.keys() == returned.keys()
+    assert all(torch.equal(value, returned[key]) for key, value in weights.items())
+    assert {value.dtype for value in returned.values()} == {torch.float16}
     picture = Picture.from_pil(render(sample_scene(1)).image)
     said = []
     for model in (result, back):

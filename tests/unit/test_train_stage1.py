@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,12 +15,11 @@ from PIL import Image
 pytest.importorskip("transformers", reason="stage 1 trains a transformers model")
 
 from safetensors.torch import load_file
+from support.tiny_stage1 import PICTURE, values, write_base, write_data
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llmga.chat.engines.local import load_local_engine
 from llmga.data.samples import Turn
-from llmga.data.schemas import Caption, Dialogue, Message, Refinement, write_records
-from llmga.mini.random_language import write_tiny_llava
 from llmga.train import build, presets, read_config
 from llmga.train.layouts import official_to_transformers, to_official
 from llmga.train.stage1 import MixedConversations, MixtureConfig, Stage1, Stage1Config, merged, run
@@ -35,12 +33,11 @@ TALK = (
     Turn("user", "And a dog"),
     Turn("assistant", "No."),
 )
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 60, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_llava(tmp_path_factory.mktemp("models") / "tiny-llava")
+    return write_base(tmp_path_factory.mktemp("models") / "tiny-llava")
 
 
 @pytest.fixture()
@@ -50,31 +47,7 @@ def processor(base: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    PICTURE.save(folder / "a.png")
-    dialogue = Dialogue((Message("human", "<image>\nWhat is it?"), Message("gpt", "Noise.")), image="a.png")
-    plain = Dialogue((Message("human", "Hello"), Message("gpt", "Good day.")))
-    write_records(folder / "vqa.json", [dialogue, plain])
-    write_records(folder / "t2i.json", [Refinement("a.png", "a small red fox in the snow", "a fox")])
-    write_records(folder / "inpainting.json", [Caption("a.png", "a forest with an old tower")])
-    return folder
-
-
-def values(data: Path, base: Path, loop: dict[str, Any] | None = None, **other: Any) -> dict[str, Any]:
-    plain = {"steps": 4, "batch": 4, "micro_batch": 2, "lr": 1e-3, "save_every": 2, "log_every": 1}
-    run_on = {"deterministic": True, "cpu": True}
-    parts = [
-        {"name": name, "path": str(data / f"{name}.json"), "images": str(data), "task": name}
-        for name in ("vqa", "t2i", "inpainting")
-    ]
-    return {
-        "loop": {**plain, **run_on, **(loop or {})},
-        "base": str(base),
-        "mixture": {"parts": parts, "mode": "fraction"},
-        "max_length": 200,
-        "export_dtype": "float32",
-        **other,
-    }
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -180,6 +153,22 @@ def test_the_loss_is_the_mean_over_learned_tokens_whatever_the_padding(base: Pat
     together = trainer.batch(torch.arange(len(trainer)), draw)
     assert len(together.pixels) == 2 and (together.labels == IGNORED).any()
     assert trainer.loss(together, draw)[0].item() == pytest.approx((total / count).item(), rel=1e-4)
+
+
+def test_logits_are_made_where_the_next_token_is_learned_only(base: Path, data: Path) -> None:
+    trainer, draw = stage1(base, data), torch.Generator()
+    inputs = trainer.batch(torch.arange(len(trainer)), draw)
+    sizes: list[int] = []
+    head = trainer.net.get_output_embeddings()
+    spy = head.register_forward_hook(lambda module, args, out: sizes.append(out.numel()))
+    loss, _ = trainer.loss(inputs, draw)
+    spy.remove()
+    assert sizes == [int((inputs.labels[:, 1:] != IGNORED).sum()) * head.weight.shape[0]]
+    loss.backward()
+    got = head.weight.grad.clone()
+    trainer.net.zero_grad()
+    trainer.net(input_ids=inputs.ids, labels=inputs.labels, pixel_values=inputs.pixels).loss.backward()
+    assert torch.allclose(got, head.weight.grad, atol=1e-6)  # and outside of training all are there again
 
 
 @pytest.mark.parametrize("kind", ["projector", "full", "lora"])
