@@ -6,12 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..train import read_config
 
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
 RECIPES = Path(__file__).with_name("recipes")
-T = TypeVar("T")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,24 +28,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def _build(options: argparse.Namespace, command: list[str]) -> None:
     from .build import STAGES, build
-    from .recipe import Recipe
 
     stages = options.only.split(",") if options.only else list(STAGES)
-    build(_read(Recipe, RECIPES, options), options.out, stages, options.again, command, options.work)
+    build(_recipe(options), options.out, stages, options.again, command, options.work)
 
 
 def _check(options: argparse.Namespace, command: list[str]) -> None:
-    from .recipe import Recipe
     from .stages import check
 
-    sys.stdout.write(check(_read(Recipe, RECIPES, options), options.out) + "\n")
-
-
-def _language(options: argparse.Namespace, command: list[str]) -> None:
-    from .language import LanguageConfig, train_language
-
-    config = _read(LanguageConfig, RECIPES / "language", options)
-    sys.stdout.write(f"{train_language(options.out, config, options.work or options.out / 'cache')}\n")
+    sys.stdout.write(check(_recipe(options), options.out) + "\n")
 
 
 def _check_chat(options: argparse.Namespace, command: list[str]) -> None:
@@ -53,23 +46,23 @@ def _check_chat(options: argparse.Namespace, command: list[str]) -> None:
         sys.stdout.write(f"{line}\n")
 
 
-VERBS = {"build": _build, "check": _check, "language": _language, "check-chat": _check_chat}
+VERBS = {"build": _build, "check": _check, "check-chat": _check_chat}
 
 
-def _read(kind: type[T], recipes: Path, options: argparse.Namespace) -> T:
-    beside = recipes / f"{options.recipe}.yaml"
-    return read_config(kind, beside if beside.is_file() else options.recipe, options.overrides)
+def _recipe(options: argparse.Namespace) -> Recipe:
+    from .recipe import Recipe
+
+    beside = RECIPES / f"{options.recipe}.yaml"
+    return read_config(Recipe, beside if beside.is_file() else options.recipe, options.overrides)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llmga mini")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    build = _with_recipe(verbs.add_parser("build", help="the painter: make what is missing"))
+    build = _with_recipe(verbs.add_parser("build", help="make what is missing of the models"))
     build.add_argument("--only", help="stages, with commas")
     build.add_argument("--again", action="store_true", help="make them even if they are there")
-    language = _with_recipe(verbs.add_parser("language", help="the chat model: train, or go on"))
-    for verb in (build, language):
-        verb.add_argument("--work", type=Path, help="caches and checkpoints; default: below --out")
+    build.add_argument("--work", type=Path, help="caches and checkpoints; default: below --out")
     _with_recipe(verbs.add_parser("check", help="measure the painter"))
     chat = verbs.add_parser("check-chat", help="measure the chat model")
     chat.add_argument("folder", type=Path, help="a transformers folder")

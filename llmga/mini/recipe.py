@@ -10,6 +10,7 @@ from ..train import Stage2Config
 from .autoencoder import AutoencoderConfig
 from .check import CheckConfig
 from .dataset import Mix, Painted, Scenes, painted
+from .language import LanguageConfig
 from .reader import ReaderConfig
 from .restorer import RestorerConfig
 from .words import WordsConfig
@@ -26,6 +27,7 @@ UNETS = {
     "stage2_inpainting": "diffusion_models/llmga-mini-inpainting/unet",
 }
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+LANGUAGE = "LLM/llmga-mini"
 RESTORERS = {
     name: f"diffrir/llmga-mini-x1{name.replace('restorer', '').replace('no ', '-no-')}.safetensors"
     for name in ("restorer", "no reference", "no colour")
@@ -76,6 +78,7 @@ class Recipe:
     inpainting: PainterConfig
     stage2_inpainting: PainterConfig
     restorers: RestorerConfig
+    language: LanguageConfig
     check: CheckConfig = field(default_factory=CheckConfig)
     minutes: Minutes = field(default_factory=Minutes)
     workers: int = 0

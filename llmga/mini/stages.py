@@ -20,6 +20,7 @@ from .autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
 from .check import check_base, check_reader, check_stage2, table
 from .check_restorer import RestorerCheck, check_restorers
 from .dataset import WorldPictures, captions_of
+from .language import figures, train_language
 from .painter import (
     load_pipeline,
     load_text_encoder,
@@ -37,6 +38,7 @@ from .recipe import (
     CHECK,
     CHECKPOINT,
     COLOURS,
+    LANGUAGE,
     READER,
     RESTORERS,
     SHAPES,
@@ -194,6 +196,13 @@ def _restorers(shop: Workshop, folder: Path) -> dict[str, Any]:
     }
 
 
+def _language(shop: Workshop, folder: Path) -> dict[str, Any]:
+    result = train_language(folder, shop.recipe.language, shop.work / "cache")
+    for file in result.iterdir():
+        _copy(file, shop.out / LANGUAGE / file.name)
+    return figures(folder, shop.recipe.language)
+
+
 def _check(shop: Workshop, folder: Path) -> dict[str, Any]:
     from tqdm import tqdm
 
@@ -220,6 +229,11 @@ STAGES = {
         (_FILES["stage2_inpainting"],),
     ),
     "restorers": Stage(_restorers, (AUTOENCODER,), tuple(RESTORERS.values())),
+    "language": Stage(
+        _language,
+        (),
+        tuple(f"{LANGUAGE}/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")),
+    ),
     "check": Stage(_check, (CHECKPOINT, READER, _FILES["stage2"]), (CHECK,)),
 }
 

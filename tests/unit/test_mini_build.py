@@ -18,7 +18,6 @@ from llmga.mini.check import late_places, score, truth_of
 from llmga.mini.command import RECIPES
 from llmga.mini.dataset import ATTRIBUTES, Mix, Scenes, captions_of, labels_of, painted
 from llmga.mini.facts import caption_facts
-from llmga.mini.language import LanguageConfig
 from llmga.mini.painter import (
     load_pipeline,
     new_autoencoder,
@@ -148,9 +147,8 @@ def test_what_is_late_is_what_the_first_75_tokens_leave_out() -> None:
 def test_the_recipes_are_valid() -> None:
     for path in RECIPES.glob("*.yaml"):
         recipe = read_config(Recipe, path)
+        assert recipe.language.dialogues
         assert not recipe.base.training.flip and not recipe.stage2.training.flip  # places have sides
-    for path in (RECIPES / "language").glob("*.yaml"):
-        assert read_config(LanguageConfig, path).dialogues
 
 
 def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
