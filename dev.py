@@ -11,6 +11,7 @@ Each command first makes or completes its own environment and finds ComfyUI.
     COMFYUI_PATH    which ComfyUI to use; 'none' goes without one (default: the one around this checkout,
                     comfy-cli's, else a clone of the pinned release under .dev)
     CHROMIUM_PATH   which Chromium the browser tests use (default: one on the PATH, else playwright's)
+    LLMGA_MINIATURE the folder of the trained miniature that the demo and the tests use (default: miniature here)
 """
 
 import sys

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .comfy_server import ComfyServer
 from .embedded import OnEvent, Prompt
-from .props import write_endpoints, write_example, write_models
+from .miniature import FOLDERS
+from .props import write_endpoints, write_example
 
 RUN_SECONDS = 240
 
@@ -45,11 +47,12 @@ class ComfyRunner:
 
 
 @contextlib.contextmanager
-def comfy_runner(endpoint_url: str, output: Path) -> Iterator[ComfyRunner]:
-    """A server with this pack, the miniature's architecture, and the demo's models, endpoint and picture."""
+def comfy_runner(miniature: Path, endpoint_url: str, output: Path) -> Iterator[ComfyRunner]:
+    """A server with this pack, the miniature and its architecture, and the demo's endpoint and picture."""
     server = ComfyServer(Path(os.environ["COMFYUI_PATH"]), env={"LLMGA_MINI": "1"})
     try:
-        write_models(server.base / "models")
+        for name in FOLDERS:
+            shutil.copytree(miniature / name, server.base / "models" / name, dirs_exist_ok=True)
         write_endpoints(server.base / "user" / "__llmga" / "endpoints.json", endpoint_url)
         write_example(server.base / "input" / "example.png")
     except BaseException:

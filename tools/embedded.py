@@ -27,8 +27,7 @@ OnEvent = Callable[[str, str], None]
 class Workspace:
     """Where the embedded engine finds what a ComfyUI would find in its folders."""
 
-    language_models: Path
-    checkpoints: dict[str, Callable[[], Any]]
+    models: Path
     endpoints: Path
     inputs: Path
     outputs: Path
@@ -89,7 +88,7 @@ def model_loader(step: Step, model: str, precision: str) -> Result:
     from llmga.chat.engines.local import load_local_engine
 
     if model not in step.cache:
-        step.cache[model] = load_local_engine(step.workspace.language_models / model, dtype=torch.float32)
+        step.cache[model] = load_local_engine(step.workspace.models / "LLM" / model, dtype=torch.float32)
     return (step.cache[model],), {}
 
 
@@ -139,10 +138,21 @@ def load_history(step: Step, name: str) -> Result:
 
 
 def load_checkpoint(step: Step, ckpt_name: str) -> Result:
+    from llmga.mini.painter import load_pipeline
+
     if ckpt_name not in step.cache:
-        step.cache[ckpt_name] = step.workspace.checkpoints[ckpt_name]()
+        step.cache[ckpt_name] = load_pipeline(step.workspace.models / "checkpoints" / ckpt_name)
     pipeline = step.cache[ckpt_name]
-    return (pipeline, pipeline, pipeline), {}
+    return (pipeline.unet, pipeline, pipeline.vae), {}
+
+
+def load_diffusion_model(step: Step, unet_name: str, weight_dtype: str) -> Result:
+    from llmga.mini.painter import load_unet
+
+    if unet_name not in step.cache:
+        path = step.workspace.models / "diffusion_models" / unet_name
+        step.cache[unet_name] = load_unet(path.parent)
+    return (step.cache[unet_name],), {}
 
 
 def load_image(step: Step, image: str) -> Result:
@@ -153,31 +163,30 @@ def empty_latent(step: Step, width: int, height: int, batch_size: int) -> Result
     return (torch.zeros(batch_size, 4, height // 8, width // 8),), {}
 
 
+@torch.inference_mode()
 def sample(
     step: Step, model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise
 ) -> Result:
-    """Euler's method on the discrete schedule, which is what the workflows ask ComfyUI for; noise from the CPU."""
+    """Euler's method on ComfyUI's "normal" schedule, which is what the workflows ask for; noise from the CPU."""
     from diffusers import EulerDiscreteScheduler
 
-    model.set_progress_bar_config(disable=True)
-    model.scheduler = EulerDiscreteScheduler.from_config(model.scheduler.config)
-    height, width = (8 * side for side in latent_image.shape[-2:])
-    latents = model(
-        prompt_embeds=positive,
-        negative_prompt_embeds=negative,
-        num_inference_steps=steps,
-        guidance_scale=cfg,
-        height=height,
-        width=width,
-        generator=torch.Generator().manual_seed(seed),
-        output_type="latent",
-    ).images
-    return (latents,), {}
+    from llmga.mini.architecture import SCHEDULER
+
+    betas = {name: SCHEDULER[name] for name in ("beta_start", "beta_end", "beta_schedule")}
+    euler = EulerDiscreteScheduler(**betas, timestep_spacing="linspace")
+    euler.set_timesteps(steps)
+    noise = torch.randn(latent_image.shape, generator=torch.Generator().manual_seed(seed))
+    x = noise * (1 + euler.sigmas[0] ** 2).sqrt()
+    context = torch.cat([positive, negative])
+    for t in euler.timesteps:
+        told, untold = model(euler.scale_model_input(x, t).repeat(2, 1, 1, 1), t, context).sample.chunk(2)
+        x = euler.step(untold + cfg * (told - untold), t, x).prev_sample
+    return (x,), {}
 
 
+@torch.inference_mode()
 def decode(step: Step, samples: torch.Tensor, vae: Any) -> Result:
-    with torch.inference_mode():
-        pixels = vae.vae.decode(samples / vae.vae.config.scaling_factor).sample
+    pixels = vae.decode(samples / vae.config.scaling_factor).sample
     return ((pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1),), {}
 
 
@@ -229,6 +238,7 @@ NODES: dict[str, Callable[..., Result]] = {
     "LLMGA_LoadHistory": load_history,
     "LLMGA_LongCLIPEncode": long_clip_encode,
     "CheckpointLoaderSimple": load_checkpoint,
+    "UNETLoader": load_diffusion_model,
     "LoadImage": load_image,
     "EmptyLatentImage": empty_latent,
     "KSampler": sample,

@@ -1,6 +1,5 @@
-"""What stands on the demo's stage: small models, an endpoint and who answers behind it, a picture to talk about.
-
-The host and browser tests use the same.
+"""What stands on the stage of the host and browser tests: random models, an endpoint and who answers behind it, a
+picture to talk about. The demo has the last two from here and its models from ``miniature``.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from typing import Any
 CHECKPOINT = "llmga-mini-random.safetensors"
 LANGUAGE_MODEL = "llmga-mini-random"
 ENDPOINT = "demo"
-# The workflows name the models that a person would use; the demo has small ones of its own.
+EXAMPLE = 5  # the seed of its scene, which no training has seen
+# The workflows name the models that a person would use; the tests have small ones of their own.
 SUBSTITUTES = {
     ("CheckpointLoaderSimple", "ckpt_name"): CHECKPOINT,
     ("LLMGA_ModelLoader", "model"): LANGUAGE_MODEL,
@@ -26,7 +26,7 @@ SUBSTITUTES = {
 
 
 def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
-    """A shipped API prompt with the demo's models in place of those it names."""
+    """A shipped API prompt with small models in place of those it names."""
     prompt = json.loads(path.read_text(encoding="utf-8"))
     for node in prompt.values():
         for name in node["inputs"]:
@@ -51,7 +51,7 @@ def answer(request: dict[str, Any]) -> str:
 
 
 def write_models(models: Path, *, checkpoint: bool = True) -> None:
-    """The miniature models, random weights, where ComfyUI looks for them."""
+    """Models of the miniature's architecture with random weights, where ComfyUI looks for them."""
     from llmga.mini.random_diffusion import write_checkpoint
     from llmga.mini.random_language import write_tiny_llava
 
@@ -67,14 +67,9 @@ def write_endpoints(path: Path, url: str, key_env: str = "") -> None:
 
 
 def write_example(path: Path) -> None:
-    """A picture to talk about: a red ball on sand under a blue sky."""
-    from PIL import Image, ImageDraw
+    """A picture to talk about, from the miniature world."""
+    from llmga.mini.render import render
+    from llmga.mini.world import sample_scene
 
-    picture = Image.new("RGB", (256, 256), "#8ec9f0")
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((0, 160, 256, 256), fill="#e3c98f")
-    draw.ellipse((96, 196, 190, 222), fill="#b89c66")
-    draw.ellipse((88, 104, 192, 208), fill="#d0392f")
-    draw.ellipse((112, 122, 138, 146), fill="#f0867c")
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    render(sample_scene(EXAMPLE, (2, 3), "validation"), 256).image.save(path)

@@ -10,19 +10,24 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-TILE = 320
-CAPTION = 150
+TILE = 256
+WORDS = 460  # width of the column of what was said
+GAP = 20
+COLUMNS = 4
+LINE = 17
 
 
 @dataclass
 class Chapter:
-    """One workflow of the story: what was said in it and what was painted."""
+    """One workflow of the story: what was said in it, the prompt that came of it, and the pictures."""
 
     name: str
     about: str
     seconds: float
-    texts: list[tuple[str, str]] = field(default_factory=list)  # (node title, what it showed)
-    pictures: list[Path] = field(default_factory=list)
+    said: list[tuple[str, str]] = field(default_factory=list)  # (who, what)
+    prompt: str = ""
+    notes: list[tuple[str, str]] = field(default_factory=list)  # (node title, what it showed)
+    pictures: list[tuple[str, Path]] = field(default_factory=list)  # (what it is, file)
 
 
 def write_report(folder: Path, intro: str, chapters: list[Chapter]) -> Path:
@@ -35,37 +40,56 @@ def write_report(folder: Path, intro: str, chapters: list[Chapter]) -> Path:
 
 
 def contact_sheet(chapters: list[Chapter]) -> Image.Image:
-    """Every picture with its workflow's name and the prompt it was painted from, three in a row."""
-    tiles = [(chapter, path) for chapter in chapters for path in chapter.pictures]
-    columns = min(3, max(1, len(tiles)))
-    rows = max(1, -(-len(tiles) // columns))
-    sheet = Image.new("RGB", (columns * (TILE + 16) + 16, rows * (TILE + CAPTION + 16) + 16), "#1b1b1f")
+    """A row for each workflow: what was said and the prompt that came back, then the pictures with what they are."""
+    blocks = [_lines(chapter) for chapter in chapters]
+    heights = [GAP + 26 + max(TILE + 44, LINE * len(lines)) for lines in blocks]
+    width = GAP + WORDS + COLUMNS * (TILE + GAP)
+    sheet = Image.new("RGB", (width, sum(heights) + GAP), "#1b1b1f")
     draw = ImageDraw.Draw(sheet)
     title, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
-    for index, (chapter, path) in enumerate(tiles):
-        left, top = 16 + (index % columns) * (TILE + 16), 16 + (index // columns) * (TILE + CAPTION + 16)
-        with Image.open(path) as picture:
-            shown = picture.convert("RGB")
-            shown = shown.resize(
-                (TILE, TILE), Image.Resampling.NEAREST if shown.width < TILE else Image.Resampling.LANCZOS
-            )
-        sheet.paste(shown, (left, top))
-        draw.text((left, top + TILE + 6), chapter.name, fill="#ffffff", font=title)
-        prompt = dict(chapter.texts).get("Prompt", "")
-        lines = textwrap.wrap(prompt, 46)
-        lines = [*lines[:6], "…"] if len(lines) > 7 else lines
-        draw.multiline_text((left, top + TILE + 32), "\n".join(lines), fill="#c8c8d0", font=small)
+    top = GAP
+    for chapter, lines, height in zip(chapters, blocks, heights, strict=True):
+        draw.text((GAP, top), f"{chapter.name}: {chapter.about}", fill="#ffffff", font=title)
+        for i, (colour, line) in enumerate(lines):
+            draw.text((GAP, top + 32 + LINE * i), line, fill=colour, font=small)
+        for i, (what, path) in enumerate(chapter.pictures[:COLUMNS]):
+            left = GAP + WORDS + i * (TILE + GAP)
+            with Image.open(path) as picture:
+                shown = picture.convert("RGB").resize((TILE, TILE), Image.Resampling.NEAREST)
+            sheet.paste(shown, (left, top + 32))
+            label = "\n".join(textwrap.wrap(what, 38))
+            draw.multiline_text((left, top + 36 + TILE), label, fill="#c8c8d0", font=small)
+        top += height
     return sheet
+
+
+def _lines(chapter: Chapter) -> list[tuple[str, str]]:
+    """What stands beside a chapter's pictures, wrapped, each line with its colour."""
+    colours = {"you": "#9ec5ff", "LLMGA": "#c8c8d0", "prompt": "#f2d38b"}
+    told = [(who, text) for who, text in chapter.said if text != chapter.prompt]
+    if chapter.prompt:
+        told.append(("prompt", chapter.prompt))
+    lines = []
+    for who, text in told:
+        wrapped = textwrap.wrap(f"{who}: {text}", 68)
+        wrapped = [*wrapped[:14], "…"] if len(wrapped) > 15 else wrapped
+        lines += [(colours[who], line) for line in wrapped] + [("#000000", "")]
+    return lines
 
 
 def transcript(intro: str, chapters: list[Chapter]) -> str:
     parts = ["# Transcript", intro]
     for chapter in chapters:
         parts.append(f"## {chapter.name} ({chapter.seconds:.1f} s)\n\n{chapter.about}")
-        for title, text in chapter.texts:
+        for title, text in _texts(chapter):
             quoted = "\n".join(f"    {line}" for line in text.splitlines())
             parts.append(f"**{title}**\n\n{quoted}")
+        parts += [f"![{what}]({path.name})\n{what}" for what, path in chapter.pictures]
     return "\n\n".join(parts) + "\n"
+
+
+def _texts(chapter: Chapter) -> list[tuple[str, str]]:
+    return [*chapter.said, ("prompt", chapter.prompt), *chapter.notes]
 
 
 def report(intro: str, chapters: list[Chapter]) -> str:
@@ -76,13 +100,14 @@ def report(intro: str, chapters: list[Chapter]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <style>
-body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; background: #fafafa; }}
-section {{ display: grid; grid-template-columns: 1fr 20rem; gap: 0 2rem; border-top: 1px solid #ccc; padding: 1rem 0; }}
-section > h2, section > p {{ grid-column: 1 / -1; margin: .3rem 0; }}
+section {{ border-top: 1px solid #ccc; padding: 1rem 0; }}
+h2, section > p {{ margin: .3rem 0; }}
+section > div {{ display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 1rem; }}
+figure {{ margin: 0; width: 14rem; }} figcaption {{ font-size: .85rem; line-height: 1.3; }}
 img {{ width: 100%; image-rendering: pixelated; border-radius: 6px; }}
 dt {{ font-weight: 600; margin-top: .6rem; }} dd {{ margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }}
-@media (max-width: 48rem) {{ section {{ grid-template-columns: 1fr; }} }}
 @media (prefers-color-scheme: dark) {{ body {{ color: #ddd; background: #1b1b1f; }} section {{ border-color: #444; }} }}
 </style></head><body>
 <h1>ComfyUI-LLMGA demo</h1>
@@ -94,11 +119,12 @@ dt {{ font-weight: 600; margin-top: .6rem; }} dd {{ margin: 0; white-space: pre-
 
 def _section(chapter: Chapter) -> str:
     said = "\n".join(
-        f"<dt>{html.escape(title)}</dt><dd>{html.escape(text)}</dd>" for title, text in chapter.texts
+        f"<dt>{html.escape(title)}</dt><dd>{html.escape(text)}</dd>" for title, text in _texts(chapter)
     )
     pictures = "\n".join(
-        f'<img alt="{html.escape(chapter.name)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
-        for path in chapter.pictures
+        f'<figure><img alt="{html.escape(what)}" src="data:image/png;base64,'
+        f'{base64.b64encode(path.read_bytes()).decode()}"><figcaption>{html.escape(what)}</figcaption></figure>'
+        for what, path in chapter.pictures
     )
     return (
         f"<section><h2>{html.escape(chapter.name)}</h2><p>{html.escape(chapter.about)} "

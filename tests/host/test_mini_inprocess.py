@@ -13,6 +13,7 @@ from support import comfy_inprocess
 pytestmark = pytest.mark.skipif(
     comfy_inprocess.skip_reason() is not None, reason=str(comfy_inprocess.skip_reason())
 )
+DETECT = "unet_config_from_diffusers_unet"
 TOLERANCE = 2e-5  # float32, the same operations in another order
 
 
@@ -30,6 +31,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
     with pytest.MonkeyPatch.context() as patch:
         models = importlib.import_module("comfy.supported_models").models
         patch.setattr(importlib.import_module("comfy.supported_models"), "models", list(models))
+        detection: Any = importlib.import_module("comfy.model_detection")
+        patch.setattr(detection, DETECT, getattr(detection, DETECT))
         mini = comfy_inprocess.pack("nodes.mini")
         patch.setenv(mini.VARIABLE, "1")
         mini.register_if_asked()
@@ -39,14 +42,15 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
 def test_nothing_of_the_host_changes_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     comfy_inprocess.start()
     models = importlib.import_module("comfy.supported_models").models
-    before = list(models)
+    detection: Any = importlib.import_module("comfy.model_detection")
+    before, detect = list(models), getattr(detection, DETECT)
     mini = comfy_inprocess.pack("nodes.mini")
     for value in (None, "", "0"):
         monkeypatch.delenv(mini.VARIABLE, raising=False)
         if value is not None:
             monkeypatch.setenv(mini.VARIABLE, value)
         mini.register_if_asked()
-        assert models == before
+        assert models == before and getattr(detection, DETECT) is detect
 
 
 @torch.no_grad()
