@@ -161,9 +161,7 @@ def _pack(shop: Workshop, folder: Path) -> dict[str, Any]:
     return {"bytes": (shop.out / CHECKPOINT).stat().st_size}
 
 
-def _finetuned(
-    name: str, start: str, write: Callable[[dict[str, Any], Path], None], shop: Workshop, folder: Path
-) -> dict[str, Any]:
+def _finetuned(name: str, start: str, shop: Workshop, folder: Path) -> dict[str, Any]:
     """Train a UNet further: the checkpoint's, or the result of the stage ``start``."""
     from safetensors.torch import load_file
 
@@ -177,7 +175,7 @@ def _finetuned(
     result = _paint(shop, config, getattr(shop.recipe.minutes, name), components, folder)
     unet = shop.out / UNETS[name]
     _copy(result / "unet" / "config.json", unet / "config.json")
-    write(load_file(result / "unet" / WEIGHTS), unet / WEIGHTS)
+    write_float8(load_file(result / "unet" / WEIGHTS), unet / WEIGHTS)
     return _last_row(folder)
 
 
@@ -219,12 +217,10 @@ STAGES = {
     "reader": Stage(_reader, (COLOURS,), (READER,)),
     "base": Stage(_base, (AUTOENCODER, WORDS), (BASE,)),
     "pack": Stage(_pack, (BASE, AUTOENCODER), (CHECKPOINT,)),
-    "stage2": Stage(partial(_finetuned, "stage2", "", write_half), (CHECKPOINT,), (_FILES["stage2"],)),
-    "inpainting": Stage(
-        partial(_finetuned, "inpainting", "", write_float8), (CHECKPOINT,), (_FILES["inpainting"],)
-    ),
+    "stage2": Stage(partial(_finetuned, "stage2", ""), (CHECKPOINT,), (_FILES["stage2"],)),
+    "inpainting": Stage(partial(_finetuned, "inpainting", ""), (CHECKPOINT,), (_FILES["inpainting"],)),
     "stage2_inpainting": Stage(
-        partial(_finetuned, "stage2_inpainting", "inpainting", write_float8),
+        partial(_finetuned, "stage2_inpainting", "inpainting"),
         (CHECKPOINT, _FILES["inpainting"]),
         (_FILES["stage2_inpainting"],),
     ),
