@@ -180,7 +180,7 @@ def sample(
     context = torch.cat([positive, negative])
     for t in euler.timesteps:
         told, untold = model(euler.scale_model_input(x, t).repeat(2, 1, 1, 1), t, context).sample.chunk(2)
-        x = euler.step(untold + cfg * (told - untold), t, x).prev_sample
+        x = euler.step(untold + cfg * (told - untold), t, x, return_dict=False)[0]
     return (x,), {}
 
 

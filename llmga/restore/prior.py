@@ -54,7 +54,8 @@ class Denoiser(nn.Module):
 
     def forward(self, x: torch.Tensor, timestep: int, condition: torch.Tensor) -> torch.Tensor:
         time = x.new_full((len(x), 1), timestep / self.period)
-        first, act, *more = self.resmlp
+        layers: list[Any] = list(self.resmlp)
+        first, act, *more = layers
         out = act(first(torch.cat([condition, time, x], 1)))
         for module in more:
             out = module["resmlp"](out)

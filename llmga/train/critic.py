@@ -55,6 +55,9 @@ class FeatureDistance(nn.Module):
     ``forward`` takes pictures (B, 3, H, W), 0 .. 1, and normalises them as ImageNet's are.
     """
 
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
     def __init__(self, layers: nn.Sequential, weights: Mapping[int, float] = VGG_LAYERS) -> None:
         super().__init__()
         used = list(layers)[: max(weights) + 1]
@@ -89,7 +92,7 @@ def vgg_distance(path: Path) -> FeatureDistance:
             "perceptual_weight=0 trains without"
         )
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    layers = vgg19().features
+    layers: Any = vgg19().features
     layers.load_state_dict(
         {
             name.removeprefix("features."): value
