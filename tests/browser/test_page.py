@@ -51,6 +51,7 @@ HOSTILE = (
     "\u202egnirts desrever\u202c \x07\x1b[31m <gen_image> a </textarea><b>fox</b> "
     "<img src='http://hostile.example/a.png'> </gen_image> &lt;script&gt; done"
 )
+LONG = " ".join(f"word{i}" for i in range(80))
 RENDERERS = {"classic": False, "Nodes 2.0": True}
 
 
@@ -128,27 +129,30 @@ def test_a_template_opens_whole_and_means_its_api_prompt(
 
 
 def test_the_page_shows_the_reply_while_it_is_written_and_keeps_it(
-    browser: Browser, server: ComfyServer
+    browser: Browser, server: ComfyServer, assistant: OpenAIServer
 ) -> None:
-    with template(browser, server, "text_to_image") as (page, seen):
+    with template(browser, server, "chat_with_endpoint") as (page, seen):
         box = BOX.format(2)
-        substitute(page)
+        substitute(page, seed=31)
         page.evaluate(f"() => ({WATCH})({box})")
-        entry = server.wait(run(page, server))
+        with assistant.replying(LONG, pace=0.02):  # a model here may be done before the page has looked twice
+            entry = server.wait(run(page, server))
         reply = entry["outputs"]["2"]["text"][0]
         page.wait_for_function(f"() => {box}.dataset.state === 'done'")
         growing = [text for text, state in page.evaluate("window.seen") if state == "writing" and text]
         assert len(growing) >= 2, "the text was never seen to grow"
         assert all(len(later) > len(text) for text, later in zip(growing, growing[1:], strict=False))
         assert page.evaluate(f"{box}.value") == reply
-        assert page.evaluate(PROMPT)["2"]["inputs"].keys() == PROMPTS["text_to_image"]["2"]["inputs"].keys()
+        assert (
+            page.evaluate(PROMPT)["2"]["inputs"].keys() == PROMPTS["chat_with_endpoint"]["2"]["inputs"].keys()
+        )
 
         page.evaluate("() => app.loadGraphData(app.graph.serialize(), false, false)")  # as undo does
         assert page.evaluate(f"{box}.value") == reply
 
-        go(page, server, "text_to_image")
+        go(page, server, "chat_with_endpoint")
         assert page.evaluate(f"[{box}.value, {box}.dataset.state ?? '']") == ["", ""]
-        assert classes_and_inputs(page.evaluate(PROMPT)) == classes_and_inputs(PROMPTS["text_to_image"])
+        assert classes_and_inputs(page.evaluate(PROMPT)) == classes_and_inputs(PROMPTS["chat_with_endpoint"])
         assert seen.errors == []
 
 
