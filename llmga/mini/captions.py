@@ -6,6 +6,8 @@ and after an edit differ in the words that the edit concerns.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .phrases import (
     BACKGROUND,
     EDGES,
@@ -24,32 +26,41 @@ from .phrases import (
 from .world import PLACES, SIDES, Scene, Thing, choose, shuffled
 
 Moved = tuple[str, str]  # the new place of an object, and the old one, whose phrasing it keeps
+Order = Literal["any", "wish", "reading"]
+"""In which a caption names the objects: any; that of ``vague_caption`` with the same seed; or row by row."""
 
 
-def short_caption(scene: Scene, seed: int, *, held_out: bool = False, moved: Moved | None = None) -> str:
+def short_caption(
+    scene: Scene, seed: int, *, held_out: bool = False, moved: Moved | None = None, order: Order = "any"
+) -> str:
     """One phrase: size, texture unless plain, colour, shape and place of each object, and the background.
 
     With ``held_out`` it is a phrasing that training never shows, in words that it does.
     """
     items = [
         f"{_noun(thing, seed, held_out, spot).replace(' plain', '')} {WHERE[thing.place]}"
-        for spot, thing in _in_order(scene, seed, moved)
+        for spot, thing in _in_order(scene, seed, moved, order)
     ]
     template = _phrasing(SHORT, held_out, seed, "short")
     return template.format(list=enumerated(items), on=ON[scene.background])
 
 
-def detailed_caption(scene: Scene, seed: int, *, held_out: bool = False, moved: Moved | None = None) -> str:
+def detailed_caption(
+    scene: Scene, seed: int, *, held_out: bool = False, moved: Moved | None = None, order: Order = "any"
+) -> str:
     """All that ``facts`` knows of the scene, and a style and a relation, in 80 to 200 CLIP tokens.
 
     Of two or more objects, one at least is named only after the 77th token, where a plain SD1.5 stops reading.
+    In any order but "any", those that are named early are the first ones.
     With ``held_out`` every sentence has a phrasing that training never shows, in words that it does.
     """
-    ordered = _in_order(scene, seed, moved)
+    ordered = _in_order(scene, seed, moved, order)
     objects = {spot: _object(thing, seed, held_out, spot) for spot, thing in ordered}
     early = [spot for spot in objects if choose((True, False), seed, spot, "early")]
     if len(objects) > 1 and len(early) == len(objects):
         early.pop()
+    if order != "any":
+        early = list(objects)[: len(early)]
     middle = [
         _phrasing(BACKGROUND[scene.background], held_out, seed, "background"),
         _phrasing(STYLE, held_out, seed, "style"),
@@ -127,11 +138,18 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _in_order(scene: Scene, seed: int, moved: Moved | None = None) -> list[tuple[str, Thing]]:
+def _in_order(
+    scene: Scene, seed: int, moved: Moved | None = None, order: Order = "any"
+) -> list[tuple[str, Thing]]:
     """The objects as they are named, each with the place that its wording depends on."""
     new, old = moved or ("", "")
     by_spot = {old if thing.place == new else thing.place: thing for thing in scene.objects}
-    return [(spot, by_spot[spot]) for spot in shuffled(tuple(by_spot), seed, "order")]
+    spots = (
+        sorted(by_spot, key=list(PLACES).index)
+        if order == "reading"
+        else shuffled(tuple(by_spot), seed, "order")
+    )
+    return [(spot, by_spot[spot]) for spot in spots]
 
 
 def _phrasing(slot: Slot, held_out: bool, *key: object) -> str:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from ..chat.tasks import TASKS
 from ..data.samples import Turn
 from ..data.templates import TEMPLATES
-from .captions import vague_caption
+from .captions import Order, vague_caption
 from .edits import KINDS, Edit, sample_edit
 from .facts import Facts, facts
 from .phrases import REQUESTS
@@ -21,6 +21,8 @@ Asked = Literal[Kind, "talk", "story"]
 WEIGHTS: dict[Asked, int] = {
     "refine": 5,
     "imagine": 1,
+    "complete": 1,
+    "brief": 2,
     "similar": 3,
     "describe": 3,
     "inpaint": 2,
@@ -71,6 +73,8 @@ class _State:
     scene: Scene
     seed: int
     in_picture: bool
+    order: Order
+    """In which its caption names the objects."""
 
 
 class SceneSource(Protocol):
@@ -128,12 +132,13 @@ class Talk:
         self._state = None
         if kind in ("inpaint", "outpaint"):
             shown = Shown(number, kind, seed)  # type: ignore[arg-type]
-        elif kind in ("similar", "describe", "question"):
-            self._state = _State(scene, seed, True)
+        elif kind in ("similar", "describe", "brief", "question"):
+            self._state = _State(scene, seed, True, "reading")
         elif kind == "refine":
-            self._state = _State(scene, seed, False)
+            self._state = _State(scene, seed, False, "wish")
         elif kind == "edit":
-            self._state = _State(sample_edit(scene, seed).target, seed, False)
+            order: Order = "reading" if record.pictures else "any"
+            self._state = _State(sample_edit(scene, seed).target, seed, False, order)
         return Exchange(kind, asked, record.reply, record.given, shown)
 
     def _going_on(self, state: _State, seed: int) -> Exchange:
@@ -143,7 +148,7 @@ class Talk:
             edit = _some_edit(state, seed, self._held_out)
             shown, unseen = REQUESTS["edit"]
             template = choose(unseen if self._held_out else shown + TASKS["edit"].phrasings, seed, "request")
-            self._state = _State(edit.target, state.seed, False)
+            self._state = replace(state, scene=edit.target, in_picture=False)
             reply = f"<gen_image> {edit.detailed[1]} </gen_image>"
             return Exchange(
                 kind, template.format(instruction=edit.instruction), reply, facts(edit.target), again=True
@@ -171,11 +176,11 @@ class Talk:
 def _some_edit(state: _State, seed: int, held_out: bool) -> Edit:
     for kind in (choose(KINDS, seed, "edit kind"), None):
         try:
-            edit = sample_edit(state.scene, state.seed, kind, held_out=held_out)
+            edit = sample_edit(state.scene, state.seed, kind, held_out=held_out, order=state.order)
         except ValueError:
             continue
         if held_out:
-            plain = sample_edit(state.scene, state.seed, edit.kind)
+            plain = sample_edit(state.scene, state.seed, edit.kind, order=state.order)
             return replace(edit, detailed=plain.detailed)
         return edit
     raise ValueError("a scene allows no edit at all")

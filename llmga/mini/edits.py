@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
-from .captions import description, detailed_caption, reference, sentence, short_caption, with_article
+from .captions import Order, description, detailed_caption, reference, sentence, short_caption, with_article
 from .phrases import INSTRUCTIONS, ON, WHERE
 from .render import Masks, changed
 from .world import (
@@ -49,12 +50,15 @@ class Edit:
         return changed(self.source, self.target, size)
 
 
-def sample_edit(scene: Scene, seed: int, kind: Kind | None = None, *, held_out: bool = False) -> Edit:
+def sample_edit(
+    scene: Scene, seed: int, kind: Kind | None = None, *, held_out: bool = False, order: Order = "any"
+) -> Edit:
     """An edit of the scene; of a training scene, one whose target is a training scene too.
 
     Args:
         kind: None takes any that the scene allows.
         held_out: word the instruction and the captions as training never does.
+        order: of the objects in the detailed captions.
 
     Raises:
         ValueError: ``kind`` is unknown, or the scene allows no such edit (add to 8 objects, remove the only one).
@@ -65,18 +69,20 @@ def sample_edit(scene: Scene, seed: int, kind: Kind | None = None, *, held_out: 
         for target, words in _targets(scene, seed, tried):
             if split_of(scene) != "train" or split_of(target) == "train":
                 template = choose(INSTRUCTIONS[tried][held_out], seed, "instruction")
-                return _edit(tried, template.format(**words), scene, target, seed, held_out)
+                return _edit(tried, template.format(**words), scene, target, seed, held_out, order)
     raise ValueError(f"this scene of {len(scene.objects)} objects allows no edit of the kind {kind!r}")
 
 
-def _edit(kind: Kind, instruction: str, source: Scene, target: Scene, seed: int, held_out: bool) -> Edit:
+def _edit(
+    kind: Kind, instruction: str, source: Scene, target: Scene, seed: int, held_out: bool, order: Order
+) -> Edit:
     moved = None
     if kind == "move":
         things = zip(source.objects, target.objects, strict=True)
         moved = next((new.place, old.place) for old, new in things if new != old)
     short, detailed = (
         (write(source, seed, held_out=held_out), write(target, seed, held_out=held_out, moved=moved))
-        for write in (short_caption, detailed_caption)
+        for write in (short_caption, partial(detailed_caption, order=order))
     )
     return Edit(kind, f"{sentence(instruction)}.", source, target, short, detailed)
 

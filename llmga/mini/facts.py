@@ -6,7 +6,8 @@ import re
 from dataclasses import astuple, dataclass, replace
 from functools import cache
 
-from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene
+from .phrases import NUMBERS
+from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIDES, SIZES, TEXTURES, TONES, Scene
 
 _ATTRIBUTES = {"size": tuple(SIZES), "texture": TEXTURES, "colour": COLOURS}
 _WORDS = "|".join(word for words in _ATTRIBUTES.values() for word in words)
@@ -17,6 +18,14 @@ _MENTION = re.compile(
 _BACKGROUND = re.compile(rf"\b({'|'.join(BACKGROUNDS)})\b")
 _TONE = re.compile(r"\b(warm|cool)\b")
 _LIGHT = re.compile(r"\bfrom the (left|right)\b")
+
+WORDS = frozenset(
+    word
+    for said in (SHAPES, *_ATTRIBUTES.values(), BACKGROUNDS, TONES, PLACES, SIDES, NUMBERS, ("yes", "no"))
+    for name in said
+    for word in name.split()
+)
+"""All that facts are told with, in small letters."""
 
 
 @dataclass(frozen=True)

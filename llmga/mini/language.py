@@ -67,6 +67,8 @@ class LanguageConfig:
     """See ``Lesson``."""
     first: tuple[Lesson, ...] = ()
     """What is learned before that, such as short conversations: what they teach is learned faster from them."""
+    facts: float = 1.0
+    """How much more than others the words count that tell facts (see ``lessons.counts_of``)."""
     align: int = 4000
     """Steps in which the projector alone learns to say the patches in words (see ``align``)."""
     workers: int = 0
@@ -148,7 +150,7 @@ def _teach(
     rows = _kept_rows(config, processor, number, cache)
     encoder = _encoder(processor, lesson.max_length)
     stage1 = Stage1Config(lesson.loop, max_length=lesson.max_length, export_dtype="float16")
-    conversations = Dialogues(rows, pictures, encoder, lesson.tokens)
+    conversations = Dialogues(rows, pictures, encoder, lesson.tokens, config.facts)
     return train(Stage1(stage1, net, encoder.processor, conversations), lesson.loop, folder)
 
 

@@ -2,6 +2,7 @@
 
 A record is text and pictures only; which tokenizer or model reads it is the trainer's business. Requests of the
 tasks that ``llmga.chat.tasks`` knows come in its phrasings and in some of our own, held-out ones in new phrasings.
+Replies to a wish name the objects in its order, those to a picture row by row: whoever learns it has less to guess.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..chat.tasks import TASKS
-from .captions import detailed_caption, vague_caption
+from .captions import detailed_caption, short_caption, vague_caption
 from .edits import sample_edit
 from .facts import Facts, caption_facts, facts
 from .phrases import REQUESTS
@@ -22,7 +23,17 @@ from .render import Masks, render
 from .world import PLACES, UNIT, Scene, choose
 
 Kind = Literal[
-    "refine", "imagine", "similar", "describe", "inpaint", "outpaint", "edit", "question", "reading"
+    "refine",
+    "imagine",
+    "complete",
+    "similar",
+    "brief",
+    "describe",
+    "inpaint",
+    "outpaint",
+    "edit",
+    "question",
+    "reading",
 ]
 RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -48,10 +59,10 @@ class Record:
 def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False, size: int = 128) -> Record:
     """A request about the scene, and the reply to it.
 
-    "refine" expands a few words to a prompt in tags, "imagine" to plain text; "similar" turns a picture into a prompt,
-    "describe" into plain text; "inpaint" and "outpaint" turn a picture with a black hole into the prompt of the whole;
-    "edit" turns an instruction and a picture, or the picture's caption, into the prompt of the result;
-    "question" is about a picture, "reading" about a caption.
+    "refine" expands a few words to a prompt in tags, "imagine" to plain text, "complete" to one line; "similar" turns
+    a picture into a prompt, "describe" into plain text, "brief" into one line; "inpaint" and "outpaint" turn a picture
+    with a black hole into the prompt of the whole; "edit" turns an instruction and a picture, or the picture's caption,
+    into the prompt of the result; "question" is about a picture, "reading" about a caption.
 
     Args:
         held_out: word the request, and any caption in it, as training never does.
@@ -62,13 +73,21 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
     """
     match kind:
         case "refine" | "imagine":
-            wish, reply = vague_caption(scene, seed), detailed_caption(scene, seed)
+            wish, reply = vague_caption(scene, seed), detailed_caption(scene, seed, order="wish")
             request = _request(kind, seed, held_out, wish)
             return Record(
                 kind, request, (), reply if kind == "imagine" else _tagged(reply), caption_facts(wish)
             )
+        case "complete":
+            wish = vague_caption(scene, seed)
+            request = _request(kind, seed, held_out, wish)
+            return Record(kind, request, (), short_caption(scene, seed), caption_facts(wish))
+        case "brief":
+            said = short_caption(scene, seed, order="reading")
+            picture = render(scene, size).image
+            return Record(kind, _request(kind, seed, held_out), (picture,), said, caption_facts(said))
         case "similar" | "describe":
-            reply, picture = detailed_caption(scene, seed), render(scene, size).image
+            reply, picture = detailed_caption(scene, seed, order="reading"), render(scene, size).image
             request = _request(kind, seed, held_out)
             return Record(
                 kind, request, (picture,), reply if kind == "describe" else _tagged(reply), facts(scene)
@@ -119,7 +138,7 @@ def _with_hole(
     seen = {thing.place for thing, part in zip(scene.objects, left, strict=True) if part >= _RECOGNISABLE}
     whole = facts(scene)
     given = replace(whole, objects=tuple(mention for mention in whole.objects if mention.place in seen))
-    reply = _tagged(detailed_caption(scene, seed))
+    reply = _tagged(detailed_caption(scene, seed, order="reading"))
     return Record(kind, _request(kind, seed, held_out), (picture,), reply, given)
 
 
@@ -129,7 +148,7 @@ def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
     given = facts(edit.target)
     if choose(("picture", "caption"), seed, "edited") == "caption":
         return Record("edit", f"{edit.detailed[0]}\n{request}", (), _tagged(edit.detailed[1]), given)
-    reply = _tagged(detailed_caption(edit.target, seed))
+    reply = _tagged(detailed_caption(edit.target, seed, order="reading"))
     return Record("edit", request, (render(scene, size).image,), reply, given)
 
 

@@ -26,7 +26,7 @@ class PriorEncoder(nn.Module):
 
         self.E = nn.Sequential(
             *(conv(channels, n), act()),
-            *(_Residual(nn.Sequential(conv(n, n), act(), conv(n, n))) for _ in range(n_encoder_res)),
+            *(Residual(nn.Sequential(conv(n, n), act(), conv(n, n))) for _ in range(n_encoder_res)),
             *(conv(n, 2 * n), act(), conv(2 * n, 2 * n), act(), conv(2 * n, 4 * n), act()),
             nn.AdaptiveAvgPool2d(1),
         )
@@ -92,7 +92,7 @@ class PriorDiffusion(nn.Module):
         return x
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..images import to_pil
 from ..restore import Architecture, DiffRIRS1, DiffRIRS2, join
+from ..restore.prior import SLOPE, Denoiser, PriorEncoder, Residual
 from .config import write_config
 from .loop import LoopConfig, Weights
 from .order import generator as seeded
@@ -111,10 +112,29 @@ def l1_and_psnr(made: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def new_net(kind: type[Net], config: RestorerConfig) -> Net:
-    """Random weights, decided by the seed."""
+    """Random weights, decided by the seed.
+
+    Deviation: what makes the prior begins with He's weights. With PyTorch's own, from which the official trainers start,
+    every layer fades what comes in: at the miniature's size the priors of two pictures differed by 0.0004, and nothing
+    was learned for 700 steps, now for 450.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.loop.seed)
-        return kind(config.network)
+        net = kind(config.network)
+        for module in net.modules():
+            if isinstance(module, (PriorEncoder, Denoiser)):
+                module.apply(_wake)
+    return net
+
+
+@torch.no_grad()
+def _wake(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        nn.init.kaiming_normal_(module.weight, a=SLOPE)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, Residual):
+        nn.init.zeros_(module.body[2].weight)  # many of them in a row are to begin as none
 
 
 def load_net(kind: type[Net], config: RestorerConfig, path: Path | None, key: str) -> Net:

@@ -179,11 +179,15 @@ class Stage1:
         with _only(self.net.get_output_embeddings(), learned):
             logits = self.net(input_ids=inputs.ids, use_cache=False, **pictures).logits.float()  # (n, words)
         labels = inputs.labels[:, 1:][learned[:, :-1]]
-        loss = F.cross_entropy(logits, labels, reduction="sum") / learned.sum().clamp(min=1)
+        counts = labels.new_ones(len(labels)).float()
+        if inputs.weights is not None:
+            counts = inputs.weights[:, 1:][learned[:, :-1]]
+        whole = counts.sum() + (counts.sum() == 0)
+        loss = (F.cross_entropy(logits, labels, reduction="none") * counts).sum() / whole
         if not pictures:
             # Every trained weight takes part in every step: several processes wait for its gradient.
             loss = loss + 0 * sum(p.float().sum() for p in self._projector.parameters())
-        right = (logits.argmax(-1) == labels).sum() / learned.sum().clamp(min=1)
+        right = ((logits.argmax(-1) == labels) * counts).sum() / whole
         return loss, {"accuracy": right}
 
     def sample(self, step: int, folder: Path) -> None:

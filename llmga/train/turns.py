@@ -36,12 +36,15 @@ class Encoded(NamedTuple):
 class Inputs(NamedTuple):
     """Conversations of one part, padded on the right: ids and labels (B, T), all their pictures in order.
 
+    ``weights`` (B, T) float32 says how much each label counts; without it all count alike.
+
     There is no attention mask: attention is causal, so that no token sees the padding behind it.
     """
 
     ids: torch.Tensor
     labels: torch.Tensor
     pixels: torch.Tensor
+    weights: torch.Tensor | None = None
 
 
 class TurnEncoder:

@@ -14,7 +14,7 @@ from llmga.mini.captions import (
     vague_caption,
 )
 from llmga.mini.facts import Facts, Mention, caption_facts, facts
-from llmga.mini.world import Scene, Thing, sample_scene
+from llmga.mini.world import PLACES, SHAPES, Scene, Thing, sample_scene
 from llmga.text.tokenizer import clip_tokenizer
 
 SCENES = [sample_scene(seed, (seed % 8 + 1, seed % 8 + 1)) for seed in range(800)]
@@ -62,6 +62,29 @@ def test_the_first_object_is_named_early_as_often_as_late() -> None:
         scene = sample_scene(seed, (1, 1))
         early += bool(caption_facts(detailed_caption(scene, seed)[:150]).objects)
     assert 100 < early < 200
+
+
+def test_objects_come_row_by_row_or_as_the_wish_names_them() -> None:
+    where = rf"\b(?:at|in) the ({'|'.join(sorted(PLACES, key=len, reverse=True))})\b"
+
+    def named(text: str) -> list[str]:
+        """The places of objects that are introduced; a relation begins with "The star"."""
+        sentences = [
+            said for said in text.split(". ") if not re.match(rf"The [a-z ]*({'|'.join(SHAPES)})", said)
+        ]
+        return re.findall(where, ". ".join(sentences).lower())
+
+    late = 0
+    for seed, scene in enumerate(SCENES[:200]):
+        rows = [place for place in PLACES if any(thing.place == place for thing in scene.objects)]
+        assert named(short_caption(scene, seed, order="reading")) == rows
+        text = detailed_caption(scene, seed, order="reading")
+        assert named(text) == rows and caption_facts(text) == facts(scene)
+        assert named(detailed_caption(scene, seed, order="wish")) == named(short_caption(scene, seed))
+        wished = named(vague_caption(scene, seed))
+        assert wished == [place for place in named(short_caption(scene, seed)) if place in wished]
+        late += len(caption_facts(text[:150]).objects) < len(scene.objects)
+    assert late > 150
 
 
 def test_few_words_and_held_out_captions_need_no_others() -> None:

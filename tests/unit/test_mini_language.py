@@ -32,12 +32,12 @@ from llmga.mini.check_chat import Answer, _answer, _judged, _talk, figure
 from llmga.mini.dataset import Scenes, as_images, painted
 from llmga.mini.dialogues import Talk
 from llmga.mini.eyes import HUBS
-from llmga.mini.facts import Facts, caption_facts, kept
+from llmga.mini.facts import WORDS, Facts, caption_facts, kept
 from llmga.mini.language import LanguageConfig, _encoder, _rows, _texts, figures, train_language
 from llmga.mini.lessons import Dialogues, bundles, load_rows, save_rows
 from llmga.mini.records import RECORD_KINDS, sample_hole
 from llmga.mini.render import render
-from llmga.mini.world import PLACES, sample_scene
+from llmga.mini.world import COLOURS, PLACES, SHAPES, sample_scene
 from llmga.train import build
 from llmga.train.layouts import official_to_transformers, to_official
 from llmga.train.turns import IGNORED
@@ -214,7 +214,7 @@ def test_an_aligned_projector_says_each_place_in_words(processor: Any, tmp_path:
     net = new_llava(processor.tokenizer)
     before = {name: value.clone() for name, value in net.state_dict().items() if "projector" not in name}
     eyes, net.model.vision_tower = net.model.vision_tower, SharpEyes(source.pictures)
-    assert align(net, processor.tokenizer, source, 600, seed=0) < 0.05
+    assert align(net, processor.tokenizer, source, 1000, seed=0) < 0.05
     words = net.get_input_embeddings().weight
     for i in range(3):
         seen = net.model.vision_tower(as_images(torch.from_numpy(source.pictures[i : i + 1]))).hidden_states[
@@ -267,6 +267,17 @@ def test_a_bundle_is_one_batch_of_its_conversations(folder: Path, tmp_path: Path
         one = together.batch(torch.tensor([i]), torch.device("cpu"))
         many = alone.batch(torch.tensor(part), torch.device("cpu"))
         assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
+
+
+def test_words_that_tell_facts_count_as_much_more_as_asked(folder: Path, tmp_path: Path) -> None:
+    encoder, pictures = _encoder(folder, CONFIG.max_length), painted(CONFIG.scenes, tmp_path, 1)
+    rows, tokenizer = _rows(CONFIG, folder, 0, range(4)), encoder.processor.tokenizer
+    inputs = Dialogues(rows, pictures, encoder, facts=5.0).batch(torch.arange(4), torch.device("cpu"))
+    assert inputs.weights is not None
+    heavy = {tokenizer.decode([i]).strip().lower() for i in inputs.ids[inputs.weights == 5].tolist()}
+    light = {tokenizer.decode([i]).strip().lower() for i in inputs.ids[inputs.weights == 1].tolist()}
+    assert heavy & set(COLOURS) and heavy & set(SHAPES) and "picture" in light
+    assert heavy <= WORDS and not light & WORDS and set(inputs.weights.unique().tolist()) == {1, 5}
 
 
 def test_conversations_are_read_back_from_the_disk(folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from llmga.mini.render import render
 from llmga.mini.world import Scene, Thing, is_unseen_pair, sample_scene
 
 TAGGED = ("refine", "similar", "inpaint", "outpaint", "edit")
-PICTURED = ("similar", "describe", "inpaint", "outpaint", "question")
+PICTURED = ("similar", "describe", "brief", "inpaint", "outpaint", "question")
 
 
 @pytest.mark.parametrize("kind", RECORD_KINDS)
@@ -71,7 +71,7 @@ def test_wishes_are_refined_without_a_picture_and_tags_are_asked_for() -> None:
     scene = sample_scene(3, (2, 2))
     refined, imagined = (sample_record(kind, scene, 1) for kind in ("refine", "imagine"))
     assert refined.given == imagined.given != facts(scene)
-    assert parse(refined.reply).prompt == imagined.reply == detailed_caption(scene, 1)
+    assert parse(refined.reply).prompt == imagined.reply == detailed_caption(scene, 1, order="wish")
 
 
 def test_edits_begin_with_the_picture_or_with_its_caption() -> None:

@@ -130,6 +130,15 @@ def test_crops_that_do_not_fit(values: dict[str, Any], message: str) -> None:
 # Losses
 
 
+def test_from_the_start_each_picture_has_a_prior_of_its_own() -> None:
+    settings = config(S1Config)
+    trainer = prepared(S1Trainer(settings, examples(settings)))
+    part = part_of(trainer, 8)
+    with torch.no_grad():
+        prior = trainer.net.prior(trainer.inputs(part), part.truth)
+    assert prior.std(0).mean() > 0.01
+
+
 def test_s1_is_told_the_truth_and_scored_all_over() -> None:
     trainer = prepared(S1Trainer(config(S1Config), examples(config(S1Config))))
     part = part_of(trainer)
@@ -271,7 +280,7 @@ def test_larger_results_train_too(tmp_path: Path, scale: int) -> None:
 def test_it_learns_to_undo_a_shift_of_colours(tmp_path: Path) -> None:
     """Of smooth pictures: what S2 makes is nearer to the truth than what it is given."""
     crops = Crops(32, 32, degradation=Degradation(STILL, STILL, final_sinc=0, gain=0.3, bias=0.1))
-    loop = {"steps": 150, "batch": 8, "micro_batch": 8, "lr": 3e-3, "save_every": 150, "ema": 0.9}
+    loop = {"steps": 150, "batch": 8, "micro_batch": 8, "lr": 1e-3, "save_every": 150, "ema": 0.9}
     settings = S1Config(LoopConfig(**{**vars(config(S1Config).loop), **loop}), architecture(), crops)
     trainer = S1Trainer(settings, examples(settings))
     train(trainer, settings.loop, tmp_path)

@@ -155,6 +155,24 @@ def test_the_loss_is_the_mean_over_learned_tokens_whatever_the_padding(base: Pat
     assert trainer.loss(together, draw)[0].item() == pytest.approx((total / count).item(), rel=1e-4)
 
 
+def test_a_token_counts_as_its_weight_says(base: Path, data: Path) -> None:
+    trainer, draw = stage1(base, data), torch.Generator()
+    inputs = trainer.batch(torch.arange(len(trainer)), draw)
+    kept = torch.rand(inputs.labels.shape, generator=draw.manual_seed(0)) < 0.5
+    some = inputs._replace(labels=inputs.labels.masked_fill(~kept, IGNORED))
+    losses = [
+        trainer.loss(each, draw)[0].item()
+        for each in (
+            inputs,
+            some,
+            inputs._replace(weights=kept.float()),
+            inputs._replace(weights=kept.float() * 3),
+        )
+    ]
+    assert losses[1] == pytest.approx(losses[2], rel=1e-5) == pytest.approx(losses[3], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
 def test_logits_are_made_where_the_next_token_is_learned_only(base: Path, data: Path) -> None:
     trainer, draw = stage1(base, data), torch.Generator()
     inputs = trainer.batch(torch.arange(len(trainer)), draw)
