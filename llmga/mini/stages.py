@@ -95,9 +95,12 @@ def _autoencoder(name: str, start: str, file: str, shop: Workshop, folder: Path)
 
     config: AutoencoderConfig = getattr(shop.recipe, name)
     source, weights = shop.painted(config.pictures), load_file(shop.out / start) if start else None
-    make = lambda c: AutoencoderTrainer(replace(config, loop=c), source, weights)  # noqa: E731
-    loop = _within(getattr(shop.recipe.minutes, name), config.loop, make, folder)
-    result = train(make(loop), loop, folder)
+    result = _run(
+        getattr(shop.recipe.minutes, name),
+        config.loop,
+        lambda c: AutoencoderTrainer(replace(config, loop=c), source, weights),
+        folder,
+    )
     write_half(load_file(result / "autoencoder.safetensors"), shop.out / file)
     return _last_row(folder)
 
@@ -106,13 +109,12 @@ def _words(shop: Workshop, folder: Path) -> dict[str, Any]:
     config = shop.recipe.words
     source = shop.painted(config.scenes)
     captions = captions_of(source.scenes, config.captions, shop.recipe.workers)
-    loop = _within(
+    result = _run(
         shop.recipe.minutes.words,
         config.loop,
         lambda c: WordsTrainer(replace(config, loop=c), source, captions),
         folder,
     )
-    result = train(WordsTrainer(replace(config, loop=loop), source, captions), loop, folder)
     _copy(result / "words.safetensors", shop.out / WORDS)
     return _last_row(folder)
 
@@ -120,13 +122,12 @@ def _words(shop: Workshop, folder: Path) -> dict[str, Any]:
 def _reader(shop: Workshop, folder: Path) -> dict[str, Any]:
     config, autoencoder = shop.recipe.reader, _load_autoencoder(shop.out / COLOURS)
     source = shop.painted(config.pictures)
-    loop = _within(
+    result = _run(
         shop.recipe.minutes.reader,
         config.loop,
         lambda c: ReaderTrainer(replace(config, loop=c), source, autoencoder),
         folder,
     )
-    result = train(ReaderTrainer(replace(config, loop=loop), source, autoencoder), loop, folder)
     _copy(result / "reader.safetensors", shop.out / READER)
     return _last_row(folder)
 
@@ -241,17 +242,18 @@ def _paint(
     pictures = WorldPictures(source, captions_of(source.scenes, config.captions, shop.recipe.workers))
     cache = shop.work / "cache" / "stage2" if config.training.cache else None
     settings = replace(config.training, cache=cache)
-    make = lambda c: Stage2(replace(settings, loop=c), components(), pictures)  # noqa: E731
-    loop = _within(minutes, settings.loop, make, folder)
-    return train(make(loop), loop, folder)
+    return _run(
+        minutes, settings.loop, lambda c: Stage2(replace(settings, loop=c), components(), pictures), folder
+    )
 
 
-def _within(
-    minutes: float, loop: LoopConfig, make: Callable[[LoopConfig], Trainer], folder: Path
-) -> LoopConfig:
-    """The loop with as many steps as take so long here; a rehearsal measures it, and a resumed run keeps it."""
+def _run(minutes: float, loop: LoopConfig, make: Callable[[LoopConfig], Trainer], folder: Path) -> Path:
+    """Train, for the loop's steps or, if minutes are given, for as many as take so long here; returns the result.
+
+    A rehearsal measures it, and a resumed run keeps it.
+    """
     if not minutes:
-        return loop
+        return train(make(loop), loop, folder)
     kept = folder / "steps.json"
     if not kept.exists():
         rehearsal = replace(
@@ -260,7 +262,8 @@ def _within(
         train(make(rehearsal), rehearsal, folder / "rehearsal")
         rate = read_log(folder / "rehearsal" / "log.jsonl")[-1]["examples_per_second"]
         write_text(kept, json.dumps(max(int(minutes * 60 * rate / loop.batch), 1)))
-    return replace(loop, steps=json.loads(kept.read_text(encoding="utf-8")))
+    loop = replace(loop, steps=json.loads(kept.read_text(encoding="utf-8")))
+    return train(make(loop), loop, folder)
 
 
 def _components(unet: Any, text_encoder: Any, autoencoder: Any) -> Components:
