@@ -24,7 +24,7 @@ from .dataset import Scenes
 from .dialogues import Asked, Shown, Talk
 from .edits import sample_edit
 from .facts import Facts, caption_facts, facts, kept
-from .records import sample_record
+from .records import RECORD_KINDS, sample_record
 from .render import render
 from .small_talk import wish_of
 from .world import choose
@@ -37,8 +37,17 @@ _SCENES = 100_000
 _ONE = re.compile(r"<gen_image> [^<>]+ </gen_image>")
 _SEVERAL = re.compile(r"(?:[^<>]*<gen_image> [^<>]+ </gen_image>){2,}[^<>]*")
 _NONE = re.compile(r"[^<>]+")
-_EXPECTS = {"story": "several", "describe": "caption", "imagine": "caption", "talk": "anything"}
+_EXPECTS = {
+    "story": "several",
+    "describe": "caption",
+    "brief": "caption",
+    "imagine": "caption",
+    "complete": "caption",
+    "talk": "anything",
+}
 _EXACT = ("question", "reading")
+_TAUGHT = tuple(TASKS[name] for name in (*RECORD_KINDS, "story", "chat") if name in TASKS)
+"""The chat node's tasks that the miniature knows; it has never heard of logos and T-shirts."""
 _TALKED: tuple[Asked, ...] = ("refine", "similar", "edit", "inpaint", "describe", "outpaint")
 
 
@@ -73,10 +82,10 @@ def check_chat(folder: Path, count: int, workers: int = 0, temperature: float = 
     Half of the scenes are validation scenes, half hold a colour-shape pair that training never shows; the requests are
     the chat node's own, edits and questions in held-out words, as all requests of long conversations are.
     """
-    jobs = [(task, _SEED + i) for task in TASKS for i in range(count)]
+    jobs = [(task.name, _SEED + i) for task in _TAUGHT for i in range(count)]
     answers = _in_processes(partial(_answer, folder, temperature), jobs, workers, "answers")
     figures: list[Figure] = []
-    for task in TASKS.values():
+    for task in _TAUGHT:
         mine = [a for a in answers if a.name == task.name]
         target = 0.99 if task.expects in ("one", "several") else None
         figures.append(figure(f"form: {task.name}", [a.formed for a in mine], target=target))
