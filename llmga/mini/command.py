@@ -46,7 +46,21 @@ def _check_chat(options: argparse.Namespace, command: list[str]) -> None:
         sys.stdout.write(f"{line}\n")
 
 
-VERBS = {"build": _build, "check": _check, "check-chat": _check_chat}
+def _check_edits(options: argparse.Namespace, command: list[str]) -> None:
+    from tqdm import tqdm
+
+    from .check_edits import check_edits, report
+    from .editors import METHODS, EditsConfig
+
+    config = EditsConfig(edits=options.count, steps=options.steps)
+    methods = options.methods.split(",") if options.methods else tuple(METHODS)
+    bar = tqdm(total=config.edits, desc="edits")
+    found = check_edits(options.out, config, methods, lambda i, n: bar.update())
+    bar.close()
+    sys.stdout.write(report(found) + "\n")
+
+
+VERBS = {"build": _build, "check": _check, "check-chat": _check_chat, "check-edits": _check_edits}
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -68,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("folder", type=Path, help="a transformers folder")
     chat.add_argument("--count", type=int, default=100, help="replies of each task, and long conversations")
     chat.add_argument("--workers", type=int, default=0, help="processes; 0 takes one per core")
+    edits = verbs.add_parser("check-edits", help="measure the editors")
+    edits.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    edits.add_argument("--methods", help="some of the ways to edit, with commas")
+    edits.add_argument("--count", type=int, default=216, help="edits, as many of each kind")
+    edits.add_argument("--steps", type=int, default=20, help="of inversion and of denoising")
     return parser
 
 

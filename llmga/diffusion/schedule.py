@@ -1,0 +1,69 @@
+"""The noise schedule of Stable Diffusion, and DDIM's step between any two of its levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+BETA_START, BETA_END, TRAIN_TIMESTEPS = 0.00085, 0.012, 1000
+"""Of SD1.x, SD2.x and SDXL."""
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """How much of the picture is left at each timestep.
+
+    Args:
+        alphas_cumprod: (T,), descending from almost 1 towards 0; kept as float64 on the CPU. At timestep t a latent is
+            √ᾱ[t] picture + √(1 - ᾱ[t]) noise (variance preserving).
+    """
+
+    alphas_cumprod: torch.Tensor
+
+    def __post_init__(self) -> None:
+        values = self.alphas_cumprod.detach().double().cpu()
+        if values.ndim != 1 or len(values) < 2:
+            raise ValueError(f"alphas_cumprod must be (T,) with T >= 2, got {tuple(values.shape)}")
+        object.__setattr__(self, "alphas_cumprod", values)
+
+    @classmethod
+    def from_betas(
+        cls, start: float = BETA_START, end: float = BETA_END, timesteps: int = TRAIN_TIMESTEPS
+    ) -> Schedule:
+        """The schedule whose betas' roots are linear in the timestep ("scaled linear")."""
+        # In float32 as the networks were trained; alphas_cumprod of the references is float32 too.
+        roots = torch.linspace(start**0.5, end**0.5, timesteps, dtype=torch.float32)
+        return cls(torch.cumprod(1 - roots**2, 0))
+
+    def timesteps(self, steps: int) -> list[int]:
+        """``steps`` timesteps, descending, spaced by the whole number ``T // steps``; the last one is 1.
+
+        Raises:
+            ValueError: ``steps`` is not 1 to T - 1.
+
+        Source: DDIM as diffusers spaces it ("leading", ``steps_offset`` 1): 981, 961, … 21, 1 for 50 steps.
+        """
+        stride = self.stride(steps)
+        return [i * stride + 1 for i in reversed(range(steps))]
+
+    def stride(self, steps: int) -> int:
+        """How many timesteps lie between two of ``timesteps(steps)``. Raises as that does."""
+        total = len(self.alphas_cumprod)
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps < total:
+            raise ValueError(f"steps must be a whole number from 1 to {total - 1}, got {steps!r}")
+        return total // steps
+
+    def abar(self, timestep: int) -> float:
+        """ᾱ of a timestep; below 0 that of timestep 0, at which a clean latent is taken to be."""
+        return float(self.alphas_cumprod[max(timestep, 0)])
+
+
+def transfer(x: torch.Tensor, eps: torch.Tensor, a: float, b: float) -> torch.Tensor:
+    """DDIM: take a latent from level ᾱ = ``a`` to level ᾱ = ``b``, up or down, given the noise in it."""
+    return b**0.5 * clean(x, eps, a) + (1 - b) ** 0.5 * eps
+
+
+def clean(x: torch.Tensor, eps: torch.Tensor, a: float) -> torch.Tensor:
+    """The picture in a latent of level ᾱ = ``a`` if ``eps`` is the noise in it."""
+    return (x - (1 - a) ** 0.5 * eps) / a**0.5

@@ -1,0 +1,152 @@
+"""What an edit does to the attention and to the latent, and at which steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+Share = float | tuple[float, float]
+"""Of the steps, 0 .. 1: up to where, or from where to where."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Words whose attention says where the picture may change (LocalBlend); elsewhere it stays as it was.
+
+    Args:
+        source, target: positions of the words' tokens in either context; at least one of all.
+        subtract_source, subtract_target: of words whose places stay as they were in any case.
+        threshold, subtract_threshold: from which part of the greatest attention on a place belongs to the words.
+        start: the part of the steps in which the picture may still change everywhere.
+    """
+
+    source: tuple[int, ...] = ()
+    target: tuple[int, ...] = ()
+    subtract_source: tuple[int, ...] = ()
+    subtract_target: tuple[int, ...] = ()
+    threshold: float = 0.3
+    subtract_threshold: float = 0.3
+    start: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (*self.source, *self.target):
+            raise ValueError("blend needs the position of one token at least, in source or target; got none")
+        for name in ("threshold", "subtract_threshold", "start"):
+            _check_range(f"blend {name}", getattr(self, name), 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Control:
+    """Prompt-to-prompt: which attention the edited picture takes from the source, when, and where it may change.
+
+    The probabilities of the T_tgt target tokens become ``P_source @ S + P_target * d``. At steps at which token n is
+    replaced, column n of S is ``equalizer[n] * matrix[:, n]`` and d[n] is ``equalizer[n] * own[n]``; at others they are 0
+    and 1. Nothing is normalised again.
+
+    Args:
+        matrix: (T_src, T_tgt): the share of target token n's probability that comes from each source token.
+        own: (T_tgt,): the share that it keeps of its own.
+        equalizer: (T_tgt,): how strong each target token is; 1 leaves it as it is. Acts while the token is replaced.
+        cross_replace: up to which part of the steps, or (from, to); (T_tgt,) or (T_tgt, 2) for each token by itself.
+        self_replace: likewise for self-attention, which keeps the layout.
+        self_max_pixels: self-attention of more queries is left alone; None: a quarter of the latent's.
+        blend: None: the whole picture may change.
+        mask: (B or 1, 1, h, w) in the latent's size, 0 .. 1: outside it (0) the picture stays as it was, bit for bit. With a
+            blend both must agree.
+        cfg: guidance; 1 leaves the negative prompt out.
+
+    Raises:
+        ValueError: a shape or a range is wrong.
+    """
+
+    matrix: torch.Tensor
+    own: torch.Tensor
+    equalizer: torch.Tensor | None = None
+    cross_replace: Share | torch.Tensor = 0.4
+    self_replace: Share = 0.6
+    self_max_pixels: int | None = None
+    blend: Blend | None = None
+    mask: torch.Tensor | None = None
+    cfg: float = 7.5
+    _spans: torch.Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.matrix.ndim != 2 or self.own.shape != self.matrix.shape[1:]:
+            raise ValueError(
+                f"matrix must be (source tokens, target tokens) and own (target tokens,); got {tuple(self.matrix.shape)} "
+                f"and {tuple(self.own.shape)}"
+            )
+        if self.equalizer is not None and self.equalizer.shape != self.own.shape:
+            raise ValueError(
+                f"equalizer must have one value for each of {len(self.own)} target tokens, got {tuple(self.equalizer.shape)}"
+            )
+        if self.self_max_pixels is not None and self.self_max_pixels < 0:
+            raise ValueError(f"self_max_pixels must be at least 0, got {self.self_max_pixels}")
+        for end in _span(self.self_replace):
+            _check_range("self_replace", end, 1)
+        object.__setattr__(self, "_spans", self._token_spans())
+        self._check_blend()
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """T_src, T_tgt."""
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    def cross(self, step: int, steps: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """S (T_src, T_tgt) and d (T_tgt,) of a step (0-based), float32 on the CPU; None if it edits no token."""
+        # One more than there are steps, as the reference has it: 0.4 of 50 steps are 20, and so are 0.4 of 49.
+        first, end = (self._spans * (steps + 1) + _ROUNDING).floor().unbind(1)
+        acts = ((first <= step) & (step < end)).float()
+        if not acts.any():
+            return None
+        strength = acts if self.equalizer is None else acts * self.equalizer.float().cpu()
+        return self.matrix.float().cpu() * strength, self.own.float().cpu() * strength + (1 - acts)
+
+    def replaces_self(self, step: int, steps: int) -> bool:
+        first, end = (int(at * steps + _ROUNDING) for at in _span(self.self_replace))
+        return first <= step < end
+
+    def _token_spans(self) -> torch.Tensor:
+        """(T_tgt, 2) float64: from where to where each token is replaced."""
+        given = self.cross_replace
+        if isinstance(given, (int, float, tuple)):
+            spans = torch.tensor(_span(given), dtype=torch.float64).repeat(len(self.own), 1)
+        else:
+            spans = given.detach().double().cpu()
+            if spans.ndim == 1:
+                spans = torch.stack([torch.zeros_like(spans), spans], 1)
+        if spans.shape != (len(self.own), 2):
+            raise ValueError(
+                f"cross_replace must be a number, two of them, or one or two for each of {len(self.own)} target tokens; "
+                f"got {tuple(spans.shape)}"
+            )
+        if not ((spans >= 0) & (spans <= 1)).all():
+            raise ValueError(f"cross_replace must be from 0 to 1, got {spans.min():g} to {spans.max():g}")
+        return spans
+
+    def _check_blend(self) -> None:
+        if self.blend is None:
+            return
+        source, target = self.tokens
+        for name, count in (
+            ("source", source),
+            ("subtract_source", source),
+            ("target", target),
+            ("subtract_target", target),
+        ):
+            wrong = [at for at in getattr(self.blend, name) if not 0 <= at < count]
+            if wrong:
+                raise ValueError(f"blend {name} must be positions below {count}, got {wrong}")
+
+
+_ROUNDING = 1e-5  # forgives a float32 0.7 that 10 times it is less than 7
+
+
+def _span(share: Share) -> tuple[float, float]:
+    return share if isinstance(share, tuple) else (0.0, share)
+
+
+def _check_range(name: str, value: float, most: float) -> None:
+    if not 0 <= value <= most:
+        raise ValueError(f"{name} must be from 0 to {most:g}, got {value!r}")

@@ -1,0 +1,122 @@
+"""Where a prompt's words look in a picture: cross-attention, added up over the layers and over the way of its inversion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import interpolate
+
+from ..diffusion.attention import attention
+from ..diffusion.denoiser import Denoiser, Site, StopForward
+from .inversion import OnStep, Trajectory, silent
+
+# Colours of the heat from 0 to 1: dark blue, blue, cyan, yellow, red. Each is told apart in grey too.
+_RAMP = torch.tensor(
+    [[0.05, 0.03, 0.3], [0.1, 0.3, 0.9], [0.2, 0.85, 0.9], [0.98, 0.9, 0.25], [0.9, 0.1, 0.05]]
+)
+_STRENGTH = 0.65  # of the colour over the picture
+
+
+class HeatTaps:
+    """Taps that add up the probabilities of chosen tokens, and change nothing.
+
+    Args:
+        words: for each word the positions of its tokens in the context.
+        size: (h, w) of the latent, to which every layer's map is enlarged.
+        last: the site after which the pass may stop.
+    """
+
+    def __init__(self, words: Sequence[Sequence[int]], size: tuple[int, int], last: Site) -> None:
+        self._words, self._size, self._last = words, size, last
+        self.total: torch.Tensor | None = None
+        """(B, words, h, w), not normalised."""
+
+    def attend(
+        self,
+        site: Site,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        size: tuple[int, int],
+    ) -> torch.Tensor | None:
+        if site.kind == "self":
+            return None
+        tokens = max(max(each) for each in self._words) + 1
+        if k.shape[1] < tokens:
+            raise ValueError(f"words must be positions below {k.shape[1]}, got {tokens - 1}")
+        grid = looks(q, k, self._words, heads).mT.unflatten(-1, size)  # (B, words, *size)
+        grown = interpolate(grid, self._size, mode="bilinear", antialias=True)
+        self.total = grown if self.total is None else self.total + grown
+        if site == self._last:
+            raise StopForward
+        return None
+
+
+def looks(q: torch.Tensor, k: torch.Tensor, words: Sequence[Sequence[int]], heads: int) -> torch.Tensor:
+    """How much of the attention goes to each word, averaged over the heads: (B, N, words) float32.
+
+    The probabilities of some tokens added up are attention whose values are 1 at these tokens and 0 elsewhere.
+    """
+    values = torch.zeros(k.shape[1], max(len(words), q.shape[-1] // heads), device=q.device)
+    for channel, tokens in enumerate(words):
+        values[list(tokens), channel] = 1
+    out = attention(q.float(), k.float(), values.repeat(1, heads).expand(len(q), -1, -1), heads)
+    return out.unflatten(-1, (heads, -1))[..., : len(words)].mean(-2)
+
+
+def word_maps(
+    denoiser: Denoiser,
+    trajectory: Trajectory,
+    context: Any,
+    words: Sequence[Sequence[int]],
+    steps: int,
+    on_step: OnStep = silent,
+) -> torch.Tensor:
+    """Heat maps of words over a picture that was inverted.
+
+    Args:
+        context: the source prompt's.
+        words: token positions of each word in that context, each at least one.
+        steps: how many of the trajectory's steps are looked at, evenly spread; each costs one row a picture.
+        on_step: ``on_step(i, n)`` after each; may raise.
+
+    Returns:
+        (words, B, h, w) in 0 .. 1, each map divided by its largest value.
+
+    Raises:
+        ValueError: no word is given, one without a token, or one beyond the context's end.
+    """
+    if not words or not all(len(tokens) for tokens in words):
+        raise ValueError(
+            f"words must be token positions of at least one word, none empty; got {list(words)!r}"
+        )
+    count = len(trajectory.timesteps)
+    chosen = torch.linspace(0, count - 1, min(steps, count)).round().int().tolist()
+    last = [site for site in denoiser.sites if site.kind == "cross"][-1]
+    taps = HeatTaps(words, tuple(trajectory.latents.shape[-2:]), last)
+    for done, i in enumerate(chosen, 1):
+        # Step i of the descending timesteps starts at the trajectory's latent count - i.
+        latent = trajectory.latents[count - i]
+        denoiser.eps(latent, trajectory.timesteps[i], [context] * len(latent), taps)
+        on_step(done, len(chosen))
+    total = taps.total
+    if total is None:
+        raise ValueError("the denoiser has no cross-attention, so there is nothing to show")
+    maps = total.movedim(1, 0).cpu()
+    return maps / maps.amax((-2, -1), keepdim=True).clamp_min(1e-12)
+
+
+def paint(image: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
+    """A heat map over a picture: (B, H, W, C) and (B, h, w), both 0 .. 1 -> (B, H, W, 3)."""
+    grown = interpolate(heat[:, None].float(), image.shape[1:3], mode="bilinear")[:, 0].clamp(0, 1)
+    place = grown * (len(_RAMP) - 1)
+    lower = place.floor().clamp_max(len(_RAMP) - 2).long()
+    share = (place - lower)[..., None]
+    colour = _RAMP[lower] * (1 - share) + _RAMP[lower + 1] * share
+    rgb = image[..., :3].float().cpu().expand(-1, -1, -1, 3)
+    # The picture in grey below, so that its own colours are not taken for heat.
+    grey = rgb.mean(-1, keepdim=True)
+    return grey * (1 - _STRENGTH) + colour * _STRENGTH

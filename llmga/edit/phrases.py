@@ -1,0 +1,132 @@
+"""Words and phrases in a planned prompt: from characters to the positions of its tokens."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ..text.chunks import Layout, Plan
+from ..text.tokenizer import clip_tokenizer
+
+Pieces = Callable[[Sequence[Any]], list[str]]
+"""From token ids to the pieces of words that they stand for, in the vocabulary's own spelling: ``</w>`` closes a word, and
+each character is one byte of UTF-8 in CLIP's alphabet. The empty string is a token without text."""
+
+_END = "</w>"
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+# As CLIP splits text, but for punctuation, which does not count here, and scripts without spaces, taken by character.
+_UNIT = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}])[^\W\d_])+|\d")
+
+
+def clip_pieces(ids: Sequence[Any]) -> list[str]:
+    """CLIP's own pieces; what is no id, a textual inversion, is a token without text."""
+    known = [i for i in ids if isinstance(i, int)]
+    pieces = iter(_tokenizer().convert_ids_to_tokens(known))
+    return [next(pieces) if isinstance(i, int) else "" for i in ids]
+
+
+def words(plan: Plan, pieces: Pieces = clip_pieces) -> list[list[int]]:
+    """The words of a plan, punctuation being words too, each as the numbers of its tokens within the plan's text."""
+    found: list[list[int]] = []
+    open_ = False
+    for number, piece in enumerate(pieces(_ids(plan))):
+        if not open_:
+            found.append([])
+        found[-1].append(number)
+        open_ = bool(piece) and not piece.endswith(_END)
+    return found
+
+
+def locate(plan: Plan, phrase: str, layout: Layout, pieces: Pieces = clip_pieces) -> list[tuple[int, ...]]:
+    """Every occurrence of a phrase in a planned prompt, each as the positions of its tokens in the encoded prompt.
+
+    Case, punctuation and number do not matter: "red fox" is found in "Red foxes," and in "a red (fox)"; a phrase never
+    begins or ends within a word. The positions are those of the words alone, without punctuation between them. Tokens
+    beyond the plan's last chunk are not found.
+
+    Returns:
+        Nothing for a phrase that does not occur, or that holds no letter and no digit; the caller says so.
+
+    Raises:
+        ValueError: unknown layout.
+    """
+    from .alignment import text_positions  # alignment reads words from here
+
+    wanted = [_numbers(unit) for unit in _UNIT.findall(_normal(phrase))]
+    if not wanted:
+        return []
+    where = text_positions(plan, layout)
+    units = list(_units(plan, pieces))
+    found = []
+    for start in range(len(units) - len(wanted) + 1):
+        part = units[start : start + len(wanted)]
+        if all(unit.numbers & forms for unit, forms in zip(part, wanted, strict=True)):
+            found.append(tuple(sorted({where[i] for unit in part for i in unit.tokens})))
+    return found
+
+
+class _Unit(NamedTuple):
+    numbers: frozenset[str]
+    """The word, and what it may be the plural of."""
+    tokens: tuple[int, ...]
+
+
+def _units(plan: Plan, pieces: Pieces) -> Iterator[_Unit]:
+    ids = _ids(plan)
+    spelled = pieces(ids)
+    for word in words(plan, pieces):
+        text, tokens = _spell([(i, spelled[i].removesuffix(_END)) for i in word])
+        if not any(spelled[i] for i in word):
+            yield _Unit(frozenset(), tuple(word))  # a word that no phrase can name
+        for match in _UNIT.finditer(text):
+            yield _Unit(_numbers(match[0]), tuple(sorted(set().union(*tokens[match.start() : match.end()]))))
+
+
+def _spell(pieces: Sequence[tuple[int, str]]) -> tuple[str, list[set[int]]]:
+    """The text of one word, and which tokens each of its characters comes from; a character may be in several."""
+    alphabet = _alphabet()
+    bytes_ = [(alphabet[letter], token) for token, piece in pieces for letter in piece if letter in alphabet]
+    text, tokens, at = "", [], 0
+    for character in bytes(byte for byte, _ in bytes_).decode("utf-8", errors="replace"):
+        width = 1 if character == "\ufffd" else len(character.encode())
+        text += character
+        tokens.append({token for _, token in bytes_[at : at + width]})
+        at += width
+    return text, tokens
+
+
+def _numbers(word: str) -> frozenset[str]:
+    """A word and the singulars that it could be the plural of: "foxes" is "foxe" or "fox"."""
+    word = word.casefold()
+    forms = {word}
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        forms.add(word[:-1])
+        if word.endswith("es"):
+            forms.add(word[:-2])
+        if word.endswith("ies"):
+            forms.add(word[:-3] + "y")
+    return frozenset(forms)
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text).lower()
+
+
+def _ids(plan: Plan) -> list[Any]:
+    return [token.id for chunk in plan.chunks for token in chunk]
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> Any:
+    return clip_tokenizer()
+
+
+@lru_cache(maxsize=1)
+def _alphabet() -> dict[str, int]:
+    """CLIP's letters for the 256 bytes: those with a glyph stand for themselves, the others borrow one from 256 on."""
+    shown = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
