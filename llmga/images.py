@@ -1,4 +1,4 @@
-"""Pictures as tensors and as PIL: the two conversions at the border of the library.
+"""Pictures as tensors and as PIL, and as the layout of networks: the conversions at the border of the library.
 
 Tensors are IMAGE (BHWC, float, 0 .. 1) and MASK (BHW, float, 0 .. 1, 1 = to be generated).
 """
@@ -47,6 +47,31 @@ def paint_hole_black(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
     Source: LLMGA, llmga/llava/train/inpainting_dataset.py:104-108.
     """
+    keep = 1 - fit_mask(mask, image)[..., None]  # BHW -> BHW1
+    return image * keep.to(image.dtype)
+
+
+def channels_first(image: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, C) with C = 1, 3 or 4 as (B, 3, H, W): grey is repeated, alpha dropped, values clamped to 0 .. 1."""
+    rgb = image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
+    return rgb.movedim(-1, 1).clamp(0, 1)
+
+
+def channels_last(image: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) as (B, H, W, C), contiguous."""
+    return image.movedim(1, -1).contiguous()
+
+
+def fit_mask(mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Masks of any size as one for each picture: (B, H, W), 0 .. 1.
+
+    Args:
+        mask: (B or 1, h, w), resized bilinearly to the pictures.
+        image: (B, H, W, C).
+
+    Raises:
+        ValueError: there are several masks, but not one for each picture.
+    """
     if mask.shape[0] not in (1, image.shape[0]):
         raise ValueError(
             f"mask holds {mask.shape[0]} masks for {image.shape[0]} pictures in image; give one, or one each"
@@ -56,5 +81,4 @@ def paint_hole_black(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         weight = torch.nn.functional.interpolate(
             weight, size=image.shape[1:3], mode="bilinear", antialias=True
         )
-    keep = 1 - weight.clamp(0, 1).movedim(1, -1)  # B1HW -> BHW1
-    return image * keep.to(image.dtype)
+    return weight[:, 0].clamp(0, 1).expand(image.shape[0], -1, -1)

@@ -9,10 +9,13 @@ Source: the layout of CompVis/latent-diffusion ``openaimodel.py``; diffusers ``U
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 
 StateDict = dict[str, torch.Tensor]
+Value = TypeVar("Value")
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -35,7 +38,7 @@ _BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|
 _MID = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
 
 
-def unet_to_ldm(state_dict: StateDict) -> StateDict:
+def unet_to_ldm(state_dict: Mapping[str, Value]) -> dict[str, Value]:
     """Rename the weights of a diffusers ``UNet2DConditionModel`` (SD1.x, SD2.x, SDXL; any width and depth).
 
     Raises:
@@ -46,7 +49,7 @@ def unet_to_ldm(state_dict: StateDict) -> StateDict:
     return {_unet_name(name, layers, attending): value for name, value in state_dict.items()}
 
 
-def _matches(state_dict: StateDict, side: str, kind: str) -> list[re.Match[str]]:
+def _matches(state_dict: Mapping[str, Any], side: str, kind: str) -> list[re.Match[str]]:
     found = (_BLOCK.fullmatch(name) for name in state_dict)
     return [match for match in found if match and match[1] == side and match[3] == kind]
 

@@ -2,75 +2,143 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
 import torch
 
-from .network import DiffRIRS2, join
+from .network import Architecture, DiffRIRS2
+from .pictures import Folded, check, fitted
+from .strips import StripFormer, encode
+from .tail import Tail
+
+Blend = Literal["soft", "hard"]
+OnStep = Callable[..., Any]
+"""``on_step(i, n)``: i of n parts are done. May raise."""
+
+_CACHE = 12_000_000
+"""Bytes of a strip on a CPU: more is no faster."""
+_SHARE = 0.5
+"""Of a GPU's free memory, for a strip; the pictures themselves come on top."""
 
 
 @torch.no_grad()
 def restore(
-    net: DiffRIRS2, image: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, seed: int = 0
+    net: DiffRIRS2,
+    image: torch.Tensor,
+    reference: torch.Tensor,
+    mask: torch.Tensor,
+    seed: int = 0,
+    *,
+    blend: Blend = "soft",
+    strip: int | None = None,
+    on_step: OnStep | None = None,
 ) -> torch.Tensor:
     """Restore what was generated inside a hole, looking at what was preserved around it.
 
-    Each picture of a batch is restored by itself and starts from the same noise, so a batch is the loop.
+    Each picture of a batch is restored by itself and starts from the same noise, so a batch is the loop. A batch of 1
+    in one argument serves the whole batch of another.
 
     Args:
         image: (B, 3, h, w), 0 .. 1: what the painter gave, whole. Pasted into the preserved part it would hide how far
-            its colours are off.
-        reference: (B, 3, scale·h, scale·w), 0 .. 1: the preserved picture; what the hole holds does not matter.
-        mask: (B or 1, 1, scale·h, scale·w), 0 .. 1; from 0.5 on it is hole.
+            its colours are off. Of another size than ``reference`` ÷ scale (rounded up) it is resized, bicubically. A
+            fourth channel (alpha) is dropped, here and in ``reference``.
+        reference: (B, 3, H, W), 0 .. 1: the preserved picture; what the hole holds does not matter. It may be larger
+            or smaller than the image; its size is the result's.
+        mask: (B, 1, any, any), 0 .. 1, resized bilinearly to ``reference``. The network sees a hole from 0.5 on.
         seed: of the noise that the prior starts from; its influence is small.
+        blend: "soft" mixes by the mask's values; "hard" replaces from 0.5 on and keeps the rest.
+        strip: how many rows of the result are worked on at a time, at least 4: the more, the more memory (see
+            ``strip_rows``). The result is the same up to rounding. By default as many as suit the device and its free
+            memory.
+        on_step: ``on_step(i, n)`` after each block of the network; may raise.
 
     Returns:
-        (B, 3, scale·h, scale·w) with the dtype and device of ``reference``, 0 .. 1; outside the hole ``reference``,
-        bit for bit.
+        (B, 3, H, W) with the dtype and device of ``reference``, 0 .. 1; where the mask is 0 (or, with "hard", below
+        0.5) ``reference``, bit for bit.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not fit each other, or a value is not allowed.
 
     Source: DiffRIR 9f3931e ``inference_diffrir.py``. Deviations: it works for scales 2 and 4 too, as training does
-    (theirs joins pictures of two sizes and fails); a side shorter than its padding is mirrored again; nothing is
-    rounded to 8 bits.
+    (theirs joins pictures of two sizes and fails); a side shorter than its padding is mirrored again; sizes may differ;
+    soft masks blend; nothing is rounded to 8 bits.
     """
-    architecture = net.architecture
-    _check(image, reference, mask, architecture.scale)
-    weight = next(net.parameters())
+    check(image, reference, mask, blend, strip)
+    architecture, weight = net.architecture, next(net.parameters())
     start = torch.randn(1, architecture.prior, generator=torch.Generator().manual_seed(seed)).to(weight)
-    restored = []
-    for i, kept in enumerate(reference):
-        hole = mask[i % len(mask)] >= 0.5
-        if not hole.any():
-            restored.append(kept)
+    batch = max(len(image), len(reference), len(mask))
+    result = reference[:, :3].expand(batch, -1, -1, -1).clone()
+    step = _Steps(on_step, batch * _parts(architecture))
+    tail = None
+    for i, kept in enumerate(result):
+        weights = fitted(mask[i % len(mask)][None], kept.shape[-2:], "bilinear")[0].to(kept)
+        if blend == "hard":
+            weights = (weights >= 0.5).to(kept)
+        if not weights.any():
+            step.skip(_parts(architecture))
             continue
-        spoilt, truth, where = (part.to(weight)[None] for part in (image[i], kept, hole))
-        inputs = _mirrored(join(spoilt, truth, where, architecture), architecture.multiple)
-        made = net(inputs, start)[0, :, : kept.shape[-2], : kept.shape[-1]]
-        restored.append(torch.where(hole.to(kept.device), made.clamp(0, 1).to(kept), kept))
-    return torch.stack(restored)
+        truth = reference[i % len(reference)][:3]
+        folded = Folded(image[i % len(image)], truth, weights, architecture, weight)
+        rows = max(1, (strip or strip_rows(architecture, kept.shape[-1], weight)) // 4)
+        tail = tail or Tail(net.G.tail, weight)
+        for at, made in _restored(net, folded, start, tail, rows, step):
+            part, share = kept[:, at : at + made.shape[1]], weights[:, at : at + made.shape[1]]
+            mixed = torch.lerp(part, made.clamp_(0, 1).to(part), share)
+            part.copy_(torch.where(share > 0, mixed, part))
+    return result
 
 
-def _check(image: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, scale: int) -> None:
-    batch, channels, height, width = image.shape
-    wanted = (batch, 3, scale * height, scale * width)
-    if channels != 3 or reference.shape != wanted:
-        raise ValueError(
-            f"image (B, 3, h, w) and a network of scale {scale} need a reference of (B, 3, {scale}·h, {scale}·w); "
-            f"got {tuple(image.shape)} and {tuple(reference.shape)}"
-        )
-    if mask.shape not in ((1, 1, *wanted[2:]), (batch, 1, *wanted[2:])):
-        raise ValueError(
-            f"mask must be (1 or {batch}, 1, {wanted[2]}, {wanted[3]}), the size of reference; got {tuple(mask.shape)}"
-        )
+def strip_rows(
+    architecture: Architecture, width: int, weight: torch.Tensor, memory: int | None = None
+) -> int:
+    """How many rows of a result of ``width`` pixels to work on at a time.
+
+    Args:
+        weight: of the network; its dtype and device count.
+        memory: bytes that a strip may take. By default half of what is free on a GPU, and on a CPU what its caches hold.
+    """
+    if memory is None:
+        memory = int(_SHARE * torch.cuda.mem_get_info(weight.device)[0]) if weight.is_cuda else _CACHE
+    hidden = int(2 * architecture.dim * architecture.ffn_expansion_factor)
+    # A strip, its norm, twice the hidden channels before and after their convolution, and what passes the gate.
+    numbers = 6 * architecture.dim + 6 * hidden
+    rows = memory // (numbers * weight.element_size() * -(-width // 4))
+    # Rounded down to a power of 2: a little more or less free memory changes nothing then, not even rounding.
+    # Below 4, more time goes into carrying rows from strip to strip than into computing them.
+    return 4 * 2 ** (max(4, min(rows, 4096)).bit_length() - 1)
 
 
-def _mirrored(x: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Padded below and on the right, by its mirror image, to sides that are multiples."""
-    rows, columns = (_indices(size, -(-size // multiple) * multiple, x.device) for size in x.shape[-2:])
-    return x[..., rows, :][..., columns]
+class _Steps:
+    def __init__(self, on_step: OnStep | None, total: int) -> None:
+        self.on_step, self.done, self.total = on_step, 0, total
+
+    def skip(self, count: int) -> None:
+        self.done += count - 1
+        self()
+
+    def __call__(self) -> None:
+        self.done += 1
+        if self.on_step is not None:
+            self.on_step(self.done, self.total)
 
 
-def _indices(size: int, total: int, device: torch.device) -> torch.Tensor:
-    period = max(1, 2 * (size - 1))
-    index = torch.arange(total, device=device) % period
-    return torch.minimum(index, period - index)
+def _parts(architecture: Architecture) -> int:
+    """The prior, and each block: those of the first three levels are passed on the way down and up."""
+    first, second, third, deepest = architecture.num_blocks
+    return 1 + 2 * (first + second + third) + deepest + architecture.num_refinement_blocks
+
+
+def _restored(
+    net: DiffRIRS2, folded: Folded, start: torch.Tensor, tail: Tail, rows: int, step: Callable[[], None]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Strips (3, n, W) of the restored picture and the row that each begins with."""
+    prior = net.diffusion(net.denoise, encode(net.condition, folded.rows(rows), folded.height), start)
+    step()
+    former = StripFormer(net.G, tail, prior, rows, step)
+    at = 0
+    for strip in former(folded.rows(rows), folded.height, folded.width):
+        n = strip.shape[1]
+        made = strip[0].permute(2, 0, 1) + folded.enlarged(at // 4, (at + n) // 4)
+        yield at, made[:, : folded.sides[0] - at, : folded.sides[1]]
+        at += n

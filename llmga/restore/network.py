@@ -133,7 +133,7 @@ class DiffRIRS2(nn.Module):
         Raises:
             ValueError: what such a file says twice differs.
         """
-        return super().load_state_dict(_without_repetitions(state_dict), strict, assign)
+        return super().load_state_dict(without_repetitions(state_dict), strict, assign)
 
 
 def join(
@@ -154,7 +154,7 @@ def join(
     return torch.cat([image, F.pixel_unshuffle(truth * (1 - mask), architecture.scale)], 1)
 
 
-def _without_repetitions(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_repetitions(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Official files hold two modules under two names each, and next to β what follows from it."""
     own = {}
     for name, value in state.items():

@@ -1,0 +1,211 @@
+"""The four published UNets, fetched when somebody asks: with progress, resumed where it stopped, checked at the end.
+
+Nothing here runs by itself. The places are fixed; a name that is not in ``PUBLISHED`` cannot be fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PUBLISHED = {
+    "llmga-sd15-t2i-v2": "binxia/llmga-sd15-t2i-v2",
+    "llmga-sd15-inpainting-v2": "binxia/llmga-sd15-inpainting-v2",
+    "llmga-sdxl-t2i": "binxia/llmga-sdxl-t2i",
+    "llmga-sdxl-inpainting-v2": "binxia/llmga-sdxl-inpainting-v2",
+}
+"""A folder's name, and the repository it comes from (LLMGA 7e32eb6, README.md)."""
+HUB = "https://huggingface.co"
+CHUNK = 1 << 20
+SPARE = 1_000_000_000  # bytes that stay free on the disk
+_WANTED = ("unet", "scheduler")
+_PART = ".part"
+
+OnBytes = Callable[[int, int], Any]
+"""``on_bytes(done, total)`` in bytes; may raise, which stops the download and keeps what is there."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file of a repository."""
+
+    path: str
+    size: int
+    sha256: str
+    """Empty for small files, which the hub keeps in git."""
+
+
+def download_unet(name: str, folder: Path, on_bytes: OnBytes, hub: str = "") -> Path:
+    """Fetch a published UNet and its scheduler into ``folder / name``.
+
+    Every file goes to ``….part`` first and gets its name when its size and SHA-256 are right. A download that was
+    stopped goes on where it was, if the repository has not changed.
+
+    Args:
+        name: a key of ``PUBLISHED``.
+        folder: for example ``models/diffusion_models``.
+        hub: the server; by default ``HF_ENDPOINT`` or Hugging Face.
+
+    Raises:
+        ValueError: the name is not published, the server sends something else than it announced, ``HF_HUB_OFFLINE``
+            is set, or the disk is too full.
+        ConnectionError: the server cannot be reached or refuses.
+    """
+    if name not in PUBLISHED:
+        raise ValueError(f"{name!r} is not published; known are {', '.join(PUBLISHED)}")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise ValueError(
+            "HF_HUB_OFFLINE is set in ComfyUI's environment: nothing may be downloaded; turn 'download' off"
+        )
+    import httpx
+
+    hub = (hub or os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+    target = folder / name
+    try:
+        with httpx.Client(follow_redirects=True, timeout=httpx.Timeout(30.0)) as client:
+            revision, files = _listed(client, hub, PUBLISHED[name])
+            _check_room(target, files)
+            total, before = sum(file.size for file in files), 0
+            for file in files:
+                _fetch(
+                    client,
+                    f"{hub}/{PUBLISHED[name]}/resolve/{revision}/{file.path}",
+                    file,
+                    target / file.path,
+                    lambda done, before=before: on_bytes(before + done, total),
+                )
+                before += file.size
+    except httpx.HTTPError as error:
+        raise ConnectionError(
+            f"the download of {name} stopped: {type(error).__name__} {error}; run again, it goes on where it was"
+        ) from error
+    return target
+
+
+def chosen(files: list[Remote]) -> list[Remote]:
+    """The UNet in half precision if there is one, else in full; its config, index and scheduler.
+
+    Raises:
+        ValueError: the repository holds no UNet in safetensors.
+    """
+    ours = [file for file in files if file.path.split("/")[0] in _WANTED and file.path.count("/") == 1]
+    weights = [file for file in ours if file.path.endswith(".safetensors") and "non_ema" not in file.path]
+    half = [file for file in weights if ".fp16" in file.path]
+    if not weights:
+        raise ValueError(
+            f"the repository holds no unet/*.safetensors, only {[file.path for file in files][:8]}"
+        )
+    return [file for file in ours if file.path.endswith(".json")] + (half or weights)
+
+
+def _listed(client: Any, hub: str, repository: str) -> tuple[str, list[Remote]]:
+    """The revision of today, and its files that are wanted."""
+    revision = _json(client, f"{hub}/api/models/{repository}").get("sha")
+    if not isinstance(revision, str) or not revision.isalnum():
+        raise ValueError(f"{repository}: the server named no revision; try again later")
+    listed = _json(client, f"{hub}/api/models/{repository}/tree/{revision}?recursive=true")
+    try:
+        files = [
+            Remote(str(one["path"]), int(one["size"]), str((one.get("lfs") or {}).get("oid", "")))
+            for one in listed
+            if one["type"] == "file"
+        ]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{repository}: the server's list of files cannot be read ({error})") from error
+    for file in files:
+        if ".." in file.path.split("/") or file.path.startswith("/") or "\\" in file.path or ":" in file.path:
+            raise ValueError(
+                f"{repository}: the server names {file.path!r}, which is no path inside a repository"
+            )
+    return revision, chosen(files)
+
+
+def _json(client: Any, url: str) -> Any:
+    answer = client.get(url)
+    _check_status(answer)
+    try:
+        return answer.json()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{url} answered with something that is no JSON") from error
+
+
+def _check_status(answer: Any) -> None:
+    if answer.status_code in (401, 403, 404):
+        raise ConnectionError(
+            f"{answer.request.url.path} is not to be had ({answer.status_code}): it was moved, or asks for a login; "
+            "download the folder by hand into models/diffusion_models"
+        )
+    answer.raise_for_status()
+
+
+def _check_room(target: Path, files: list[Remote]) -> None:
+    free = shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists())).free
+    missing = sum(file.size for file in files) - sum(path.stat().st_size for path in _present(target, files))
+    if missing + SPARE > free:
+        raise ValueError(
+            f"{target.name} needs {missing / 1e9:.1f} GB more, and 1 GB is to stay free; there are {free / 1e9:.1f} GB"
+        )
+
+
+def _present(target: Path, files: list[Remote]) -> Iterator[Path]:
+    for file in files:
+        for path in (target / file.path, (target / file.path).with_name(Path(file.path).name + _PART)):
+            if path.is_file():
+                yield path
+                break
+
+
+def _fetch(client: Any, url: str, file: Remote, path: Path, on_bytes: Callable[[int], Any]) -> None:
+    if path.is_file() and path.stat().st_size == file.size and file.sha256 in ("", _digest(path, on_bytes)):
+        on_bytes(file.size)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + _PART)
+    done = part.stat().st_size if part.is_file() else 0
+    if done > file.size:  # of another revision
+        part.unlink()
+        done = 0
+    if done < file.size or not part.exists():
+        _append(client, url, file, part, done, on_bytes)
+    if part.stat().st_size != file.size or file.sha256 not in ("", _digest(part, on_bytes)):
+        part.unlink()
+        raise ValueError(
+            f"{file.path} arrived damaged (size or SHA-256 is not as announced) and was removed; run again"
+        )
+    os.replace(part, path)
+
+
+def _append(
+    client: Any, url: str, file: Remote, part: Path, done: int, on_bytes: Callable[[int], Any]
+) -> None:
+    asked = {"Range": f"bytes={done}-"} if done else {}
+    with client.stream("GET", url, headers={**asked, "Accept-Encoding": "identity"}) as answer:
+        if not answer.is_success:
+            answer.read()
+        _check_status(answer)
+        if done and answer.status_code != 206:  # it sends all of it again
+            done = 0
+        with part.open("ab" if done else "wb") as out:
+            for chunk in answer.iter_bytes(CHUNK):
+                done += len(chunk)
+                if done > file.size:
+                    break
+                out.write(chunk)
+                on_bytes(done)
+
+
+def _digest(path: Path, on_bytes: Callable[[int], Any]) -> str:
+    """SHA-256; ``on_bytes`` is only the chance to stop."""
+    digest = hashlib.sha256()
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            on_bytes(size)
+    return digest.hexdigest()

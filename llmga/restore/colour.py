@@ -1,0 +1,114 @@
+"""Correcting a generated picture's colours without a network: the gain and bias that fit what was preserved.
+
+A painter's autoencoder shifts contrast and brightness of a picture as a whole (LLMGA §3.4 trains against exactly this:
+``gain · x + bias``). Where the picture was preserved both are known, before and after, so the shift is a straight line
+through those pixels and can be undone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from .pictures import check, fitted
+
+Channels = Literal["each", "together"]
+
+_LEAST = 16
+"""Pixels that a line can be laid through with some right."""
+_GAINS = (0.5, 2.0)
+
+
+@dataclass(frozen=True)
+class ColourMatch:
+    """What was found: (B, 3) each, and how many pixels it was found from, (B,)."""
+
+    image: torch.Tensor
+    gain: torch.Tensor
+    bias: torch.Tensor
+    pixels: torch.Tensor
+
+
+def match_colour(
+    image: torch.Tensor,
+    reference: torch.Tensor,
+    mask: torch.Tensor,
+    ring: int = 32,
+    *,
+    channels: Channels = "each",
+) -> ColourMatch:
+    """Give the hole the colours of its surroundings, by the least-squares line through a ring of preserved pixels.
+
+    Args:
+        image: (B, 3, h, w), 0 .. 1: what the painter gave, whole; resized to ``reference`` if it has another size.
+        reference: (B, 3, H, W), 0 .. 1: the preserved picture.
+        mask: (B, 1, any, any), 0 .. 1, resized to ``reference``; its values mix the result.
+        ring: pixels around the hole to look at, in pixels of ``reference``; 0 looks at all that is preserved.
+        channels: "each" finds a line for every channel, which also undoes casts; "together" one for all three, as
+            DiffRIR's training shifts them.
+
+    Returns:
+        The picture, ``reference`` bit for bit where the mask is 0, and the lines. Gain 1 and bias 0 where fewer than 16
+        pixels are preserved, or the gain would be beyond 0.5 .. 2: then only the bias is found, because a ring without
+        contrast says nothing about gain.
+
+    Raises:
+        ValueError: the shapes do not fit each other, or a value is not allowed.
+
+    Source: inverse of LLMGA eq. 8; ordinary least squares. Pixels that are clipped in either picture are left out: they
+    no longer lie on the line.
+    """
+    check(image, reference, mask, "soft", None)
+    if ring < 0:
+        raise ValueError(f"ring must be 0 (everything) or more pixels, got {ring}")
+    if channels not in ("each", "together"):
+        raise ValueError(f"channels must be each or together, got {channels!r}")
+    batch, size = max(map(len, (image, reference, mask))), reference.shape[-2:]
+    kept = reference[:, :3].expand(batch, -1, -1, -1)
+    made = fitted(image[:, :3], size, "bicubic").to(kept.device).expand(batch, -1, -1, -1)
+    weights = fitted(mask, size, "bilinear").to(kept.device).expand(batch, -1, -1, -1)
+    lines = [
+        _line(*pair, channels) for pair in zip(made.float(), kept.float(), around(weights, ring), strict=True)
+    ]
+    gain, bias, pixels = (torch.stack(values) for values in zip(*lines, strict=True))
+    fixed = (made.float() * gain[..., None, None] + bias[..., None, None]).clamp(0, 1)
+    mixed = torch.lerp(kept.float(), fixed, weights.float()).to(kept)
+    return ColourMatch(torch.where(weights > 0, mixed, kept), gain, bias, pixels)
+
+
+def around(mask: torch.Tensor, ring: int) -> torch.Tensor:
+    """(B, 1, H, W) of bool: what is preserved (mask exactly 0) and within ``ring`` pixels of the hole; 0 means all."""
+    kept = mask == 0
+    return kept if ring == 0 else kept & (spread((~kept).float(), ring) > 0)
+
+
+def spread(x: torch.Tensor, reach: int) -> torch.Tensor:
+    """The greatest value within ``reach`` pixels, in a square: rows, then columns."""
+    rows = F.max_pool2d(x, (2 * reach + 1, 1), 1, (reach, 0))
+    return F.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))
+
+
+def _line(
+    made: torch.Tensor, kept: torch.Tensor, where: torch.Tensor, channels: Channels
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gain and bias (3,) with ``kept`` ≈ gain · made + bias, and the count of pixels."""
+    inside = where & ((made > 0) & (made < 1) & (kept > 0) & (kept < 1)).all(0, keepdim=True)
+    precise = torch.float32 if made.device.type == "mps" else torch.float64  # which it has not
+    x, y = (values[:, inside[0]].to(precise) for values in (made, kept))
+    count = torch.tensor(x.shape[1], device=made.device)
+    if count < _LEAST:
+        return made.new_ones(3), made.new_zeros(3), count
+    if channels == "together":
+        x, y = x.reshape(1, -1), y.reshape(1, -1)
+    mean_x, mean_y = x.mean(1), y.mean(1)
+    centred = x - mean_x[:, None]
+    variance = centred.square().mean(1)
+    gain = (centred * (y - mean_y[:, None])).mean(1) / variance.clamp_min(1e-12)
+    gain = torch.where(
+        (gain >= _GAINS[0]) & (gain <= _GAINS[1]) & (variance > 1e-8), gain, torch.ones_like(gain)
+    )
+    bias = mean_y - gain * mean_x
+    return gain.expand(3).to(made), bias.expand(3).to(made), count
