@@ -1,13 +1,19 @@
 """What the assistant says: conversations, tasks, tags and the engines that continue a chat."""
 
 from .assistant import Policy, Reply, respond
+from .batch import respond_each
 from .conversation import Conversation, Picture, Turn
 from .engines.base import ChatEngine, OnText, Sampling
+from .presets import LANGUAGES, MAX_PAGES
 from .refusal import is_refusal
 from .tags import ParsedReply, parse
 from .tasks import SYSTEM_PROMPT, TASKS, Task, check_pictures, render
+from .transcript import MAX_TRANSCRIPT, read_transcript
 
 __all__ = [
+    "LANGUAGES",
+    "MAX_PAGES",
+    "MAX_TRANSCRIPT",
     "SYSTEM_PROMPT",
     "TASKS",
     "ChatEngine",
@@ -23,6 +29,8 @@ __all__ = [
     "check_pictures",
     "is_refusal",
     "parse",
+    "read_transcript",
     "render",
     "respond",
+    "respond_each",
 ]

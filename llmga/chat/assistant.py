@@ -23,6 +23,10 @@ _REMINDERS = {
         "Please tell it again with one prompt per image, each in exactly this form: "
         "<gen_image> the prompt </gen_image>"
     ),
+    "pages": (
+        "Please tell it again with exactly {pages} pages: the words of a page, then its prompt in exactly this form: "
+        "<gen_image> the prompt </gen_image>"
+    ),
 }
 _SECOND_SEED = 0x9E3779B97F4A7C15  # any odd pattern: far from the seeds next to the first, which a batch uses
 _QUOTED = 200  # characters of a reply in an error
@@ -37,7 +41,8 @@ class Reply:
         prompts: what can be painted, in order; empty if this turn has nothing to paint.
         conversation: the conversation with this exchange, to be passed in next time.
         refused: the (last) reply was a refusal; its words are in ``text`` and never in ``prompts``.
-        asked_again: the first reply had no prompt, and this is the second.
+        asked_again: the first reply had no prompt, or too few pages, and this is the second.
+        passages: the words told before each prompt, ``""`` where there are none; as many as prompts.
     """
 
     text: str
@@ -45,6 +50,7 @@ class Reply:
     conversation: Conversation
     refused: bool = False
     asked_again: bool = False
+    passages: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -67,15 +73,18 @@ def respond(
     policy: Policy,
     on_text: OnText,
     system: str | None = None,
+    language: str = "en",
+    pages: int = 4,
 ) -> Reply:
     """Ask the engine for one reply and find its prompts.
 
-    ``refine``, ``similar``, ``inpaint``, ``outpaint``, ``edit`` and ``story`` must bring a prompt. A reply
+    All tasks but ``describe`` and ``chat`` must bring a prompt. A reply
     without one, or with a refusal, goes by the policy: ``ask_again`` reminds of the format once, with another
     seed; ``whole_reply`` takes the text as the prompt, but never that of a refusal; ``keep_previous`` takes
     the prompts of the latest reply in the conversation that has some; ``error`` stops. ``chat`` brings the
     prompts it happens to hold. ``describe`` brings a caption, which is a prompt: the whole text unless the
-    reply holds tags.
+    reply holds tags. ``picture_book`` brings ``pages`` prompts: more are dropped, fewer are asked for again under
+    ``ask_again``, an error under ``error``, and else taken as they are.
 
     The conversation keeps the reply with its tags, for a model follows the format it sees itself use, and
     without its thinking. When it was asked again it keeps the request and the good reply only.
@@ -89,7 +98,10 @@ def respond(
         sampling: its seed picks the phrasing too.
         policy: for a reply without a prompt.
         on_text: gets the raw text while it is written, anew when asked again; may raise anything.
-        system: the system prompt of a conversation without one; ``None`` is ``SYSTEM_PROMPT``.
+        system: the system prompt of a conversation without one; ``None`` is ``SYSTEM_PROMPT``, or that of its training
+            for an engine that ``knows_tags``.
+        language: what the request is said in, ``"en"`` or ``"zh"``.
+        pages: 1 to 12, of a picture book.
 
     Raises:
         ValueError: the inputs do not fit the task, the reply is empty, or there is no prompt and the policy
@@ -100,24 +112,32 @@ def respond(
     expects = get_task(task).expects
     check_pictures(task, image=bool(pictures or conversation.pictures))
     if not conversation.system:
-        conversation = replace(conversation, system=SYSTEM_PROMPT if system is None else system)
-    asked = conversation.say("user", render(task, instruction, sampling.seed), tuple(pictures))
+        usual = "" if getattr(engine, "knows_tags", False) else SYSTEM_PROMPT
+        conversation = replace(conversation, system=usual if system is None else system)
+    request = render(task, instruction, sampling.seed, language=language, pages=pages)
+    asked = conversation.say("user", request, tuple(pictures))
 
+    wanted = {"caption": 0, "anything": 0, "pages": pages}.get(expects, 1)
+    sampling = replace(sampling, stop_after=wanted if expects in ("one", "pages") else 0)
     heard = _hear(engine, asked, sampling, on_text)
-    missing = expects in _REMINDERS and not heard.prompts
-    asked_again = missing and policy == "ask_again"
+    asked_again = len(heard.prompts) < wanted and policy == "ask_again"
     if asked_again:
-        reminded = asked.say("assistant", heard.raw).say("user", _REMINDERS[expects])
-        heard = _hear(engine, reminded, replace(sampling, seed=sampling.seed ^ _SECOND_SEED), on_text)
+        reminder = _REMINDERS[expects].format(pages=pages)
+        reminded = asked.say("assistant", heard.raw).say("user", reminder)
+        second = _hear(engine, reminded, replace(sampling, seed=sampling.seed ^ _SECOND_SEED), on_text)
+        heard = max(second, heard, key=lambda one: len(one.prompts))  # the second, unless it has fewer
 
-    prompts = heard.prompts
+    missing = len(heard.prompts) < (wanted if policy == "error" else min(wanted, 1))
+    prompts = heard.prompts[:pages] if expects == "pages" else heard.prompts
     if (expects == "caption" and not prompts) or (missing and policy == "whole_reply"):
         prompts = () if heard.refused else (heard.text,)
-    elif missing and policy == "keep_previous":
-        prompts = _latest_prompts(conversation)
+    elif missing:
+        prompts = _latest_prompts(conversation) if policy == "keep_previous" else ()
     if missing and not prompts:
         raise ValueError(_complaint(engine.name, task, heard, policy))
-    return Reply(heard.text, prompts, asked.say("assistant", heard.raw), heard.refused, asked_again)
+    passages = heard.passages if heard.prompts and not missing else ()
+    passages = (passages + ("",) * len(prompts))[: len(prompts)]
+    return Reply(heard.text, prompts, asked.say("assistant", heard.raw), heard.refused, asked_again, passages)
 
 
 @dataclass(frozen=True)
@@ -125,6 +145,7 @@ class _Heard:
     raw: str
     text: str
     prompts: tuple[str, ...]
+    passages: tuple[str, ...]
     refused: bool
 
 
@@ -140,7 +161,8 @@ def _hear(engine: ChatEngine, conversation: Conversation, sampling: Sampling, on
             "'max_new_tokens', or change 'seed' or 'instruction'"
         )
     refused = any(map(is_refusal, parsed.prompts or (parsed.text,)))
-    return _Heard(without_thinking(raw), parsed.text, () if refused else parsed.prompts, refused)
+    prompts = () if refused else parsed.prompts
+    return _Heard(without_thinking(raw), parsed.text, prompts, parsed.passages, refused)
 
 
 def _latest_prompts(conversation: Conversation) -> tuple[str, ...]:
@@ -149,7 +171,10 @@ def _latest_prompts(conversation: Conversation) -> tuple[str, ...]:
 
 
 def _complaint(name: str, task: str, heard: _Heard, policy: Policy) -> str:
-    what = "refuses" if heard.refused else "holds no <gen_image> prompt"
+    found = (
+        f"holds only {len(heard.prompts)} of the pages" if heard.prompts else "holds no <gen_image> prompt"
+    )
+    what = "refuses" if heard.refused else found
     tried = {"ask_again": ", even when asked again", "keep_previous": ", and 'history' has no earlier prompt"}
     quoted = heard.text[:_QUOTED] + ("…" if len(heard.text) > _QUOTED else "")
     return (

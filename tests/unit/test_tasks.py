@@ -4,10 +4,11 @@ from llmga.chat.tags import parse
 from llmga.chat.tasks import SYSTEM_PROMPT, TASKS, check_pictures, render
 
 NAMES = ("refine", "similar", "inpaint", "outpaint", "edit", "describe", "story", "chat")
+DESIGN = ("logo", "poster", "character", "tshirt", "infographic")
 
 
 def test_tasks_are_the_documented_ones_in_the_order_of_the_menu() -> None:
-    assert tuple(TASKS) == NAMES
+    assert tuple(TASKS) == (*NAMES, *DESIGN, "picture_book")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,6 +44,7 @@ def test_what_each_task_expects_and_needs() -> None:
         "describe": "caption",
         "story": "several",
         "chat": "anything",
+        "picture_book": "pages",
     }
     assert {name for name, task in TASKS.items() if task.needs_picture} == {
         "similar",
@@ -55,7 +57,9 @@ def test_what_each_task_expects_and_needs() -> None:
 
 
 def test_unknown_task_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="'task' must be one of refine, similar, .*, chat, got 'paint'"):
+    with pytest.raises(
+        ValueError, match="'task' must be one of refine, similar, .*, picture_book, got 'paint'"
+    ):
         render("paint", "a fox", 0)
     with pytest.raises(ValueError, match="'task'"):
         check_pictures("paint", image=True)

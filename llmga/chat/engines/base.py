@@ -27,18 +27,22 @@ class Sampling:
         temperature: 0 is greedy; else the logits are divided by it, up to 2.
         top_p: nucleus sampling keeps the smallest set of tokens whose probability reaches it, in (0, 1].
         max_new_tokens: 1 .. 8192.
+        stop_after: the reply may end once so many ``<gen_image>`` blocks are closed, 0 .. 64; 0 lets it run on. An
+            engine that cannot tell ignores it.
     """
 
     seed: int = 0
     temperature: float = 0.2
     top_p: float = 1.0
     max_new_tokens: int = 512
+    stop_after: int = 0
 
     def __post_init__(self) -> None:
         _check("seed", self.seed, 0, 2**64 - 1, int)
         _check("temperature", self.temperature, 0.0, 2.0, (int, float))
         _check("top_p", self.top_p, 0.0, 1.0, (int, float))
         _check("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS, int)
+        _check("stop_after", self.stop_after, 0, 64, int)
         if self.top_p == 0:
             raise ValueError("top_p must be above 0 (1 keeps every token)")
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +12,81 @@ from PIL import Image
 
 from ..conversation import Conversation, Picture
 from .base import OnText, Sampling, check_conversation
-from .model_folder import check_model_folder
+from .lookup import decode_greedily
+from .model_folder import check_model_folder, one_kind_of_error
+from .prefix import Position, PrefixCache, pictures_in, positions_of
+from .stream import Draw, Stream
 
 _PROBE = "llmga-probe"
-_QUIET = 0.1  # seconds between two calls of on_text while no token arrives
+_KINDS = ("image", "video", "audio", "spare")
+"""Tokens that a processor may name, as ``image_token`` and so on."""
 
 
-def load_local_engine(folder: Path, dtype: torch.dtype | None = None) -> LocalEngine:
-    """Load a model folder as transformers' ``save_pretrained`` writes it: LLaVA, Qwen-VL, … or text only.
+def load_local_engine(
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    *,
+    base: Path | None = None,
+    vision_tower: Path | None = None,
+    family: str | None = None,
+    towers: Iterable[Path] = (),
+) -> LocalEngine:
+    """Load a model folder as transformers' ``save_pretrained`` writes it (LLaVA, Qwen-VL, … or text only), or an official
+    LLMGA checkpoint as published.
 
-    It is loaded on the CPU, from this folder alone, and never with code of its own.
+    It is loaded on the CPU, from these folders alone, and never with code of its own.
 
     Args:
         folder: with ``config.json``, safetensors weights, tokenizer, chat template and, for a model with
-            eyes, its image processor.
+            eyes, its image processor. For an official checkpoint see ``checkpoints.read_checkpoint``.
         dtype: of the weights; None is the one they are stored in.
+        base, vision_tower, family, towers: for an official checkpoint alone.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
         ValueError: the folder must not or cannot be loaded; the text says why.
     """
+    from ..checkpoints.official import is_official
+
+    if is_official(folder):
+        return _load_official(folder, dtype, base, vision_tower, family, towers)
+    if base or vision_tower or family:
+        raise ValueError(
+            f"{folder.name!r} is no official LLMGA checkpoint; leave 'base', 'vision_tower' and 'family' empty"
+        )
+    return _load_transformers(folder, dtype)
+
+
+def _load_official(folder: Path, dtype: torch.dtype | None, *parts: Any) -> LocalEngine:
+    from ..checkpoints.official import read_checkpoint
+
+    checkpoint = read_checkpoint(folder, *parts)
+    import transformers
+
+    with one_kind_of_error(folder):
+        net, info = transformers.LlavaForConditionalGeneration.from_pretrained(
+            None,
+            config=checkpoint.config,
+            state_dict=checkpoint.weights,
+            **{_dtype_name(): dtype or checkpoint.dtype},
+            output_loading_info=True,
+        )
+        _check_loading(info)
+        if checkpoint.ends:
+            net.generation_config.eos_token_id = list(checkpoint.ends)
+        processor = checkpoint.processor()
+        if checkpoint.own:
+            local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            processor = transformers.AutoProcessor.from_pretrained(checkpoint.own, **local)
+        return LocalEngine(net, processor, folder.name)
+
+
+def _load_transformers(folder: Path, dtype: torch.dtype | None) -> LocalEngine:
     check_model_folder(folder)
     import transformers
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    dtype_name = "torch_dtype" if int(transformers.__version__.split(".")[0]) < 5 else "dtype"
-    with _one_kind_of_error(folder):
+    with one_kind_of_error(folder):
         config = transformers.AutoConfig.from_pretrained(folder, **local)
         has_eyes = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         if not has_eyes and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -60,7 +107,7 @@ def load_local_engine(folder: Path, dtype: torch.dtype | None = None) -> LocalEn
         net, info = family.from_pretrained(
             folder,
             **local,
-            **{dtype_name: dtype or "auto"},
+            **{_dtype_name(): dtype or "auto"},
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # _check_loading names them
@@ -81,8 +128,11 @@ class LocalEngine:
 
     Attributes:
         net: the bare ``PreTrainedModel``, for the host to place.
+        knows_tags: it was trained to write ``<gen_image>``; its template brings the system prompt of its training.
         load: called right before generation; puts ``net`` where it shall run and returns that device. A host
             replaces it; at first it leaves ``net`` where its parameters are.
+        prefixes: what was read before, on the device where ``net`` ran; a host that takes ``net`` away calls ``forget``.
+        lookup: guesses in one step of a greedy reply that may repeat the conversation; 0 makes none.
     """
 
     def __init__(self, net: Any, processor: Any, name: str) -> None:
@@ -92,7 +142,10 @@ class LocalEngine:
         self.net = net.eval()
         self.name = name
         self.supports_pictures = hasattr(processor, "image_processor")
+        self.knows_tags = hasattr(net.config, "llmga_family")
         self.load: Callable[[], torch.device] = lambda: next(net.parameters()).device
+        self.prefixes = PrefixCache(net)
+        self.lookup = 0
         self._processor = processor
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._dtype = net.dtype  # asked now: a host may store the weights in another one later
@@ -126,20 +179,59 @@ class LocalEngine:
                 f"{limit}, the reply included; shorten 'history' or 'instruction'"
             )
         device = self.load()
-        stream = _Stream(self._tokenizer, self._end_ids, on_text)
+        most = min(sampling.max_new_tokens, limit - used)
+        stream = Stream(self._tokenizer, self._end_ids, on_text, used, sampling.stop_after)
+        positions, cache, kept, fed = self._read_on(conversation, inputs, used + most, device)
         hooks = [block.register_forward_pre_hook(stream.on_block) for block in _blocks(self.net)]
         try:
-            self.net.generate(
-                **{name: self._place(value, device) for name, value in inputs.items()},
-                do_sample=False,
-                max_new_tokens=min(sampling.max_new_tokens, limit - used),
-                logits_processor=[_Draw(sampling)] if sampling.temperature else [],
-                streamer=stream,
-            )
+            if self.lookup and not sampling.temperature and self.prefixes.usable:
+                said, cache = decode_greedily(self.net, fed, cache, kept, stream, most, self.lookup)
+            else:
+                said, cache = self._generate(fed, cache, stream, most, sampling)
         finally:
             for hook in hooks:
                 hook.remove()
+        if positions is not None:
+            self.prefixes.put([*positions, *said], cache)
         return stream.text.strip()
+
+    def _generate(
+        self, fed: dict[str, Any], cache: Any, stream: Stream, most: int, sampling: Sampling
+    ) -> tuple[list[int], Any]:
+        output = self.net.generate(
+            **fed,
+            **({} if cache is None else {"past_key_values": cache}),
+            do_sample=False,
+            max_new_tokens=most,
+            logits_processor=[Draw(sampling)] if sampling.temperature else [],
+            stopping_criteria=[stream],
+            return_dict_in_generate=True,
+        )
+        return output.sequences[0, fed["input_ids"].shape[1] :].tolist(), output.past_key_values
+
+    def _read_on(
+        self, conversation: Conversation, inputs: dict[str, Any], total: int, device: torch.device
+    ) -> tuple[list[Position] | None, Any, int, dict[str, Any]]:
+        """Where each position comes from (None: nothing of this can be kept), what was read before and how much, and what
+        is left of the inputs."""
+        hashes = [picture.sha256 for picture in conversation.pictures]
+        positions, cache, kept = None, None, 0
+        if inputs.keys() <= {"input_ids", "attention_mask", "pixel_values"}:
+            ids = inputs["input_ids"][0].tolist()
+            positions = positions_of(ids, getattr(self.net.config, "image_token_index", None), hashes)
+        fed = {name: self._place(value, device) for name, value in inputs.items()}
+        if positions is None or (hashes and len(fed["pixel_values"]) != len(hashes)):
+            return None, None, 0, fed
+        cache, kept = self.prefixes.take(positions, total, device)
+        if hashes and (seen := pictures_in(positions, kept, len(hashes))):
+            fed["pixel_values"] = fed["pixel_values"][seen:]
+            if seen == len(hashes):
+                del fed["pixel_values"]
+        return positions, cache, kept, fed
+
+    def forget(self) -> None:
+        """Let go of what was read before, and of the memory that it takes beside the weights'."""
+        self.prefixes.clear()
 
     def _encode(self, conversation: Conversation) -> dict[str, Any]:
         """The model's inputs: ``input_ids`` (1, tokens) and, with pictures, what its vision tower takes."""
@@ -148,7 +240,8 @@ class LocalEngine:
             tokens = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
             return {name: tokens[name] for name in ("input_ids", "attention_mask")}
         bos = self._tokenizer.bos_token
-        pictures = [picture.to_pil() for picture in conversation.pictures]
+        keeps = getattr(self._processor, "keeps_pictures", False)
+        pictures = [picture if keeps else picture.to_pil() for picture in conversation.pictures]
         return self._processor(
             text=[prompt],
             images=[pictures] if pictures else None,
@@ -225,60 +318,10 @@ class LocalEngine:
         return value.to(device, self._dtype if value.is_floating_point() else value.dtype)
 
 
-class _Stream:
-    """The streamer that ``generate`` feeds, token by token, in the thread that called it."""
+def _dtype_name() -> str:
+    import transformers
 
-    def __init__(self, tokenizer: Any, end_ids: set[int], on_text: OnText) -> None:
-        self.text = ""
-        self._tokenizer = tokenizer
-        self._end_ids = end_ids
-        self._on_text = on_text
-        self._ids: list[int] = []
-        self._said_at = time.monotonic()
-
-    def put(self, value: torch.Tensor) -> None:
-        if value.dim() == 2:  # the prompt comes first, as (1, tokens); then each token as (1,)
-            return
-        self._ids += [token for token in value.tolist() if token not in self._end_ids]
-        # All of it each time: a token's text depends on its neighbours. U+FFFD at its end is a character of
-        # which only the first bytes have arrived.
-        text = self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        self.text = text.rstrip("\ufffd")
-        self._say()
-
-    def end(self) -> None:
-        """Nothing is held back that the reply should have."""
-
-    def on_block(self, *_: Any) -> None:
-        """Forward-pre-hook: a long prompt or a large picture takes seconds before its first token."""
-        if time.monotonic() - self._said_at >= _QUIET:
-            self._say()
-
-    def _say(self) -> None:
-        self._on_text(self.text)
-        self._said_at = time.monotonic()
-
-
-class _Draw:
-    """A logits processor that makes the greedy choice a draw from the tempered nucleus.
-
-    ``argmax(p / e)`` with ``e`` from Exp(1), one for each token, picks a token with probability ``p``: the
-    first to ring among exponential clocks.
-    """
-
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
-        self._generator = torch.Generator().manual_seed(sampling.seed)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Logits (1, vocabulary) in, values of the same shape with the drawn token as their maximum out."""
-        probs = (scores.float() / max(self._sampling.temperature, 1e-5)).softmax(-1)
-        if self._sampling.top_p < 1:
-            ordered, index = probs.sort(dim=-1, descending=True, stable=True)
-            outside = ordered.cumsum(-1) - ordered >= self._sampling.top_p  # the tokens before it reach top_p
-            probs = probs.scatter(-1, index, ordered.masked_fill(outside, 0))
-        clocks = torch.empty(probs.shape).exponential_(generator=self._generator)
-        return probs / clocks.clamp_min_(1e-30).to(probs.device)
+    return "torch_dtype" if int(transformers.__version__.split(".")[0]) < 5 else "dtype"
 
 
 def control_tokens(processor: Any) -> re.Pattern[str]:
@@ -286,7 +329,7 @@ def control_tokens(processor: Any) -> re.Pattern[str]:
     tokenizer = getattr(processor, "tokenizer", processor)
     tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     tokens |= {str(token) for token in tokenizer.all_special_tokens}
-    tokens |= {str(getattr(processor, f"{kind}_token", None) or "") for kind in ("image", "video", "audio")}
+    tokens |= {str(getattr(processor, f"{kind}_token", None) or "") for kind in _KINDS}
     # A single character or white space cannot be broken, and is no marker that text could imitate.
     tokens = {token for token in tokens if len(token.strip()) > 1}
     return re.compile(
@@ -313,17 +356,3 @@ def _check_loading(info: dict[str, Any]) -> None:
             raise ValueError(
                 f"{len(keys)} tensors are {fault} in {of}: {', '.join(keys[:3])}{', …' * (len(keys) > 3)}"
             )
-
-
-@contextmanager
-def _one_kind_of_error(folder: Path) -> Iterator[None]:
-    """transformers raises a dozen kinds for a bad folder, some with its path in the text."""
-    from safetensors import SafetensorError
-
-    strange_values = (ValueError, TypeError, LookupError, AttributeError)
-    strange_files = (OSError, RuntimeError, ImportError, SafetensorError)
-    try:
-        yield
-    except (*strange_values, *strange_files) as error:
-        reason = str(error).replace(str(folder), folder.name)
-        raise ValueError(f"the language model {folder.name!r} cannot be loaded: {reason}") from error

@@ -8,6 +8,8 @@ error for them names none of it.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,41 +37,53 @@ def check_model_folder(folder: Path) -> None:
         ValueError: a config or ``tokenizer.json`` is no JSON, a config holds a key of ``REFUSED_KEYS``, the weights
             are only there as pickles or no whole safetensors files, or the layout is not transformers' own.
     """
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{folder.name!r} is no model folder: it has no config.json; choose another 'model'"
-        )
+    model_type = check_configs(folder)
     if (folder / "adapter_config.json").exists():
         raise ValueError(
             f"{folder.name!r} is a LoRA adapter (adapter_config.json); choose a whole model in 'model'"
         )
-    configs = {path.name: _read_object(path) for path in sorted(folder.glob("*config*.json"))}
+    if model_type in LLMGA_TYPES:
+        raise ValueError(
+            f"{folder.name!r} has the layout of the official LLMGA code (model_type {model_type!r}), where "
+            "transformers' own is needed; run `python -m llmga convert` on it"
+        )
+    if (tokenizer := folder / "tokenizer.json").is_file():
+        read_object(tokenizer)
+    for path in _weight_files(folder):
+        check_safetensors(path)
+
+
+def check_configs(folder: Path) -> str:
+    """The ``model_type`` of a folder whose configs are sound and ask for nothing that is refused.
+
+    Raises:
+        FileNotFoundError: there is no ``config.json``.
+        ValueError: a config is no JSON object or holds a key of ``REFUSED_KEYS``, or there is no ``model_type``.
+    """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{folder.name!r} is no model folder: it has no config.json; choose another 'model'"
+        )
+    configs = {path.name: read_object(path) for path in sorted(folder.glob("*config*.json"))}
     for name, config in configs.items():
         for key in sorted(_keys(config) & REFUSED_KEYS.keys()):
             raise ValueError(f"{folder.name}/{name} has the key {key!r}, which {REFUSED_KEYS[key]}")
     model_type = configs["config.json"].get("model_type")
     if not isinstance(model_type, str):  # transformers would guess one from the folder's name
         raise ValueError(f"{folder.name}/config.json has no 'model_type'; download it again")
-    if model_type in LLMGA_TYPES:
-        raise ValueError(
-            f"{folder.name!r} has the layout of the official LLMGA code (model_type {model_type!r}), which "
-            "this loader does not support yet; convert it to the llava-hf layout (model_type 'llava')"
-        )
-    if (tokenizer := folder / "tokenizer.json").is_file():
-        _read_object(tokenizer)
-    for path in _weight_files(folder):
-        _check_safetensors(path)
+    return model_type
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; ``ValueError`` says what else the file is."""
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         with path.open("rb") as file:
-            cause = _foreign_kind(file.read(64)) or f"no JSON ({error})"
-        raise ValueError(_damaged(path, cause)) from error
+            cause = foreign_kind(file.read(64)) or f"no JSON ({error})"
+        raise ValueError(damaged(path, cause)) from error
     if not isinstance(value, dict):
-        raise ValueError(_damaged(path, f"a JSON {type(value).__name__} and no object"))
+        raise ValueError(damaged(path, f"a JSON {type(value).__name__} and no object"))
     return value
 
 
@@ -88,9 +102,8 @@ def _keys(config: dict[str, Any]) -> set[str]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    if (whole := folder / "model.safetensors").is_file():  # transformers prefers it to an index
-        return [whole]
-    if not (folder / INDEX).is_file():
+    files = listed_files(folder, "model.safetensors")
+    if files is None:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
         if pickles:
             raise ValueError(
@@ -100,47 +113,65 @@ def _weight_files(folder: Path) -> list[Path]:
         raise FileNotFoundError(
             f"{folder.name!r} has no weights (model.safetensors or {INDEX}); download it again"
         )
-    weight_map = _read_object(folder / INDEX).get("weight_map")
+    return files
+
+
+def listed_files(folder: Path, whole: str) -> list[Path] | None:
+    """The weight file of that name, else those that its index names; None if there is neither.
+
+    Raises:
+        FileNotFoundError: a part that the index names is missing.
+        ValueError: the index is damaged or names something that is no such file of this folder.
+    """
+    if (folder / whole).is_file():  # transformers prefers it to an index
+        return [folder / whole]
+    index = f"{whole}.index.json"
+    if not (folder / index).is_file():
+        return None
+    weight_map = read_object(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(_damaged(folder / INDEX, "an index without a 'weight_map'"))
+        raise ValueError(damaged(folder / index, "an index without a 'weight_map'"))
     parts = sorted({str(part) for part in weight_map.values()})
+    suffix = Path(whole).suffix
     for part in parts:
-        if Path(part).name != part or "\\" in part or not part.endswith(".safetensors"):
-            raise ValueError(
-                f"{folder.name}/{INDEX} names {part!r}, which is no safetensors file of this folder"
-            )
+        if Path(part).name != part or "\\" in part or not part.endswith(suffix):
+            kind = "safetensors" if suffix == ".safetensors" else suffix
+            raise ValueError(f"{folder.name}/{index} names {part!r}, which is no {kind} file of this folder")
         if not (folder / part).is_file():
             raise FileNotFoundError(
-                f"{folder.name}/{part} is missing, one of the {len(parts)} parts that {INDEX} names; "
+                f"{folder.name}/{part} is missing, one of the {len(parts)} parts that {index} names; "
                 "finish the download"
             )
     return [folder / part for part in parts]
 
 
-def _check_safetensors(path: Path) -> None:
-    """Read the header only: 8 bytes with its length, itself as JSON, then the tensors without a gap."""
+def check_safetensors(path: Path) -> None:
+    """Raise for a file that is no whole safetensors file.
+
+    Only its header is read: 8 bytes with its length, itself as JSON; then the tensors follow without a gap.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(64)
         length = int.from_bytes(head[:8], "little")
-        if (cause := _foreign_kind(head)) or head[8:9] != b"{" or length > MAX_HEADER:
-            raise ValueError(_damaged(path, cause or "no safetensors file"))
+        if (cause := foreign_kind(head)) or head[8:9] != b"{" or length > MAX_HEADER:
+            raise ValueError(damaged(path, cause or "no safetensors file"))
         file.seek(8)
         header = file.read(length)
     if len(header) < length:
-        raise ValueError(_damaged(path, f"cut off inside its header of {length:,} bytes: half a download"))
+        raise ValueError(damaged(path, f"cut off inside its header of {length:,} bytes: half a download"))
     try:
         tensors = json.loads(header)
         ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
         whole = 8 + length + int(max(ends, default=0))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ValueError(_damaged(path, f"a safetensors file with an unreadable header ({error})")) from error
+        raise ValueError(damaged(path, f"a safetensors file with an unreadable header ({error})")) from error
     if size != whole:
         why = "cut off: half a download" if size < whole else "longer than its header says"
-        raise ValueError(_damaged(path, f"{why} (its header says {whole:,} bytes)"))
+        raise ValueError(damaged(path, f"{why} (its header says {whole:,} bytes)"))
 
 
-def _foreign_kind(head: bytes) -> str | None:
+def foreign_kind(head: bytes) -> str | None:
     """What a file that begins with these bytes is, if it is one of the usual accidents."""
     if not head:
         return "empty"
@@ -153,5 +184,20 @@ def _foreign_kind(head: bytes) -> str | None:
     return None
 
 
-def _damaged(path: Path, cause: str) -> str:
+def damaged(path: Path, cause: str) -> str:
+    """The error of a file that is something else than its name says."""
     return f"{path.parent.name}/{path.name} ({path.stat().st_size:,} bytes) is {cause}; download it again"
+
+
+@contextmanager
+def one_kind_of_error(folder: Path) -> Iterator[None]:
+    """transformers raises a dozen kinds for a bad folder, some with its path in the text."""
+    from safetensors import SafetensorError
+
+    strange_values = (ValueError, TypeError, LookupError, AttributeError)
+    strange_files = (OSError, RuntimeError, ImportError, SafetensorError)
+    try:
+        yield
+    except (*strange_values, *strange_files) as error:
+        reason = str(error).replace(str(folder), folder.name)
+        raise ValueError(f"the language model {folder.name!r} cannot be loaded: {reason}") from error

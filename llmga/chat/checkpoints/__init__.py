@@ -1,0 +1,16 @@
+"""LLMGA's released language models: every family straight from its folder, or converted for transformers and vLLM."""
+
+from .convert import convert
+from .families import FAMILIES, Family, chat_template, find_family
+from .official import Checkpoint, is_official, read_checkpoint
+
+__all__ = [
+    "FAMILIES",
+    "Checkpoint",
+    "Family",
+    "chat_template",
+    "convert",
+    "find_family",
+    "is_official",
+    "read_checkpoint",
+]

@@ -1,0 +1,273 @@
+"""A checkpoint of the official LLMGA code, read from its folder as published, whole or with the parts it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engines.model_folder import LLMGA_TYPES, check_configs, one_kind_of_error, read_object
+from .adapters import PROJECTOR, first_file, merge_lora, read_projector
+from .families import Family, chat_template, find_family
+from .names import from_official, llava_hf_names, to_official_name
+from .processing import OfficialProcessor, Spare, spare_token
+from .vision import INSIDE, declared_config, find_tower, read_tower
+from .weights import WHOLE, Tensors, check_tensors, read_model
+
+_TEXT_TYPES = ("llama", "mistral", "gemma", "phi3", "qwen2")
+_OFFICIAL_TYPES: dict[str, str] = dict(zip(_TEXT_TYPES, LLMGA_TYPES, strict=True))
+"""The official ``model_type`` for that of the language model alone."""
+_WANTED: dict[str, tuple[Any, ...]] = {
+    "mm_projector_type": ("mlp2x_gelu",),
+    "mm_vision_select_feature": ("patch", "cls_patch"),
+    "mm_patch_merge_type": ("flat",),
+    "mm_use_im_start_end": (False,),
+}
+"""What an official config may say, the first where it says nothing."""
+_NOT_THE_TEXTS = (
+    "model_type",
+    "architectures",
+    "use_mm_proj",
+    "image_aspect_ratio",
+    "tokenizer_",
+    "mm_",
+    "tune_mm",
+    "freeze_mm",
+    "unfreeze_mm",
+    "torch_dtype",
+    "dtype",
+    "transformers_version",
+    "_name_or_path",
+)
+_TOWER = "vision_tower."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything of a checkpoint, checked and complete.
+
+    Args:
+        name: the folder's.
+        family: whose transcript it was trained on.
+        config: transformers' ``LlavaConfig``.
+        weights: under llava-hf names, as stored.
+        tokenizer: the folder's own, untouched.
+        spare: the token that stands for one feature of a picture.
+        ends: token ids that the folder itself names as the end of a reply.
+        own: the folder that brings a processor and a template of its own, as ``llmga.train.layouts`` writes them.
+    """
+
+    name: str
+    family: Family
+    config: Any
+    weights: Tensors
+    tokenizer: Any
+    spare: Spare
+    ends: tuple[int, ...]
+    own: Path | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that its language model is stored in."""
+        return self.weights["language_model.model.norm.weight"].dtype
+
+    def processor(self) -> OfficialProcessor:
+        """Reads conversations as the training did."""
+        return OfficialProcessor(
+            self.tokenizer,
+            chat_template(self.family),
+            self.spare,
+            self.config.vision_config.image_size,
+            self.config.image_seq_length,
+        )
+
+
+def is_official(folder: Path) -> bool:
+    """Whether a folder is one of the official layout, a bare projector or a LoRA; raises nothing."""
+    if first_file(folder, PROJECTOR) and not _holds_a_model(folder):
+        return True
+    try:
+        return read_object(folder / "config.json").get("model_type") in LLMGA_TYPES
+    except (OSError, ValueError):
+        return False
+
+
+def read_checkpoint(
+    folder: Path,
+    base: Path | None = None,
+    vision_tower: Path | None = None,
+    family: str | None = None,
+    towers: Iterable[Path] = (),
+) -> Checkpoint:
+    """Read a checkpoint: a whole model, a LoRA or a bare projector.
+
+    Args:
+        folder: with ``config.json``, the weights as safetensors or ``.bin``, and the tokenizer.
+        base: the language model's own folder, for a LoRA or a bare projector.
+        vision_tower: a CLIP ViT-L/14-336, as a folder or one file, where the checkpoint holds none; where it holds one,
+            this one takes its place.
+        family: the transcript, where the config cannot tell (``llava_llama_2``).
+        towers: files to look for one in, where the checkpoint holds none and none is given.
+
+    Raises:
+        FileNotFoundError: a folder or one of its files is missing.
+        ValueError: a file is damaged or asks to run code; a tensor is missing, unexpected or of another shape (it is
+            named); or the config asks for what LLMGA's models do not have.
+    """
+    partial = bool(first_file(folder, PROJECTOR) or (folder / "adapter_config.json").is_file())
+    partial = partial and not _holds_a_model(folder)
+    if partial and base is None:
+        raise ValueError(
+            f"{folder.name!r} holds no language model; name the folder of its base model in 'base'"
+        )
+    if base is not None and not partial:
+        raise ValueError(f"{folder.name!r} is a whole model; leave 'base' empty")
+    official = _official_config(folder, base)
+    _check_official(folder.name, official)
+    if vision_tower is None and _holds_a_model(folder / INSIDE):
+        vision_tower = folder / INSIDE
+    vision = {} if vision_tower else _declared_tower(folder, official)
+    weights = _read_weights(folder, base)
+    inside = any(name.startswith(_TOWER) for name in weights)
+    if vision_tower := vision_tower or (None if inside else find_tower(towers)):
+        vision = _graft_tower(weights, vision_tower)
+    elif not inside:
+        tower = official["mm_vision_tower"]
+        raise ValueError(
+            f"{folder.name!r} holds no vision tower; give {tower} as 'vision_tower', a folder or a file"
+        )
+    speaker = folder if _has_tokenizer(folder) else base or folder
+    with one_kind_of_error(folder):
+        import transformers
+
+        # Its own config has a model_type that transformers does not know.
+        kind = next(text for text, known in _OFFICIAL_TYPES.items() if known == official["model_type"])
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            speaker,
+            config=transformers.CONFIG_MAPPING[kind](),
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+        spare = spare_token(tokenizer, weights["language_model.model.embed_tokens.weight"].shape[0])
+        found = find_family(official, tokenizer, family)
+        config = _llava_config(official, vision, found, spare)
+        scales = _check_against_model(folder.name, config, weights)
+    if scales:
+        _undo_scale(weights, config.text_config.hidden_size)
+    own = folder if (folder / "processor_config.json").is_file() and spare.token == "<image>" else None
+    return Checkpoint(folder.name, found, config, weights, tokenizer, spare, _ends(speaker, official), own)
+
+
+def _holds_a_model(folder: Path) -> bool:
+    return first_file(folder, (*WHOLE, *(f"{whole}.index.json" for whole in WHOLE))) is not None
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return first_file(folder, ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")) is not None
+
+
+def _official_config(folder: Path, base: Path | None) -> dict[str, Any]:
+    """The official config, which a bare projector may lack: then it is its base model's."""
+    if base is not None:
+        kind = check_configs(base)
+        if not (folder / "config.json").is_file():
+            config = read_object(base / "config.json")
+            return {**config, "model_type": _OFFICIAL_TYPES.get(kind, kind)}
+    check_configs(folder)
+    return read_object(folder / "config.json")
+
+
+def _check_official(name: str, official: dict[str, Any]) -> None:
+    wanted = {"model_type": LLMGA_TYPES, **_WANTED}
+    for key, allowed in wanted.items():
+        value = official.get(key, None if key == "model_type" else allowed[0])
+        if value not in allowed:
+            words = " or ".join(map(repr, allowed))
+            raise ValueError(f"{name}/config.json: {key} must be {words}, got {value!r}")
+
+
+def _read_weights(folder: Path, base: Path | None) -> Tensors:
+    weights: Tensors = {}
+    for name, value in read_model(base or folder).items():
+        if (known := from_official(name)) is not None:
+            weights[known] = value
+    if "language_model.model.embed_tokens.weight" not in weights:
+        raise ValueError(f"{(base or folder).name} lacks the tensor model.embed_tokens.weight")
+    if base is not None and (projector := first_file(folder, PROJECTOR)):
+        return weights | read_projector(projector)
+    return merge_lora(folder, weights) if base is not None else weights
+
+
+def _declared_tower(folder: Path, official: dict[str, Any]) -> dict[str, Any]:
+    name = str(official.get("mm_vision_tower"))
+    if (vision := declared_config(folder, name)) is None:
+        raise ValueError(
+            f"{folder.name}/config.json: mm_vision_tower {name!r} is not known; give its folder as 'vision_tower'"
+        )
+    return vision
+
+
+def _graft_tower(weights: Tensors, source: Path) -> dict[str, Any]:
+    """Put a tower from elsewhere among the weights, in place of the one there, if any; returns its config."""
+    for name in [name for name in weights if name.startswith(_TOWER)]:
+        del weights[name]
+    vision, found = read_tower(source)
+    weights |= found
+    return vision
+
+
+def _llava_config(official: dict[str, Any], vision: dict[str, Any], family: Family, spare: Spare) -> Any:
+    from transformers import CONFIG_MAPPING, CLIPVisionConfig, LlavaConfig
+
+    text = {key: value for key, value in official.items() if not key.startswith(_NOT_THE_TEXTS)}
+    text_config = CONFIG_MAPPING[family.text](**text)
+    vision_config = CLIPVisionConfig(**vision)
+    patches = (vision_config.image_size // vision_config.patch_size) ** 2
+    whole = official.get("mm_vision_select_feature", "patch") == "cls_patch"
+    return LlavaConfig(
+        text_config=text_config.to_dict(),
+        vision_config=vision_config.to_dict(),
+        image_token_index=spare.id,
+        image_seq_length=patches + whole,
+        projector_hidden_act="gelu",
+        vision_feature_layer=official.get("mm_vision_select_layer", -2),
+        vision_feature_select_strategy="full" if whole else "default",
+        tie_word_embeddings=text_config.tie_word_embeddings,
+        architectures=["LlavaForConditionalGeneration"],
+        llmga_family=family.name,
+    )
+
+
+def _check_against_model(name: str, config: Any, weights: Tensors) -> bool:
+    """Whether the model scales its word embeddings only; raise unless it takes exactly these tensors."""
+    from transformers import LlavaForConditionalGeneration
+
+    with torch.device("meta"):
+        net = LlavaForConditionalGeneration(config)
+    expected = {known: value.shape for known, value in llava_hf_names(net.state_dict()).items()}
+    if config.tie_word_embeddings:
+        expected.pop("language_model.lm_head.weight", None)
+        weights.pop("language_model.lm_head.weight", None)
+    check_tensors(
+        {to_official_name(known): value for known, value in weights.items()},
+        {to_official_name(known): shape for known, shape in expected.items()},
+        name,
+    )
+    return hasattr(net.get_input_embeddings(), "embed_scale")
+
+
+def _undo_scale(weights: Tensors, hidden: int) -> None:
+    """The training scaled words and pictures alike; transformers 5 scales Gemma's words where it embeds them."""
+    for part in ("weight", "bias"):
+        key = f"multi_modal_projector.linear_2.{part}"
+        weights[key] = (weights[key].float() * hidden**0.5).to(weights[key].dtype)
+
+
+def _ends(folder: Path, official: dict[str, Any]) -> tuple[int, ...]:
+    path = folder / "generation_config.json"
+    settings = [official, read_object(path) if path.is_file() else {}]
+    named = [value for each in settings if (value := each.get("eos_token_id")) is not None]
+    return tuple(sorted({end for value in named for end in (value if isinstance(value, list) else [value])}))

@@ -1,0 +1,90 @@
+"""What happens to each token between the network and the person: drawn, decoded, said, and watched for the end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from ..tags import count_closed
+from .base import OnText, Sampling
+
+QUIET = 0.1  # seconds between two calls of on_text while no token arrives
+
+
+class Stream:
+    """What ``generate`` feeds, token by token, in the thread that called it.
+
+    It is a stopping criterion and no streamer: a streamer hears of a token before the criteria in some versions of
+    transformers and after them in others, and this one decides on the end by what it heard.
+
+    Attributes:
+        text: the reply so far.
+        stopped: the end token came, or as many prompts as were asked for are closed; what comes later is not heard.
+    """
+
+    def __init__(
+        self, tokenizer: Any, end_ids: set[int], on_text: OnText, start: int = 0, prompts: int = 0
+    ) -> None:
+        """Hear the tokens from position ``start`` on, up to so many closed prompts (0: all)."""
+        self.text = ""
+        self.stopped = False
+        self._tokenizer = tokenizer
+        self._end_ids = end_ids
+        self._on_text = on_text
+        self._start = start
+        self._prompts = prompts
+        self._ids: list[int] = []
+        self._heard = 0
+        self._said_at = time.monotonic()
+
+    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """Stopping criterion: the whole sequence (1, tokens) in, (1,) bool out."""
+        self.put(input_ids[0, self._start + self._heard :].tolist())
+        return torch.tensor([self.stopped], device=input_ids.device)
+
+    def put(self, tokens: list[int]) -> None:
+        """Hear the next tokens."""
+        self._heard += len(tokens)
+        if self.stopped:
+            return
+        self._ids += [token for token in tokens if token not in self._end_ids]
+        # All of it each time: a token's text depends on its neighbours. U+FFFD at its end is a character of
+        # which only the first bytes have arrived.
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        self.text = text.rstrip("\ufffd")
+        ended = any(token in self._end_ids for token in tokens)
+        self.stopped = ended or (self._prompts > 0 and count_closed(self.text) >= self._prompts)
+        self._say()
+
+    def on_block(self, *_: Any) -> None:
+        """Forward-pre-hook: a long prompt or a large picture takes seconds before its first token."""
+        if time.monotonic() - self._said_at >= QUIET:
+            self._say()
+
+    def _say(self) -> None:
+        self._on_text(self.text)
+        self._said_at = time.monotonic()
+
+
+class Draw:
+    """A logits processor that makes the greedy choice a draw from the tempered nucleus.
+
+    ``argmax(p / e)`` with ``e`` from Exp(1), one for each token, picks a token with probability ``p``: the
+    first to ring among exponential clocks.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._generator = torch.Generator().manual_seed(sampling.seed)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Logits (1, vocabulary) in, values of the same shape with the drawn token as their maximum out."""
+        probs = (scores.float() / max(self._sampling.temperature, 1e-5)).softmax(-1)
+        if self._sampling.top_p < 1:
+            ordered, index = probs.sort(dim=-1, descending=True, stable=True)
+            outside = ordered.cumsum(-1) - ordered >= self._sampling.top_p  # the tokens before it reach top_p
+            probs = probs.scatter(-1, index, ordered.masked_fill(outside, 0))
+        clocks = torch.empty(probs.shape).exponential_(generator=self._generator)
+        return probs / clocks.clamp_min_(1e-30).to(probs.device)

@@ -1,0 +1,398 @@
+"""Checkpoints in parts (shards, pickles, a tower beside, a bare projector, a LoRA), and damaged ones."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("transformers", reason="the checkpoints need transformers")
+
+from safetensors.torch import load_file, save_file
+from support.tiny_official import VISION, write_official
+
+from llmga.chat.checkpoints import read_checkpoint
+from llmga.chat.checkpoints.vision import SquashedPictures, config_of, find_tower
+from llmga.chat.engines.local import load_local_engine
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TOWER = "model.vision_tower.vision_tower."
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_official(tmp_path_factory.mktemp("official") / "whole", "vicuna_v1", seed=3)
+
+
+@pytest.fixture(scope="module")
+def expected(whole: Path) -> Weights:
+    return read_checkpoint(whole).weights
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+def same(ours: Weights, theirs: Weights) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def weights_of(folder: Path) -> Weights:
+    return load_file(folder / "model.safetensors")
+
+
+def replace_weights(folder: Path, weights: Weights) -> None:
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def split(folder: Path, suffix: str) -> list[Path]:
+    """The weights as two parts with an index, as ``.safetensors`` or ``.bin``."""
+    weights = weights_of(folder)
+    (folder / "model.safetensors").unlink()
+    stem, whole = (
+        ("model", "model.safetensors") if suffix == ".safetensors" else ("pytorch_model", "pytorch_model.bin")
+    )
+    names, files = sorted(weights), []
+    where = {}
+    for i, part in enumerate((names[::2], names[1::2])):
+        path = folder / f"{stem}-{i + 1:05}-of-00002{suffix}"
+        tensors = {name: weights[name] for name in part}
+        save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+        where |= dict.fromkeys(part, path.name)
+        files.append(path)
+    (folder / f"{whole}.index.json").write_text(json.dumps({"weight_map": where}))
+    return files
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_parts_are_one_model(folder: Path, expected: Weights, suffix: str) -> None:
+    split(folder, suffix)
+    assert same(read_checkpoint(folder).weights, expected)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_one_pickle(folder: Path, expected: Weights, old: bool) -> None:
+    weights = weights_of(folder)
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    weights[f"{TOWER}vision_model.embeddings.position_ids"] = torch.arange(5)[None]
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin", _use_new_zipfile_serialization=not old)
+    assert same(read_checkpoint(folder).weights, expected)
+
+
+def without_tower(folder: Path) -> Weights:
+    weights = weights_of(folder)
+    replace_weights(folder, {name: value for name, value in weights.items() if not name.startswith(TOWER)})
+    return {name.removeprefix(TOWER): value for name, value in weights.items() if name.startswith(TOWER)}
+
+
+@pytest.mark.parametrize("form", ["folder", "whole clip", "file", "inside"])
+def test_a_tower_beside_is_grafted(folder: Path, expected: Weights, tmp_path: Path, form: str) -> None:
+    tower = without_tower(folder)
+    source = folder / "vision_tower" if form == "inside" else tmp_path / "clip"
+    source.mkdir(exist_ok=True)
+    config: dict[str, Any] = VISION
+    if form == "whole clip":
+        tower |= {"text_model.x.weight": torch.ones(2), "visual_projection.weight": torch.ones(4, 64)}
+        config = {"model_type": "clip", "vision_config": VISION}
+    save_file(tower, source / "model.safetensors")
+    if form != "file":
+        (source / "config.json").write_text(json.dumps(config))
+    given = None if form == "inside" else source / "model.safetensors" if form == "file" else source
+    checkpoint = read_checkpoint(folder, vision_tower=given)
+    assert same(checkpoint.weights, expected)
+    assert checkpoint.config.vision_config.num_attention_heads == VISION["num_attention_heads"]
+    assert load_local_engine(folder, vision_tower=given).supports_pictures
+
+
+def test_shapes_tell_the_config_of_the_released_tower() -> None:
+    prefix = "vision_tower.vision_model."
+    shapes = {
+        "embeddings.patch_embedding.weight": (1024, 3, 14, 14),
+        "embeddings.position_embedding.weight": (577, 1024),
+        "encoder.layers.0.mlp.fc1.weight": (4096, 1024),
+    } | {f"encoder.layers.{i}.layer_norm1.weight": (1024,) for i in range(24)}
+    found = config_of({prefix + name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    assert (found["image_size"], found["patch_size"], found["num_hidden_layers"]) == (336, 14, 24)
+    assert (found["num_attention_heads"], found["intermediate_size"]) == (16, 4096)
+
+
+def base_model(folder: Path, out: Path) -> Weights:
+    """Leave the language model in ``out``, as its own authors publish it; returns what was LLMGA's."""
+    weights = weights_of(folder)
+    parts = {name: value for name, value in weights.items() if name.startswith((TOWER, "model.mm_"))}
+    out.mkdir()
+    for path in folder.glob("tokenizer*"):
+        shutil.move(path, out / path.name)
+    replace_weights(out, {name: value for name, value in weights.items() if name not in parts})
+    config = json.loads((folder / "config.json").read_text())
+    config = {key: value for key, value in config.items() if not key.startswith(("mm_", "_"))}
+    (out / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    (folder / "model.safetensors").unlink()
+    return parts
+
+
+@pytest.mark.parametrize("config", [True, False], ids=["with config", "projector alone"])
+def test_a_bare_projector(folder: Path, expected: Weights, tmp_path: Path, config: bool) -> None:
+    parts = base_model(folder, tmp_path / "base")
+    torch.save({name: v for name, v in parts.items() if "mm_projector" in name}, folder / "mm_projector.bin")
+    tower = tmp_path / "clip"
+    tower.mkdir()
+    save_file(
+        {name.removeprefix(TOWER): v for name, v in parts.items() if TOWER in name},
+        tower / "model.safetensors",
+    )
+    (tower / "config.json").write_text(json.dumps(VISION))
+    if not config:
+        (folder / "config.json").unlink()
+    checkpoint = read_checkpoint(folder, base=tmp_path / "base", vision_tower=tower)
+    assert same(checkpoint.weights, expected) and checkpoint.family.name == "vicuna_v1"
+    with pytest.raises(ValueError, match=r"'model' holds no language model; name .* in 'base'"):
+        read_checkpoint(folder, vision_tower=tower)
+
+
+def test_a_lora_is_added_as_peft_adds_it(folder: Path, expected: Weights, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="the reference is PEFT's own merge")
+    from transformers import AutoModelForCausalLM
+
+    parts = base_model(folder, tmp_path / "base")
+    net = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    settings = peft.LoraConfig(
+        r=4, lora_alpha=10, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"
+    )
+    adapted = peft.get_peft_model(net, settings)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+    adapted.save_pretrained(folder)
+    rest = {f"base_model.model.{name}": value for name, value in parts.items()}
+    torch.save(rest, folder / "non_lora_trainables.bin")
+    ours = read_checkpoint(folder, base=tmp_path / "base").weights
+    merged = adapted.merge_and_unload().state_dict()
+    changed = [name for name in expected if not torch.equal(ours[name], expected[name])]
+    assert len(changed) == 4 and all(name.endswith(("q_proj.weight", "down_proj.weight")) for name in changed)
+    for name in changed:
+        theirs = merged[name.removeprefix("language_model.")]
+        torch.testing.assert_close(ours[name], theirs, rtol=0, atol=1e-5)
+    (folder / "non_lora_trainables.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"'model' is a LoRA without non_lora_trainables.bin"):
+        read_checkpoint(folder, base=tmp_path / "base")
+
+
+def test_a_base_is_for_parts_alone(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"'model' is a whole model; leave 'base' empty"):
+        read_checkpoint(folder, base=folder)
+
+
+def test_pixels_are_those_of_transformers_after_the_squash() -> None:
+    from transformers import CLIPImageProcessor
+
+    picture = Image.radial_gradient("L").resize((90, 61)).convert("RGB")
+    square = picture.resize((90, 90), Image.Resampling.LANCZOS)
+    size = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    theirs = torch.as_tensor(CLIPImageProcessor(**size)(square, return_tensors="pt")["pixel_values"])[0]
+    # Two grey levels of 255: some versions of transformers resize with torch and not with PIL.
+    torch.testing.assert_close(SquashedPictures(28)(picture), theirs, rtol=0, atol=2 / 255 / 0.26)
+
+
+class Trap:
+    """Unpickled without care it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return Path.write_text, (self.path, "it ran")
+
+
+def pickled(folder: Path, value: object) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(value, folder / "pytorch_model.bin")
+
+
+def edit(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def change(folder: Path, do: Callable[[Weights], object]) -> None:
+    weights = weights_of(folder)
+    do(weights)
+    replace_weights(folder, weights)
+
+
+def cut(path: Path, keep: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+
+
+def drop_part(folder: Path, suffix: str) -> None:
+    split(folder, suffix)[1].unlink()
+
+
+def repeat_a_tensor(folder: Path) -> None:
+    one, two = split(folder, ".safetensors")
+    save_file(load_file(two) | {"model.norm.weight": torch.ones(64), "lm_head.weight": torch.ones(2)}, two)
+    save_file(load_file(one) | {"model.norm.weight": torch.ones(64), "lm_head.weight": torch.ones(2)}, one)
+
+
+NORM = "model.norm.weight"
+DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (
+        lambda f: cut(f / "model.safetensors", 0.6),
+        r"model/model.safetensors .* is cut off: half a download",
+    ),
+    "truncated pickle": (
+        lambda f: (pickled(f, weights_of(f)), cut(f / "pytorch_model.bin", 0.6)),
+        r"model/pytorch_model.bin \([\d,]+ bytes\) is cut off or damaged",
+    ),
+    "a tensor is missing": (
+        lambda f: change(f, lambda w: w.pop(NORM)),
+        r"'?model'? lacks the tensor model.norm.weight;",
+    ),
+    "the projector is missing": (
+        lambda f: change(f, lambda w: [w.pop(name) for name in list(w) if "mm_projector" in name]),
+        r"model lacks the tensors model.mm_projector.0.bias, .* and 1 more;",
+    ),
+    "a tensor is renamed": (
+        lambda f: change(f, lambda w: w.update({"transformer.norm.weight": w.pop(NORM)})),
+        r"'transformer.norm.weight' belongs to no part",
+    ),
+    "a tensor too many": (
+        lambda f: change(f, lambda w: w.update({"model.layers.7.mlp.up_proj.weight": torch.ones(2)})),
+        r"model has the tensor model.layers.7.mlp.up_proj.weight, which its config.json has no place for",
+    ),
+    "a wrong shape": (
+        lambda f: change(f, lambda w: w.update({NORM: torch.ones(63)})),
+        r"the tensor 'model.norm.weight' has the shape \(63,\), its config.json wants \(64,\)",
+    ),
+    "a pickle with code": (
+        lambda f: pickled(f, {NORM: Trap(f.parent / "ran")}),
+        r"model/pytorch_model.bin holds more than tensors; it could run code and was not opened",
+    ),
+    "an old pickle with code": (
+        lambda f: (
+            pickled(f, {}),
+            (f / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(f.parent / "ran"))),
+        ),
+        r"model/pytorch_model.bin holds more than tensors",
+    ),
+    "a pickle of something else": (
+        lambda f: pickled(f, [1, 2]),
+        r"pytorch_model.bin is no table of tensors by name",
+    ),
+    "a missing part": (
+        lambda f: drop_part(f, ".safetensors"),
+        r"model/model-00002-of-00002.safetensors is missing, one of the 2 parts",
+    ),
+    "a missing pickle": (
+        lambda f: drop_part(f, ".bin"),
+        r"model/pytorch_model-00002-of-00002.bin is missing, one of the 2 parts",
+    ),
+    "a part twice": (
+        repeat_a_tensor,
+        r"repeats the tensors lm_head.weight, model.norm.weight of another part",
+    ),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"'model' has no weights"),
+    "no config": (
+        lambda f: (f / "config.json").unlink(),
+        r"'model' is no model folder: it has no config.json",
+    ),
+    "a broken config": (
+        lambda f: (f / "config.json").write_text("{"),
+        r"model/config.json \(1 bytes\) is no JSON",
+    ),
+    "remote code": (
+        lambda f: edit(f, auto_map={"AutoModel": "x.Y"}),
+        r"has the key 'auto_map', which asks to run code",
+    ),
+    "another projector": (
+        lambda f: edit(f, mm_projector_type="linear"),
+        r"mm_projector_type must be 'mlp2x_gelu', got 'linear'",
+    ),
+    "another layout of pictures": (
+        lambda f: edit(f, mm_patch_merge_type="spatial_unpad"),
+        r"mm_patch_merge_type must be 'flat', got 'spatial_unpad'",
+    ),
+    "an unknown model": (lambda f: edit(f, model_type="llava_mpt"), r"llava_mpt"),
+    "no tower": (without_tower, r"'model' holds no vision tower; give vision_tower as 'vision_tower'"),
+    "no tokenizer": (
+        lambda f: [path.unlink() for path in f.glob("tokenizer*")],
+        r"the language model 'model' cannot be loaded: ",
+    ),
+    "a pointer": (
+        lambda f: (f / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"),
+        r"is a Git LFS pointer",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_checkpoint_says_why_and_runs_nothing(folder: Path, damage: str) -> None:
+    spoil, message = DAMAGED[damage]
+    spoil(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        load_local_engine(folder)
+    assert str(folder.parent) not in str(caught.value)
+    assert not (folder.parent / "ran").exists()
+
+
+def test_the_trap_would_have_run(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Trap(tmp_path / "ran")))  # noqa: S301
+    assert (tmp_path / "ran").exists()
+
+
+def test_the_command(folder: Path, tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "llmga", "convert", *arguments], capture_output=True, text=True
+        )
+
+    assert run(str(folder), str(tmp_path / "out")).returncode == 0
+    assert load_local_engine(tmp_path / "out").knows_tags
+    again = run(str(folder), str(tmp_path / "out"))
+    assert again.returncode == 2 and again.stderr.endswith(
+        "'out' is not empty; choose another folder to write to\n"
+    )
+
+
+def test_a_fitting_tower_is_found_among_files(tmp_path: Path) -> None:
+    def write(name: str, side: int, prefix: str = "") -> Path:
+        path = tmp_path / name
+        shapes = {"patch_embedding": (1024, 3, 14, 14), "position_embedding": ((side // 14) ** 2 + 1, 1024)}
+        tensors = {
+            f"{prefix}vision_model.embeddings.{key}.weight": torch.zeros(shape, dtype=torch.uint8)
+            for key, shape in shapes.items()
+        }
+        save_file(tensors, path)
+        return path
+
+    (tmp_path / "page.safetensors").write_text("<html>")
+    others = [tmp_path / "page.safetensors", write("small", 224), write("other", 336, "x.")]
+    assert find_tower(others) is None
+    assert find_tower([*others, right := write("right", 336)]) == right
+
+
+def test_a_tower_is_looked_for_only_where_there_is_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr("llmga.chat.checkpoints.official.find_tower", asked.extend)
+    read_checkpoint(folder, towers=[folder])
+    assert asked == []
+    without_tower(folder)
+    with pytest.raises(ValueError, match="holds no vision tower"):
+        read_checkpoint(folder, towers=[folder])
+    assert asked == [folder]

@@ -1,0 +1,125 @@
+"""Every family of LLMGA's checkpoints: loaded as published and converted, against the official forward pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("transformers", reason="the checkpoints need transformers")
+
+from safetensors.torch import load_file
+from support.tiny_official import KINDS, official_logits, write_official
+
+from llmga.chat import Conversation, Picture, Sampling
+from llmga.chat.checkpoints import convert, read_checkpoint
+from llmga.chat.engines.local import LocalEngine, load_local_engine
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FOX = Picture.from_pil(Image.radial_gradient("L").resize((60, 40)))
+SEA = Picture.from_pil(Image.linear_gradient("L").rotate(90).resize((30, 70)))
+CHATS = {
+    "no picture": Conversation().say("user", "a red fox, é 狐"),
+    "a picture": Conversation().say("user", "a red fox", (FOX,)),
+    "two turns": Conversation()
+    .say("user", "Like these", (FOX, SEA))
+    .say("assistant", "<gen_image> a fox </gen_image>")
+    .say("user", "in the snow"),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("official")
+    # Folder names that say another family than the config does.
+    names = dict(
+        zip(KINDS, ["qwen2", "vicuna-v1", "llama3", "gemma", "llama-2", "mistral", "phi-3"], strict=True)
+    )
+    return {name: write_official(root / folder, name, seed=1) for name, folder in names.items()}
+
+
+@pytest.fixture(scope="module")
+def engines(folders: dict[str, Path]) -> dict[str, LocalEngine]:
+    return {name: load_local_engine(folder) for name, folder in folders.items()}
+
+
+def logits(engine: LocalEngine, chat: Conversation) -> torch.Tensor:
+    inputs = engine._encode(chat)
+    with torch.no_grad():
+        return engine.net(**inputs).logits
+
+
+def reference(name: str, folder: Path, engine: LocalEngine, chat: Conversation) -> torch.Tensor:
+    """The official tokens and the official forward pass of the same transcript."""
+    processor = engine._processor
+    text = engine._render(engine._messages(chat), add_generation_prompt=True)
+    pieces = [processor.tokenizer(piece)["input_ids"] for piece in text.split("<image>")]
+    bos = processor.tokenizer.bos_token_id
+    pieces[1:] = [piece[1:] if piece[0] == bos else piece for piece in pieces[1:]]
+    pictures = [processor.image_processor(picture.to_pil()) for picture in chat.pictures]
+    pixels = torch.stack(pictures) if pictures else torch.empty(0, 3, 28, 28)
+    config = json.loads((folder / "config.json").read_text())
+    return official_logits(name, load_file(folder / "model.safetensors"), config, pieces, pixels)
+
+
+@pytest.mark.parametrize("chat", CHATS)
+@pytest.mark.parametrize("name", KINDS)
+def test_logits_are_those_of_the_official_forward_pass(engines, folders, name: str, chat: str) -> None:
+    ours = logits(engines[name], CHATS[chat])
+    theirs = reference(name, folders[name], engines[name], CHATS[chat])
+    assert ours.shape == theirs.shape
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert theirs.std() > 0.1
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_converted_folder_says_the_same(engines, folders, name: str, tmp_path: Path) -> None:
+    """transformers' own classes, from the folder alone: nothing missing, the training's tokens, the same logits."""
+    import transformers
+
+    out = convert(folders[name], tmp_path / "out", part=40_000)
+    net, info = transformers.AutoModelForImageTextToText.from_pretrained(
+        out, output_loading_info=True, dtype=torch.float32
+    )
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert type(net) is transformers.LlavaForConditionalGeneration
+    assert len(list(out.glob("model-*-of-*.safetensors"))) > 2
+    processor = transformers.AutoProcessor.from_pretrained(out, local_files_only=True)
+    for chat in CHATS.values():
+        messages: list[dict[str, Any]] = [
+            {
+                "role": turn.role,
+                "content": [{"type": "image", "image": picture.to_pil()} for picture in turn.pictures]
+                + [{"type": "text", "text": turn.text}],
+            }
+            for turn in chat.turns
+        ]
+        inputs = processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        official = engines[name]._encode(chat)
+        assert inputs["input_ids"].tolist() == official["input_ids"].tolist()
+        assert (
+            inputs.get("pixel_values", torch.empty(0)).shape
+            == official.get("pixel_values", torch.empty(0)).shape
+        )
+        with torch.no_grad():
+            theirs = net(**{**inputs, **official}).logits  # the training's pixels
+        torch.testing.assert_close(theirs, logits(engines[name], chat), rtol=0, atol=1e-5)
+    again = load_local_engine(out)
+    assert again.knows_tags and engines[name].knows_tags
+    assert again.generate(
+        CHATS["no picture"], Sampling(temperature=0, max_new_tokens=6), lambda _: None
+    ) == engines[name].generate(
+        CHATS["no picture"], Sampling(temperature=0, max_new_tokens=6), lambda _: None
+    )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_family_is_read_from_the_config(folders, name: str) -> None:
+    assert read_checkpoint(folders[name]).family.name == name
