@@ -51,8 +51,6 @@ class Lesson:
     """Only such exchanges, each about a new scene; none: whatever a conversation brings."""
     objects: int = 8
     """The most that a scene may have."""
-    openings: float = 1.0
-    """How much the first word of each reply counts at least; it decides between tags and plain words."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,6 @@ class LanguageConfig:
     """See ``Lesson``."""
     first: tuple[Lesson, ...] = ()
     """What is learned before that, such as short conversations: what they teach is learned faster from them."""
-    openings: float = 1.0
-    """See ``Lesson``."""
     facts: float = 1.0
     """How much more than others the words count that tell facts (see ``lessons.counts_of``)."""
     align: int = 4000
@@ -81,15 +77,7 @@ class LanguageConfig:
     @property
     def lessons(self) -> tuple[Lesson, ...]:
         """All, in their order."""
-        last = Lesson(
-            self.dialogues,
-            self.loop,
-            self.exchanges,
-            self.max_length,
-            self.tokens,
-            openings=self.openings,
-        )
-        return *self.first, last
+        return *self.first, Lesson(self.dialogues, self.loop, self.exchanges, self.max_length, self.tokens)
 
     def folder(self, number: int) -> str:
         """Where lesson ``number`` leaves its checkpoints; the last is stage 1 as others know it."""
@@ -162,7 +150,7 @@ def _teach(
     rows = _kept_rows(config, processor, number, cache)
     encoder = _encoder(processor, lesson.max_length)
     stage1 = Stage1Config(lesson.loop, max_length=lesson.max_length, export_dtype="float16")
-    conversations = Dialogues(rows, pictures, encoder, lesson.tokens, config.facts, lesson.openings)
+    conversations = Dialogues(rows, pictures, encoder, lesson.tokens, config.facts)
     return train(Stage1(stage1, net, encoder.processor, conversations), lesson.loop, folder)
 
 

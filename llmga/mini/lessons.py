@@ -34,19 +34,11 @@ class Dialogues:
     Args:
         tokens: see ``bundles``.
         facts: see ``counts_of``.
-        openings: how much the first token of each reply counts at least.
     """
 
     def __init__(
-        self,
-        rows: Sequence[Row],
-        source: Painted,
-        encoder: TurnEncoder,
-        tokens: int = 0,
-        facts: float = 1.0,
-        openings: float = 1.0,
+        self, rows: Sequence[Row], source: Painted, encoder: TurnEncoder, tokens: int = 0, facts: float = 1.0
     ) -> None:
-        self._openings = openings
         self._rows, self._pad = rows, encoder.pad_id
         self._counts = counts_of(encoder.processor.tokenizer, facts)
         self._bundles = bundles([len(row.ids) for row in rows], tokens)
@@ -75,9 +67,7 @@ class Dialogues:
         pixels = self._pictures[torch.tensor([p.scene for p in shown], dtype=torch.int64, device=device)]
         hidden = self._holes[torch.tensor(holes, dtype=torch.int64, device=device)]
         images = as_images(pixels.masked_fill(hidden[..., None], 0))
-        counts, replies = self._counts[ids], labels != IGNORED
-        begins = replies & ~np.pad(replies, ((0, 0), (1, 0)))[:, :-1]
-        weights = torch.from_numpy(np.where(begins, np.maximum(counts, self._openings), counts)).to(device)
+        weights = torch.from_numpy(self._counts[ids]).to(device)
         return Inputs(torch.from_numpy(ids).to(device), torch.from_numpy(labels).to(device), images, weights)
 
 

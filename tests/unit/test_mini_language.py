@@ -280,17 +280,6 @@ def test_words_that_tell_facts_count_as_much_more_as_asked(folder: Path, tmp_pat
     assert heavy <= WORDS and not light & WORDS and set(inputs.weights.unique().tolist()) == {1, 5}
 
 
-def test_the_first_word_of_each_reply_counts_as_asked(folder: Path, tmp_path: Path) -> None:
-    encoder, pictures = _encoder(folder, CONFIG.max_length), painted(CONFIG.scenes, tmp_path, 1)
-    rows = _rows(CONFIG, folder, 1, range(4))
-    inputs = Dialogues(rows, pictures, encoder, openings=20.0).batch(torch.arange(4), torch.device("cpu"))
-    assert inputs.weights is not None and set(inputs.weights.unique().tolist()) == {1, 20}
-    for labels, weights in zip(inputs.labels, inputs.weights, strict=True):
-        learned = labels != IGNORED
-        begins = learned & ~torch.cat([torch.tensor([False]), learned[:-1]])
-        assert torch.equal(weights == 20, begins) and begins.any()
-
-
 def test_conversations_are_read_back_from_the_disk(folder: Path, tmp_path: Path) -> None:
     rows = _rows(CONFIG, folder, 1, range(20))
     save_rows(rows, tmp_path / "rows.npz")
