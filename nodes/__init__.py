@@ -1,4 +1,4 @@
-"""The nodes: sockets over ``llmga``. ``host.py`` alone touches ComfyUI's internals."""
+"""The nodes: sockets over ``llmga``. ``host.py`` and ``host_*.py`` alone touch ComfyUI's internals."""
 
 MINIMUM_COMFYUI = (0, 20, 0)
 
@@ -12,14 +12,41 @@ def extension():
     require_comfyui()
     from comfy_api.latest import ComfyExtension
 
-    from . import chat, encode, history, host, loaders, mini
+    from . import (
+        chat,
+        edit,
+        edit_instruction,
+        edit_options,
+        encode,
+        history,
+        host,
+        inversion,
+        loaders,
+        mini,
+        paint,
+        restore,
+        unet_loader,
+    )
 
     host.register_folders()
     mini.register_if_asked()
 
     class LLMGAExtension(ComfyExtension):
         async def get_node_list(self):
-            return [*chat.NODES, *loaders.NODES, *history.NODES, *encode.NODES]
+            rooms = (
+                chat,
+                loaders,
+                history,
+                encode,
+                edit_instruction,
+                inversion,
+                edit,
+                edit_options,
+                unet_loader,
+                paint,
+                restore,
+            )
+            return [node for room in rooms for node in room.NODES]
 
     return LLMGAExtension()
 

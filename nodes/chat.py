@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import torch
 from comfy_api.latest import io
 
-from ..llmga.chat import TASKS, Conversation, Picture, Policy, Sampling, check_pictures, respond
+from ..llmga.chat import (
+    LANGUAGES,
+    MAX_PAGES,
+    MAX_TRANSCRIPT,
+    TASKS,
+    Conversation,
+    Picture,
+    Policy,
+    Sampling,
+    check_pictures,
+    read_transcript,
+    respond,
+)
 from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
 from ..llmga.images import paint_hole_black, to_pil
-from . import check, host
+from . import check, host, panel
 from .types import Engine, History
 
 POLICIES = get_args(Policy)
@@ -24,7 +37,7 @@ class Chat(io.ComfyNode):
             display_name="LLMGA Chat",
             category="LLMGA/chat",
             description="Talks to a language model about the picture you want. It answers with a reply and a detailed "
-            "generation prompt for Long CLIP Encode. Connect its history to the next LLMGA Chat to go on.",
+            "generation prompt for Long CLIP Encode. Go on in its panel, or connect its history to the next LLMGA Chat.",
             is_output_node=True,  # so that one can talk without painting
             search_aliases=[
                 "LLM",
@@ -54,7 +67,8 @@ class Chat(io.ComfyNode):
                     tooltip="refine: a short idea becomes a detailed prompt. similar: a prompt for a picture like the one "
                     "shown. inpaint, outpaint: a prompt for the masked hole or border. edit: a caption of the shown "
                     "picture, changed as little as the instruction asks. describe: a caption. story: several prompts. "
-                    "chat: your words as they are.",
+                    "chat: your words as they are. logo, poster, character, tshirt, infographic: a design, thought "
+                    "through. picture_book: text and one prompt for each page.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -111,6 +125,30 @@ class Chat(io.ComfyNode):
                     optional=True,
                     tooltip="The conversation so far, from another LLMGA Chat or from Load History. Without, a new one.",
                 ),
+                io.Combo.Input(
+                    "language",
+                    options=list(LANGUAGES),
+                    default="en",
+                    optional=True,
+                    tooltip="What the task is said in, and so what the reply is in: en English, zh Chinese. Prompts are "
+                    "English in both; the task chat is your words alone.",
+                ),
+                io.Int.Input(
+                    "pages",
+                    default=4,
+                    min=1,
+                    max=MAX_PAGES,
+                    optional=True,
+                    tooltip=f"How many pages a picture_book has, 1 to {MAX_PAGES}; no other task uses it.",
+                ),
+                io.String.Input(
+                    "transcript",
+                    default="",
+                    optional=True,
+                    extra_dict={"hidden": True},  # the panel shows it
+                    tooltip="The turns before this one, after those of history, as JSON text. The panel writes it when you "
+                    "go on, edit or branch; leave it empty to begin anew.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="reply", tooltip="What the model said, without tags."),
@@ -124,6 +162,11 @@ class Chat(io.ComfyNode):
                 ),
                 io.Boolean.Output(display_name="has_prompt", tooltip="Whether there is a generation prompt."),
                 History.Output(display_name="history", tooltip="The conversation with this exchange added."),
+                io.String.Output(
+                    display_name="page_texts",
+                    is_output_list=True,
+                    tooltip="The words told before each prompt, as a list beside prompts: the text of a picture book.",
+                ),
             ],
         )
 
@@ -131,7 +174,7 @@ class Chat(io.ComfyNode):
     @host.guarded
     def execute(
         cls, engine, instruction, task, seed, temperature, top_p, max_new_tokens, policy,
-        image=None, mask=None, history=None,
+        image=None, mask=None, history=None, language="en", pages=4, transcript="",
     ) -> io.NodeOutput:  # fmt: skip
         history = Conversation() if history is None else history
         check.instance(
@@ -139,24 +182,31 @@ class Chat(io.ComfyNode):
         )
         check.instance("history", history, Conversation, "LLMGA Chat or Load History")
         check.choice("task", task, list(TASKS))
+        own = read_transcript(check.text("transcript", transcript, limit=MAX_TRANSCRIPT), panel.kept)
+        conversation = replace(history, turns=history.turns + own)
         pictures, masked = shown_pictures(image, mask)
-        check_pictures(task, image=bool(pictures or history.pictures), mask=masked or not pictures)
+        check_pictures(task, image=bool(pictures or conversation.pictures), mask=masked or not pictures)
+        known = {picture for turn in own for picture in turn.pictures}  # what stays connected is shown once
         reply = respond(
             engine,
-            history,
+            conversation,
             task=task,
             instruction=check.text("instruction", instruction),
-            pictures=pictures,
+            pictures=[picture for picture in pictures if picture not in known],
             sampling=Sampling(seed, temperature, top_p, max_new_tokens),
             policy=policy,
             on_text=host.live_text(),
+            language=check.choice("language", language, LANGUAGES),
+            pages=check.integer("pages", pages, 1, MAX_PAGES),
         )
-        prompts = list(reply.prompts) or [
-            reply.prompt
-        ]  # an empty list would leave the nodes after it without a run
+        record = panel.record(reply, history.turns, task, instruction)
+        panel.remember(getattr(cls.hidden, "extra_pnginfo", None), host.running_node(), record)
+        # An empty list would leave the nodes after it without a run.
+        prompts, page_texts = list(reply.prompts) or [""], list(reply.passages) or [""]
         return io.NodeOutput(
-            reply.text, reply.prompt, prompts, reply.has_prompt, reply.conversation, ui={"text": [reply.text]}
-        )
+            reply.text, reply.prompt, prompts, reply.has_prompt, reply.conversation, page_texts,
+            ui={"text": [reply.text], panel.KEY: [record]},
+        )  # fmt: skip
 
 
 def shown_pictures(image: torch.Tensor | None, mask: torch.Tensor | None) -> tuple[tuple[Picture, ...], bool]:

@@ -1,4 +1,4 @@
-"""The one file that touches ComfyUI's internals: cancel, live text, folders, model memory, and the guard of every node."""
+"""What touches ComfyUI's internals: cancel, progress, live text, folders, model memory, and the guard of every node."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.utils
 import folder_paths
 import torch
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 LANGUAGE_MODELS = "LLM"
+RESTORERS = "diffrir"
 TEXT_INTERVAL = 0.1  # seconds between two live texts
 TEXT_TAIL = 8000  # characters of live text; the whole reply arrives with the node's output
 
@@ -49,6 +52,17 @@ def guarded(execute: Callable) -> Callable:
 
 def raise_if_cancelled() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def progress() -> Callable[[int, int], None]:
+    """An ``on_step(i, n)`` for the running node: the host's progress bar, and the cancel point."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def on_step(i: int, n: int) -> None:
+        raise_if_cancelled()
+        bar.update_absolute(i, n)
+
+    return on_step
 
 
 def live_text() -> Callable[[str], None]:
@@ -83,10 +97,9 @@ def live_text() -> Callable[[str], None]:
 
 
 def register_folders() -> None:
-    """Make ``models/LLM`` known; ``extra_model_paths.yaml`` may have named more folders for it before."""
-    folder_paths.add_model_folder_path(
-        LANGUAGE_MODELS, os.path.join(folder_paths.models_dir, LANGUAGE_MODELS)
-    )
+    """Make ``models/LLM`` and ``models/diffrir`` known; ``extra_model_paths.yaml`` may have named more folders for them."""
+    for kind in (LANGUAGE_MODELS, RESTORERS):
+        folder_paths.add_model_folder_path(kind, os.path.join(folder_paths.models_dir, kind))
 
 
 def language_models() -> dict[str, Path]:
@@ -99,9 +112,47 @@ def language_models() -> dict[str, Path]:
     return found
 
 
+def clip_vision_files() -> list[Path]:
+    """Every safetensors file in ``models/clip_vision``."""
+    names = folder_paths.get_filename_list("clip_vision")
+    return [
+        Path(folder_paths.get_full_path_or_raise("clip_vision", name))
+        for name in names
+        if name.endswith(".safetensors")
+    ]
+
+
+def restorers() -> dict[str, Path]:
+    """Every weight file in ``models/diffrir``, by its name there."""
+    names = (
+        name for name in folder_paths.get_filename_list(RESTORERS) if name.endswith((".pth", ".safetensors"))
+    )
+    return {name: Path(folder_paths.get_full_path_or_raise(RESTORERS, name)) for name in names}
+
+
 def private_directory() -> Path:
     """The pack's folder below the user directory; ComfyUI serves nothing of it over HTTP."""
     return Path(folder_paths.get_system_user_directory("llmga"))
+
+
+PICTURES = "llmga"
+"""The folder below ComfyUI's input and temp folders where the pictures of conversations are, as ``<sha256>.png``."""
+
+
+def shown_picture(sha256: str) -> Path:
+    """Where a picture stands that the page may show until ComfyUI ends; the page finds it by its hash."""
+    return Path(folder_paths.get_temp_directory()) / PICTURES / f"{sha256}.png"
+
+
+def kept_picture(sha256: str) -> Path:
+    """Where the page has put a picture that a turn of a transcript names."""
+    return Path(folder_paths.get_input_directory()) / PICTURES / f"{sha256}.png"
+
+
+def running_node() -> str:
+    """The running node's execution id: "7", or "3:7" inside the subgraph node 3; "" when nothing runs."""
+    context = get_executing_context()
+    return "" if context is None else str(context.node_id)
 
 
 def own_origins() -> frozenset[tuple[str, int]]:
@@ -120,8 +171,8 @@ class _Managed(torch.nn.Module):
         self.device = next(net.parameters()).device
 
 
-def managed(net: torch.nn.Module) -> Callable[[], torch.device]:
-    """Put a network under ComfyUI's memory management.
+def managed(net: torch.nn.Module, forget: Callable[[], object] | None = None) -> Callable[[], torch.device]:
+    """Put a network under ComfyUI's memory management; ``forget`` is called whenever the host takes it off the device.
 
     Returns a function to call right before each use: it brings the whole network to the compute device, pushing other
     models out if it must, and returns the device. Full loads only: a transformers module that stayed behind on the CPU
@@ -132,6 +183,8 @@ def managed(net: torch.nn.Module) -> Callable[[], torch.device]:
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.text_encoder_offload_device(),
     )
+    if forget is not None:
+        patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_DETACH, lambda *_: forget())
 
     def load() -> torch.device:
         comfy.model_management.load_models_gpu([patcher], force_full_load=True)

@@ -27,13 +27,14 @@ class ModelLoader(io.ComfyNode):
             display_name="LLMGA Model Loader",
             category="LLMGA/loaders",
             description="Loads a language model from a folder below models/LLM: any LLaVA, Qwen-VL or other "
-            "vision-language model in the transformers layout, or a text-only one. Nothing is downloaded.",
+            "vision-language model in the transformers layout, a text-only one, or an official LLMGA model as published. "
+            "Nothing is downloaded.",
             search_aliases=["load LLM", "load VLM", "LLaVA", "Qwen-VL", "transformers"],
             inputs=[
                 io.Combo.Input(
                     "model",
                     options=list(host.language_models()) or [NO_MODEL],
-                    tooltip="A folder below models/LLM with config.json, *.safetensors and tokenizer files.",
+                    tooltip="A folder below models/LLM with config.json, weights and tokenizer files.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -53,8 +54,10 @@ class ModelLoader(io.ComfyNode):
         folders = host.language_models()
         folder = folders[check.choice("model", model, list(folders))]
         dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]
-        engine = load_local_engine(folder, dtype=dtype or host.language_model_dtype())
-        engine.load = host.managed(engine.net)
+        engine = load_local_engine(
+            folder, dtype=dtype or host.language_model_dtype(), towers=host.clip_vision_files()
+        )
+        engine.load = host.managed(engine.net, engine.forget)
         return io.NodeOutput(engine)
 
 

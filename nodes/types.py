@@ -7,3 +7,15 @@ Engine = io.Custom("LLMGA_ENGINE")
 
 History = io.Custom("LLMGA_HISTORY")
 """A ``llmga.chat.Conversation``."""
+
+Inversion = io.Custom("LLMGA_INVERSION")
+"""A ``nodes.inversion.Inverted``: a picture's way to noise, and the prompt it was told by."""
+
+PromptToPrompt = io.Custom("LLMGA_P2P_OPTIONS")
+"""A ``llmga.edit.words.Words``."""
+
+Restorer = io.Custom("LLMGA_RESTORER")
+"""A ``nodes.restore.Restorer``: a DiffRIR under the host's memory management."""
+
+Crop = io.Custom("LLMGA_CROP")
+"""A ``llmga.paint.Crop``: the whole pictures, and where their parts were cut out."""

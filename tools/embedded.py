@@ -7,14 +7,14 @@ runs. It is a way to see the story anywhere, not a second ComfyUI: other node cl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from llmga.chat import Conversation, Picture, Sampling, respond
+from llmga.chat import Conversation, Picture, Sampling, read_transcript, respond
 from llmga.images import from_pil, to_pil
 from llmga.text import encode_sd15
 
@@ -111,20 +111,32 @@ def chat(
     policy,
     image=None,
     history=None,
+    language="en",
+    pages=4,
+    transcript="",
 ) -> Result:
+    history = history or Conversation()
+    turns = read_transcript(transcript, not_here)
     pictures = () if image is None else tuple(Picture.from_pil(picture) for picture in to_pil(image))
     reply = respond(
         engine,
-        history or Conversation(),
+        replace(history, turns=history.turns + turns),
         task=task,
         instruction=instruction,
         pictures=pictures,
         sampling=Sampling(seed, temperature, top_p, max_new_tokens),
         policy=policy,
         on_text=step.on_text,
+        language=language,
+        pages=pages,
     )
     outputs = (reply.text, reply.prompt, list(reply.prompts), reply.has_prompt, reply.conversation)
+    outputs += (list(reply.passages),)
     return outputs, {"text": [reply.text]}
+
+
+def not_here(sha256: str) -> Picture:
+    raise ValueError(f"'transcript' shows the picture {sha256[:12]}…, which only a ComfyUI keeps")
 
 
 def save_history(step: Step, history: Conversation, name: str) -> Result:

@@ -5,16 +5,21 @@ picture to talk about. The demo has the last two from here and its models from `
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 CHECKPOINT = "llmga-mini-random.safetensors"
+CONTROLNET = "llmga-mini-random-control.safetensors"
 LANGUAGE_MODEL = "llmga-mini-random"
+INPAINTING = "llmga-mini-random-inpainting"
+RESTORER = "diffrir-mini-random.safetensors"
 ENDPOINT = "demo"
 EXAMPLE = 5  # the seed of its scene, which no training has seen
 # The workflows name the models that a person would use; the tests have small ones of their own.
 SUBSTITUTES = {
     ("CheckpointLoaderSimple", "ckpt_name"): CHECKPOINT,
+    ("ControlNetLoader", "control_net_name"): CONTROLNET,
     ("LLMGA_ModelLoader", "model"): LANGUAGE_MODEL,
     ("LLMGA_Endpoint", "endpoint"): ENDPOINT,
     ("LLMGA_Chat", "policy"): "whole_reply",
@@ -22,6 +27,18 @@ SUBSTITUTES = {
     ("EmptyLatentImage", "width"): 128,
     ("EmptyLatentImage", "height"): 128,
     ("KSampler", "steps"): 12,
+    ("LLMGA_UNetLoader", "unet"): f"{INPAINTING}/",
+    ("LLMGA_DiffRIRLoader", "restorer_file"): RESTORER,
+    ("LLMGA_PrepareMask", "source"): "wide",
+    ("LLMGA_CropForPainting", "width"): 128,
+    ("LLMGA_CropForPainting", "height"): 128,
+    ("ImagePadForOutpaint", "left"): 64,
+    ("ImagePadForOutpaint", "right"): 64,
+    ("LLMGA_EditInstruction", "policy"): "whole_reply",
+    ("LLMGA_EditInstruction", "max_new_tokens"): 96,
+    ("LLMGA_Invert", "steps"): 4,
+    ("LLMGA_InversionEdit", "steps"): 4,
+    ("LLMGA_AttentionMaps", "steps"): 2,
 }
 
 
@@ -37,6 +54,10 @@ def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
 def answer(request: dict[str, Any]) -> str:
     """Take what the user asked for, this turn and before, and spell it out."""
     said = [message["content"] for message in request["messages"] if message["role"] == "user"]
+    if pages := re.search(r"(\d+) (?:pages|页)", said[-1] if isinstance(said[-1], str) else ""):
+        return "\n".join(
+            f"Page {i}.\n<gen_image> page {i} of a book </gen_image>" for i in range(1, int(pages[1]) + 1)
+        )
     wishes = [text.rpartition(":")[2].strip().rstrip(".") for text in said if isinstance(text, str)]
     prompt = (
         f"{wishes[0].capitalize()}, the one clear subject of the picture, seen from a low viewpoint a few steps away. "
@@ -52,12 +73,20 @@ def answer(request: dict[str, Any]) -> str:
 
 def write_models(models: Path, *, checkpoint: bool = True) -> None:
     """Models of the miniature's architecture with random weights, where ComfyUI looks for them."""
-    from llmga.mini.random_diffusion import write_checkpoint
+    from llmga.mini.random_diffusion import (
+        write_checkpoint,
+        write_controlnet,
+        write_inpainting_unet,
+        write_restorer,
+    )
     from llmga.mini.random_language import write_tiny_llava
 
     write_tiny_llava(models / "LLM" / LANGUAGE_MODEL, seed=0)
     if checkpoint:
         write_checkpoint(models / "checkpoints" / CHECKPOINT)
+        write_controlnet(models / "controlnet" / CONTROLNET)
+        write_inpainting_unet(models / "diffusion_models" / INPAINTING)
+        write_restorer(models / "diffrir" / RESTORER)
 
 
 def write_endpoints(path: Path, url: str, key_env: str = "") -> None:

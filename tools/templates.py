@@ -14,6 +14,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,93 @@ NOTES = {
         HOST_NOTE,
         CHECKPOINT_NOTE,
     ),
+    "instruction_edit": (
+        "## Edit a picture by saying what to change\n**LLMGA Edit Instruction** captions the picture and changes as few "
+        "words of it as your instruction asks. **Invert** finds the noise that the picture comes from, **Inversion Edit** "
+        "goes back with the new words. Change the instruction and run again: the inversion is kept only while the caption "
+        "stays, so write it into *source_prompt* once you like it.",
+        LOCAL_NOTE,
+        CHECKPOINT_NOTE,
+    ),
+    "instruction_edit_multi_turn": (
+        "## One edit after another\nThe *history* of the first **LLMGA Edit Instruction** goes into the second, whose "
+        "source prompt is then the first one's target. The second **Inversion Edit** takes the edited picture and inverts "
+        "it itself.",
+        LOCAL_NOTE,
+        CHECKPOINT_NOTE,
+    ),
+    "edit_with_mask": (
+        "## Choose where a picture may change\nRight-click the picture, *Open in MaskEditor*, and paint where it may "
+        "change; without a mask, the blend words choose. **Attention Maps** shows where the model sees words of the "
+        "prompt. **Prompt-to-Prompt Options** makes words stronger. Both prompts are written by hand here.",
+        CHECKPOINT_NOTE,
+    ),
+    "chat_many_turns": (
+        "## A conversation inside one node\nThe turns so far stand in the panel of **LLMGA Chat**. Write what comes next "
+        "below them: Enter asks the language model alone, Run also paints. *Edit*, *Branch* and *Regenerate* are under "
+        "each message.",
+        ENDPOINT_NOTE,
+        CHECKPOINT_NOTE,
+    ),
+    "picture_book": (
+        "## One sentence becomes a picture book\nThe task *picture_book* tells a story in as many pages as *pages* says. "
+        "*prompts* and *page_texts* are lists: everything after them runs once for each page.",
+        ENDPOINT_NOTE,
+        CHECKPOINT_NOTE,
+    ),
+    "controlnet": (
+        "## The lines of a picture, another scene\n**Canny** finds the edges of the picture and ControlNet keeps to them; "
+        "the language model looks at the same picture and writes what is painted there.",
+        LOCAL_NOTE,
+        CHECKPOINT_NOTE,
+        "**ControlNet:** `control_v11p_sd15_canny_fp16.safetensors` in `models/controlnet/`, from "
+        "comfyanonymous/ControlNet-v1-1_fp16_safetensors on Hugging Face (0.7 GB). It fits SD1.5 checkpoints.",
+    ),
+}
+UNET_NOTE = (
+    "**UNet:** LLMGA's own for inpainting, in `models/diffusion_models/{name}/`: turn *download* on in **LLMGA UNet "
+    "Loader** once, or copy the `unet` folder of binxia/{name} on Hugging Face there. "
+    "Any other inpainting UNet of the same base works."
+)
+RESTORE_NOTE = (
+    "**DiffRIR Restore** is set to *colour correction*, which needs no weights. With a DiffRIR file in `models/diffrir/`, "
+    "add **DiffRIR Loader**, connect it, and set *method* to *DiffRIR*."
+)
+NOTES |= {
+    "inpaint": (
+        "## Paint into a picture\nRight-click the picture in **Load Image**, *Open in MaskEditor*, and paint over what "
+        "should go. The language model sees the rest and writes the prompt. Only the part around the mask is painted; "
+        "**Stitch Painting** puts it back, and every other pixel stays as it is.",
+        LOCAL_NOTE,
+        CHECKPOINT_NOTE,
+        UNET_NOTE.format(name="llmga-sd15-inpainting-v2"),
+        RESTORE_NOTE,
+    ),
+    "outpaint": (
+        "## Continue a picture\n**Pad Image for Outpainting** says how far to each side. The language model sees the "
+        "picture with the new sides black and writes the prompt; **Seam Report** says how much of the border still shows. "
+        "SD1.5 paints best when the padded picture has about 512 × 768 pixels.",
+        LOCAL_NOTE,
+        CHECKPOINT_NOTE,
+        UNET_NOTE.format(name="llmga-sd15-inpainting-v2"),
+        RESTORE_NOTE,
+    ),
+    "inpaint_sdxl": (
+        "## Paint into a picture with SDXL\nAs *inpaint*, with parts of 1024 × 1024 pixels. Right-click the picture in "
+        "**Load Image**, *Open in MaskEditor*, and paint over what should go.",
+        LOCAL_NOTE,
+        "**Checkpoint:** `sd_xl_base_1.0.safetensors` in `models/checkpoints/`, from "
+        "stabilityai/stable-diffusion-xl-base-1.0 on Hugging Face (7 GB), for its text encoders and VAE.",
+        UNET_NOTE.format(name="llmga-sdxl-inpainting-v2"),
+        RESTORE_NOTE,
+    ),
+    "restore_only": (
+        "## Take the seam out of a painted picture\n*Painted* is what any inpainting made, before the original was pasted "
+        "in; *Original* is the picture before, of the same size, with the mask painted in its MaskEditor. The result is "
+        "the original everywhere outside the mask.",
+        "**DiffRIR:** a file in `models/diffrir/`, named `diffrir_x1.pth` here. The authors link theirs from "
+        "Zj-BinXia/DiffRIR on GitHub. Without one, set *method* to *colour correction* and disconnect the loader.",
+    ),
 }
 HUGGING_FACE = "https://huggingface.co/Comfy-Org"
 MODELS = {
@@ -95,6 +183,15 @@ MODELS = {
     "qwen3vl_4b_fp8_scaled.safetensors": {
         "url": f"{HUGGING_FACE}/Qwen3-VL/resolve/main/text_encoders/qwen3vl_4b_fp8_scaled.safetensors",
         "directory": "text_encoders",
+    },
+    "sd_xl_base_1.0.safetensors": {
+        "url": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
+        "directory": "checkpoints",
+    },
+    "control_v11p_sd15_canny_fp16.safetensors": {
+        "url": "https://huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/"
+        "control_v11p_sd15_canny_fp16.safetensors",
+        "directory": "controlnet",
     },
 }
 
@@ -110,24 +207,82 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
             "LLMGA_ModelLoader",
             "LLMGA_Endpoint",
             "CheckpointLoaderSimple",
+            "ControlNetLoader",
+            "LLMGA_UNetLoader",
+            "LLMGA_DiffRIRLoader",
         ),
     ),
+    "Mask": (("LLMGA_PrepareMask", "ImagePadForOutpaint", "LLMGA_CropForPainting", "The UNet"),),
     "Conversation": (
         ("LLMGA Chat", "First turn", "Next turn"),
         ("Second turn",),
-        ("Prompt", "LLMGA_SaveHistory"),
+        ("Prompt", "Page texts", "LLMGA_SaveHistory"),
     ),
-    "Conditioning": (("LLMGA_LongCLIPEncode", "Tokens and chunks"),),
-    "Picture": (("EmptyLatentImage", "KSampler"), ("VAEDecode", "SaveImage")),
+    "Conditioning": (
+        ("LLMGA_LongCLIPEncode", "Tokens and chunks"),
+        ("Canny", "Edges", "ControlNetApplyAdvanced"),
+    ),
+    "Instruction": (
+        ("LLMGA Edit Instruction", "First edit"),
+        ("Second edit",),
+        ("Before", "After"),
+    ),
+    "Edit": (
+        ("LLMGA_Invert", "LLMGA_PromptToPromptOptions"),
+        ("LLMGA_AttentionMaps", "Where the words are"),
+        ("Inversion Edit", "First Inversion Edit"),
+        ("After the first edit",),
+        ("Second Inversion Edit",),
+        ("What was kept",),
+    ),
+    "Picture": (
+        ("InpaintModelConditioning", "EmptyLatentImage", "KSampler"),
+        ("VAEDecode", "SaveImage"),
+    ),
+    "Restore": (
+        ("LLMGA_DiffRIRRestore", "LLMGA_StitchPainting", "LLMGA_SeamReport"),
+        ("What was restored", "Seam"),
+        ("Difference", "Where the seam is"),
+    ),
 }
-COLOURS = {"Models": "#3f5159", "Conversation": "#5c4a72", "Conditioning": "#4a6350", "Picture": "#6b5a3e"}
-WIDTHS = {"MarkdownNote": 340, "LLMGA_Chat": 420, "LLMGA_LongCLIPEncode": 400, "SaveImage": 420}
+COLOURS = {
+    "Models": "#3f5159",
+    "Conversation": "#5c4a72",
+    "Conditioning": "#4a6350",
+    "Instruction": "#5c4a72",
+    "Edit": "#4a5f63",
+    "Picture": "#6b5a3e",
+    "Mask": "#5a4a4a",
+    "Restore": "#4b5a3e",
+}
+WIDTHS = {
+    "MarkdownNote": 340,
+    "LLMGA_Chat": 420,
+    "LLMGA_LongCLIPEncode": 400,
+    "LLMGA_EditInstruction": 420,
+    "LLMGA_Invert": 400,
+    "LLMGA_InversionEdit": 400,
+    "LLMGA_PromptToPromptOptions": 400,
+    "SaveImage": 420,
+}
 WIDTH = 320
 HEIGHTS = {
     "MarkdownNote": 480,
-    "LLMGA_Chat": 620,
+    "LLMGA_Chat": 900,
     "LLMGA_LongCLIPEncode": 480,
     "SaveImage": 460,
+    "LLMGA_EditInstruction": 560,
+    "LLMGA_UNetLoader": 300,
+    "LLMGA_DiffRIRLoader": 200,
+    "LLMGA_DiffRIRRestore": 340,
+    "LLMGA_SeamReport": 240,
+    "LLMGA_PrepareMask": 260,
+    "LLMGA_CropForPainting": 240,
+    "LLMGA_Invert": 620,
+    "LLMGA_InversionEdit": 700,
+    "LLMGA_AttentionMaps": 420,
+    "LLMGA_PromptToPromptOptions": 480,
+    "PreviewImage": 380,
     "PreviewAny": 240,
     "LoadImage": 340,
 }
@@ -202,12 +357,31 @@ EXAMPLES: dict[str, tuple[int, str, dict[str, Any]]] = {
     "chat_with_endpoint": (9, "make it night", {"background": "night"}),
     "continue_conversation": (0, "now on grass", {"background": "grass"}),
     "chat_with_host_model": (7, "", {}),
+    "chat_many_turns": (0, "at dusk", {"background": "night"}),
+    "picture_book": (14, "next page", {"background": "water"}),
+    "controlnet": (5, "in winter", {"background": "snow"}),
+    "instruction_edit": (12, "put everything on snow", {"background": "snow"}),
+    "instruction_edit_multi_turn": (3, "on grass, in warm light", {"background": "grass", "tone": "warm"}),
+    "edit_with_mask": (14, "make this one green", {"colour": "green"}),
+}
+EXAMPLES |= {
+    "inpaint": (16, "a green thing here", {"colour": "green"}),
+    "outpaint": (18, "continue it to both sides", {}),
+    "inpaint_sdxl": (21, "make it blue", {"colour": "blue"}),
+    "restore_only": (23, "without the seam", {}),
+}
+# Before the change: a part of the picture (left, top, right, bottom of 256) and the line that its values are put through.
+SPOILT: dict[str, tuple[Sequence[tuple[int, int, int, int]], float, int]] = {
+    "outpaint": ([(0, 0, 60, 256), (196, 0, 256, 256)], 0.0, 0),
+    "restore_only": ([(60, 90, 256, 256)], 0.8, 40),
 }
 # Where the files and records stand that the prompts name.
 PLACES = {
     ("CheckpointLoaderSimple", "ckpt_name"): "models/checkpoints/{}",
     ("CLIPLoader", "clip_name"): "models/text_encoders/{}",
+    ("ControlNetLoader", "control_net_name"): "models/controlnet/{}",
     ("LLMGA_ModelLoader", "model"): "models/LLM/{}/config.json",
+    ("LLMGA_DiffRIRLoader", "restorer_file"): "models/diffrir/{}",
     ("LLMGA_LoadHistory", "name"): "user/__llmga/histories/{}.json",
 }
 Prompts = dict[str, dict[str, Any]]
@@ -249,6 +423,7 @@ def write_placeholders(base: Path, prompts: Prompts, endpoint_url: str) -> None:
                 path.touch()
     names = {node["inputs"]["endpoint"] for node in nodes if node["class_type"] == "LLMGA_Endpoint"}
     path = base / "user" / "__llmga" / "endpoints.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         json.dumps({"endpoints": {name: {"url": endpoint_url, "model": "demo"} for name in names}})
     )
@@ -279,6 +454,10 @@ def arrange(nodes: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str,
     groups = []
     left = float(MARGIN)
     for title, columns in GROUPS.items():
+        if not any(
+            key in (node["title"], node["type"]) for column in columns for key in column for node in nodes
+        ):
+            continue
         start, bottom = left, 0.0
         for column in columns:
             chosen = [node for key in column for node in nodes if key in (node["title"], node["type"])]
@@ -290,6 +469,8 @@ def arrange(nodes: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str,
                 top += height + TITLE + GAP / 2
             bottom = max(bottom, top - TITLE)
             left += max([GAP + places[str(node["id"])]["size"][0] for node in chosen], default=0)
+        if left == start:  # nothing of this group occurs
+            continue
         bounds = [start - MARGIN, -MARGIN - TITLE, left - GAP - start + 2 * MARGIN, bottom + TITLE + MARGIN]
         groups.append({"title": title, "colour": COLOURS[title], "bounds": bounds})
         left += 2 * MARGIN
@@ -317,13 +498,24 @@ def example(name: str) -> list[tuple[str, bytes]]:
     """One or two pictures, each after the words that ask for it, from the miniature world."""
     seed, words, change = EXAMPLES[name]
     scene = sample_scene(seed, objects=(3, 6))
-    first = short_caption(scene, seed) if not words else ""
-    return [(first, png(scene)), (words, png(replace(scene, **change)))] if words else [(first, png(scene))]
+    if not words:
+        return [(short_caption(scene, seed), png(scene))]
+    colour = change.get("colour")
+    if colour:  # of the last object, which nothing hides
+        changed = replace(scene, objects=(*scene.objects[:-1], replace(scene.objects[-1], colour=colour)))
+    else:
+        changed = replace(scene, **change)
+    return [("", png(scene, *SPOILT.get(name, ((), 1.0, 0)))), (words, png(changed))]
 
 
-def png(scene: Scene) -> bytes:
+def png(
+    scene: Scene, boxes: Sequence[tuple[int, int, int, int]] = (), gain: float = 1.0, bias: int = 0
+) -> bytes:
     out = io.BytesIO()
-    render(scene, 256).image.save(out, format="PNG")
+    picture = render(scene, 256).image
+    for box in boxes:
+        picture.paste(picture.crop(box).point(lambda value: int(gain * value + bias)), box)
+    picture.save(out, format="PNG")
     return out.getvalue()
 
 

@@ -94,7 +94,7 @@ def rewrite(
     if policy not in get_args(Policy):
         raise ValueError(f"'policy' must be one of {', '.join(get_args(Policy))}, got {policy!r}")
     request = render("edit", instruction, sampling.seed)
-    source, earlier = source.strip(), _last_prompt(conversation)
+    source, earlier = source.strip(), _last_prompt(conversation, policy)
     if not source and not earlier:
         if picture is None:
             raise ValueError(
@@ -173,6 +173,8 @@ def _merit(source: str, reply: Reply) -> tuple[bool, bool, float]:
     return reply.has_prompt, reply.prompt != source, kept_share(source, reply.prompt)
 
 
-def _last_prompt(conversation: Conversation) -> str:
-    said = (parse(turn.text).prompt for turn in reversed(conversation.turns) if turn.role == "assistant")
-    return next(filter(None, said), "")
+def _last_prompt(conversation: Conversation, policy: str) -> str:
+    """What the last reply with a prompt says; under ``whole_reply`` any reply is one."""
+    replies = [parse(turn.text) for turn in reversed(conversation.turns) if turn.role == "assistant"]
+    whole = replies[0].text if replies and policy == "whole_reply" else ""
+    return next(filter(None, (reply.prompt for reply in replies)), whole.strip())

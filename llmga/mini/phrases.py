@@ -185,17 +185,6 @@ REQUESTS: dict[str, Slot] = {
         ),
         ("Please describe, in words only, {instruction}.",),
     ),
-    "complete": (
-        (
-            "In one line, complete this picture: {instruction}",
-            "Say {instruction} in one line, with all that is open.",
-        ),
-        ("Complete {instruction} in one line.",),
-    ),
-    "brief": (
-        ("Say in one line what you see.", "Describe this picture in one line."),
-        ("In one line, what does this picture show?",),
-    ),
     "similar": (
         ("Make one more image like this picture.",),
         ("Please generate a new picture like this image.", "Make a twin of this picture."),

@@ -17,7 +17,7 @@ from ..chat.tasks import TASKS
 from .captions import detailed_caption, short_caption, vague_caption
 from .edits import sample_edit
 from .facts import Facts, caption_facts, facts
-from .phrases import REQUESTS
+from .phrases import REQUESTS, Slot
 from .questions import sample_question
 from .render import Masks, render
 from .world import PLACES, UNIT, Scene, choose
@@ -36,6 +36,22 @@ Kind = Literal[
     "reading",
 ]
 RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
+
+# Not in ``phrases``: the painter's table is drawn for the words of that file, and would be another one.
+ONE_LINE: dict[str, Slot] = {
+    "complete": (
+        (
+            "In one line, complete this picture: {instruction}",
+            "Say {instruction} in one line, with all that is open.",
+        ),
+        ("Complete {instruction} in one line.",),
+    ),
+    "brief": (
+        ("Say in one line what you see.", "Describe this picture in one line."),
+        ("In one line, what does this picture show?",),
+    ),
+}
+"""Requests for a reply of one line."""
 
 _RECOGNISABLE = 0.8  # the part of an object that has to show beside a hole
 
@@ -153,7 +169,7 @@ def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
 
 
 def _request(kind: Kind, seed: int, held_out: bool, instruction: str = "") -> str:
-    shown, unseen = REQUESTS[kind]
+    shown, unseen = (REQUESTS | ONE_LINE)[kind]
     shown += TASKS[kind].phrasings if kind in TASKS else ()
     return choose(unseen if held_out else shown, seed, "request").format(instruction=instruction).strip()
 

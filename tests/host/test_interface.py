@@ -24,13 +24,25 @@ LOCALES = ROOT / "locales"
 RENEW = os.environ.get("LLMGA_RENEW") == "1"
 HINT = "run the test again with LLMGA_RENEW=1 in the environment, then look at the difference that git shows"
 NODES = (
+    "LLMGA_AttentionMaps",
     "LLMGA_Chat",
+    "LLMGA_CropForPainting",
+    "LLMGA_DiffRIRLoader",
+    "LLMGA_DiffRIRRestore",
+    "LLMGA_EditInstruction",
     "LLMGA_Endpoint",
     "LLMGA_HostLanguageModel",
+    "LLMGA_InversionEdit",
+    "LLMGA_Invert",
     "LLMGA_LoadHistory",
     "LLMGA_LongCLIPEncode",
     "LLMGA_ModelLoader",
+    "LLMGA_PrepareMask",
+    "LLMGA_PromptToPromptOptions",
     "LLMGA_SaveHistory",
+    "LLMGA_SeamReport",
+    "LLMGA_StitchPainting",
+    "LLMGA_UNetLoader",
 )
 LANGUAGES = ("en", "zh")
 FIELDS = (  # a host may add others of its own
@@ -50,6 +62,7 @@ FIELDS = (  # a host may add others of its own
 )
 # Combos whose options are the files and records of a machine.
 FILES = {("LLMGA_ModelLoader", "model"), ("LLMGA_Endpoint", "endpoint"), ("LLMGA_LoadHistory", "name")}
+FILES |= {("LLMGA_UNetLoader", "unet"), ("LLMGA_DiffRIRLoader", "restorer_file")}
 NO_DEMO = {"chat_with_host_model": "needs a language model that ComfyUI itself can load"}
 TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 PROMPTS = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
@@ -202,9 +215,9 @@ def test_a_template_is_tidy_and_holds_nothing_private(infos: dict[str, Any], nam
         for value in node.get("widgets_values") or ():
             private = r"https?://|[A-Za-z]:\\|(?<![\w/])/(?:home|root|tmp|Users|work)\b|\bsk-|(?:KEY|TOKEN)="
             assert not re.search(private, str(value)), f"{node['type']}: {value}"
-    loader = next(node for node in nodes if node["type"] == "CheckpointLoaderSimple")
-    (model,) = loader["properties"]["models"]
-    assert model["name"] in loader["widgets_values"] and model["url"].endswith(model["name"])
+    for loader in (node for node in nodes if node["type"] == "CheckpointLoaderSimple"):
+        (model,) = loader["properties"]["models"]
+        assert model["name"] in loader["widgets_values"] and model["url"].endswith(model["name"])
     boxes = [(*node["pos"], *node["size"]) for node in nodes]
     apart = [
         x + w <= u or u + s <= x or y + h <= v - 30 or v + t <= y - 30
@@ -238,7 +251,8 @@ def test_the_shipped_prompts_run(server: ComfyServer) -> None:
         prompt = load_prompt(ROOT / "workflows" / "api" / f"{name}.json")
         entry = server.run(prompt)
         (saver,) = (node_id for node_id, node in prompt.items() if node["class_type"] == "SaveImage")
-        (picture,) = entry["outputs"][saver]["images"]
-        assert server.view(picture).startswith(b"\x89PNG"), name
+        pictures = entry["outputs"][saver]["images"]
+        assert len(pictures) == (4 if name == "picture_book" else 1), name
+        assert all(server.view(picture).startswith(b"\x89PNG") for picture in pictures), name
         shown = [node_id for node_id, node in prompt.items() if node["class_type"] == "PreviewAny"]
         assert all(entry["outputs"][node_id]["text"][0] for node_id in shown), name

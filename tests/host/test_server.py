@@ -30,12 +30,17 @@ def test_every_node_of_the_pack_is_there(server: ComfyServer) -> None:
     modules = {name: info["python_module"] for name, info in server.object_info().items()}
     ours = {name for name, module in modules.items() if module == f"custom_nodes.{server.pack.name}"}
     shipped = {
+        "LLMGA_AttentionMaps",
         "LLMGA_Chat",
+        "LLMGA_EditInstruction",
         "LLMGA_Endpoint",
         "LLMGA_HostLanguageModel",
+        "LLMGA_InversionEdit",
+        "LLMGA_Invert",
         "LLMGA_LoadHistory",
         "LLMGA_LongCLIPEncode",
         "LLMGA_ModelLoader",
+        "LLMGA_PromptToPromptOptions",
         "LLMGA_SaveHistory",
     }
     assert shipped <= ours

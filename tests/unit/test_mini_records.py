@@ -11,7 +11,7 @@ from llmga.mini.captions import description, detailed_caption
 from llmga.mini.facts import caption_facts, facts, kept
 from llmga.mini.phrases import QUESTIONS, REQUESTS
 from llmga.mini.questions import sample_question
-from llmga.mini.records import RECORD_KINDS, sample_hole, sample_record
+from llmga.mini.records import ONE_LINE, RECORD_KINDS, sample_hole, sample_record
 from llmga.mini.render import render
 from llmga.mini.world import Scene, Thing, is_unseen_pair, sample_scene
 
@@ -40,7 +40,7 @@ def test_an_unknown_kind() -> None:
         sample_record("juggle", sample_scene(0), 0)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("kind", REQUESTS)
+@pytest.mark.parametrize("kind", REQUESTS | ONE_LINE)
 def test_requests_are_those_of_the_chat_and_held_out_ones_are_not(kind) -> None:
     scene = sample_scene(4, (2, 2), "train")
     shown = {sample_record(kind, scene, seed, size=32).instruction for seed in range(120)}
@@ -49,8 +49,9 @@ def test_requests_are_those_of_the_chat_and_held_out_ones_are_not(kind) -> None:
         assert any(re.search(said, text) for text in shown) or "\n" in template
     new = {sample_record(kind, scene, seed, held_out=True, size=32).instruction for seed in range(20)}
     assert not new & shown
-    assert not set(REQUESTS[kind][1]) & {
-        *REQUESTS[kind][0],
+    requests = (REQUESTS | ONE_LINE)[kind]
+    assert not set(requests[1]) & {
+        *requests[0],
         *(TASKS[kind].phrasings if kind in TASKS else ()),
     }
 

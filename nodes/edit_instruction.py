@@ -1,0 +1,145 @@
+"""LLMGA Edit Instruction: a picture and an instruction become the two prompts of an edit."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from comfy_api.latest import io
+
+from ..llmga.chat import Conversation, Picture, Sampling
+from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
+from ..llmga.edit.instruction import Policy, rewrite
+from ..llmga.images import to_pil
+from . import check, host
+from .types import Engine, History
+
+POLICIES = get_args(Policy)
+
+
+class EditInstruction(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGA_EditInstruction",
+            display_name="LLMGA Edit Instruction",
+            category="LLMGA/edit",
+            description="Turns an instruction such as 'make the fox blue' into the two prompts of an edit: a caption of "
+            "the picture, and the same caption with as few words changed as the instruction asks. For Invert and "
+            "Inversion Edit.",
+            search_aliases=[
+                "instruct",
+                "instruction edit",
+                "rewrite prompt",
+                "instructpix2pix",
+                "LLM",
+                "VLM",
+            ],
+            inputs=[
+                Engine.Input(
+                    "engine",
+                    tooltip="The language model: LLMGA Model Loader, LLMGA Endpoint or LLMGA Host Language Model. It "
+                    "must see pictures, unless source_prompt says what the picture shows.",
+                ),
+                io.String.Input(
+                    "instruction",
+                    multiline=True,
+                    default="",
+                    tooltip="What to change, in your own words, up to 200,000 characters. One change at a time is edited "
+                    "best.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    tooltip="Same inputs and seed, same prompts. It also picks how the request is worded.",
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=0.2,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="0 always takes the likeliest word; up to 2, higher is more varied. LLMGA uses 0.2.",
+                ),
+                io.Int.Input(
+                    "max_new_tokens",
+                    default=512,
+                    min=1,
+                    max=MAX_NEW_TOKENS,
+                    tooltip=f"Each reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
+                ),
+                io.Combo.Input(
+                    "policy",
+                    options=list(POLICIES),
+                    default="ask_again",
+                    tooltip="What to do with a reply that holds no prompt. ask_again: ask once more, also when the "
+                    "rewrite changes nothing or more than half of the words. whole_reply: use the reply as the prompt. "
+                    "error: stop.",
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture to edit; the first of a batch. Not needed where source_prompt or history says "
+                    "what it shows.",
+                ),
+                io.String.Input(
+                    "source_prompt",
+                    multiline=True,
+                    optional=True,
+                    default="",
+                    tooltip="A caption of the picture, if you have one: it is rewritten, and the picture is not looked "
+                    "at. Empty: the language model writes one.",
+                ),
+                History.Input(
+                    "history",
+                    optional=True,
+                    tooltip="The history of the edit before: its target prompt becomes this edit's source prompt.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="source", tooltip="The picture as it is. For the source_prompt of Invert."
+                ),
+                io.String.Output(
+                    display_name="target",
+                    tooltip="The picture after the edit. For the target_prompt of Inversion Edit.",
+                ),
+                History.Output(
+                    display_name="history", tooltip="The conversation with this edit, for the next one."
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="How many words were kept, and what to expect of that."
+                ),
+            ],
+        )
+
+    @classmethod
+    @host.guarded
+    def execute(
+        cls, engine, instruction, seed, temperature, max_new_tokens, policy, image=None, source_prompt="",
+        history=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        history = Conversation() if history is None else history
+        check.instance(
+            "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
+        )
+        check.instance("history", history, Conversation, "LLMGA Edit Instruction, LLMGA Chat or Load History")
+        check.choice("policy", policy, POLICIES)
+        pictures = [] if image is None else to_pil(check.image("image", image)[:1])
+        edit = rewrite(
+            engine,
+            history,
+            check.text("instruction", instruction),
+            picture=Picture.from_pil(pictures[0]) if pictures else None,
+            source=check.text("source_prompt", source_prompt),
+            sampling=Sampling(seed, temperature, max_new_tokens=max_new_tokens),
+            policy=policy,
+            on_text=host.live_text(),
+        )
+        said = f"{edit.report()}\n\nsource: {edit.source}\n\ntarget: {edit.target}"
+        return io.NodeOutput(edit.source, edit.target, edit.conversation, edit.report(), ui={"text": [said]})
+
+
+NODES = [EditInstruction]

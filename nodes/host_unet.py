@@ -1,0 +1,97 @@
+"""UNets in ComfyUI's folders, and their weights as a MODEL that samples as they were trained."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.model_sampling
+import comfy.sd
+import comfy.utils
+import folder_paths
+import torch
+
+from ..llmga.diffusion.unet_files import STEM, Sampling, UNet
+
+DIFFUSION_MODELS = "diffusion_models"
+WEIGHT_DTYPES: dict[str, dict[str, Any]] = {  # as Load Diffusion Model has them
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+
+
+def unets() -> dict[str, Path]:
+    """Diffusers folders (their names end in "/"), then files, below ``models/diffusion_models`` and ``models/unet``; and
+    the diffusers folders of ``models/diffusers``."""
+    folders: dict[str, Path] = {}
+    files: dict[str, Path] = {}
+    for name in folder_paths.get_filename_list(DIFFUSION_MODELS):
+        full, path = Path(folder_paths.get_full_path_or_raise(DIFFUSION_MODELS, name)), Path(name)
+        files[name] = full
+        if path.name.startswith(STEM) and path.parent.name:
+            up = path.parent.name in ("unet", "unet_ema") and path.parent.parent.name
+            folder, place = (path.parent.parent, full.parent.parent) if up else (path.parent, full.parent)
+            folders.setdefault(f"{folder.as_posix()}/", place)
+    for root in folder_paths.get_folder_paths("diffusers"):
+        for pattern in ("*/unet/config.json", "*/*/unet/config.json"):
+            for config in sorted(Path(root).glob(pattern)):
+                folder = config.parent.parent
+                folders.setdefault(f"{folder.relative_to(root).as_posix()}/", folder)
+    return {**dict(sorted(folders.items())), **files}
+
+
+def download_folder() -> Path:
+    """Where new diffusion models go: the folder of that name, and not the older ``models/unet``."""
+    paths = folder_paths.get_folder_paths(DIFFUSION_MODELS)
+    return Path(next((path for path in paths if os.path.basename(path) == DIFFUSION_MODELS), paths[0]))
+
+
+def load_unet(unet: UNet, weight_dtype: str) -> Any:
+    """The host's MODEL of a checked UNet.
+
+    Raises:
+        ValueError: the host does not know its widths.
+    """
+    arguments = (unet.files, unet.base, weight_dtype, unet.sampling)
+    model = _load(*arguments)
+    model.cached_patcher_init = (_load, arguments)  # the host loads it anew for each of several GPUs
+    return model
+
+
+def _load(
+    files: tuple[Path, ...], base: str, weight_dtype: str, sampling: Sampling, disable_dynamic: bool = False
+) -> Any:
+    weights: dict[str, torch.Tensor] = {}
+    metadata = None
+    for path in files:
+        part, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+        weights.update(part)
+    more = {"disable_dynamic": True} if disable_dynamic else {}
+    options = dict(WEIGHT_DTYPES[weight_dtype])
+    model = comfy.sd.load_diffusion_model_state_dict(
+        weights, model_options=options, metadata=metadata, **more
+    )
+    if model is None:
+        raise ValueError(f"unet is whole, but ComfyUI does not know its architecture: {base}")
+    _follow(model, sampling)
+    return model
+
+
+def _follow(model: Any, sampling: Sampling) -> None:
+    """Patch what the UNet predicts, and on which noise, onto a MODEL; the host itself never reads a scheduler's file."""
+    if sampling == Sampling(stated=sampling.stated):
+        return
+    source = comfy.model_sampling
+    kind = source.V_PREDICTION if sampling.prediction == "v_prediction" else source.EPS
+
+    class Patched(source.ModelSamplingDiscrete, kind):
+        pass
+
+    settings = {"linear_start": sampling.beta_start, "linear_end": sampling.beta_end}
+    known = model.model.model_config.sampling_settings
+    config = SimpleNamespace(sampling_settings={**known, **settings})
+    model.add_object_patch("model_sampling", Patched(config, zsnr=sampling.zero_snr))

@@ -1,0 +1,113 @@
+"""What the chat panel shows: the record that goes out with a chat node's output, and the pictures it names.
+
+The panel draws a conversation from the node's widgets and from this record; nothing here changes what a workflow does.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from ..llmga.chat import Picture, Reply, Turn
+from . import host
+
+KEY = "llmga_chat"
+"""Of the record: in a node's ``ui`` and, so that a saved picture brings its conversation back, in its properties."""
+
+MAX_EARLIER = 100_000
+"""Characters of the turns from the ``history`` socket that are shown; the oldest are left out first."""
+
+
+def record(reply: Reply, earlier: Sequence[Turn], task: str, instruction: str) -> dict[str, Any]:
+    """The last exchange, as the next transcript would hold it, and what the history socket brought."""
+    *_, asked, answered = reply.conversation.turns
+    shown: list[dict[str, Any]] = []
+    room = MAX_EARLIER
+    for turn in reversed(earlier):
+        room -= len(turn.text)
+        if room < 0:
+            break
+        shown.insert(0, as_json(turn))
+    return {
+        "exchange": [{**as_json(asked), "task": task, "instruction": instruction}, as_json(answered)],
+        "prompts": list(reply.prompts),
+        "earlier": shown,
+        "omitted": len(earlier) - len(shown),
+    }
+
+
+def as_json(turn: Turn) -> dict[str, Any]:
+    """A turn with the names of its pictures, which are then there to be shown."""
+    for picture in turn.pictures:
+        show(picture)
+    return {"role": turn.role, "text": turn.text, "images": [picture.sha256 for picture in turn.pictures]}
+
+
+def show(picture: Picture) -> None:
+    """Put a picture where the page can see it; ComfyUI empties this folder when it starts and ends."""
+    path = host.shown_picture(picture.sha256)
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(picture.png)
+    os.replace(temporary, path)
+
+
+def kept(sha256: str) -> Picture:
+    """The picture that a transcript names, whose pixels must be those that its name promises.
+
+    Raises:
+        ValueError: it is not there, or is another.
+    """
+    path: Path = host.kept_picture(sha256)
+    name = f"{host.PICTURES}/{sha256[:12]}….png in ComfyUI's input folder"
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            picture = Picture.from_pil(image)
+    except FileNotFoundError:
+        raise ValueError(
+            f"'transcript' shows the picture {name}, which is not there; put it back, or clear the conversation"
+        ) from None
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"'transcript' shows the picture {name}, which cannot be read: {error}") from error
+    if picture.sha256 != sha256:
+        raise ValueError(
+            f"'transcript' shows the picture {name}, which holds other pixels than its name says"
+        )
+    return picture
+
+
+def remember(metadata: Any, node_id: str, record: dict[str, Any]) -> None:
+    """Leave the record in the workflow that saved pictures carry, on the node that made it.
+
+    The workflow was written before there was a reply. It is the client's and may be anything: where the node is not
+    found, nothing happens.
+    """
+    graph = metadata.get("workflow") if isinstance(metadata, dict) else None
+    definitions = _get(_get(graph, "definitions"), "subgraphs")
+    *path, last = node_id.split(":")
+    for one in path:
+        kind = _get(_by_id(_get(graph, "nodes"), one), "type")
+        graph = _by_id(definitions, str(kind))
+    node = _by_id(_get(graph, "nodes"), last)
+    if node is not None:
+        properties = node.get("properties")
+        node["properties"] = {**(properties if isinstance(properties, dict) else {}), KEY: record}
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _by_id(values: Any, wanted: str) -> dict[str, Any] | None:
+    for value in values if isinstance(values, list) else ():
+        if isinstance(value, dict) and str(value.get("id")) == wanted:
+            return value
+    return None

@@ -1,0 +1,443 @@
+"""The editing nodes in this process, on tiny models: what comes out, and what becomes of every odd input."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from support import comfy_inprocess as comfy
+from support import tiny_edit as tiny
+
+REASON = comfy.skip_reason()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+
+SOURCE, TARGET = "a large red star on snow", "a large blue star on snow"
+LONG = "a quiet stone bridge over a river in soft light, " * 12
+STEPS = 4
+EDIT = {
+    "cfg": 7.5,
+    "cross_replace": 0.4,
+    "self_replace": 0.6,
+    "local_blend": "auto",
+    "steps": STEPS,
+    "layout": "llmga",
+}
+OPTIONS = {
+    "word_weights": "",
+    "word_steps": "",
+    "blend_words": "",
+    "subtract_words": "",
+    "blend_threshold": 0.3,
+    "blend_start": 0.2,
+    "mode": "auto",
+    "self_max": 0.25,
+}
+
+
+@pytest.fixture(scope="module")
+def trios() -> dict[str, Any]:
+    comfy.start()
+    return {kind: tiny.trio(kind) for kind in ("sd15", "sdxl")}
+
+
+@pytest.fixture(scope="module")
+def trio(trios: dict[str, Any]) -> Any:
+    return trios["sd15"]
+
+
+def picture(height: int = 64, width: int = 64, batch: int = 1, channels: int = 3) -> torch.Tensor:
+    """Smooth, so that the random VAE has something to keep."""
+    generator = torch.Generator().manual_seed(height)
+    coarse = torch.rand(batch, channels, 4, 4, generator=generator)
+    grown = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    return grown.movedim(1, -1)
+
+
+def execute(module: str, node: str, *values: Any, **options: Any) -> Any:
+    with torch.inference_mode():
+        return getattr(comfy.pack(f"nodes.{module}"), node).execute(*values, **options).result
+
+
+def invert(trio: Any, prompt: str = SOURCE, **options: Any) -> Any:
+    given = {"steps": STEPS, "layout": "llmga", "max_chunks": 4, **options}
+    if "latent" not in given:
+        given.setdefault("image", picture())
+    return execute("inversion", "Invert", *trio, prompt, **given)
+
+
+def edit(trio: Any, prompt: str = TARGET, **options: Any) -> Any:
+    return execute("edit", "InversionEdit", *trio, prompt, **{**EDIT, **options})
+
+
+def p2p(**options: Any) -> Any:
+    return execute("edit_options", "PromptToPromptOptions", **{**OPTIONS, **options})[0]
+
+
+def round_trip(trio: Any, image: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return trio[2].decode(trio[2].encode(image[..., :3])).clamp(0, 1)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_invert_and_edit(trios: dict[str, Any], kind: str) -> None:
+    trio, image = trios[kind], picture()
+    inversion, reconstruction, said = invert(trio, image=image)
+    torch.testing.assert_close(reconstruction, round_trip(trio, image), atol=1e-5, rtol=0)
+    assert inversion.trajectory.latents.shape == (STEPS + 1, 1, 4, 8, 8)
+    assert "1 picture of 64×64 pixels" in said and "4 steps" in said and "6 tokens in 1 chunk" in said
+    edited, samples, changed, report = edit(trio, inversion=inversion)
+    assert (
+        edited.shape == image.shape
+        and samples["samples"].shape == (1, 4, 8, 8)
+        and changed.shape == (1, 64, 64)
+    )
+    assert 0 <= edited.min() and edited.max() <= 1
+    assert (edited - reconstruction).abs().max() > 1e-3
+    assert "gone: red" in report and "new: blue" in report and "rows through the UNet" in report
+    with torch.inference_mode():
+        torch.testing.assert_close(trio[2].decode(samples["samples"]).clamp(0, 1), edited, atol=1e-5, rtol=0)
+
+
+def test_the_same_prompt_gives_the_round_trip_of_the_vae(trio: Any) -> None:
+    inversion, reconstruction, _ = invert(trio)
+    edited, samples, changed, report = edit(trio, SOURCE, inversion=inversion)
+    assert changed.max() == 0 and samples["samples"].shape == (1, 4, 8, 8)
+    torch.testing.assert_close(edited, round_trip(trio, picture()), atol=1e-5, rtol=0)
+    assert torch.equal(edited, reconstruction) and "the picture is kept" in report
+    wished = edit(trio, SOURCE, inversion=inversion, negative_prompt="a tree")
+    weighted = edit(trio, SOURCE, inversion=inversion, options=p2p(word_weights="red: 3"))
+    assert all((other[0] - edited).abs().max() > 1e-4 for other in (wished, weighted))
+
+
+def test_an_image_is_inverted_on_the_way(trio: Any) -> None:
+    inversion = invert(trio)[0]
+    apart = edit(trio, inversion=inversion)[0]
+    at_once = edit(trio, image=picture(), source_prompt=SOURCE)[0]
+    assert torch.equal(apart, at_once)
+
+
+def test_the_same_inputs_give_the_same_bytes_and_leave_the_models_alone(trio: Any) -> None:
+    model = trio[0]
+    before = {name: value.clone() for name, value in model.model.diffusion_model.state_dict().items()}
+    options, state = dict(model.model_options["transformer_options"]), torch.random.get_rng_state()
+    assert torch.equal(*(edit(trio, inversion=invert(trio)[0])[0] for _ in range(2)))
+    assert all(torch.equal(before[k], v) for k, v in model.model.diffusion_model.state_dict().items())
+    assert model.model_options["transformer_options"] == options
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_latent_is_as_good_as_its_image(trio: Any) -> None:
+    with torch.inference_mode():
+        latent = {"samples": trio[2].encode(picture())}
+    assert torch.equal(invert(trio, latent=latent)[0].trajectory.latents, invert(trio)[0].trajectory.latents)
+
+
+@pytest.mark.parametrize("local_blend", ["auto", "off"])
+def test_a_batch_of_four_is_the_loop(trio: Any, local_blend: str) -> None:
+    images = torch.cat([picture(64, 72).roll(8 * i, 2) for i in range(4)])
+    mask = torch.ones(4, 64, 72)
+    mask[1, :, 32:] = 0
+    options = {"source_prompt": SOURCE, "local_blend": local_blend}
+    batch = edit(trio, image=images, mask=mask, **options)
+    for i in range(4):
+        single = edit(trio, image=images[i : i + 1], mask=mask[i : i + 1], **options)
+        torch.testing.assert_close(batch[0][i : i + 1], single[0], atol=1e-4, rtol=0)
+        assert torch.equal(batch[2][i : i + 1], single[2])
+    assert invert(trio, image=images)[0].trajectory.latents.shape[1] == 4
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 72), (71, 65), (40, 104), (32, 32)])
+def test_odd_sizes_are_cut_at_their_edges_and_told(trio: Any, height: int, width: int) -> None:
+    image = picture(height, width)
+    rows, columns = height // 8 * 8, width // 8 * 8
+    top, left = (height - rows) // 2, (width - columns) // 2
+    _, reconstruction, said = invert(trio, image=image)
+    cut = image[:, top : top + rows, left : left + columns]
+    torch.testing.assert_close(reconstruction, round_trip(trio, cut), atol=1e-5, rtol=0)
+    assert (f"cut at its edges to {columns}×{rows}" in said) == ((rows, columns) != (height, width))
+    edited, _, changed, _ = edit(trio, image=image, source_prompt=SOURCE)
+    assert edited.shape[1:3] == changed.shape[1:] == (rows, columns)
+
+
+def test_a_mask_is_cut_as_its_image_is(trio: Any) -> None:
+    image, mask = picture(64, 72)[:, :, :70], torch.zeros(1, 64, 70)
+    mask[:, :, 3:35] = 1  # columns 0 to 31 of the cut picture
+    changed = edit(trio, image=image, source_prompt=SOURCE, mask=mask, local_blend="off")[2]
+    assert changed.shape == (1, 64, 64)
+    assert (changed[:, :, :32] == 1).all() and not changed[:, :, 32:].any()
+
+
+def test_alpha_and_grey(trio: Any) -> None:
+    image = picture(channels=4)
+    _, reconstruction, said = invert(trio, image=image)
+    assert "alpha was dropped" in said
+    assert torch.equal(reconstruction, invert(trio, image=image[..., :3])[1])
+    grey = picture(channels=1)
+    assert torch.equal(invert(trio, image=grey)[1], invert(trio, image=grey.expand(-1, -1, -1, 3))[1])
+
+
+def test_outside_a_mask_nothing_changes_and_an_empty_one_is_none(trio: Any) -> None:
+    inversion = invert(trio)[0]
+    clean = trio[0].model.process_latent_out(inversion.trajectory.latents[0])
+    mask = torch.zeros(1, 16, 16)
+    mask[:, :, 8:] = 1
+    _, samples, changed, _ = edit(trio, inversion=inversion, mask=mask, local_blend="off")
+    assert torch.equal(samples["samples"][..., :4], clean[..., :4])
+    assert (samples["samples"][..., 4:] - clean[..., 4:]).abs().max() > 1e-3
+    assert (changed[:, :, 32:] == 1).all() and not changed[:, :, :32].any()
+    whole = edit(trio, inversion=inversion, local_blend="off")[0]
+    assert torch.equal(
+        edit(trio, inversion=inversion, mask=torch.zeros(1, 64, 64), local_blend="off")[0], whole
+    )
+
+
+def test_a_local_blend_keeps_the_rest(trio: Any) -> None:
+    inversion = invert(trio, image=picture(128, 128))[0]  # at 64, all of a map's 2×2 cells are neighbours
+    clean = trio[0].model.process_latent_out(inversion.trajectory.latents[0])
+    _, samples, changed, _ = edit(
+        trio, inversion=inversion, options=p2p(blend_threshold=0.99, blend_start=0.0)
+    )
+    cells = changed[:, ::8, ::8] > 0
+    assert cells.any() and not cells.all()
+    kept = ~cells[:, None].expand_as(clean)
+    assert torch.equal(samples["samples"][kept], clean[kept])
+
+
+def test_the_options_act_and_report_what_does_not_occur(trio: Any) -> None:
+    inversion = invert(trio, image=picture(128, 128))[0]
+    plain = edit(trio, inversion=inversion)
+    assert torch.equal(edit(trio, inversion=inversion, options=p2p())[0], plain[0])
+    for options in (
+        {"word_weights": "star: 5"},
+        {"word_steps": "snow: 0.1 to 0.2"},
+        {"blend_words": "snow", "blend_threshold": 0.9},
+        {"subtract_words": "Stars,", "blend_threshold": 0.5},
+        {"mode": "refine"},
+        {"self_max": 0.0},
+    ):
+        assert not torch.equal(edit(trio, inversion=inversion, options=p2p(**options))[0], plain[0]), options
+    nowhere = p2p(word_weights="tiger: 2", word_steps="lion: 0.5", blend_words="zebra", subtract_words="emu")
+    report = edit(trio, inversion=inversion, options=nowhere)[3]
+    for line in (
+        "word_weights: 'tiger' does not occur in the target prompt",
+        "word_steps: 'lion' does not occur",
+        "blend_words: 'zebra' occurs in neither prompt",
+        "subtract_words: 'emu' occurs in neither prompt",
+    ):
+        assert line in report
+
+
+def test_prompts_beyond_77_tokens(trios: dict[str, Any]) -> None:
+    for trio in trios.values():
+        inversion, _, said = invert(trio, LONG)
+        assert "3 chunks" in said or "2 chunks" in said
+        report = edit(trio, LONG.replace("stone", "wooden"), inversion=inversion)[3]
+        assert "new: wooden" in report and "WARNING" not in report
+        shorter = edit(trio, SOURCE, inversion=inversion)[3]
+        assert "WARNING the prompts share too few words" in shorter
+        longer = edit(trio, LONG, image=picture(), source_prompt=SOURCE, negative_prompt="blurry, " * 200)[3]
+        assert "WARNING" in longer
+
+
+def test_empty_prompts(trio: Any) -> None:
+    inversion, _, said = invert(trio, " ")
+    assert "source_prompt is empty" in said
+    assert "WARNING" in edit(trio, inversion=inversion)[3]
+    for empty in ("", " \n"):
+        with pytest.raises(ValueError, match="target_prompt is empty; write"):
+            edit(trio, empty, inversion=inversion)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(trio: Any, dtype: torch.dtype) -> None:
+    half = (tiny.host_model("sd15", tiny.diffusers_unet("sd15"), dtype=dtype), *trio[1:])
+    edited = edit(half, image=picture(), source_prompt=SOURCE)[0]
+    assert edited.dtype == torch.float32 and edited.isfinite().all()
+    full = edit(trio, image=picture(), source_prompt=SOURCE)[0]
+    assert (edited - full).abs().mean() < 0.1
+
+
+def test_v_prediction(trio: Any) -> None:
+    model = tiny.host_model("sd15", tiny.diffusers_unet("sd15"), v=True)
+    assert edit((model, *trio[1:]), image=picture(), source_prompt=SOURCE)[0].isfinite().all()
+
+
+def test_a_cancel_stops_at_the_next_step_and_the_next_run_is_as_ever(
+    trio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    management: Any = importlib.import_module("comfy.model_management")
+    before = invert(trio)[0]
+    denoiser = comfy.pack("nodes.host_denoiser").HostDenoiser
+    passes, eps = [], denoiser.eps
+
+    def counted(self, *values, **options):
+        passes.append(1)
+        if len(passes) == 3:
+            management.interrupt_current_processing()
+        return eps(self, *values, **options)
+
+    monkeypatch.setattr(denoiser, "eps", counted)
+    for run in (lambda: invert(trio), lambda: edit(trio, inversion=before)):
+        passes.clear()
+        with pytest.raises(management.InterruptProcessingException):
+            run()
+        assert len(passes) == 3
+    monkeypatch.setattr(denoiser, "eps", eps)
+    assert torch.equal(invert(trio)[0].trajectory.latents, before.trajectory.latents)
+
+
+def test_progress_and_previews_are_shown(trio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    inversion = invert(trio)[0]
+    utils: Any = importlib.import_module("comfy.utils")
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **more: seen.append((value, total, preview))
+    )
+    previews: Any = importlib.import_module("latent_preview")
+    monkeypatch.setattr(previews.args, "preview_method", previews.LatentPreviewMethod.Latent2RGB)
+    invert(trio)
+    assert [each[:2] for each in seen] == [(i, STEPS) for i in range(1, STEPS + 1)]
+    seen.clear()
+    edit(trio, inversion=inversion)
+    # Of quick steps with previews the host shows some: the first and the last at least.
+    shown = [each[0] for each in seen]
+    assert shown == sorted(shown) and {1, STEPS} <= set(shown) and {each[1] for each in seen} == {STEPS}
+    assert all(each[2] is not None for each in seen)
+
+
+def test_attention_maps(trio: Any) -> None:
+    inversion = invert(trio, image=picture(64, 72, batch=2))[0]
+    maps, masks, said = execute("inversion", "AttentionMaps", *trio, inversion, "Red star, zebra, snow", 3)
+    assert maps.shape == (4, 64, 72, 3) and masks.shape == (4, 64, 72)
+    assert 0 <= maps.min() and maps.max() <= 1 and masks.min() >= 0
+    assert not torch.equal(masks[0], masks[2])
+    assert said.splitlines() == [
+        "map 1: Red star (2 tokens)",
+        "map 2: snow (1 tokens)",
+        "'zebra' does not occur in the source prompt",
+    ]
+    for words in ("", "zebra", ", ,"):
+        with pytest.raises(ValueError, match="words must name words of the source prompt"):
+            execute("inversion", "AttentionMaps", *trio, inversion, words, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "connect either inversion or image, got neither"),
+        ({"image": picture(1, 1)}, "image is 1×1 pixels, and an edit needs 32 on each side; scale it up"),
+        ({"image": picture(31, 64)}, "image is 64×31 pixels"),
+        ({"image": torch.full((1, 64, 64, 3), float("nan"))}, "image holds NaN"),
+        ({"image": torch.zeros(64, 64)}, "image must be an IMAGE"),
+        ({"image": picture(), "source_prompt": 3}, "source_prompt must be text"),
+        ({"image": picture(), "model": None}, "model must be a MODEL, got NoneType"),
+        ({"image": picture(), "clip": None}, "clip must be a CLIP"),
+        ({"image": picture(), "vae": None}, "vae must be a VAE, got NoneType"),
+        ({"image": picture(), "steps": 0}, "steps must be a whole number from 1 to 999"),
+        ({"image": picture(), "cfg": float("nan")}, "cfg must be a number from 1 to 30"),
+        ({"image": picture(), "cross_replace": 1.5}, "cross_replace must be a number from 0 to 1"),
+        ({"image": picture(), "self_replace": True}, "self_replace must be a number from 0 to 1"),
+        ({"image": picture(), "local_blend": "maybe"}, "local_blend must be one of auto, off"),
+        ({"image": picture(), "layout": "host"}, "layout must be one of llmga, llmga_lpw"),
+        ({"image": picture(), "options": 3}, "options must come from Prompt-to-Prompt Options"),
+        ({"image": picture(), "mask": torch.ones(3)}, "mask must be a MASK"),
+        ({"image": picture(), "mask": torch.ones(2, 64, 64)}, "mask must be|mask"),
+        ({"image": picture(), "inversion": "x"}, "inversion must come from Invert"),
+    ],
+)
+def test_wrong_inputs_of_an_edit(trio: Any, options: dict[str, Any], message: str) -> None:
+    given = dict(zip(("model", "clip", "vae"), trio, strict=True))
+    with pytest.raises(ValueError, match=message):
+        execute(
+            "edit",
+            "InversionEdit",
+            target_prompt=TARGET,
+            **{**given, **EDIT, "source_prompt": SOURCE, **options},
+        )
+
+
+def test_what_the_inversion_has_already_is_not_asked_twice(trio: Any) -> None:
+    inversion = invert(trio)[0]
+    for options, message in (
+        ({"image": picture()}, "inversion and image are both connected"),
+        ({"control": []}, "inversion and control are both connected"),
+        ({"source_prompt": "another"}, "source_prompt differs from the prompt"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            edit(trio, inversion=inversion, **options)
+    edit(trio, inversion=inversion, source_prompt=f" {SOURCE}\n")
+
+
+def test_invert_takes_one_picture(trio: Any) -> None:
+    with pytest.raises(ValueError, match="connect either image or latent, got neither"):
+        invert(trio, image=None)
+    with pytest.raises(ValueError, match="connect either image or latent, got both"):
+        invert(trio, image=picture(), latent={"samples": torch.zeros(1, 4, 8, 8)})
+
+
+def test_an_inversion_of_another_model(trios: dict[str, Any]) -> None:
+    inversion = invert(trios["sd15"])[0]
+    with pytest.raises(ValueError, match="another kind of model"):
+        edit(trios["sdxl"], inversion=inversion)
+    model, clip, vae = trios["sd15"]
+    other = model.clone()
+    weights = model.model.diffusion_model.state_dict()
+    other.add_patches({"diffusion_model.out.2.bias": ("diff", (weights["out.2.bias"] * 0 + 0.1,))})
+    assert "other LoRAs" in edit((other, clip, vae), inversion=inversion)[3]
+    assert "other LoRAs" not in edit((model.clone(), clip, vae), inversion=inversion)[3]
+
+
+@pytest.mark.parametrize(
+    ("latent", "message"),
+    [
+        (3, "latent must be a LATENT of 4 channels"),
+        ({"samples": torch.zeros(1, 16, 8, 8)}, "latent must be a LATENT of 4 channels"),
+        ({"samples": torch.zeros(1, 4, 1, 1)}, "latent is of a picture of 8×8 pixels"),
+    ],
+)
+def test_wrong_latents(trio: Any, latent: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        invert(trio, latent=latent)
+
+
+@pytest.mark.parametrize("kind", ["sd3", "flux"])
+def test_another_text_encoder(trio: Any, kind: str) -> None:
+    with pytest.raises(ValueError, match="clip is not the text encoder of SD1.5 or SDXL"):
+        invert((trio[0], comfy.tiny_clip(kind), trio[2]))
+
+
+def test_the_text_encoder_of_another_checkpoint(trios: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="clip gives"):
+        invert((trios["sd15"][0], trios["sdxl"][1], trios["sd15"][2]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"word_weights": "fox"}, "word_weights must hold entries such as"),
+        ({"word_weights": "fox: 21"}, "'fox' has weight 21, allowed is -20 to 20"),
+        ({"word_weights": "fox: nan"}, "word_weights must hold entries"),
+        ({"word_weights": "fox: 1e999"}, "word_weights must hold entries"),
+        ({"word_steps": "fox: 0.5 to 0.2"}, "'fox' has 0.5 to 0.2"),
+        ({"word_steps": "fox: 2"}, "'fox' has 0 to 2"),
+        ({"blend_words": "a," * 101}, "at most 100 words"),
+        ({"blend_threshold": -1}, "blend_threshold must be a number from 0 to 1"),
+        ({"mode": "both"}, "mode must be one of auto, refine, replace"),
+        ({"self_max": "x"}, "self_max must be a number"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    comfy.start()
+    with pytest.raises(ValueError, match=message):
+        p2p(**options)
+
+
+def test_schemas_are_documented() -> None:
+    comfy.start()
+    for module in ("edit", "edit_options", "inversion", "edit_instruction"):
+        for node in comfy.pack(f"nodes.{module}").NODES:
+            schema = node.GET_SCHEMA()
+            assert schema.description and schema.search_aliases
+            assert all(socket.tooltip for socket in (*schema.inputs, *schema.outputs))

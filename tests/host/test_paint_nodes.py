@@ -1,0 +1,115 @@
+"""Prepare Mask, Crop for Painting and Stitch Painting as ComfyUI calls them. What they compute is in test_paint.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support import comfy_inprocess
+
+pytestmark = pytest.mark.skipif(
+    comfy_inprocess.skip_reason() is not None, reason=str(comfy_inprocess.skip_reason())
+)
+
+
+def nodes() -> Any:
+    comfy_inprocess.start()
+    return comfy_inprocess.pack("nodes.paint")
+
+
+def prepare(
+    image: torch.Tensor, mask: Any = None, source: Any = "given", grow: Any = 0, seed: Any = 0
+) -> Any:
+    return nodes().PrepareMask.execute(image, source, grow, seed, mask).result
+
+
+def picture(height: int, width: int, batch: int = 1, channels: int = 3) -> torch.Tensor:
+    return torch.rand(batch, height, width, channels, generator=torch.Generator().manual_seed(height))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 513), (64, 48)])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.ones(1, 64, 64),
+        torch.full((1, 9, 9), 0.7),
+        torch.ones(5, 3, 3),
+        torch.ones(4, 4),
+        torch.ones(5, 1, 4, 4),
+    ],
+    ids=["another size", "soft", "batched", "HW", "B1HW"],
+)
+def test_a_mask_becomes_zero_or_one_in_the_pictures_size(height: int, width: int, mask: torch.Tensor) -> None:
+    prepared, said = prepare(picture(height, width, 5, 4), mask, grow=3)
+    assert prepared.shape == (5, height, width) and (prepared == 1).all()
+    assert said.count("100.0% to be painted") == 5
+
+
+def test_given_masks_are_cut_at_one_half_and_grow() -> None:
+    mask = torch.zeros(1, 9, 9)
+    mask[0, 4, 4], mask[0, 0, 0] = 0.5, 0.4
+    assert prepare(picture(9, 9), mask)[0].sum() == 1
+    assert prepare(picture(9, 9), mask, grow=2)[0].sum() == 25
+
+
+@pytest.mark.parametrize("source", ["narrow", "wide", "sides", "training"])
+def test_drawn_masks(source: str) -> None:
+    image = picture(64, 96, 3)
+    prepared, _ = prepare(image, None, source, seed=5)
+    assert prepared.shape == (3, 64, 96) and all(one.any() for one in prepared)
+    assert torch.equal(prepared, prepare(image, torch.ones(1, 2, 2), source, seed=5)[0])
+    assert not torch.equal(prepared, prepare(image, None, source, seed=9)[0])
+    assert not torch.equal(prepared[0], prepared[1])
+
+
+def test_what_is_missing_is_said() -> None:
+    with pytest.raises(ValueError, match="mask is not connected; connect one, or set source"):
+        prepare(picture(8, 8))
+    with pytest.raises(ValueError, match="mask 0 is empty: there is nothing to paint"):
+        prepare(picture(8, 8), torch.zeros(1, 64, 64))
+    with pytest.raises(ValueError, match="mask holds 2 masks for 5 pictures in image"):
+        prepare(picture(8, 8, 5), torch.ones(2, 8, 8))
+    for name, value in {"source": "best", "grow": -1, "seed": None}.items():
+        with pytest.raises(ValueError, match=name):
+            prepare(picture(8, 8), torch.ones(1, 8, 8), **{name: value})
+
+
+def crop(image: Any, mask: Any, **widgets: Any) -> Any:
+    values = {"width": 32, "height": 32, "context": 1.5, "enlarge": False, **widgets}
+    return nodes().CropForPainting.execute(image, mask, **values).result
+
+
+def stitch(plan: Any, painted: Any, blend: Any = 0) -> Any:
+    return nodes().StitchPainting.execute(plan, painted, blend)[0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 513), (300, 200)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_there_and_back(height: int, width: int, channels: int) -> None:
+    image = picture(height, width, 5, channels)
+    mask = torch.zeros(1, height, width)
+    mask[:, : height // 3 + 1, : width // 4 + 1] = 1
+    part, part_mask, plan = crop(image, mask)
+    assert part.shape == (5, 32, 32, 3) and part_mask.shape == (5, 32, 32)
+    whole = stitch(plan, torch.zeros_like(part))
+    kept = (mask == 0)[0]
+    rgb = image[..., :3].expand(-1, -1, -1, 3)
+    assert torch.equal(whole[:, kept], rgb[:, kept]) and not whole[:, ~kept].any()
+
+
+def test_wrong_values_are_named() -> None:
+    image, mask = picture(40, 40), torch.ones(1, 40, 40)
+    with pytest.raises(ValueError, match="mask 0 is empty"):
+        crop(image, torch.zeros(1, 64, 64))
+    wrong = {"width": 0, "height": 512.5, "context": float("nan"), "enlarge": 1}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=name):
+            crop(image, mask, **{name: value})
+    part, _, plan = crop(image, mask)
+    with pytest.raises(ValueError, match="crop must come from Crop for Painting"):
+        stitch("text", part)
+    with pytest.raises(ValueError, match="painted must be an IMAGE"):
+        stitch(plan, torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="blend"):
+        stitch(plan, part, -1)

@@ -1,0 +1,289 @@
+"""LLMGA UNet Loader on a real ComfyUI: what it loads paints as diffusers does, and what it refuses is named."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import comfy_inprocess
+from support.comfy_inprocess import core_node
+from support.hub import Hub
+from support.small_models import random_weights, write_unet
+from support.weight_headers import write_json, write_sparse
+
+pytestmark = pytest.mark.skipif(
+    comfy_inprocess.skip_reason() is not None, reason=str(comfy_inprocess.skip_reason())
+)
+TOLERANCE = 1e-4
+GIGABYTE = 1 << 30
+STEM = "diffusion_pytorch_model"
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder of diffusion models of this ComfyUI, which knows the miniature's architecture while these tests run."""
+    comfy_inprocess.start()
+    paths: Any = importlib.import_module("folder_paths")
+    supported, detection = (
+        importlib.import_module(f"comfy.{name}") for name in ("supported_models", "model_detection")
+    )
+    mini = comfy_inprocess.pack("nodes.mini")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(supported, "models", list(supported.models))
+        name = "unet_config_from_diffusers_unet"
+        patch.setattr(detection, name, getattr(detection, name))
+        patch.setenv(mini.VARIABLE, "1")
+        mini.register_if_asked()
+        for kind in ("diffusion_models", "diffusers"):
+            for path in paths.get_folder_paths(kind):
+                Path(path).mkdir(parents=True, exist_ok=True)
+        found = comfy_inprocess.pack("nodes.host_unet").download_folder()
+        yield found
+        shutil.rmtree(found)
+        found.mkdir()
+
+
+@pytest.fixture(autouse=True)
+def empty(folder: Path) -> Iterator[None]:
+    yield
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    importlib.import_module("folder_paths").filename_list_cache.clear()
+
+
+def node() -> Any:
+    return comfy_inprocess.pack("nodes.unet_loader").UNetLoader
+
+
+def run(
+    unet: str, variant: str = "auto", weight_dtype: str = "default", download: bool = False
+) -> tuple[Any, str]:
+    importlib.import_module("folder_paths").filename_list_cache.clear()
+    output = node().execute(unet, variant, weight_dtype, download)
+    assert output.ui == {"text": [output[1]]}
+    return output[0], output[1]
+
+
+def mini_unet(channels: int = 4) -> dict[str, torch.Tensor]:
+    shapes = comfy_inprocess.pack("llmga.diffusion.unet_shapes")
+    return random_weights(shapes.shapes(shapes.Sizes((64, 128), (0, 1), 1, 96, channels)))
+
+
+@torch.no_grad()
+def host_eps(model: Any, x: torch.Tensor, t: float, context: torch.Tensor) -> torch.Tensor:
+    importlib.import_module("comfy.model_management").load_models_gpu([model])
+    steps = torch.full((len(x),), t)
+    return model.model.diffusion_model(x, steps, context=context).float()
+
+
+def inputs(channels: int, context: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(1, channels, side, side, generator=generator),
+        torch.randn(1, 152, context, generator=generator),
+    )
+
+
+@torch.no_grad()
+def diffusers_eps(config: dict[str, Any], weights: Any, x: Any, t: float, context: Any) -> torch.Tensor:
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        net = UNet2DConditionModel(**config)
+    net.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
+    return net.eval()(x, t, context).sample
+
+
+def shortage(path: Path) -> str:
+    """Why full-size weights cannot be tested here, or ''."""
+    if os.environ.get("LLMGA_LARGE") == "0":
+        return "LLMGA_LARGE=0: full-size weights are left out"
+    free = shutil.disk_usage(path).free
+    memory = importlib.import_module("psutil").virtual_memory().available
+    if free < 4 * GIGABYTE or memory < 9 * GIGABYTE:
+        return (
+            f"full-size weights need 4 GB of disk and 9 of memory; {free >> 30} and {memory >> 30} are free"
+        )
+    return ""
+
+
+@pytest.mark.parametrize(("channels", "task"), [(4, "text-to-image"), (9, "inpainting")])
+def test_a_full_size_unet_gives_diffusers_eps(folder: Path, channels: int, task: str) -> None:
+    if reason := shortage(folder):
+        pytest.skip(reason)
+    shapes = comfy_inprocess.pack("llmga.diffusion.unet_shapes")
+    weights = random_weights(shapes.shapes(replace(shapes.SD15, channels=channels)), seed=channels)
+    write_unet(folder / "full", weights)
+    x, context = inputs(channels, 768, 8)
+    config = {"cross_attention_dim": 768, "attention_head_dim": 8, "in_channels": channels}
+    expected = diffusers_eps(config, weights, x, 321, context)
+    del weights
+    gc.collect()
+    model, readout = run("full/")
+    assert f"SD1.5 UNet for {task}" in readout and f"{channels} channels" in readout and "epsilon" in readout
+    found = host_eps(model, x, 321, context)
+    assert expected.std() > 0.05
+    assert (found - expected).abs().max() <= TOLERANCE
+
+
+def test_it_is_the_model_that_load_diffusion_model_makes(folder: Path) -> None:
+    """So LoRA, ControlNet, IPAdapter and everything else treat it alike."""
+    path = write_unet(folder / "ours", mini_unet(9))
+    model, readout = run("ours/")
+    name = path.relative_to(folder)
+    theirs = core_node("UNETLoader")().load_unet(str(name), "default")[0]
+    assert type(model) is type(theirs) and type(model.model) is type(theirs.model)
+    assert type(model.model.model_config) is type(theirs.model.model_config)
+    ours, others = model.model.state_dict(), theirs.model.state_dict()
+    assert ours.keys() == others.keys()
+    assert all(torch.equal(ours[key], others[key]) for key in ours)
+    assert not model.object_patches
+    assert "inpainting" in readout and "InpaintModelConditioning" in readout
+    again = model.cached_patcher_init[0](*model.cached_patcher_init[1])  # as the host does for a second GPU
+    assert all(torch.equal(ours[key], value) for key, value in again.model.state_dict().items())
+
+
+def test_every_layout_is_the_same_model(folder: Path) -> None:
+    weights = mini_unet()
+    write_unet(folder / "whole", weights)
+    names = list(weights)
+    places = {}
+    for i, part in enumerate((names[:100], names[100:])):
+        path = write_unet(
+            folder / "parts",
+            {name: weights[name] for name in part},
+            f"{STEM}-{i + 1:05d}-of-00002.safetensors",
+        )
+        places |= dict.fromkeys(part, path.name)
+    write_json(folder / "parts" / "unet" / f"{STEM}.safetensors.index.json", {"weight_map": places})
+    write_unet(folder / "half", weights, f"{STEM}.fp16.safetensors")
+    (folder / "pickle" / "unet").mkdir(parents=True)
+    torch.save(weights, folder / "pickle" / "unet" / f"{STEM}.bin")
+    shutil.copytree(folder / "whole" / "unet", folder / "smoothed" / "unet_ema")
+    shutil.copy(folder / "whole" / "unet" / f"{STEM}.safetensors", folder / "one.safetensors")
+    x, context = inputs(4, 96, 8)
+    chosen = ["whole/", "parts/", "half/", "pickle/", "smoothed/", "one.safetensors"]
+    expected = None
+    for name in chosen:
+        model, readout = run(name)
+        found = host_eps(model, x, 500, context)
+        expected = found if expected is None else expected
+        assert torch.equal(found, expected), name
+    architecture = comfy_inprocess.pack("llmga.mini.architecture")
+    assert expected is not None
+    assert (diffusers_eps(architecture.UNET, weights, x, 500, context) - expected).abs().max() <= TOLERANCE
+    assert {"whole/", "one.safetensors"} <= set(node().define_schema().inputs[0].options)
+
+
+def test_the_scheduler_is_patched_onto_the_model(folder: Path) -> None:
+    from diffusers import DDIMScheduler
+
+    sampling: Any = importlib.import_module("comfy.model_sampling")
+    write_unet(folder / "v", mini_unet())
+    config = dict(comfy_inprocess.pack("llmga.mini.architecture").SCHEDULER)
+    said = {**config, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "beta_end": 0.013}
+    write_json(folder / "v" / "scheduler" / "scheduler_config.json", said)
+    model, readout = run("v/")
+    assert "v_prediction, zero terminal SNR (from its scheduler)" in readout
+    found = model.get_model_object("model_sampling")
+    assert isinstance(found, sampling.V_PREDICTION) and isinstance(found, sampling.ModelSamplingDiscrete)
+    alphas = DDIMScheduler(**said).alphas_cumprod.double()
+    sigmas = ((1 - alphas) / alphas).sqrt()
+    assert torch.allclose(found.sigmas.double()[:-1], sigmas[:-1], rtol=2e-3)
+    assert found.sigmas[-1] > 1000
+    assert isinstance(model.clone().get_model_object("model_sampling"), sampling.V_PREDICTION)
+    write_json(folder / "v" / "scheduler" / "scheduler_config.json", config)
+    model, readout = run("v/")
+    assert not model.object_patches and "epsilon (from its scheduler)" in readout
+
+
+def test_fp8_is_the_hosts(folder: Path) -> None:
+    write_unet(folder / "ours", mini_unet())
+    model, _ = run("ours/", weight_dtype="fp8_e4m3fn")
+    assert model.model.diffusion_model.input_blocks[0][0].weight.dtype == torch.float8_e4m3fn
+
+
+def test_a_changed_file_runs_again(folder: Path) -> None:
+    write_unet(folder / "ours", mini_unet())
+    importlib.import_module("folder_paths").filename_list_cache.clear()
+
+    def fingerprint() -> str:
+        return node().fingerprint_inputs("ours/", "auto", "default", False)
+
+    before = fingerprint()
+    assert before == fingerprint() and STEM in before
+    write_unet(folder / "ours", mini_unet(9))
+    assert fingerprint() != before
+    assert "KeyError" in node().fingerprint_inputs("gone/", "auto", "default", False)
+
+
+def test_nothing_wrong_is_loaded(folder: Path) -> None:
+    """The twelve kinds and more are in tests/unit/test_unet_files.py; here, that the node asks before it loads."""
+    shapes = comfy_inprocess.pack("llmga.diffusion.unet_shapes")
+    whole = shapes.shapes(shapes.SD15)
+    half = dict(list(whole.items())[: len(whole) // 2])
+    write_sparse(folder / "half" / "unet" / f"{STEM}.safetensors", half)
+    with pytest.raises(ValueError, match="343 of 686 weights are missing"):
+        run("half/")
+    write_sparse(folder / "vae.safetensors", {"encoder.conv_in.weight": (1,)})
+    with pytest.raises(ValueError, match="a VAE"):
+        run("vae.safetensors")
+    strange = shapes.Sizes((32, 64), (0, 1), 1, 96, 4)
+    write_unet(folder / "strange", random_weights(shapes.shapes(strange)))
+    with pytest.raises(ValueError, match="ComfyUI does not know its architecture: small Stable Diffusion"):
+        run("strange/")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("unet", "../secret"), ("unet", None), ("variant", "fp8"), ("weight_dtype", 3), ("download", "yes")],
+)
+def test_a_wrong_widget_is_named(folder: Path, name: str, value: Any) -> None:
+    write_unet(folder / "ours", mini_unet())
+    with pytest.raises(ValueError, match=name):
+        run(**{"unet": "ours/", name: value})
+
+
+def test_nothing_is_downloaded_unless_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HF_HUB_OFFLINE",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    path = write_unet(folder / "source", mini_unet(9))
+    files = {
+        f"unet/{STEM}.safetensors": path.read_bytes(),
+        "unet/config.json": json.dumps({"_class_name": "UNet2DConditionModel"}).encode(),
+        "scheduler/scheduler_config.json": b'{"prediction_type": "epsilon"}',
+    }
+    with Hub(files) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        published = "llmga-sd15-inpainting-v2/"
+        assert published in node().define_schema().inputs[0].options
+        with pytest.raises(FileNotFoundError, match="not on this machine; turn 'download' on"):
+            run(published)
+        assert not hub.asked
+        hub.cut = [10**9, 10**9, 2_500_000]
+        with pytest.raises(ConnectionError, match="it goes on where it was"):
+            run(published, download=True)
+        _, readout = run(published, download=True)
+        assert "inpainting" in readout and "from its scheduler" in readout
+        assert any(asked for _, asked in hub.asked)  # it went on in the middle
+        before = len(hub.asked)
+        run(published, download=True)  # it is there
+        run(published)
+        assert len(hub.asked) == before

@@ -1,0 +1,62 @@
+// What a reply says to the person, and what it says to the painter: llmga/chat/tags.py in the browser, where the text
+// still grows. A browser test holds the two together. Unlike there, HTML entities stay as they were written.
+const TAG = /(?:```[\w+-]*\s*|`)?(?:<|&lt;)\s*(\/\s*)?gen_im(?:g|age)\s*(?:>|&gt;)(?:\s*```(?:[\w+-]*[ \t]*(?:\n|$))?|`)?/gi;
+const THINK = /(?:<|&lt;)\s*(\/\s*)?think(?:ing)?\s*(?:>|&gt;)/gi;
+const QUOTES = { '"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "「": "」", "『": "』" };
+
+// [{ kind: "text" | "prompt", text }], in order; empty parts are left out.
+export function split(reply) {
+  const text = withoutUnfinishedTag(withoutThinking(reply));
+  const parts = [];
+  let kind = "text";
+  let start = 0;
+  for (const tag of text.matchAll(TAG)) {
+    add(parts, kind, text.slice(start, tag.index));
+    start = tag.index + tag[0].length;
+    kind = tag[1] === undefined ? "prompt" : "text";
+  }
+  add(parts, kind, text.slice(start));
+  return parts;
+}
+
+export function promptsOf(reply) {
+  return split(reply).filter((part) => part.kind === "prompt").map((part) => part.text);
+}
+
+function add(parts, kind, raw) {
+  const text = kind === "prompt" ? bare(raw.trim()) : raw.trim();
+  if (text) parts.push({ kind, text });
+}
+
+function withoutThinking(reply) {
+  let kept = [];
+  let start = 0;
+  let thinking = false;
+  for (const tag of reply.matchAll(THINK)) {
+    if (tag[1] !== undefined) {
+      if (!thinking) kept = [];
+      start = tag.index + tag[0].length;
+      thinking = false;
+    } else if (!thinking) {
+      kept.push(reply.slice(start, tag.index));
+      thinking = true;
+    }
+  }
+  if (!thinking) kept.push(reply.slice(start));
+  return kept.join("").trim();
+}
+
+// What a stream that still runs, or the token limit, left of a last tag: "a cat </gen_im".
+function withoutUnfinishedTag(text) {
+  const at = text.lastIndexOf("<");
+  if (at < 0) return text;
+  const name = text.slice(at + 1).replace(/\s+/g, "").replace(/^\//, "").toLowerCase();
+  return "gen_image".startsWith(name) || "gen_img".startsWith(name) ? text.slice(0, at) : text;
+}
+
+function bare(block) {
+  const text = block.endsWith("```") ? block.replace(/`+$/, "").trim() : block;
+  const inner = text.slice(1, -1);
+  const wrapped = text.length > 1 && QUOTES[text[0]] === text.at(-1) && !inner.includes(text.at(-1));
+  return wrapped ? inner.trim() : text;
+}

@@ -1,0 +1,57 @@
+// Shows in a node what its readout says, where a person looks first: which UNet it is, what was restored, how much seam.
+// The text reaches the page as the value of a read-only textarea, which cannot hold anything else.
+import { app } from "../../../scripts/app.js";
+
+const NODES = new Set([
+  "LLMGA_UNetLoader",
+  "LLMGA_DiffRIRLoader",
+  "LLMGA_DiffRIRRestore",
+  "LLMGA_SeamReport",
+  "LLMGA_PrepareMask",
+]);
+const EMPTY = { en: "The readout appears here.", zh: "说明会显示在这里。" };
+const MIN_HEIGHT = 90;
+
+const boxes = new WeakMap(); // node -> its textarea
+
+function show(node, output) {
+  const box = boxes.get(node);
+  if (box && Array.isArray(output?.text)) box.value = output.text.join("\n\n");
+}
+
+function addBox(node) {
+  const box = document.createElement("textarea");
+  box.className = "comfy-multiline-input llmga-readout";
+  box.style.cssText = "width: 100%; height: 100%; resize: none; unicode-bidi: plaintext;";
+  box.readOnly = true;
+  box.spellcheck = false;
+  box.placeholder = EMPTY[app.extensionManager?.setting?.get("Comfy.Locale")] ?? EMPTY.en;
+  box.setAttribute("aria-label", "readout");
+  box.addEventListener("wheel", (event) => {
+    if (box.scrollHeight > box.clientHeight) event.stopPropagation(); // else the wheel zooms the graph
+  });
+  const widget = node.addDOMWidget("llmga_readout", "llmga_readout", box, {
+    serialize: false, // not in the prompt …
+    getMinHeight: () => MIN_HEIGHT,
+    getValue: () => "",
+    setValue: () => {},
+  });
+  widget.serialize = false; // … nor in the workflow: both stay as the schema describes them
+  boxes.set(node, box);
+  const onExecuted = node.onExecuted;
+  node.onExecuted = function (output, ...rest) {
+    onExecuted?.call(this, output, ...rest);
+    show(this, output);
+  };
+}
+
+app.registerExtension({
+  name: "llmga.readout",
+  nodeCreated(node) {
+    if (NODES.has(node.comfyClass)) addBox(node);
+  },
+  // Another tab, or undo, builds the nodes anew; the page still has what those of the graph on top showed.
+  afterConfigureGraph() {
+    for (const node of app.graph?.nodes ?? []) show(node, app.nodeOutputs?.[node.id]);
+  },
+});
