@@ -267,7 +267,8 @@ def edited_of(
     prompts = Prompts.of(clip, inversion.layout, inversion.max_chunks)
     source, target = prompts.read(inversion.prompt), prompts.read(target_prompt)
     trajectory = inversion.trajectory
-    size = tuple(trajectory.latents.shape[-2:])
+    height, width = trajectory.latents.shape[-2:]
+    size = (height, width)
     cells = None if mask is None else torch.nn.functional.interpolate(mask[:, None], size, mode="area")
     # A cell is 8 pixels; one that is masked in part may change, or else the mask's edge would stay.
     cells = None if cells is None else (cells > 0).float()

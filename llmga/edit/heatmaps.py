@@ -96,7 +96,8 @@ def word_maps(
     count = len(trajectory.timesteps)
     chosen = torch.linspace(0, count - 1, min(steps, count)).round().int().tolist()
     last = [site for site in denoiser.sites if site.kind == "cross"][-1]
-    taps = HeatTaps(words, tuple(trajectory.latents.shape[-2:]), last)
+    height, width = trajectory.latents.shape[-2:]
+    taps = HeatTaps(words, (height, width), last)
     for done, i in enumerate(chosen, 1):
         # Step i of the descending timesteps starts at the trajectory's latent count - i.
         latent = trajectory.latents[count - i]

@@ -134,7 +134,7 @@ def _wake(module: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, Residual):
-        nn.init.zeros_(module.body[2].weight)  # many of them in a row are to begin as none
+        nn.init.zeros_(list(module.body.parameters())[-2])  # many of them in a row are to begin as none
 
 
 def load_net(kind: type[Net], config: RestorerConfig, path: Path | None, key: str) -> Net:

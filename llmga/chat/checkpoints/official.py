@@ -224,10 +224,11 @@ def _llava_config(official: dict[str, Any], vision: dict[str, Any], family: Fami
 
     text = {key: value for key, value in official.items() if not key.startswith(_NOT_THE_TEXTS)}
     text_config = CONFIG_MAPPING[family.text](**text)
-    vision_config = CLIPVisionConfig(**vision)
+    vision_config: Any = CLIPVisionConfig(**vision)
     patches = (vision_config.image_size // vision_config.patch_size) ** 2
     whole = official.get("mm_vision_select_feature", "patch") == "cls_patch"
-    return LlavaConfig(
+    config: Any = LlavaConfig  # whose types do not know of further values
+    return config(
         text_config=text_config.to_dict(),
         vision_config=vision_config.to_dict(),
         image_token_index=spare.id,

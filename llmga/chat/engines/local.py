@@ -63,8 +63,9 @@ def _load_official(folder: Path, dtype: torch.dtype | None, *parts: Any) -> Loca
     checkpoint = read_checkpoint(folder, *parts)
     import transformers
 
+    llava: Any = transformers.LlavaForConditionalGeneration
     with one_kind_of_error(folder):
-        net, info = transformers.LlavaForConditionalGeneration.from_pretrained(
+        net, info = llava.from_pretrained(
             None,
             config=checkpoint.config,
             state_dict=checkpoint.weights,
