@@ -17,6 +17,7 @@ ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking",
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
 READY = (
     "() => window.app?.vueAppReady && app.graph && app.extensions?.some((one) => one.name === 'llmga.chat')"
+    " && !document.querySelector('#splash-loader')?.checkVisibility()"
 )
 PAGE_SECONDS = 60
 
