@@ -15,6 +15,9 @@ import shlex
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ def build(
     again: bool,
     command: Sequence[str],
     work: Path | None = None,
+    jobs: int = 1,
 ) -> None:
     """Make the results of stages, in their order, that are not there yet.
 
@@ -40,6 +44,8 @@ def build(
         again: make them even if they are there.
         command: what was typed, for the manifest.
         work: default ``out/work``.
+        jobs: how many stages may be made at the same time, each in a process with its part of the cores; none begins
+            before those that it needs are made.
 
     Raises:
         ValueError: a stage is unknown.
@@ -47,32 +53,54 @@ def build(
     """
     if unknown := set(stages) - STAGES.keys():
         raise ValueError(f"only must name stages of {', '.join(STAGES)}; got {', '.join(sorted(unknown))}")
-    torch.backends.cudnn.benchmark = True  # every batch has the same shape
     shop = Workshop(recipe, out, work or out / "work")
     out.mkdir(parents=True, exist_ok=True)
-    for name in (name for name in STAGES if name in stages):
-        stage = STAGES[name]
-        inputs = {file: _sha256(_present(out, file)) for file in stage.needs}
-        key = plain({"config": _config_of(name, recipe), "inputs": inputs})
-        fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        if not again and _is_made(out, name, fingerprint):
-            continue
-        begun = time.perf_counter()
-        folder = shop.work / f"{name}-{fingerprint[:12]}"
-        if again:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        figures = stage.make(shop, folder)
-        entry = {
-            **key,
-            "fingerprint": fingerprint,
-            "command": "python -m llmga " + shlex.join(command),
-            "minutes": round(max(time.perf_counter() - begun, _trained(folder)) / 60, 2),
-            "machine": _machine(),
-            "figures": plain(figures),
-            "files": {file: _sha256(out / file) for file in stage.gives},
-        }
-        _enter(out, name, entry)
+    waiting = [name for name in STAGES if name in stages]
+    make = partial(_make, shop, again=again, command=command)
+    if jobs == 1:
+        for name in waiting:
+            _enter(out, name, make(name))
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        making: dict[Future[dict[str, Any] | None], str] = {}
+        while waiting or making:
+            for name in [name for name in waiting if not _needed(name) & {*waiting, *making.values()}]:
+                waiting.remove(name)
+                making[pool.submit(make, name)] = name
+            for made in wait(making, return_when=FIRST_COMPLETED).done:
+                _enter(out, making.pop(made), made.result())
+
+
+def _needed(name: str) -> set[str]:
+    """The stages that make what a stage needs."""
+    return {other for other, stage in STAGES.items() if {*stage.gives} & {*STAGES[name].needs}}
+
+
+def _make(shop: Workshop, name: str, *, again: bool, command: Sequence[str]) -> dict[str, Any] | None:
+    """Make what a stage gives; returns its entry in the manifest, None if it stands there."""
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape
+    stage, out = STAGES[name], shop.out
+    inputs = {file: _sha256(_present(out, file)) for file in stage.needs}
+    key = plain({"config": _config_of(name, shop.recipe), "inputs": inputs})
+    fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    if not again and _is_made(out, name, fingerprint):
+        return None
+    begun = time.perf_counter()
+    folder = shop.work / f"{name}-{fingerprint[:12]}"
+    if again:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = stage.make(shop, folder)
+    return {
+        **key,
+        "fingerprint": fingerprint,
+        "command": "python -m llmga " + shlex.join(command),
+        "minutes": round(max(time.perf_counter() - begun, _trained(folder)) / 60, 2),
+        "machine": _machine(),
+        "figures": plain(figures),
+        "files": {file: _sha256(out / file) for file in stage.gives},
+    }
 
 
 def _trained(folder: Path) -> float:
@@ -103,7 +131,9 @@ def _manifest(out: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _enter(out: Path, name: str, entry: dict[str, Any]) -> None:
+def _enter(out: Path, name: str, entry: dict[str, Any] | None) -> None:
+    if entry is None:
+        return
     manifest = {**_manifest(out), name: entry}
     ordered = {stage: manifest[stage] for stage in STAGES if stage in manifest}
     write_text(out / MANIFEST, json.dumps(ordered, indent=1) + "\n")

@@ -73,7 +73,12 @@ def detailed_task(config: CheckConfig) -> Task:
 
 @torch.no_grad()
 def paint(
-    pipeline: Any, captions: Sequence[str], config: CheckConfig, unet: Any = None, max_chunks: int = 4
+    pipeline: Any,
+    captions: Sequence[str],
+    config: CheckConfig,
+    unet: Any = None,
+    max_chunks: int = 4,
+    beside: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Paint captions with DDIM and classifier-free guidance.
 
@@ -82,6 +87,7 @@ def paint(
     Args:
         unet: instead of the pipeline's.
         max_chunks: how many times 75 tokens of a caption are read.
+        beside: (B, 5, h, w), what an inpainting UNet sees beside the noise: mask and latents of the masked picture.
 
     Returns:
         (B, 3, 128, 128) in -1 .. 1, on the CPU.
@@ -98,9 +104,11 @@ def paint(
         numbers = range(first, first + len(part))
         shape = (4, unet.config.sample_size, unet.config.sample_size)
         x = torch.stack([torch.randn(shape, generator=generator(config.seed, i)) for i in numbers]).to(device)
+        more = x[:, :0] if beside is None else beside[first : first + len(part)].to(device)
         scheduler.set_timesteps(config.steps)
         for t in scheduler.timesteps:
-            told, untold = unet(x.repeat(2, 1, 1, 1), t.to(device), both).sample.chunk(2)
+            seen = torch.cat([x, more], 1).repeat(2, 1, 1, 1)
+            told, untold = unet(seen, t.to(device), both).sample.chunk(2)
             x = scheduler.step(untold + config.guidance * (told - untold), int(t), x).prev_sample
         painted.append(pipeline.vae.decode(x / pipeline.vae.config.scaling_factor).sample.clamp(-1, 1).cpu())
     return torch.cat(painted)
@@ -138,13 +146,23 @@ def score(reading: Reading, truth: torch.Tensor, which: torch.Tensor | None = No
 def _rate(right: torch.Tensor, counted: torch.Tensor) -> Rate:
     """Of (B, …) bool values, those counted; the error is that of a ratio of sums over pictures."""
     pictures = len(right)
-    hits = (right & counted).reshape(pictures, -1).sum(1).double()
-    counts = counted.reshape(pictures, -1).sum(1).double()
+    hits = (right & counted).reshape(pictures, -1).sum(1)
+    return ratio(hits, counted.reshape(pictures, -1).sum(1))
+
+
+def ratio(hits: torch.Tensor, counts: torch.Tensor) -> Rate:
+    """Of what each of (B) pictures counts, the part that hits, as a ratio of sums with its error."""
+    hits, counts = hits.double(), counts.double()
     total = float(counts.sum())
     if not total:
         return Rate(float("nan"), float("nan"), 0)
     value = float(hits.sum()) / total
     return Rate(value, float((hits - value * counts).square().sum().sqrt()) / total, int(total))
+
+
+def mean(values: torch.Tensor) -> Rate:
+    """The mean of (B,) values, one of each picture."""
+    return Rate(float(values.mean()), float(values.std()) / len(values) ** 0.5, len(values))
 
 
 def late_places(tokenizer: Any, scenes: Sequence[Scene], captions: Sequence[str]) -> torch.Tensor:

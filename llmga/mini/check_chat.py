@@ -83,7 +83,7 @@ def check_chat(folder: Path, count: int, workers: int = 0, temperature: float = 
     the chat node's own, edits and questions in held-out words, as all requests of long conversations are.
     """
     jobs = [(task.name, _SEED + i) for task in _TAUGHT for i in range(count)]
-    answers = _in_processes(partial(_answer, folder, temperature), jobs, workers, "answers")
+    answers = each_in_processes(partial(_answer, folder, temperature), jobs, workers, "answers")
     figures: list[Figure] = []
     for task in _TAUGHT:
         mine = [a for a in answers if a.name == task.name]
@@ -95,7 +95,7 @@ def check_chat(folder: Path, count: int, workers: int = 0, temperature: float = 
         rows = [a.kept / a.given for a in mine]
         figures.append(figure(f"facts kept: {name}", rows, target=targets.get(name)))
     seeds = [(_SEED + 500_000 + i,) for i in range(count)]
-    talks = _in_processes(partial(_talk, folder, temperature), seeds, workers, "conversations")
+    talks = each_in_processes(partial(_talk, folder, temperature), seeds, workers, "conversations")
     for turn in range(TURNS):
         mine = [a for talk in talks for a in talk[turn : turn + 1]]
         figures.append(figure(f"turn {turn + 1}: form", [a.formed for a in mine], target=0.99))
@@ -127,7 +127,7 @@ def _scenes(seed: int) -> Scenes:
     return Scenes(_SCENES, seed=seed, few=0.8, split="validation" if seed % 2 else "unseen_pair")
 
 
-def _in_processes(
+def each_in_processes(
     work: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int, name: str
 ) -> list[T]:
     """As ``dataset.in_processes``, for jobs of seconds."""
@@ -158,8 +158,8 @@ def _answer(folder: Path, temperature: float, task: str, seed: int) -> Answer:
         instruction, pictures, answer = record.instruction, record.pictures, record.reply
     else:
         record = sample_record(task, scene, seed)  # type: ignore[arg-type]
-        pictures, given = record.pictures, record.given
-    heard = _respond(folder, temperature, Conversation(), task, instruction, pictures, seed)
+        instruction, pictures, given = record.wish, record.pictures, record.given
+    heard = ask(folder, temperature, Conversation(), task, instruction, pictures, seed)
     if task == "chat":
         return Answer(task, heard is not None, int(heard is not None and heard.text == answer), 1)
     return _judged(task, TASKS[task].expects, heard, given)
@@ -180,7 +180,7 @@ def _talk(folder: Path, temperature: float, seed: int) -> list[Answer]:
         exchange = talk.next(choose(_TALKED, seed, number) if fresh else None)
         kind = exchange.kind
         pictures = (_picture(exchange.shown, scenes),) if exchange.shown else ()
-        heard = _respond(folder, temperature, conversation, "chat", exchange.asked, pictures, seed)
+        heard = ask(folder, temperature, conversation, "chat", exchange.asked, pictures, seed)
         if exchange.kind in _EXACT:
             answers.append(
                 Answer(kind, heard is not None, int(heard is not None and heard.text == exchange.reply), 1)
@@ -191,7 +191,15 @@ def _talk(folder: Path, temperature: float, seed: int) -> list[Answer]:
     return answers
 
 
-def _respond(
+def prompt_for(
+    folder: Path, temperature: float, task: str, instruction: str, picture: Image.Image, seed: int
+) -> str:
+    """The prompt that a first request about a picture gets; the instruction itself where there is none."""
+    heard = ask(folder, temperature, Conversation(), task, instruction, (picture,), seed)
+    return heard.prompt if heard and heard.prompt else instruction
+
+
+def ask(
     folder: Path,
     temperature: float,
     conversation: Conversation,

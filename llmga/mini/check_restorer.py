@@ -17,7 +17,7 @@ from ..images import to_pil
 from ..restore import DiffRIRS2, restore
 from ..train import derive
 from .autoencoder import reconstruct
-from .check import Rate
+from .check import Rate, mean
 from .dataset import as_images
 from .render import render
 from .restorer import MILD
@@ -63,7 +63,7 @@ def check_restorers(
         pasted = [torch.where(mask > 0, image, truth) for image in made.values()]
         rows = [torch.cat(list(row[:8]), 2) for row in (truth * (1 - mask), *pasted, truth)]
         to_pil(torch.cat(rows, 1).permute(1, 2, 0)[None])[0].save(pictures / "restored.png")
-    return {name: {key: _mean(values) for key, values in of.items()} for name, of in measures.items()}
+    return {name: {key: mean(values) for key, values in of.items()} for name, of in measures.items()}
 
 
 def restorer_table(results: Mapping[str, Mapping[str, Rate]]) -> str:
@@ -119,7 +119,3 @@ def _measures(made: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> di
         "brightness": 255 * mean(off, mask).abs(),
         "seam": 255 * mean(off.abs(), beside),
     }
-
-
-def _mean(values: torch.Tensor) -> Rate:
-    return Rate(float(values.mean()), float(values.std()) / len(values) ** 0.5, len(values))

@@ -30,7 +30,7 @@ def _build(options: argparse.Namespace, command: list[str]) -> None:
     from .build import STAGES, build
 
     stages = options.only.split(",") if options.only else list(STAGES)
-    build(_recipe(options), options.out, stages, options.again, command, options.work)
+    build(_recipe(options), options.out, stages, options.again, command, options.work, options.jobs)
 
 
 def _check(options: argparse.Namespace, command: list[str]) -> None:
@@ -60,7 +60,30 @@ def _check_edits(options: argparse.Namespace, command: list[str]) -> None:
     sys.stdout.write(report(found) + "\n")
 
 
-VERBS = {"build": _build, "check": _check, "check-chat": _check_chat, "check-edits": _check_edits}
+def _check_holes(options: argparse.Namespace, command: list[str]) -> None:
+    from tqdm import tqdm
+
+    from .check_holes import check_holes, holes_table
+    from .holes import HolesConfig
+
+    with tqdm(desc="sets of pictures") as bar:
+
+        def on_step(done: int, total: int) -> None:
+            bar.total = total
+            bar.update()
+
+        config = HolesConfig(options.count, options.steps)
+        found = check_holes(options.out, config, options.chat, options.workers, on_step)
+    sys.stdout.write(holes_table(found) + "\n")
+
+
+VERBS = {
+    "build": _build,
+    "check": _check,
+    "check-chat": _check_chat,
+    "check-edits": _check_edits,
+    "check-holes": _check_holes,
+}
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -77,11 +100,20 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--only", help="stages, with commas")
     build.add_argument("--again", action="store_true", help="make them even if they are there")
     build.add_argument("--work", type=Path, help="caches and checkpoints; default: below --out")
+    build.add_argument(
+        "--jobs", type=int, default=1, help="stages at the same time, each with its part of the cores"
+    )
     _with_recipe(verbs.add_parser("check", help="measure the painter"))
     chat = verbs.add_parser("check-chat", help="measure the chat model")
     chat.add_argument("folder", type=Path, help="a transformers folder")
     chat.add_argument("--count", type=int, default=100, help="replies of each task, and long conversations")
     chat.add_argument("--workers", type=int, default=0, help="processes; 0 takes one per core")
+    holes = verbs.add_parser("check-holes", help="measure inpainting, outpainting and restoring")
+    holes.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    holes.add_argument("--chat", type=Path, help="a transformers folder; default: the chat in --out")
+    holes.add_argument("--count", type=int, default=512, help="pictures of each kind")
+    holes.add_argument("--steps", type=int, default=25, help="of denoising")
+    holes.add_argument("--workers", type=int, default=0, help="processes that chat; 0 takes one per core")
     edits = verbs.add_parser("check-edits", help="measure the editors")
     edits.add_argument("--out", type=Path, required=True, help="the folder of the models")
     edits.add_argument("--methods", help="some of the ways to edit, with commas")

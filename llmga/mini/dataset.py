@@ -105,19 +105,27 @@ def painted(scenes: Scenes, cache: Path, workers: int = 0) -> Painted:
     Args:
         workers: processes; 0 takes one per core.
     """
+    from filelock import FileLock
+
     folder = cache / f"scenes-{_hash(asdict(scenes))}"
-    if not folder.exists():
-        partial_folder = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial_folder, ignore_errors=True)
-        partial_folder.mkdir(parents=True)
-        shape = (len(scenes), 128, 128, 3)
-        np.lib.format.open_memmap(partial_folder / "pictures.npy", "w+", np.uint8, shape)
-        labels = in_processes(partial(_paint, scenes, partial_folder), len(scenes), workers, "paint")
-        np.save(partial_folder / "labels.npy", np.array(labels, dtype=np.int8))
-        partial_folder.rename(folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".{folder.name}.lock"):  # several stages may want them at once
+        if not folder.exists():
+            _paint_all(scenes, folder, workers)
     return Painted(
         scenes, *(np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("pictures", "labels"))
     )
+
+
+def _paint_all(scenes: Scenes, folder: Path, workers: int) -> None:
+    partial_folder = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir()
+    shape = (len(scenes), 128, 128, 3)
+    np.lib.format.open_memmap(partial_folder / "pictures.npy", "w+", np.uint8, shape)
+    labels = in_processes(partial(_paint, scenes, partial_folder), len(scenes), workers, "paint")
+    np.save(partial_folder / "labels.npy", np.array(labels, dtype=np.int8))
+    partial_folder.rename(folder)
 
 
 def captions_of(scenes: Scenes, mix: Mix, workers: int = 0) -> list[str]:

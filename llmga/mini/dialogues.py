@@ -24,9 +24,9 @@ WEIGHTS: dict[Asked, int] = {
     "complete": 1,
     "brief": 2,
     "similar": 3,
-    "describe": 3,
-    "inpaint": 2,
-    "outpaint": 2,
+    "describe": 5,
+    "inpaint": 3,
+    "outpaint": 3,
     "edit": 4,
     "question": 4,
     "reading": 1,
@@ -36,7 +36,7 @@ WEIGHTS: dict[Asked, int] = {
 """How often each is asked for; beside them, half of the exchanges go on from the one before, where it can be."""
 _DRAWN: tuple[Asked, ...] = tuple(kind for kind, weight in WEIGHTS.items() for _ in range(weight))
 _DRAWS = 1000
-_FOLLOW: tuple[Asked, ...] = ("question", "question", "describe", "similar", "edit", "edit")
+_FOLLOW: tuple[Asked, ...] = ("question", "question", "describe", "describe", "similar", "edit", "edit")
 _ROLES = {"similar": "similar", "describe": "describe", "inpaint": "inpaint", "outpaint": "outpaint"}
 
 
@@ -127,7 +127,7 @@ class Talk:
         record = sample_record(kind, scene, seed, held_out=self._held_out, size=32)
         asked = record.instruction
         if not self._held_out and choose(range(4), seed, "wording") == 0:
-            asked = _other_wording(kind, scene, seed) or asked
+            asked = _other_wording(kind, scene, seed, record.wish) or asked
         shown = Shown(number) if record.pictures else None
         self._state = None
         if kind in ("inpaint", "outpaint"):
@@ -186,11 +186,11 @@ def _some_edit(state: _State, seed: int, held_out: bool) -> Edit:
     raise ValueError("a scene allows no edit at all")
 
 
-def _other_wording(kind: Asked, scene: Scene, seed: int) -> str | None:
+def _other_wording(kind: Asked, scene: Scene, seed: int, hole_wish: str) -> str | None:
     """The request in the words of ``llmga.data.templates``."""
     words = TEMPLATES["en"]
     if kind in _ROLES:
-        return choose(words[_ROLES[kind]], seed, "role")
+        return f"{choose(words[_ROLES[kind]], seed, 'role')} {hole_wish}".strip()
     wish = vague_caption(scene, seed)
     if kind == "refine":
         if choose((True, False), seed, "before"):

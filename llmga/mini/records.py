@@ -19,8 +19,8 @@ from .edits import sample_edit
 from .facts import Facts, caption_facts, facts
 from .phrases import REQUESTS, Slot
 from .questions import sample_question
-from .render import Masks, render
-from .world import PLACES, UNIT, Scene, choose
+from .render import Masks, Rendering, render
+from .world import PLACES, UNIT, Scene, Thing, choose
 
 Kind = Literal[
     "refine",
@@ -53,6 +53,36 @@ ONE_LINE: dict[str, Slot] = {
 }
 """Requests for a reply of one line."""
 
+MORE_REQUESTS: dict[str, tuple[str, ...]] = {
+    "similar": (
+        "Please paint this picture once more.",
+        "Show me a new image of what you see here.",
+        "Please create an image of all that this picture shows.",
+        "What you can see in this image, paint it again.",
+        "I want a second picture with all of this. Please generate it.",
+        "Write the prompt of an image like this one.",
+    ),
+    "describe": (
+        "Please describe this picture.",
+        "Please describe the image, from left to right.",
+        "Please tell me what you can see here.",
+        "Please say in words what this picture shows.",
+        "Please write what is in this image.",
+        "Write down what this image shows.",
+        "Write all that you see.",
+        "Write a description of this picture for me.",
+        "Describe what can be seen in this image.",
+        "Describe what this is a picture of.",
+        "What do you see?",
+        "What does the image show, in detail?",
+        "Tell me all about this picture.",
+        "I would like to know what is in this picture.",
+    ),
+    "inpaint": ("Please paint the black area of this image.", "Complete the piece that is black."),
+    "outpaint": ("Please paint beyond the black border.", "Please make this image go on at its edges."),
+}
+"""More requests in training, so that no single word tells them apart: plain text or tags is what the sentence asks."""
+
 _RECOGNISABLE = 0.8  # the part of an object that has to show beside a hole
 
 
@@ -70,6 +100,8 @@ class Record:
     pictures: tuple[Image.Image, ...]
     reply: str
     given: Facts = Facts(())
+    wish: str = ""
+    """The user's own words in ``instruction`` where a hole is to be filled; often none."""
 
 
 def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False, size: int = 128) -> Record:
@@ -77,8 +109,9 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
 
     "refine" expands a few words to a prompt in tags, "imagine" to plain text, "complete" to one line; "similar" turns
     a picture into a prompt, "describe" into plain text, "brief" into one line; "inpaint" and "outpaint" turn a picture
-    with a black hole into the prompt of the whole; "edit" turns an instruction and a picture, or the picture's caption,
-    into the prompt of the result; "question" is about a picture, "reading" about a caption.
+    with a black hole, at times with words on what is missing or on all, into the prompt of the whole; "edit" turns an
+    instruction and a picture, or the picture's caption, into the prompt of the result; "question" is about a picture,
+    "reading" about a caption.
 
     Args:
         held_out: word the request, and any caption in it, as training never does.
@@ -145,17 +178,36 @@ def sample_hole(kind: Literal["inpaint", "outpaint"], seed: int, size: int = 128
     return hole
 
 
+def hidden(scene: Scene, rendering: Rendering, hole: Masks) -> tuple[Thing, ...]:
+    """The objects of which too little shows beside a hole to recognise them.
+
+    Args:
+        hole: (H, W), as large as ``rendering``.
+    """
+    left = (rendering.visible & ~hole).sum(axis=(1, 2)) / rendering.amodal.sum(axis=(1, 2))
+    return tuple(thing for thing, part in zip(scene.objects, left, strict=True) if part < _RECOGNISABLE)
+
+
 def _with_hole(
     kind: Literal["inpaint", "outpaint"], scene: Scene, seed: int, held_out: bool, size: int
 ) -> Record:
     rendering, hole = render(scene, size), sample_hole(kind, seed, size)
     picture = Image.fromarray(np.where(hole[..., None], 0, np.asarray(rendering.image)).astype(np.uint8))
-    left = (rendering.visible & ~hole).sum(axis=(1, 2)) / rendering.amodal.sum(axis=(1, 2))
-    seen = {thing.place for thing, part in zip(scene.objects, left, strict=True) if part >= _RECOGNISABLE}
-    whole = facts(scene)
-    given = replace(whole, objects=tuple(mention for mention in whole.objects if mention.place in seen))
+    missing = hidden(scene, rendering, hole)
+    match choose(("nothing", "nothing", "missing", "all"), seed, "wish"):
+        case "missing" if missing:
+            wish = vague_caption(replace(scene, objects=missing), seed)
+        case "all":
+            wish = short_caption(scene, seed, held_out=held_out)
+        case _:
+            wish = ""
+    whole, told = facts(scene), caption_facts(wish)
+    places = {thing.place for thing in missing}
+    objects = [mention for mention in whole.objects if mention.place not in places]
+    objects += [mention for mention in told.objects if mention.place is None or mention.place in places]
     reply = _tagged(detailed_caption(scene, seed, order="reading"))
-    return Record(kind, _request(kind, seed, held_out), (picture,), reply, given)
+    request = _request(kind, seed, held_out, wish)
+    return Record(kind, request, (picture,), reply, replace(whole, objects=tuple(objects)), wish)
 
 
 def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
@@ -170,8 +222,11 @@ def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
 
 def _request(kind: Kind, seed: int, held_out: bool, instruction: str = "") -> str:
     shown, unseen = (REQUESTS | ONE_LINE)[kind]
-    shown += TASKS[kind].phrasings if kind in TASKS else ()
-    return choose(unseen if held_out else shown, seed, "request").format(instruction=instruction).strip()
+    shown += MORE_REQUESTS.get(kind, ()) + (TASKS[kind].phrasings if kind in TASKS else ())
+    template = choose(unseen if held_out else shown, seed, "request")
+    if "{instruction}" not in template:
+        template += " {instruction}"
+    return template.format(instruction=instruction).strip()
 
 
 def _tagged(prompt: str) -> str:

@@ -151,20 +151,22 @@ def test_the_recipes_are_valid() -> None:
         assert not recipe.base.training.flip and not recipe.stage2.training.flip  # places have sides
 
 
+TINY = [
+    "scenes.count=8",
+    "colours.pictures=8",
+    "shapes.pictures=8",
+    "whole.pictures=8",
+    "reader.pictures=8",
+    "words.scenes=8",
+    "base.scenes=8",
+    "stage2.scenes=8",
+    "inpainting.scenes=8",
+    "stage2_inpainting.scenes=8",
+]
+
+
 def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
-    settings = [
-        "scenes.count=8",
-        "colours.pictures=8",
-        "shapes.pictures=8",
-        "whole.pictures=8",
-        "reader.pictures=8",
-        "words.scenes=8",
-        "base.scenes=8",
-        "stage2.scenes=8",
-        "inpainting.scenes=8",
-        "stage2_inpainting.scenes=8",
-    ]
-    recipe = read_config(Recipe, RECIPES / "smoke.yaml", settings)
+    recipe = read_config(Recipe, RECIPES / "smoke.yaml", TINY)
     stages = [
         "colours",
         "shapes",
@@ -191,3 +193,15 @@ def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
     (tmp_path / AUTOENCODER).write_bytes(b"damaged")
     build(recipe, tmp_path, ["whole", "pack"], False, [])
     assert json.loads((tmp_path / MANIFEST).read_text())["whole"]["files"] == manifest["whole"]["files"]
+
+
+def test_stages_at_the_same_time_give_what_they_give_in_turn(tmp_path: Path) -> None:
+    recipe, stages = read_config(Recipe, RECIPES / "smoke.yaml", TINY), ["colours", "shapes", "words"]
+    torch.set_num_threads(1)
+    for name, jobs in (("turn", 1), ("together", 2)):
+        build(recipe, tmp_path / name, stages, False, [], jobs=jobs)
+    one, other = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("turn", "together"))
+    assert list(other) == stages
+    assert [other[name]["files"] for name in stages] == [one[name]["files"] for name in stages]
+    with pytest.raises(FileNotFoundError, match="the stage colours makes it"):
+        build(recipe, tmp_path / "none", ["reader"], False, [], jobs=2)

@@ -371,7 +371,7 @@ def test_perfect_and_silent_models_get_what_they_deserve(monkeypatch: pytest.Mon
         needs = TASKS[task].needs_picture
         assert bool(pictures) >= needs and all(picture.size == (128, 128) for picture in pictures)
 
-    monkeypatch.setattr(check_chat, "_respond", silent)
+    monkeypatch.setattr(check_chat, "ask", silent)
     for task in (each.name for each in check_chat._TAUGHT):
         answer = _answer(Path(), 0.2, task, 7)
         assert not answer.formed and answer.kept == 0

@@ -1,0 +1,194 @@
+"""Does the chat help to fill holes, and does DiffRIR mend what was painted.
+
+A user says in a few words what is missing. The same UNet paints these words, and the prompt that the chat makes of them
+and the picture, from the same noise; what then stands in the hole is read. The outpaintings of the chat's prompts are
+restored, as in the paper's Table 4, and their borders measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ..images import to_pil
+from ..restore import load_checkpoint, restore
+from ..restore.colour import match_colour
+from ..restore.seam import seam
+from ..train.checkpoint import write_text
+from .check import Rate, mean, ratio
+from .check_edits import seen
+from .facts import Facts, Mention, caption_facts, kept
+from .holes import KINDS, Hole, HolesConfig, Painter, masks_of, pasted, prompters, sample_holes, truth_of
+from .reader import Reader, Reading, load_reader
+from .recipe import LANGUAGE, READER, RESTORERS, plain
+
+RESULT = "check_holes.json"
+RESTORED = ("as painted", "no reference", "no colour", "restorer", "colour match")
+"""In the order of the paper's Table 4, whose rows are none, DiffIR, with a reference, with shifted colours; and a plain
+gain and bias."""
+_COLUMNS = 8
+
+Results = dict[str, dict[str, dict[str, Rate]]]
+
+
+def check_holes(
+    out: Path,
+    config: HolesConfig,
+    chat: Path | None = None,
+    workers: int = 0,
+    on_step: Callable[..., object] | None = None,
+) -> Results:
+    """Fill every hole by every prompt, restore the outpaintings of the chat's, and measure.
+
+    Writes ``check_holes.json`` after each set of pictures, and sheets of the first ones.
+
+    Args:
+        out: the folder of the models.
+        chat: a transformers folder, instead of the miniature's chat.
+        workers: processes that chat; 0 takes one per core.
+        on_step: ``on_step(i, n)`` after each set of pictures; may raise.
+
+    Returns:
+        ``painted``: by kind and prompt what ``judge`` gives. ``restored``: by condition what ``measure`` gives, and in
+        ``A − B``, picture by picture, the restorer against each other condition.
+
+    Raises:
+        FileNotFoundError: a model is missing.
+    """
+    painter, reader = Painter(out), load_reader(out / READER)
+    nets = {
+        name: load_checkpoint(out / file, dtype=torch.float32).restorer for name, file in RESTORERS.items()
+    }
+    ways = prompters(chat or out / LANGUAGE, config, workers)
+    results: Results = {"painted": {}, "restored": {}}
+    done, total = 0, len(KINDS) * len(ways) + 1
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        write_text(out / RESULT, json.dumps(plain({"config": asdict(config), "results": results}), indent=1))
+        if on_step:
+            on_step(done, total)
+
+    for kind in KINDS:
+        holes, rows = sample_holes(kind, config), {}
+        for name, way in ways.items():
+            made = painter.fill(holes, way(holes), config)
+            rows[name] = made
+            whole = pasted(made, holes)
+            results["painted"][f"{kind}, {name}"] = judge(reader.read(whole * 2 - 1), holes)
+            step()
+        _sheet([pasted(made, holes) for made in rows.values()], holes, out / "pictures" / f"{kind}.png")
+        if kind == "outpaint":
+            mended = restored(rows["chat"], holes, nets)
+            results["restored"] = compare(mended, holes, reader)
+            _sheet([*mended.values()], holes, out / "pictures" / "restored-outpaint.png")
+            step()
+    return results
+
+
+def judge(reading: Reading, holes: Sequence[Hole]) -> dict[str, Rate]:
+    """What stands in the holes of (B) filled pictures.
+
+    Returns:
+        ``asked``: of the facts that the user's words state of missing objects, those that the hole holds, matched as
+        ``facts.kept`` does, textures aside, which the autoencoder blurs; ``number``: holes with as many objects as are
+        missing; ``truth``: places that read as in the true scene (colour and shape, or nothing).
+    """
+    asked, number, right = [], [], []
+    for i, hole in enumerate(holes):
+        there = {place: seen(reading, place, i) for place in hole.places}
+        found = [
+            Mention(one["shape"], one["colour"], one["size"], None, place)
+            for place, one in there.items()
+            if one
+        ]
+        told = [Mention(m.shape, m.colour, m.size, None, m.place) for m in caption_facts(hole.wish).objects]
+        asked.append(kept(Facts(tuple(told)), Facts(tuple(found))))
+        number.append(len(found) == len(hole.missing))
+        true = {thing.place: (thing.colour, thing.shape) for thing in hole.missing}
+        said = {place: one and (one["colour"], one["shape"]) for place, one in there.items()}
+        right.append((sum(said[place] == true.get(place) for place in said), len(said)))
+    return {
+        "asked": ratio(*torch.tensor(asked).T),
+        "number": ratio(torch.tensor(number), torch.ones(len(holes))),
+        "truth": ratio(*torch.tensor(right).T),
+    }
+
+
+def restored(made: torch.Tensor, holes: Sequence[Hole], nets: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Whole pictures by condition, from what the painter gave, (B, 3, 128, 128) in 0 .. 1; ``nets`` as in ``RESTORERS``."""
+    truth, mask = truth_of(holes), masks_of(holes)
+    mended = {"as painted": pasted(made, holes)}
+    mended |= {name: restore(net, made, truth, mask) for name, net in nets.items()}
+    mended["colour match"] = match_colour(made, truth, mask).image
+    return {name: mended[name] for name in RESTORED}
+
+
+def compare(
+    pictures: Mapping[str, torch.Tensor], holes: Sequence[Hole], reader: Reader
+) -> dict[str, dict[str, Rate]]:
+    """``measure`` of each condition, and of the restorer minus each other."""
+    found = {name: measure(images, holes, reader) for name, images in pictures.items()}
+    rows = {name: {key: mean(values) for key, values in of.items()} for name, of in found.items()}
+    for name in found:
+        if name != "restorer":
+            rows[f"restorer − {name}"] = {
+                key: mean(found["restorer"][key] - values) for key, values in found[name].items()
+            }
+    return rows
+
+
+def measure(images: torch.Tensor, holes: Sequence[Hole], reader: Reader) -> dict[str, torch.Tensor]:
+    """How much the borders of the holes show, and how far pictures are from the truth; (B,) each, the less the better.
+
+    Returns:
+        The disparities of ``seam`` in 1/255, and ``perceptual``: LPIPS with the reader in the place of VGG.
+    """
+    borders = [one.disparity for one in seam(images, masks_of(holes))]
+    figures = [asdict(border) for border in borders if border]
+    rows = {name: torch.tensor([255 * figure[name] for figure in figures]) for name in figures[0]}
+    return {**rows, "perceptual": perceptual(images, truth_of(holes), reader)}
+
+
+@torch.no_grad()
+def perceptual(images: torch.Tensor, truth: torch.Tensor, reader: Reader) -> torch.Tensor:
+    """LPIPS without learned weights: each layer's channels at unit length, squared differences, their mean, summed.
+
+    Args:
+        images, truth: (B, 3, 128, 128), 0 .. 1.
+
+    Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, equation 1 with w = 1.
+    """
+    total = torch.zeros(len(images))
+    a, b = images * 2 - 1, truth * 2 - 1
+    for layer in reader.trunk:
+        a, b = layer(a), layer(b)
+        total += (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2))
+    return total
+
+
+def holes_table(results: Results) -> str:
+    """The results as text, a line for each condition."""
+    lines = []
+    for rows in filter(None, results.values()):
+        names = list(next(iter(rows.values())))
+        lines.append(f"{'':34}" + "".join(f"{name:>18}" for name in names))
+        lines += [
+            f"{name:34}" + "".join(f"{rates[key]!s:>18}" for key in names) for name, rates in rows.items()
+        ]
+    return "\n".join(lines)
+
+
+def _sheet(rows: Sequence[torch.Tensor], holes: Sequence[Hole], path: Path) -> None:
+    """The first holes: the picture with its hole, what each condition made, the truth."""
+    mask, truth = masks_of(holes), truth_of(holes)
+    lines = [torch.cat(list(row[:_COLUMNS]), 2) for row in (truth * (1 - mask), *rows, truth)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pil(torch.cat(lines, 1).permute(1, 2, 0)[None])[0].save(path)
