@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -22,6 +23,13 @@ class Weight(NamedTuple):
 
 
 Header = Mapping[str, Weight]
+Kind = Literal["empty", "pointer", "page", "gguf", "torch", "safetensors"]
+_ACCIDENTS = {
+    "empty": "empty; download it again",
+    "pointer": "a Git LFS pointer and not the file itself; run `git lfs pull`",
+    "page": "an HTML page (often a login or an error page of the download site); download it again",
+    "gguf": "a GGUF file; take the safetensors file of the model",
+}
 _DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 
 
@@ -47,17 +55,26 @@ def damaged(path: Path, cause: str) -> str:
     return f"{path.parent.name}/{path.name} ({path.stat().st_size:,} bytes) is {cause}"
 
 
-def foreign_kind(head: bytes) -> str | None:
-    """What a file that begins with these bytes is, if it is one of the usual accidents."""
+def kind_of(head: bytes) -> Kind | None:
+    """What a file is, by its first 64 bytes; "torch" is a zip or a bare pickle."""
     if not head:
-        return "empty; download it again"
+        return "empty"
+    # Before the others: a header's length may begin like a pickle or a zip.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER:
+        return "safetensors"
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return "torch"
     if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer and not the file itself; run `git lfs pull`"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "an HTML page (often a login or an error page of the download site); download it again"
-    if head.startswith(b"GGUF"):
-        return "a GGUF file; take the safetensors file of the model"
-    return None
+        return "pointer"
+    if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
+        return "page"
+    return "gguf" if head.startswith(b"GGUF") else None
+
+
+def foreign_kind(head: bytes) -> str | None:
+    """In words what a file that begins with these bytes is, if it is one of the usual accidents."""
+    kind = kind_of(head)
+    return None if kind is None else _ACCIDENTS.get(kind)
 
 
 def _safetensors_header(path: Path) -> dict[str, Weight]:
@@ -66,14 +83,13 @@ def _safetensors_header(path: Path) -> dict[str, Weight]:
     with path.open("rb") as file:
         head = file.read(64)
         length = int.from_bytes(head[:8], "little")
-        if cause := foreign_kind(head):
-            raise ValueError(damaged(path, cause))
-        if head.startswith((b"PK\x03\x04", b"\x80\x02")):
+        kind = kind_of(head)
+        if kind == "torch":
             raise ValueError(
                 damaged(path, "a pickle under another name; download the safetensors file again")
             )
-        if head[8:9] != b"{" or length > MAX_HEADER:
-            raise ValueError(damaged(path, "no safetensors file; download it again"))
+        if kind != "safetensors":
+            raise ValueError(damaged(path, foreign_kind(head) or "no safetensors file; download it again"))
         file.seek(8)
         text = file.read(length)
     if len(text) < length:

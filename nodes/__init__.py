@@ -14,6 +14,7 @@ def extension():
 
     from . import (
         chat,
+        chat_per_picture,
         edit,
         edit_instruction,
         edit_options,
@@ -35,6 +36,7 @@ def extension():
         async def get_node_list(self):
             rooms = (
                 chat,
+                chat_per_picture,
                 loaders,
                 history,
                 encode,

@@ -24,7 +24,7 @@ from ..llmga.chat import (
 from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
 from ..llmga.images import paint_hole_black, to_pil
 from . import check, host, panel
-from .types import Engine, History
+from .types import Engine, History, temperature_input
 
 POLICIES = get_args(Policy)
 
@@ -78,14 +78,7 @@ class Chat(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Same inputs and seed, same reply. It also picks how the task is worded.",
                 ),
-                io.Float.Input(
-                    "temperature",
-                    default=0.2,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="0 always takes the likeliest word; up to 2, higher is more varied. LLMGA uses 0.2.",
-                ),
+                temperature_input(),
                 io.Float.Input(
                     "top_p",
                     default=1.0,

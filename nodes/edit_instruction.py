@@ -11,7 +11,7 @@ from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
 from ..llmga.edit.instruction import Policy, rewrite
 from ..llmga.images import to_pil
 from . import check, host
-from .types import Engine, History
+from .types import Engine, History, temperature_input
 
 POLICIES = get_args(Policy)
 
@@ -55,14 +55,7 @@ class EditInstruction(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Same inputs and seed, same prompts. It also picks how the request is worded.",
                 ),
-                io.Float.Input(
-                    "temperature",
-                    default=0.2,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="0 always takes the likeliest word; up to 2, higher is more varied. LLMGA uses 0.2.",
-                ),
+                temperature_input(),
                 io.Int.Input(
                     "max_new_tokens",
                     default=512,

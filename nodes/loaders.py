@@ -11,6 +11,7 @@ from .types import Engine
 
 NO_MODEL = "(no folder in models/LLM)"
 NO_ENDPOINT = "(no endpoint configured)"
+MAX_LOOKUP = 32
 PRECISIONS = {
     "auto": None,
     "bfloat16": torch.bfloat16,
@@ -42,22 +43,33 @@ class ModelLoader(io.ComfyNode):
                     default="auto",
                     tooltip="The weights' type in memory. auto: bfloat16 or float16 on a GPU, float32 on the CPU.",
                 ),
+                io.Int.Input(
+                    "lookup",
+                    default=0,
+                    min=0,
+                    max=MAX_LOOKUP,
+                    optional=True,
+                    tooltip="At temperature 0, words that the reply may repeat from the conversation are guessed this many "
+                    f"at a time, 0 to {MAX_LOOKUP}: the same reply, sooner where much repeats, as in edits. 0 guesses none.",
+                ),
             ],
             outputs=[Engine.Output(display_name="engine", tooltip="The language model, for LLMGA Chat.")],
         )
 
     @classmethod
     @host.guarded
-    def execute(cls, model, precision) -> io.NodeOutput:
+    def execute(cls, model, precision, lookup=0) -> io.NodeOutput:
         from ..llmga.chat.engines.local import load_local_engine
 
         folders = host.language_models()
         folder = folders[check.choice("model", model, list(folders))]
         dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]
+        check.integer("lookup", lookup, 0, MAX_LOOKUP)
         engine = load_local_engine(
             folder, dtype=dtype or host.language_model_dtype(), towers=host.clip_vision_files()
         )
         engine.load = host.managed(engine.net, engine.forget)
+        engine.lookup = lookup
         return io.NodeOutput(engine)
 
 

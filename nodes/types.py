@@ -19,3 +19,14 @@ Restorer = io.Custom("LLMGA_RESTORER")
 
 Crop = io.Custom("LLMGA_CROP")
 """A ``llmga.paint.Crop``: the whole pictures, and where their parts were cut out."""
+
+
+def temperature_input() -> io.Float.Input:
+    return io.Float.Input(
+        "temperature",
+        default=0.2,
+        min=0.0,
+        max=2.0,
+        step=0.05,
+        tooltip="0 always takes the likeliest word; up to 2, higher is more varied. LLMGA uses 0.2.",
+    )

@@ -7,6 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..weight_files import kind_of
+
+_ACCIDENTS = {
+    "empty": "an empty file",
+    "pointer": "a pointer of Git LFS; the weights themselves were never fetched",
+    "page": "a web page; the download led to a page instead of the file",
+    "gguf": "a GGUF file",
+}
 _PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     # What it is, and regular expressions each of which the beginning of some name must match.
     ("a LoRA", (r".*(lora_|\.lora\.|lora_[AB]|\.hada_|\.lokr_)",)),
@@ -50,16 +58,5 @@ def sniff(path: Path) -> str:
     """ "safetensors" or "torch", or in words what else the first bytes say."""
     with path.open("rb") as file:
         head = file.read(64)
-    if not head:
-        return "an empty file"
-    if head.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS; the weights themselves were never fetched"
-    if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
-        return "a web page; the download led to a page instead of the file"
-    if head[:4] == b"GGUF":
-        return "a GGUF file"
-    if head[:2] == b"PK" or head[:1] == b"\x80":  # a zip, or a pickle
-        return "torch"
-    if len(head) > 8 and head[8:9] == b"{":  # after the header's length
-        return "safetensors"
-    return f"no file of weights (it begins with {head[:8]!r})"
+    kind = kind_of(head)
+    return f"no file of weights (it begins with {head[:8]!r})" if kind is None else _ACCIDENTS.get(kind, kind)

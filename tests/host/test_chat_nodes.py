@@ -194,3 +194,50 @@ def test_a_saved_history_is_served_to_nobody(server: ComfyServer) -> None:
     assert json.loads(saved.read_text(encoding="utf-8"))["format"] == "llmga-conversation"
     with pytest.raises(urllib.error.HTTPError):
         server.request("/userdata/..%2F__llmga%2Fhistories%2Fchanging.json")
+
+
+def per_picture(**inputs: Any) -> dict[str, Any]:
+    widgets = {
+        "instruction": "",
+        "task": "similar",
+        "seed": 5,
+        "temperature": 1.5,
+        "max_new_tokens": 12,
+        "policy": "whole_reply",
+    }
+    return node("LLMGA_ChatPerPicture", engine=["1", 0], **{**widgets, **inputs})
+
+
+def test_every_picture_of_a_batch_gets_the_reply_that_it_gets_alone(server: ComfyServer) -> None:
+    """Seeds go up, and what follows runs once for each."""
+    batch = {
+        "1": local(),
+        "2": image(),
+        "3": node("ImageInvert", image=["2", 0]),
+        "4": node("ImageBatch", image1=["2", 0], image2=["3", 0]),
+    }
+    entry = server.run({**batch, "5": per_picture(image=["4", 0]), "6": preview(["5", 1])})
+    replies = entry["outputs"]["5"]["text"]
+    assert len(replies) == len(entry["outputs"]["6"]["text"]) == 2 and replies[0] != replies[1]
+    for i, picture in enumerate(("2", "3")):
+        alone = {"1": local(), "2": batch["2"], "3": batch["3"]}
+        chatted = chat(
+            "1", "", task="similar", image=[picture, 0], seed=5 + i, temperature=1.5, max_new_tokens=12
+        )
+        assert text_of(server.run({**alone, "7": chatted}), "7") == replies[i]
+
+
+def test_pictures_need_what_their_task_needs(server: ComfyServer) -> None:
+    shown = {"1": local(), "2": image()}
+    with pytest.raises(PromptFailedError, match="mask"):
+        server.run({**shown, "3": per_picture(task="inpaint", image=["2", 0])})
+    with pytest.raises(PromptFailedError, match="instruction"):
+        server.run({**shown, "3": per_picture(task="chat", image=["2", 0])})
+
+
+def test_lookup_changes_no_greedy_reply(server: ComfyServer) -> None:
+    said = [
+        text_of(server.run({"1": local(lookup=ahead), "2": chat("1", "a fox and a fox and a fox")}), "2")
+        for ahead in (0, 8)
+    ]
+    assert said[0] == said[1] != ""

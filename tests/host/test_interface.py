@@ -26,6 +26,7 @@ HINT = "run the test again with LLMGA_RENEW=1 in the environment, then look at t
 NODES = (
     "LLMGA_AttentionMaps",
     "LLMGA_Chat",
+    "LLMGA_ChatPerPicture",
     "LLMGA_CropForPainting",
     "LLMGA_DiffRIRLoader",
     "LLMGA_DiffRIRRestore",

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.diffrir_weights import SIZES, fill
+from support.diffrir_weights import SIZES, fill, inputs
 
-from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2, load_checkpoint
+from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2, join, load_checkpoint
 from llmga.restore.checkpoint import infer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,26 +41,45 @@ def same(a: Any, b: Any) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-@pytest.mark.parametrize("kind", ["s1", "s2"])
-def test_a_file_of_the_official_classes_loads_strictly(tmp_path: Path, kind: str) -> None:
-    """Names, shapes and schedule as recorded from them; BasicSR's layout, the two names of a module on one tensor."""
-    shapes = json.loads(FIXTURE.with_suffix(".json").read_text(encoding="utf-8"))[kind]
+def official_state(kind: str, scale: int) -> OrderedDict[str, torch.Tensor]:
+    """The official class's ``state_dict()``: its names, shapes and dtypes as recorded, with the weights of the recorded
+    outputs. Two modules stand in it under two names each, on the same tensors."""
     recorded = load_file(FIXTURE.with_suffix(".safetensors"))
-    net = filled((DiffRIRS2 if kind == "s2" else DiffRIRS1)(Architecture(**SIZES)))
-    own, state = net.state_dict(), OrderedDict()
-    for name, shape in shapes.items():
+    tensors = json.loads(FIXTURE.with_suffix(".json").read_text(encoding="utf-8"))[f"x{scale}/{kind}"]
+    state: Any = OrderedDict()
+    for name, (dtype, *shape) in tensors.items():
         twin = name.replace("diffusion.condition.", "condition.").replace("diffusion.model.", "denoise.")
-        schedule = recorded.get(name.replace("diffusion.", "schedule/"))
-        state[name] = own[twin] if schedule is None else schedule
-        assert list(state[name].shape) == shape, name
+        value = state.get(twin, recorded.get(name.replace("diffusion.", "schedule/")))
+        if value is None:
+            value = torch.empty(shape, dtype=getattr(torch, dtype))
+            fill([(name, value)])
+        assert (str(value.dtype), list(value.shape)) == (f"torch.{dtype}", shape), name
+        state[name] = value
+    state._metadata = OrderedDict({"": {"version": 1}})  # as every module's has
+    return state
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["s1", "s2"])
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_a_file_of_the_official_classes_loads_strictly(tmp_path: Path, kind: str, scale: Any) -> None:
+    """As their trainer saves it; the network that is loaded gives what theirs gave."""
+    state = official_state(kind, scale)
     stale = OrderedDict((name, torch.zeros_like(value)) for name, value in state.items())
     torch.save({"params": stale, "params_ema": state}, tmp_path / "net_g.pth")
 
     loaded = load_checkpoint(tmp_path / "net_g.pth")
-    assert (loaded.kind, loaded.entry, loaded.scale, loaded.reference) == (kind, "params_ema", 1, True)
-    assert loaded.architecture == Architecture(**SIZES)
-    assert same(loaded.net, net)
+    architecture = Architecture(scale=scale, **SIZES)
+    assert (loaded.kind, loaded.entry, loaded.scale, loaded.reference) == (kind, "params_ema", scale, True)
+    assert loaded.architecture == architecture
+    own = loaded.net.state_dict()
+    assert all(torch.equal(own[name], state[name]) for name in own)
     assert not loaded.net.training and not any(p.requires_grad for p in loaded.net.parameters())
+    given = inputs(scale)
+    joined = join(given["image"], given["truth"], given["mask"], architecture)
+    made = loaded.net(joined, given["truth" if kind == "s1" else "noise"])
+    wanted = load_file(FIXTURE.with_suffix(".safetensors"))[f"x{scale}/{kind}"]
+    torch.testing.assert_close(made, wanted, atol=1e-5, rtol=0.0)
     if kind == "s1":
         with pytest.raises(ValueError, match="must be told the true picture"):
             _ = loaded.restorer
@@ -95,6 +114,20 @@ def test_other_sizes_too(tmp_path: Path, values: dict[str, Any]) -> None:
     loaded = load_checkpoint(saved(net, tmp_path / "net.safetensors"))
     assert loaded.architecture == net.architecture and loaded.entry is None
     assert same(loaded.net, net)
+
+
+@pytest.mark.parametrize("start", [b"\x80", b"PK"])
+def test_a_safetensors_header_may_be_as_long_as_a_pickle_or_a_zip_begins(
+    tmp_path: Path, start: bytes
+) -> None:
+    net = filled(DiffRIRS2(small()))
+    path = saved(net, tmp_path / "net.safetensors")
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    longer = start + (length // 256 ** len(start) + 1).to_bytes(8 - len(start), "little")
+    header = content[8 : 8 + length].ljust(int.from_bytes(longer, "little"))
+    path.write_bytes(longer + header + content[8 + length :])
+    assert same(load_checkpoint(path).net, net)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

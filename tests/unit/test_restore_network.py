@@ -27,7 +27,10 @@ def recorded() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def official_shapes() -> dict[str, dict[str, list[int]]]:
-    return json.loads(FIXTURE.with_suffix(".json").read_text(encoding="utf-8"))
+    states = json.loads(FIXTURE.with_suffix(".json").read_text(encoding="utf-8"))
+    return {
+        kind: {name: shape for name, (_, *shape) in states[f"x1/{kind}"].items()} for kind in ("s1", "s2")
+    }
 
 
 def small(**values: Any) -> Architecture:

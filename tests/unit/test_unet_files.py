@@ -15,6 +15,7 @@ from llmga.diffusion.ldm import unet_to_ldm
 from llmga.diffusion.unet_files import STEM, Sampling, find_unet, fingerprint
 from llmga.diffusion.unet_shapes import SD15, SDXL, Sizes, measured, shapes
 from llmga.mini.architecture import UNET
+from llmga.weight_files import read_header
 
 SD15_INPAINTING = replace(SD15, channels=9)
 MINI = Sizes((64, 128), (0, 1), 1, 96, 4)
@@ -162,6 +163,14 @@ def test_a_changed_file_has_another_fingerprint(tmp_path: Path) -> None:
     assert before == fingerprint(find_unet(tmp_path))
     file(tmp_path, dtype="F32")
     assert fingerprint(find_unet(path)) != before
+
+
+@pytest.mark.parametrize("length", [640, 19_280])  # as bytes "\x80\x02" and "PK"
+def test_a_header_may_be_as_long_as_a_pickle_or_a_zip_begins(tmp_path: Path, length: int) -> None:
+    path = write_sparse(tmp_path / "a.safetensors", {"a": (2,)})
+    text = path.read_bytes()[8:-4].ljust(length)
+    path.write_bytes(length.to_bytes(8, "little") + text + bytes(4))
+    assert read_header(path) == {"a": ((2,), "F16")}
 
 
 def whole(path: Path) -> Path:

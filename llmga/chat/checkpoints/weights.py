@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ..engines.model_folder import check_safetensors, damaged, foreign_kind, listed_files
+from ...weight_files import damaged, foreign_kind, kind_of, read_header
+from ..engines.model_folder import listed_files
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """Names of a model's weights, the better first; each may instead be an index over several parts."""
 _SHOWN = 3
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
 Tensors = dict[str, torch.Tensor]
 
@@ -50,11 +50,13 @@ def read_file(path: Path) -> Tensors:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        check_safetensors(path)
+        read_header(path)
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(damaged(path, f"no sound safetensors file ({error})")) from error
+            raise ValueError(
+                damaged(path, f"no sound safetensors file ({error}); download it again")
+            ) from error
     return _read_pickle(path)
 
 
@@ -62,17 +64,19 @@ def _read_pickle(path: Path) -> Tensors:
     """``torch.load`` in its restricted form, which builds tensors and plain containers and calls nothing else."""
     with path.open("rb") as file:
         head = file.read(64)
-    if not head.startswith((_ZIP, _PICKLE)):
-        raise ValueError(damaged(path, foreign_kind(head) or "no file of torch.save"))
+    if kind_of(head) != "torch":
+        raise ValueError(damaged(path, foreign_kind(head) or "no file of torch.save; download it again"))
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(_ZIP))
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK"))
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path.parent.name}/{path.name} holds more than tensors; it could run code and was not opened. Take the "
             "safetensors files of this model"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(damaged(path, f"cut off or damaged ({_first_line(error)})")) from error
+        raise ValueError(
+            damaged(path, f"cut off or damaged ({_first_line(error)}); download it again")
+        ) from error
     if not isinstance(value, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
     ):

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...weight_files import damaged, foreign_kind, read_header
+
 LLMGA_TYPES = ("llava_llama", "llava_mistral", "llava_gemma", "llava_Phi3", "llava_Qwen2")
 """``model_type`` of the official checkpoints (LLMGA 7e32eb6, llmga/llava/model/language_model/llava_*.py)."""
 
@@ -26,7 +28,6 @@ REFUSED_KEYS = {
 """Keys that no config of a folder may hold, at any depth, and why."""
 
 INDEX = "model.safetensors.index.json"
-MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors format
 
 
 def check_model_folder(folder: Path) -> None:
@@ -50,7 +51,7 @@ def check_model_folder(folder: Path) -> None:
     if (tokenizer := folder / "tokenizer.json").is_file():
         read_object(tokenizer)
     for path in _weight_files(folder):
-        check_safetensors(path)
+        read_header(path)
 
 
 def check_configs(folder: Path) -> str:
@@ -80,10 +81,10 @@ def read_object(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         with path.open("rb") as file:
-            cause = foreign_kind(file.read(64)) or f"no JSON ({error})"
+            cause = foreign_kind(file.read(64)) or f"no JSON ({error}); download it again"
         raise ValueError(damaged(path, cause)) from error
     if not isinstance(value, dict):
-        raise ValueError(damaged(path, f"a JSON {type(value).__name__} and no object"))
+        raise ValueError(damaged(path, f"a JSON {type(value).__name__} and no object; download it again"))
     return value
 
 
@@ -130,7 +131,7 @@ def listed_files(folder: Path, whole: str) -> list[Path] | None:
         return None
     weight_map = read_object(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(damaged(folder / index, "an index without a 'weight_map'"))
+        raise ValueError(damaged(folder / index, "an index without a 'weight_map'; download it again"))
     parts = sorted({str(part) for part in weight_map.values()})
     suffix = Path(whole).suffix
     for part in parts:
@@ -143,50 +144,6 @@ def listed_files(folder: Path, whole: str) -> list[Path] | None:
                 "finish the download"
             )
     return [folder / part for part in parts]
-
-
-def check_safetensors(path: Path) -> None:
-    """Raise for a file that is no whole safetensors file.
-
-    Only its header is read: 8 bytes with its length, itself as JSON; then the tensors follow without a gap.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(64)
-        length = int.from_bytes(head[:8], "little")
-        if (cause := foreign_kind(head)) or head[8:9] != b"{" or length > MAX_HEADER:
-            raise ValueError(damaged(path, cause or "no safetensors file"))
-        file.seek(8)
-        header = file.read(length)
-    if len(header) < length:
-        raise ValueError(damaged(path, f"cut off inside its header of {length:,} bytes: half a download"))
-    try:
-        tensors = json.loads(header)
-        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
-        whole = 8 + length + int(max(ends, default=0))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ValueError(damaged(path, f"a safetensors file with an unreadable header ({error})")) from error
-    if size != whole:
-        why = "cut off: half a download" if size < whole else "longer than its header says"
-        raise ValueError(damaged(path, f"{why} (its header says {whole:,} bytes)"))
-
-
-def foreign_kind(head: bytes) -> str | None:
-    """What a file that begins with these bytes is, if it is one of the usual accidents."""
-    if not head:
-        return "empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer and not the file itself; run `git lfs pull`"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "an HTML page (often a login or an error page of the download site)"
-    if head.startswith((b"PK\x03\x04", b"\x80\x02")):
-        return "a pickle under another name"
-    return None
-
-
-def damaged(path: Path, cause: str) -> str:
-    """The error of a file that is something else than its name says."""
-    return f"{path.parent.name}/{path.name} ({path.stat().st_size:,} bytes) is {cause}; download it again"
 
 
 @contextmanager

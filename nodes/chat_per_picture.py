@@ -1,0 +1,149 @@
+"""LLMGA Chat per Picture: the same request about every picture of a batch, a reply and a prompt for each."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from comfy_api.latest import io
+
+from ..llmga.chat import (
+    LANGUAGES,
+    TASKS,
+    Conversation,
+    Policy,
+    Sampling,
+    check_pictures,
+    respond_each,
+)
+from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
+from . import check, host
+from .chat import shown_pictures
+from .types import Engine, History, temperature_input
+
+POLICIES = get_args(Policy)
+ASKED = ("similar", "inpaint", "outpaint", "edit", "describe", "chat")
+"""The tasks that are about a picture."""
+
+
+class ChatPerPicture(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGA_ChatPerPicture",
+            display_name="LLMGA Chat per Picture",
+            category="LLMGA/chat",
+            description="Asks the same of every picture of a batch, one after the other, and gives lists: a reply and a "
+            "prompt for each. For captions and variations of many pictures; LLMGA Chat shows a batch in one turn instead.",
+            is_output_node=True,
+            search_aliases=["batch caption", "caption images", "dataset", "VLM", "describe"],
+            inputs=[
+                Engine.Input(
+                    "engine",
+                    tooltip="A language model that sees pictures: LLMGA Model Loader, LLMGA Endpoint or LLMGA Host Language "
+                    "Model.",
+                ),
+                io.Image.Input(
+                    "image", tooltip="The pictures; each is asked about as if it were the only one."
+                ),
+                io.String.Input(
+                    "instruction",
+                    multiline=True,
+                    default="",
+                    tooltip="What you want, in your own words, up to 200,000 characters; the tasks edit and chat need it.",
+                ),
+                io.Combo.Input(
+                    "task",
+                    options=list(ASKED),
+                    default="describe",
+                    tooltip="describe: a caption. similar: a prompt for a picture like it. inpaint, outpaint: a prompt for "
+                    "the masked hole or border. edit: a caption, changed as little as the instruction asks. chat: your "
+                    "words as they are.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    tooltip="Of the first picture; each further one has the next. Alone with its seed a picture gets the "
+                    "same reply.",
+                ),
+                temperature_input(),
+                io.Int.Input(
+                    "max_new_tokens",
+                    default=512,
+                    min=1,
+                    max=MAX_NEW_TOKENS,
+                    tooltip=f"Each reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
+                ),
+                io.Combo.Input(
+                    "policy",
+                    options=list(POLICIES),
+                    default="ask_again",
+                    tooltip="What to do with a reply that holds no prompt where one was asked for. ask_again: ask once "
+                    "more. whole_reply: use the reply as the prompt (a refusal is still an error). keep_previous: the "
+                    "last prompt of the history. error: stop.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="1 = to be generated: one for all pictures, or one for each. They are seen with this area "
+                    "black.",
+                ),
+                History.Input(
+                    "history",
+                    optional=True,
+                    tooltip="A conversation that every picture goes on from, each by itself.",
+                ),
+                io.Combo.Input(
+                    "language",
+                    options=list(LANGUAGES),
+                    default="en",
+                    optional=True,
+                    tooltip="What the task is said in, and so what the replies are in: en English, zh Chinese.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="replies",
+                    is_output_list=True,
+                    tooltip="What was said of each picture, without tags.",
+                ),
+                io.String.Output(
+                    display_name="prompts",
+                    is_output_list=True,
+                    tooltip="The generation prompt of each picture, or empty text: what follows runs once for each.",
+                ),
+            ],
+        )
+
+    @classmethod
+    @host.guarded
+    def execute(
+        cls, engine, image, instruction, task, seed, temperature, max_new_tokens, policy,
+        mask=None, history=None, language="en",
+    ) -> io.NodeOutput:  # fmt: skip
+        check.instance(
+            "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
+        )
+        history = Conversation() if history is None else history
+        check.instance("history", history, Conversation, "LLMGA Chat or Load History")
+        check.choice("task", task, ASKED)
+        pictures, masked = shown_pictures(image, mask)
+        check_pictures(task, image=True, mask=masked)
+        replies = respond_each(
+            engine,
+            history,
+            task=task,
+            instruction=check.text("instruction", instruction),
+            pictures=pictures,
+            sampling=Sampling(seed, temperature, max_new_tokens=max_new_tokens),
+            policy=check.choice("policy", policy, POLICIES),
+            on_text=host.live_text(),
+            language=check.choice("language", language, LANGUAGES),
+        )
+        said = [reply.text for reply in replies]
+        return io.NodeOutput(said, [reply.prompt for reply in replies], ui={"text": said})
+
+
+NODES = [ChatPerPicture]
