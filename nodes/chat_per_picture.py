@@ -8,7 +8,6 @@ from comfy_api.latest import io
 
 from ..llmga.chat import (
     LANGUAGES,
-    TASKS,
     Conversation,
     Policy,
     Sampling,
