@@ -16,8 +16,8 @@ Blend = Literal["soft", "hard"]
 OnStep = Callable[..., Any]
 """``on_step(i, n)``: i of n parts are done. May raise."""
 
-_CACHE = 12_000_000
-"""Bytes of a strip on a CPU: more is no faster."""
+_CACHE = 7_000_000
+"""Bytes of a strip on a CPU: more is hardly faster, and of what a picture of 512² needs no small part."""
 _SHARE = 0.5
 """Of a GPU's free memory, for a strip; the pictures themselves come on top."""
 
@@ -98,15 +98,17 @@ def strip_rows(
         weight: of the network; its dtype and device count.
         memory: bytes that a strip may take. By default half of what is free on a GPU, and on a CPU what its caches hold.
     """
+    rounded = memory is not None or weight.is_cuda
     if memory is None:
         memory = int(_SHARE * torch.cuda.mem_get_info(weight.device)[0]) if weight.is_cuda else _CACHE
     hidden = int(2 * architecture.dim * architecture.ffn_expansion_factor)
     # A strip, its norm, twice the hidden channels before and after their convolution, and what passes the gate.
     numbers = 6 * architecture.dim + 6 * hidden
     rows = memory // (numbers * weight.element_size() * -(-width // 4))
-    # Rounded down to a power of 2: a little more or less free memory changes nothing then, not even rounding.
     # Below 4, more time goes into carrying rows from strip to strip than into computing them.
-    return 4 * 2 ** (max(4, min(rows, 4096)).bit_length() - 1)
+    rows = max(4, min(rows, 4096))
+    # Rounded down to a power of 2: a little more or less free memory changes nothing then, not even rounding.
+    return 4 * (2 ** (rows.bit_length() - 1) if rounded else rows)
 
 
 class _Steps:

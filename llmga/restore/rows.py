@@ -30,16 +30,17 @@ def windows(
 ) -> Rows:
     """Strips with the ``reach`` rows above and below that a stencil needs; 0 beyond the picture.
 
-    No row is computed twice: the last ones are carried over to the next strip.
+    No row is computed twice: the last ones are carried over to the next strip. None is higher than the highest given:
+    at the end each layer has some rows left over, and behind many layers they would come all at once.
 
     Args:
         height: rows of the whole picture.
         shape: pictures and channels after ``project``.
         project: fills its second argument (pictures, n, W, channels) from a strip, by default with the strip.
     """
-    carried, seen = None, 0
+    carried, seen, most = None, 0, 0
     for strip in stream:
-        n, seen = strip.shape[1], seen + strip.shape[1]
+        n, seen, most = strip.shape[1], seen + strip.shape[1], max(most, strip.shape[1])
         above = reach if carried is None else carried.shape[1]
         below = reach if seen == height else 0
         pictures, channels = shape or (1, strip.shape[3])
@@ -49,11 +50,17 @@ def windows(
         if below:
             block[:, above + n :] = 0
         del strip
-        if block.shape[1] > 2 * reach:
-            carried = block[:, -2 * reach :].clone()
+        made = block.shape[1] - 2 * reach
+        if made > 0:
+            carried = None if below else block[:, -2 * reach :].clone()
             given = [block]
+            if made > most:
+                given = [
+                    block[:, at : at + most + 2 * reach].clone() for at in reversed(range(0, made, most))
+                ]
             del block
-            yield given.pop()  # a name here would keep the strip alive while all later layers work on it
+            while given:
+                yield given.pop()  # a name here would keep the strip alive while all later layers work on it
         else:
             carried = block
 
@@ -63,9 +70,11 @@ def convolved(stream: Rows, height: int, layer: Any, slope: float | None = None)
     weight = bias = None
     for block in windows(stream, height):
         if weight is None:
-            weight = layer.weight.to(block).contiguous(memory_format=torch.channels_last)
+            weight = layer.weight.to(block)
             bias = None if layer.bias is None else layer.bias.to(block)
-        given = [convolve(block, weight, bias, 1)]
+        # oneDNN copies the weight, twice; with fewer pixels than that has outputs, its copy outgrows the columns.
+        few = (block.shape[1] - 2) * block.shape[2] < len(weight)
+        given = [(multiply if few else convolve)(block, weight, bias, 1)]
         del block
         if slope is not None:
             F.leaky_relu_(given[0], slope)
@@ -82,6 +91,18 @@ def convolve(
     """A convolution with channels last, padded on the left and right."""
     out = F.conv2d(block.permute(0, 3, 1, 2), weight, bias, padding=(0, padding), groups=groups)
     return out.permute(0, 2, 3, 1)
+
+
+def multiply(
+    block: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, padding: int = 0
+) -> torch.Tensor:
+    """``convolve`` as one matrix product of the weight as it is and a column for each pixel."""
+    high, wide = weight.shape[2:]
+    columns = F.unfold(block.permute(0, 3, 1, 2), (high, wide), padding=(0, padding))  # 1, C·high·wide, n·W
+    out = columns[0].T @ weight.flatten(1).T
+    if bias is not None:
+        out += bias
+    return out.view(1, block.shape[1] - high + 1, -1, len(weight))
 
 
 def regrouped(stream: Rows, multiple: int) -> Rows:
@@ -102,6 +123,7 @@ def stored(stream: Rows, x: torch.Tensor) -> Rows:
         view = x[:, row : row + strip.shape[1]]
         row += strip.shape[1]
         view.copy_(strip)
+        del strip
         yield view
 
 
@@ -118,7 +140,9 @@ def residual(stream: Rows, body: Callable[[Rows], Rows]) -> Rows:
         have = torch.cat(waiting, 1) if len(waiting) > 1 else waiting[0]
         n = made.shape[1]
         waiting[:] = [have[:, n:].clone()] if n < have.shape[1] else []
-        yield made.add_(have[:, :n])
+        given = [made.add_(have[:, :n])]
+        del made, have
+        yield given.pop()
 
 
 def shuffled(stream: Rows, factor: int) -> Rows:

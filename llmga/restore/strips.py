@@ -72,9 +72,11 @@ class StripFormer:
         picture."""
         net: Any = self.former
         dim = len(net.patch_embed["proj"].weight)
-        first, second, third, deepest = (
-            self.prior.new_empty(1, height >> level, width >> level, dim << level) for level in range(4)
+        last, second, third, deepest = (
+            self.prior.new_empty(1, height >> level, width >> level, dim << max(1, level))
+            for level in range(4)
         )
+        first = last[..., dim:]  # where the decoder will look for it
         rows = self._through(net.encoder_level1, convolved(stream, height, net.patch_embed["proj"]), first)
         rows = self._through(net.encoder_level2, _down(net.down1_2, rows, height), second)
         rows = self._through(net.encoder_level3, _down(net.down2_3, rows, height // 2), third)
@@ -83,11 +85,9 @@ class StripFormer:
         rows = self._through(net.decoder_level3, rows, third)
         rows = _reduced(net.reduce_chan_level2, _up(net.up3_2, rows, height // 4), second)
         rows = self._through(net.decoder_level2, rows, second)
-        last = self.prior.new_empty(1, height, width, 2 * dim)
         for _ in stored(_up(net.up2_1, rows, height // 2), last[..., :dim]):
             pass
-        last[..., dim:] = first
-        del rows, first, second, third, deepest
+        del rows, second, third, deepest
         rows = self._through([*net.decoder_level1, *net.refinement], strips(last, self.rows), last)
         return self.tail(rows, height)
 
@@ -122,24 +122,25 @@ class StripBlock:
         """(C, C): the attention's map over the whole picture, its projection included."""
         gram: Any = 0
         squares: Any = 0
-        for q, k in _surroundings(stream, height, self.modulations[0], self.qk):
+        for pair in _surroundings(stream, height, self.modulations[0], self.qk):
             # (1, n, W, heads·c) -> (heads, n·W, c)
-            q, k = (x.float().view(-1, self.heads, x.shape[3] // self.heads).transpose(0, 1) for x in (q, k))
+            q, k = (x.float().view(-1, self.heads, x.shape[3] // self.heads).transpose(0, 1) for x in pair)
+            pair.clear()
             gram = gram + q.transpose(1, 2) @ k
             squares = squares + torch.stack([q.square().sum(1), k.square().sum(1)])
+            del q, k
         q, k = squares.sqrt().clamp_min(1e-12)
         weights = (gram / (q[:, :, None] * k[:, None]) * self.temperature).softmax(-1)
         out = self.out.unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, C, c)
         return (out @ weights).transpose(0, 1).flatten(1)
 
     def attended(self, stream: Rows, x: torch.Tensor, mixing: torch.Tensor) -> Rows:
-        return _added(
-            (v for (v,) in _surroundings(stream, x.shape[1], self.modulations[0], self.v)), x, mixing.to(x)
-        )
+        values = _surroundings(stream, x.shape[1], self.modulations[0], self.v)
+        return _added((pair.pop() for pair in values), x, mixing.to(x))
 
     def fed(self, stream: Rows, x: torch.Tensor) -> Rows:
         pairs = _surroundings(stream, x.shape[1], self.modulations[1], self.ffn)
-        return _added((F.gelu(gate).mul_(value) for gate, value in pairs), x, self.ffn_out)
+        return _added((F.gelu(pair.pop(0)).mul_(pair.pop()) for pair in pairs), x, self.ffn_out)
 
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -170,10 +171,12 @@ def _surroundings(
             torch.mm(given, weight.T, out=part.flatten(0, 1))
 
     for block in windows(stream, height, 1, (len(layers), width), project):
-        yield [
+        made = [
             convolve(part[None], around, None, 1, width)
             for (_, around), part in zip(layers, block, strict=True)
         ]
+        del block  # see ``windows``; whoever empties the list frees what was in it
+        yield made
 
 
 def _added(stream: Rows, x: torch.Tensor, weight: torch.Tensor) -> Rows:
@@ -183,6 +186,7 @@ def _added(stream: Rows, x: torch.Tensor, weight: torch.Tensor) -> Rows:
         view = x[:, row : row + strip.shape[1]]
         row += strip.shape[1]
         view.flatten(0, 2).addmm_(strip.flatten(0, 2), weight.T)
+        del strip
         yield view
 
 

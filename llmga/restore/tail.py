@@ -16,26 +16,26 @@ from .rows import Rows, convolve, shuffled, windows
 
 REACH = 2
 FIRST, INNER, LAST = range(3)
+_PART = 16
 
 
 class Tail:
-    """Both kernels and biases by [row][column] of ``FIRST``, ``INNER``, ``LAST``: (48, width, 5, 5) and (48,)."""
+    """Kernels and biases by [row, column] of ``FIRST``, ``INNER``, ``LAST``: (48, width, 5, 5) and (48,) each."""
 
     def __init__(self, layers: Any, like: torch.Tensor) -> None:
         """``layers`` is ``DIRformer.tail``; the kernels get the dtype and device of ``like``."""
         at = torch.device("cpu") if like.device.type == "mps" else like.device  # which has no float64
         first, _, second, _ = layers[0]
         convolutions = [
-            (layer.weight.to(at, torch.float64), layer.bias.to(at, torch.float64))
-            for layer in (first, second, layers[1])
+            (layer.weight.to(at), layer.bias.to(at, torch.float64)) for layer in (first, second, layers[1])
         ]
-        self.kernels: list[list[torch.Tensor]] = []
-        self.biases: list[list[torch.Tensor]] = []
-        collapse = _Collapse(convolutions)
-        for row in range(3):
-            pairs = [collapse.at(row, column) for column in range(3)]
-            self.kernels.append([kernel.to(like) for kernel, _ in pairs])
-            self.biases.append([bias.to(like) for _, bias in pairs])
+        self.kernels = like.new_empty(3, 3, 48, first.weight.shape[1], 5, 5)
+        self.biases = like.new_empty(3, 3, 48)
+        for colour in range(3):  # one after the other: what arises on the way is larger than the kernels
+            collapse, its = _Collapse(convolutions, colour), slice(16 * colour, 16 * colour + 16)
+            for row in range(3):
+                for column in range(3):
+                    self.kernels[row, column, its], self.biases[row, column, its] = collapse.at(row, column)
 
     def __call__(self, stream: Rows, height: int) -> Rows:
         """Strips (1, n, W, width) to (1, 4·n, 4·W, 3)."""
@@ -56,7 +56,7 @@ class Tail:
         """(1, n, W, 48) from (1, n + 4, W, width)."""
 
         def at(column: int, x: torch.Tensor, padding: int) -> torch.Tensor:
-            return convolve(x, self.kernels[row][column], self.biases[row][column], padding)
+            return convolve(x, self.kernels[row, column], self.biases[row, column], padding)
 
         out = at(INNER, block, REACH)
         out[:, :, :1] = at(FIRST, F.pad(block[:, :, : REACH + 1], (0, 0, REACH, 0)), 0)
@@ -65,19 +65,20 @@ class Tail:
 
 
 class _Collapse:
-    """Follows the outputs of one pixel backwards, through the adjoints of the three convolutions."""
+    """Follows one colour's 16 outputs of a pixel backwards, through the adjoints of the three convolutions, in float64."""
 
-    def __init__(self, convolutions: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(self, convolutions: list[tuple[torch.Tensor, torch.Tensor]], colour: int) -> None:
         self.one, self.two, (three, bias) = convolutions
-        ones = F.pixel_shuffle(torch.eye(48, dtype=three.dtype, device=three.device)[..., None, None], 4)
-        self.bias = ones.sum((2, 3)) @ bias  # each of the 48 is a picture of 4×4
+        which = torch.eye(48, dtype=bias.dtype, device=bias.device)[16 * colour : 16 * colour + 16]
+        ones = F.pixel_shuffle(which[..., None, None], 4)
+        self.bias = ones.sum((2, 3)) @ bias  # each of the 16 is a picture of 4×4
         out = _overlapped(_columns(ones, three), INNER, INNER)
         # 4×4 grew to 6×6; with a frame of zeros these are 4×4 pixels of twice the size.
         self.out = F.pixel_unshuffle(F.pad(out, (1, 1, 1, 1)), 2)
         self.columns = _columns(self.out, self.two[0])
 
     def at(self, row: int, column: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The kernel (48, width, 5, 5) and bias (48,) of the pixels at the (first, inner, last) row and column."""
+        """The kernel (16, width, 5, 5) and bias (16,) of the pixels at the (first, inner, last) row and column."""
         bias = self.bias + _inside(self.out, row, column).sum((2, 3)) @ self.two[1]
         out = F.pixel_unshuffle(_overlapped(self.columns, row, column), 2)  # 4×4 to 6×6 to 3×3
         bias += _inside(out, row, column).sum((2, 3)) @ self.one[1]
@@ -87,7 +88,11 @@ class _Collapse:
 def _columns(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """What each value spreads through the adjoint of a 3×3 convolution: (3, 3, B, in, h, w) from (B, out, h, w)."""
     batch, _, height, width = x.shape
-    columns = x.permute(0, 2, 3, 1).flatten(0, 2) @ weight.flatten(1)
+    given = x.permute(0, 2, 3, 1).flatten(0, 2)
+    columns = x.new_empty(len(given), 9 * weight.shape[1])
+    # The weight in parts: a copy of it in float64 would be larger than all else here.
+    for part, out in zip(weight.split(_PART, 1), columns.split(9 * _PART, 1), strict=True):
+        torch.mm(given, part.flatten(1).to(x), out=out)
     return columns.view(batch, height, width, -1, 3, 3).permute(4, 5, 0, 3, 1, 2)
 
 

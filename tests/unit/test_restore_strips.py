@@ -14,7 +14,7 @@ from support.diffrir_weights import SIZES, fill, inputs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmga.restore import Architecture, DiffRIRS2, join, restore, strip_rows
-from llmga.restore.rows import convolved, regrouped, residual, strips, windows
+from llmga.restore.rows import convolve, convolved, multiply, regrouped, residual, strips, windows
 from llmga.restore.strips import StripFormer, encode
 from llmga.restore.tail import Tail
 
@@ -88,8 +88,8 @@ def test_strips_of_any_height_give_what_the_network_gives(
 @pytest.mark.parametrize("size", [(8, 8), (8, 24), (17, 9)])
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_the_tail_is_one_convolution_up_to_its_borders(size: tuple[int, int], rows: int) -> None:
-    net = net_of()
-    x = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(0))
+    net = net_of(dim=12)
+    x = torch.randn(1, 24, *size, generator=torch.Generator().manual_seed(0))
     made = torch.cat(list(Tail(net.G.tail, x)(strips(x.permute(0, 2, 3, 1), rows), size[0])), 1)
     wanted = net.G.tail(x)
     assert wanted.std() > 0.1
@@ -108,7 +108,7 @@ def test_windows_see_each_row_and_its_neighbours_once(heights: list[int], reach:
     row = 0
     for block in windows(pieces(x, heights), 7, reach):
         n = block.shape[1] - 2 * reach
-        assert n >= 1 and torch.equal(block, padded[:, row : row + n + 2 * reach])
+        assert 1 <= n <= max(heights) and torch.equal(block, padded[:, row : row + n + 2 * reach])
         row += n
     assert row == 7
 
@@ -126,6 +126,25 @@ def test_streams_of_any_heights_are_the_picture(heights: list[int]) -> None:
     regroup = list(regrouped(whole, 2))
     assert all(strip.shape[1] % 2 == 0 for strip in regroup)
     assert torch.equal(torch.cat(regroup, 1), torch.cat([x, x[:, :1]], 1))
+
+
+def test_strips_do_not_grow_from_layer_to_layer() -> None:
+    """Each layer has a row left over at the end, and behind twenty of them that would be twenty rows at once."""
+    stream, layer = pieces(torch.ones(1, 32, 5, 4), [4] * 8), torch.nn.Conv2d(4, 4, 3, padding=1)
+    for _ in range(20):
+        stream = convolved(stream, 32, layer.requires_grad_(False))
+    heights = [strip.shape[1] for strip in stream]
+    assert max(heights) == 4 and sum(heights) == 32
+
+
+@pytest.mark.parametrize("bias", [None, torch.arange(7.0)])
+def test_few_pixels_are_convolved_by_a_matrix_product(bias: torch.Tensor | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    block = torch.randn(1, 4, 3, 5, generator=generator)
+    weight = torch.randn(7, 5, 3, 3, generator=generator)
+    torch.testing.assert_close(
+        multiply(block, weight, bias, 1), convolve(block, weight, bias, 1), **TOLERANCE
+    )
 
 
 class Largest(TorchDispatchMode):
@@ -188,3 +207,9 @@ def test_the_height_of_a_strip_follows_the_memory() -> None:
     assert strip_rows(net, 1024, weight, 10**9) == 2 * strip_rows(net, 2048, weight, 10**9)
     assert strip_rows(net, 1024, weight.half(), 10**9) == 2 * strip_rows(net, 1024, weight, 10**9)
     assert strip_rows(net, 10**6, weight, 1) == 16
+
+
+def test_strips_of_small_pictures_stay_small_on_a_cpu() -> None:
+    """The numbers that benchmarks/README.md was measured with; they do not depend on free memory."""
+    heights = [strip_rows(Architecture(), width, torch.zeros(1)) for width in (512, 1024, 4096)]
+    assert heights == [24, 16, 16]
