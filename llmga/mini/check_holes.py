@@ -13,13 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..data.degradations import shift_colour
 from ..images import to_pil
 from ..restore import load_checkpoint, restore
 from ..restore.colour import match_colour
 from ..restore.seam import seam
+from ..train import derive
 from ..train.checkpoint import write_text
 from .check import Rate, mean, ratio
 from .check_edits import seen
@@ -27,12 +30,15 @@ from .facts import Facts, Mention, caption_facts, kept
 from .holes import KINDS, Hole, HolesConfig, Painter, masks_of, pasted, prompters, sample_holes, truth_of
 from .reader import Reader, Reading, load_reader
 from .recipe import LANGUAGE, READER, RESTORERS, plain
+from .restorer import MILD
 
 RESULT = "check_holes.json"
 RESTORED = ("as painted", "no reference", "no colour", "restorer", "colour match")
 """In the order of the paper's Table 4, whose rows are none, DiffIR, with a reference, with shifted colours; and a plain
 gain and bias."""
 _COLUMNS = 8
+_BATCH = 64
+_RESAMPLED = 30
 
 Results = dict[str, dict[str, dict[str, Rate]]]
 
@@ -55,8 +61,9 @@ def check_holes(
         on_step: ``on_step(i, n)`` after each set of pictures; may raise.
 
     Returns:
-        ``painted``: by kind and prompt what ``judge`` gives. ``restored``: by condition what ``measure`` gives, and in
-        ``A − B``, picture by picture, the restorer against each other condition.
+        ``painted``: by kind and prompt what ``judge`` gives. ``restored``: by condition what ``compare`` gives; ``shifted``:
+        the same after a shift of the painted pictures' colours, as Stable Diffusion's autoencoder makes and this one does
+        not.
 
     Raises:
         FileNotFoundError: a model is missing.
@@ -66,8 +73,8 @@ def check_holes(
         name: load_checkpoint(out / file, dtype=torch.float32).restorer for name, file in RESTORERS.items()
     }
     ways = prompters(chat or out / LANGUAGE, config, workers)
-    results: Results = {"painted": {}, "restored": {}}
-    done, total = 0, len(KINDS) * len(ways) + 1
+    results: Results = {"painted": {}, "restored": {}, "shifted": {}}
+    done, total = 0, len(KINDS) * len(ways) + 2
 
     def step() -> None:
         nonlocal done
@@ -86,10 +93,11 @@ def check_holes(
             step()
         _sheet([pasted(made, holes) for made in rows.values()], holes, out / "pictures" / f"{kind}.png")
         if kind == "outpaint":
-            mended = restored(rows["chat"], holes, nets)
-            results["restored"] = compare(mended, holes, reader)
-            _sheet([*mended.values()], holes, out / "pictures" / "restored-outpaint.png")
-            step()
+            for name, made in (("restored", rows["chat"]), ("shifted", shifted(rows["chat"], holes))):
+                mended = restored(made, holes, nets)
+                results[name] = compare(mended, holes, reader)
+                _sheet([*mended.values()], holes, out / "pictures" / f"outpaint-{name}.png")
+                step()
     return results
 
 
@@ -122,6 +130,14 @@ def judge(reading: Reading, holes: Sequence[Hole]) -> dict[str, Rate]:
     }
 
 
+def shifted(made: torch.Tensor, holes: Sequence[Hole]) -> torch.Tensor:
+    """Pictures with the contrast and brightness of each off by what the restorer was trained on."""
+    draws = [np.random.default_rng(derive(hole.number, 0, "colours")) for hole in holes]
+    gain = torch.tensor([1 + rng.uniform(-MILD.gain, MILD.gain) for rng in draws])
+    bias = torch.tensor([rng.uniform(-MILD.bias, MILD.bias) for rng in draws])
+    return shift_colour(made, gain.float().view(-1, 1, 1, 1), bias.float().view(-1, 1, 1, 1))
+
+
 def restored(made: torch.Tensor, holes: Sequence[Hole], nets: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Whole pictures by condition, from what the painter gave, (B, 3, 128, 128) in 0 .. 1; ``nets`` as in ``RESTORERS``."""
     truth, mask = truth_of(holes), masks_of(holes)
@@ -134,14 +150,22 @@ def restored(made: torch.Tensor, holes: Sequence[Hole], nets: Mapping[str, Any])
 def compare(
     pictures: Mapping[str, torch.Tensor], holes: Sequence[Hole], reader: Reader
 ) -> dict[str, dict[str, Rate]]:
-    """``measure`` of each condition, and of the restorer minus each other."""
+    """``measure`` and ``frechet`` of each condition, and of the restorer minus each other.
+
+    The Fréchet distance is of all pictures together; its error is that of ``_RESAMPLED`` bootstrap samples.
+    """
     found = {name: measure(images, holes, reader) for name, images in pictures.items()}
-    rows = {name: {key: mean(values) for key, values in of.items()} for name, of in found.items()}
-    for name in found:
-        if name != "restorer":
-            rows[f"restorer − {name}"] = {
-                key: mean(found["restorer"][key] - values) for key, values in found[name].items()
-            }
+    distances = _resampled(pictures, truth_of(holes), reader)
+    rows: dict[str, dict[str, Rate]] = {}
+    for other in found:
+        rows[other] = {key: mean(values) for key, values in found[other].items()}
+        rows[other]["frechet"] = _bootstrapped(distances[other], len(holes))
+    for other in [name for name in found if name != "restorer"]:
+        rows[f"restorer − {other}"] = {
+            key: mean(found["restorer"][key] - values) for key, values in found[other].items()
+        }
+        difference = distances["restorer"] - distances[other]
+        rows[f"restorer − {other}"]["frechet"] = _bootstrapped(difference, len(holes))
     return rows
 
 
@@ -172,6 +196,46 @@ def perceptual(images: torch.Tensor, truth: torch.Tensor, reader: Reader) -> tor
         a, b = layer(a), layer(b)
         total += (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2))
     return total
+
+
+@torch.no_grad()
+def features(images: torch.Tensor, reader: Reader) -> torch.Tensor:
+    """(B, 96) double: the means over each picture (B, 3, 128, 128) in 0 .. 1 of the reader's last channels."""
+    parts = [reader.trunk(part * 2 - 1).mean((2, 3)) for part in images.split(_BATCH)]
+    return torch.cat(parts).double()
+
+
+def frechet(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The squared Fréchet distance of two sets of features (N, C), taken for normally distributed; 0 for equal sets.
+
+    Source: Heusel et al., GANs Trained by a Two Time-Scale Update Rule, equation 6.
+    """
+    one, other = torch.cov(a.T), torch.cov(b.T)
+    root = torch.linalg.eigvals(one @ other).real.clamp_min(0).sqrt().sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + one.trace() + other.trace() - 2 * root)
+
+
+def _resampled(
+    pictures: Mapping[str, torch.Tensor], truth: torch.Tensor, reader: Reader
+) -> dict[str, torch.Tensor]:
+    """For each condition (1 + ``_RESAMPLED``,) Fréchet distances from the truth: of all pictures, and of samples of them
+    that are the same for every condition."""
+    draw = torch.Generator().manual_seed(0)
+    count = len(truth)
+    picks = [
+        torch.arange(count),
+        *(torch.randint(count, (count,), generator=draw) for _ in range(_RESAMPLED)),
+    ]
+    true = features(truth, reader)
+    made = {name: features(images, reader) for name, images in pictures.items()}
+    return {
+        name: torch.tensor([frechet(values[pick], true[pick]) for pick in picks])
+        for name, values in made.items()
+    }
+
+
+def _bootstrapped(values: torch.Tensor, count: int) -> Rate:
+    return Rate(float(values[0]), float(values[1:].std()), count)
 
 
 def holes_table(results: Results) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from safetensors.torch import load_file
 from support.tiny_official import KINDS, official_logits, write_official
 
 from llmga.chat import Conversation, Picture, Sampling
-from llmga.chat.checkpoints import convert, read_checkpoint
+from llmga.chat.checkpoints import convert, official, read_checkpoint
 from llmga.chat.engines.local import LocalEngine, load_local_engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -123,3 +125,62 @@ def test_a_converted_folder_says_the_same(engines, folders, name: str, tmp_path:
 @pytest.mark.parametrize("name", KINDS)
 def test_the_family_is_read_from_the_config(folders, name: str) -> None:
     assert read_checkpoint(folders[name]).family.name == name
+
+
+def retell(folder: Path, **settings: Any) -> None:
+    """A tokenizer config as the Llama models have it; the file's own class would hide what it says."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "LlamaTokenizer"} | settings)
+    )
+
+
+def write_sentencepiece(folder: Path) -> None:
+    """In place of ``tokenizer.json`` a ``tokenizer.model`` of as many pieces, as Vicuna's files have it."""
+    sentencepiece: Any = pytest.importorskip("sentencepiece", reason="a tokenizer.model needs sentencepiece")
+    pytest.importorskip("google.protobuf", reason="transformers reads a tokenizer.model with protobuf")
+    words = "a red fox in the snow USER ASSISTANT: <gen_image> a cat </gen_image> Like this? Bigger"
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([words] * 20),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=json.loads((folder / "config.json").read_text())["vocab_size"],
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_llama_tokenizer_is_converted_as_it_reads(
+    folders, tmp_path: Path, slow: bool, legacy: bool
+) -> None:
+    import transformers
+
+    folder = Path(shutil.copytree(folders["vicuna_v1"], tmp_path / "official"))
+    retell(folder, legacy=legacy)
+    if slow:
+        write_sentencepiece(folder)
+    out = convert(folder, tmp_path / "out")  # compares the tokens of a transcript, and refuses others
+    before = read_checkpoint(folder).tokenizer
+    after: Any = transformers.AutoTokenizer.from_pretrained(out, local_files_only=True)
+    text = "a red</s>fox </s> in"
+    assert after(text)["input_ids"] == before(text)["input_ids"]
+    assert json.loads((out / "tokenizer_config.json").read_text())["legacy"] is legacy
+
+
+@pytest.mark.parametrize("missing", ["sentencepiece", "protobuf"])
+def test_a_tokenizer_model_says_what_it_needs(
+    folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    folder = Path(shutil.copytree(folders["vicuna_v1"], tmp_path / "official"))
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    modules = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
+    monkeypatch.setattr(official, "_is_installed", lambda module: module != modules[missing])
+    with pytest.raises(ValueError, match=f"needs {missing}; run `pip install {missing}`"):
+        read_checkpoint(folder)

@@ -16,10 +16,12 @@ from llmga.mini.check_holes import (
     RESULT,
     check_holes,
     compare,
+    frechet,
     holes_table,
     judge,
     measure,
     perceptual,
+    shifted,
 )
 from llmga.mini.dataset import ATTRIBUTES
 from llmga.mini.facts import caption_facts
@@ -152,6 +154,23 @@ def test_the_perceptual_distance_is_symmetric_and_blind_to_a_layer_s_scale():
     assert found.shape == (2,) and torch.allclose(found, perceptual(b, a, reader)) and (found > 0).all()
 
 
+def test_the_frechet_distance_of_normal_sets_is_known():
+    """Of equal covariance it is the squared distance of the means; of equal means, that of the deviations."""
+    x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)).double()
+    assert frechet(x, x) == pytest.approx(0, abs=1e-9)
+    assert frechet(x, x + torch.tensor([3.0, 0.0, 4.0])) == pytest.approx(25, rel=1e-6)
+    centred = x - x.mean(0)
+    assert frechet(centred, 3 * centred) == pytest.approx(4 * float(torch.cov(x.T).trace()), rel=1e-6)
+
+
+def test_colours_are_shifted_as_the_restorer_was_trained():
+    holes = sample_holes("outpaint", SMALL)
+    made = shifted(torch.full((3, 3, 128, 128), 0.5), holes)
+    assert all(one.unique().numel() == 1 for one in made) and made[:, 0, 0, 0].unique().numel() == 3
+    assert ((made - 0.5).abs() <= 0.5 * 0.08 + 0.05 + 1e-6).all()
+    assert torch.equal(made[1:], shifted(torch.full((2, 3, 128, 128), 0.5), holes[1:]))
+
+
 def test_the_restorer_is_compared_picture_by_picture():
     reader, holes = Reader().eval(), sample_holes("outpaint", SMALL)
     truth = truth_of(holes)
@@ -160,14 +179,16 @@ def test_the_restorer_is_compared_picture_by_picture():
     assert len(rows) == 2 * len(RESTORED) - 1
     for name in RESTORED:
         if name != "restorer":
-            difference = rows["restorer"]["perceptual"].value - rows[name]["perceptual"].value
-            assert rows[f"restorer − {name}"]["perceptual"].value == pytest.approx(difference, abs=1e-5)
+            for key in ("perceptual", "frechet", "brightness"):
+                difference = rows["restorer"][key].value - rows[name][key].value
+                assert rows[f"restorer − {name}"][key].value == pytest.approx(difference, abs=1e-4)
+                assert rows[name][key].error > 0 or name == "as painted"
 
 
 def test_the_check_runs_and_writes_what_it_found(models):
     steps = []
     found = check_holes(models, SMALL, workers=1, on_step=lambda i, n: steps.append((i, n)))
-    assert steps == [(i + 1, 9) for i in range(9)]
+    assert steps == [(i + 1, 10) for i in range(10)]
     document = json.loads((models / RESULT).read_text())
     assert document["config"]["pictures"] == 3
     assert {*document["results"]["painted"]} == {
@@ -175,8 +196,9 @@ def test_the_check_runs_and_writes_what_it_found(models):
         for kind in KINDS
         for prompt in ("short", "chat", "truth, short", "truth, detailed")
     }
-    assert {*RESTORED} < {*document["results"]["restored"]}
-    for name in ("inpaint", "outpaint", "restored-outpaint"):
+    for name in ("restored", "shifted"):
+        assert {*RESTORED} < {*document["results"][name]}
+    for name in ("inpaint", "outpaint", "outpaint-restored", "outpaint-shifted"):
         assert (models / "pictures" / f"{name}.png").exists()
     table = holes_table(found)
     assert "outpaint, chat" in table and "restorer − no colour" in table

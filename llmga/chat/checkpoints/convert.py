@@ -103,6 +103,7 @@ def _write_processor(checkpoint: Checkpoint, out: Path) -> None:
     for template in _templates(checkpoint):
         tokenizer.chat_template = None
         tokenizer.save_pretrained(out)
+        _keep_legacy(tokenizer, out / "tokenizer_config.json")
         (out / "chat_template.jinja").unlink(missing_ok=True)
         _write_json(out / "chat_template.json", chat_template=template)
         if _reads_alike(checkpoint, out):
@@ -111,6 +112,13 @@ def _write_processor(checkpoint: Checkpoint, out: Path) -> None:
         f"{checkpoint.name!r}: its tokenizer reads a transcript in one text in another way than piece by piece, as in the "
         "training; load the official folder itself"
     )
+
+
+def _keep_legacy(tokenizer: Any, path: Path) -> None:
+    """transformers 5 reads a Llama tokenizer's ``legacy`` (a space before what follows a control token), does not write it,
+    and takes what is not written for False: the saved tokenizer would read in another way than this one."""
+    if isinstance(legacy := getattr(tokenizer, "legacy", None), bool):
+        _write_json(path, **{**json.loads(path.read_text(encoding="utf-8")), "legacy": legacy})
 
 
 def _templates(checkpoint: Checkpoint) -> Iterator[str]:

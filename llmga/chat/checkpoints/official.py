@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ _NOT_THE_TEXTS = (
     "_name_or_path",
 )
 _TOWER = "vision_tower."
+_SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
+"""The packages that read a ``tokenizer.model``, and the module that each brings."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def read_checkpoint(
             f"{folder.name!r} holds no vision tower; give {tower} as 'vision_tower', a folder or a file"
         )
     speaker = folder if _has_tokenizer(folder) else base or folder
+    _check_sentencepiece(speaker)
     with one_kind_of_error(folder):
         import transformers
 
@@ -163,6 +167,25 @@ def read_checkpoint(
 
 def _holds_a_model(folder: Path) -> bool:
     return first_file(folder, (*WHOLE, *(f"{whole}.index.json" for whole in WHOLE))) is not None
+
+
+def _check_sentencepiece(folder: Path) -> None:
+    """transformers asks for a third package, which does not help, where one of the two is missing that read this file."""
+    if (folder / "tokenizer.json").is_file() or not (folder / "tokenizer.model").is_file():
+        return
+    missing = [package for package, module in _SENTENCEPIECE.items() if not _is_installed(module)]
+    if missing:
+        raise ValueError(
+            f"{folder.name!r} has its tokenizer as tokenizer.model alone, which needs {' and '.join(missing)}; run "
+            f"`pip install {' '.join(missing)}`, or put the tokenizer.json of its base model beside it"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
 
 
 def _has_tokenizer(folder: Path) -> bool:
