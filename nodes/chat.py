@@ -94,14 +94,7 @@ class Chat(io.ComfyNode):
                     max=MAX_NEW_TOKENS,
                     tooltip=f"The reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
                 ),
-                io.Combo.Input(
-                    "policy",
-                    options=list(POLICIES),
-                    default="ask_again",
-                    tooltip="What to do with a reply that holds no prompt where one was asked for. ask_again: ask once "
-                    "more. whole_reply: use the reply as the prompt (a refusal is still an error). keep_previous: the "
-                    "last prompt of the history. error: stop.",
-                ),
+                policy_input(),
                 io.Image.Input(
                     "image",
                     optional=True,
@@ -200,6 +193,17 @@ class Chat(io.ComfyNode):
             reply.text, reply.prompt, prompts, reply.has_prompt, reply.conversation, page_texts,
             ui={"text": [reply.text], panel.KEY: [record]},
         )  # fmt: skip
+
+
+def policy_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "policy",
+        options=list(POLICIES),
+        default="ask_again",
+        tooltip="What to do with a reply that holds no prompt where one was asked for. ask_again: ask once more. "
+        "whole_reply: use the reply as the prompt (a refusal is still an error). keep_previous: the last prompt of the "
+        "history. error: stop.",
+    )
 
 
 def shown_pictures(image: torch.Tensor | None, mask: torch.Tensor | None) -> tuple[tuple[Picture, ...], bool]:

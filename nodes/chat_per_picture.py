@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from comfy_api.latest import io
 
 from ..llmga.chat import (
     LANGUAGES,
     Conversation,
-    Policy,
     Sampling,
     check_pictures,
     respond_each,
 )
 from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
 from . import check, host
-from .chat import shown_pictures
+from .chat import POLICIES, policy_input, shown_pictures
 from .types import Engine, History, temperature_input
 
-POLICIES = get_args(Policy)
 ASKED = ("similar", "inpaint", "outpaint", "edit", "describe", "chat")
 """The tasks that are about a picture."""
 
@@ -75,14 +71,7 @@ class ChatPerPicture(io.ComfyNode):
                     max=MAX_NEW_TOKENS,
                     tooltip=f"Each reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
                 ),
-                io.Combo.Input(
-                    "policy",
-                    options=list(POLICIES),
-                    default="ask_again",
-                    tooltip="What to do with a reply that holds no prompt where one was asked for. ask_again: ask once "
-                    "more. whole_reply: use the reply as the prompt (a refusal is still an error). keep_previous: the "
-                    "last prompt of the history. error: stop.",
-                ),
+                policy_input(),
                 io.Mask.Input(
                     "mask",
                     optional=True,

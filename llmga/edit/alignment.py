@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from ..text.chunks import CONTENT, Layout, Plan
+from ..text.chunks import Layout, Plan
 from .phrases import Pieces, clip_pieces, words
+from .positions import Places
 
 Mode = Literal["refine", "replace"]
 MINIMUM_RATIO = 0.5
@@ -75,7 +76,7 @@ def align(
     """
     _check(layout, mode)
     count = max(len(source.chunks), len(target.chunks))
-    rows, columns = (_Places.of(plan.padded(count), layout) for plan in (source, target))
+    rows, columns = (Places.of(plan.padded(count), layout) for plan in (source, target))
     if mode == "refine":
         pairs = [
             (rows.text[i], columns.text[j], 1.0)
@@ -97,11 +98,6 @@ def align(
     )
     ratio = len(kept) / len(columns.text) if columns.text else 1.0
     return Alignment(matrix, own, ratio, removed, added, count)
-
-
-def text_positions(plan: Plan, layout: Layout) -> list[int]:
-    """The position of each of a plan's tokens, chunk after chunk, among the rows that ``chunks.join`` makes."""
-    return _Places.of(plan, layout).text
 
 
 def common_runs(source: Sequence[int], target: Sequence[int]) -> list[tuple[int, int]]:
@@ -128,34 +124,10 @@ def common_runs(source: Sequence[int], target: Sequence[int]) -> list[tuple[int,
     return pairs[::-1]
 
 
-@dataclass(frozen=True)
-class _Places:
-    """The positions of one encoded prompt: its text, each chunk's BOS, and what follows the text in each chunk."""
-
-    text: list[int]
-    bos: list[int]
-    after: list[list[int]]
-    length: int
-
-    @classmethod
-    def of(cls, plan: Plan, layout: Layout) -> _Places:
-        stride = CONTENT if layout == "llmga" else CONTENT + 2
-        last = len(plan.chunks) - 1
-        text: list[int] = []
-        after: list[list[int]] = []
-        for c, chunk in enumerate(plan.chunks):
-            start = 1 + stride * c
-            ends = start + CONTENT + (1 if layout == "llmga_lpw" or c == last else 0)  # with EOS
-            text += range(start, start + len(chunk))
-            after.append(list(range(start + len(chunk), ends)))
-        bos = [0] if layout == "llmga" else [stride * c for c in range(last + 1)]
-        return cls(text, bos, after, stride * (last + 1) + (2 if layout == "llmga" else 0))
-
-
 _Pairs = list[tuple[int, int, float]]
 
 
-def _around_text(source: _Places, target: _Places) -> _Pairs:
+def _around_text(source: Places, target: Places) -> _Pairs:
     pairs: _Pairs = [(i, j, 1.0) for i, j in zip(source.bos, target.bos, strict=True)]
     for rows, columns in zip(source.after, target.after, strict=True):
         columns = columns or target.after[-1]
@@ -169,7 +141,7 @@ def _around_text(source: _Places, target: _Places) -> _Pairs:
 
 
 def _word_by_word(
-    source: Plan, target: Plan, rows: _Places, columns: _Places, pieces: Callable[..., list[str]]
+    source: Plan, target: Plan, rows: Places, columns: Places, pieces: Callable[..., list[str]]
 ) -> _Pairs:
     ours, theirs = words(source, pieces), words(target, pieces)
     if len(ours) != len(theirs):

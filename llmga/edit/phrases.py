@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..text.chunks import Layout, Plan
 from ..text.tokenizer import clip_tokenizer
+from .positions import text_positions
 
 Pieces = Callable[[Sequence[Any]], list[str]]
 """From token ids to the pieces of words that they stand for, in the vocabulary's own spelling: ``</w>`` closes a word, and
@@ -53,8 +54,6 @@ def locate(plan: Plan, phrase: str, layout: Layout, pieces: Pieces = clip_pieces
     Raises:
         ValueError: unknown layout.
     """
-    from .alignment import text_positions  # alignment reads words from here
-
     wanted = [_numbers(unit) for unit in _UNIT.findall(_normal(phrase))]
     if not wanted:
         return []

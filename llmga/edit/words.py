@@ -11,9 +11,10 @@ import torch
 
 from ..text import Layout, Plan
 from ..text.tokenizer import decode
-from .alignment import MINIMUM_RATIO, Alignment, align, text_positions
+from .alignment import MINIMUM_RATIO, Alignment, align
 from .control import Blend, Control
 from .phrases import locate
+from .positions import text_positions
 
 Mode = Literal["auto", "refine", "replace"]
 LocalBlend = Literal["auto", "off"]

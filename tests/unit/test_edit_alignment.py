@@ -13,8 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmga.edit.alignment import align, common_runs, text_positions
+from llmga.edit.alignment import align, common_runs
 from llmga.edit.phrases import locate, words
+from llmga.edit.positions import text_positions
 from llmga.text import Plan, Token, clip_tokenizer, read
 
 OFFICIAL = json.loads(
