@@ -48,7 +48,7 @@ WISHES = {
             "a large yellow heart in the centre and a circle at the bottom right on wood",
             "refine",
         ),
-        "Second turn": ("Make the heart blue.", "chat"),
+        "Second turn": ("Paint the heart blue.", "chat"),
     },
     "continue_conversation": {"Next turn": ("Change the background to grass.", "chat")},
 }

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,6 +74,8 @@ class Answer:
     formed: bool
     kept: int
     given: int
+    made: bool = False
+    """Of an edit: it did what was asked (see ``edit_made``)."""
 
 
 def check_chat(folder: Path, count: int, workers: int = 0, temperature: float = 0.2) -> list[Figure]:
@@ -94,6 +96,7 @@ def check_chat(folder: Path, count: int, workers: int = 0, temperature: float = 
         mine = [a for a in answers if a.name == name and a.given]
         rows = [a.kept / a.given for a in mine]
         figures.append(figure(f"facts kept: {name}", rows, target=targets.get(name)))
+    figures.append(figure("edits made", [a.made for a in answers if a.name == "edit"]))
     seeds = [(_SEED + 500_000 + i,) for i in range(count)]
     talks = each_in_processes(partial(_talk, folder, temperature), seeds, workers, "conversations")
     for turn in range(TURNS):
@@ -145,6 +148,7 @@ def _answer(folder: Path, temperature: float, task: str, seed: int) -> Answer:
     """The chat node's own request about one held-out scene; in "chat", a question about a picture."""
     scene = _scenes(seed)[choose(range(_SCENES), seed, task)]
     instruction, pictures, given, answer = "", (), Facts(()), ""
+    edit = None
     if task == "story":
         instruction = wish_of(scene)
     elif task == "refine":
@@ -162,7 +166,19 @@ def _answer(folder: Path, temperature: float, task: str, seed: int) -> Answer:
     heard = ask(folder, temperature, Conversation(), task, instruction, pictures, seed)
     if task == "chat":
         return Answer(task, heard is not None, int(heard is not None and heard.text == answer), 1)
-    return _judged(task, TASKS[task].expects, heard, given)
+    judged = _judged(task, TASKS[task].expects, heard, given)
+    if edit and heard:
+        found = caption_facts(heard.prompt or heard.text)
+        return replace(judged, made=edit_made(facts(edit.source), facts(edit.target), found))
+    return judged
+
+
+def edit_made(source: Facts, target: Facts, found: Facts) -> bool:
+    """Whether every object that an edit brings or changes is found, in full, none that it removes, and its background."""
+    gone = {one.place for one in source.objects} - {one.place for one in target.objects}
+    new = {*target.objects} - {*source.objects}
+    same = found.background == target.background
+    return same and new <= {*found.objects} and not gone & {one.place for one in found.objects}
 
 
 def _talk(folder: Path, temperature: float, seed: int) -> list[Answer]:

@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     holes.add_argument("--out", type=Path, required=True, help="the folder of the models")
     holes.add_argument("--chat", type=Path, help="a transformers folder; default: the chat in --out")
     holes.add_argument("--count", type=int, default=512, help="pictures of each kind")
-    holes.add_argument("--steps", type=int, default=25, help="of denoising")
+    holes.add_argument("--steps", type=int, default=20, help="of denoising")
     holes.add_argument("--workers", type=int, default=0, help="processes that chat; 0 takes one per core")
     edits = verbs.add_parser("check-edits", help="measure the editors")
     edits.add_argument("--out", type=Path, required=True, help="the folder of the models")

@@ -32,7 +32,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class HolesConfig:
     pictures: int = 512
     """Of either kind of hole."""
-    steps: int = 25
+    steps: int = 20
     guidance: float = 4.0
     batch: int = 32
     temperature: float = 0.2

@@ -28,11 +28,12 @@ from llmga.chat import SYSTEM_PROMPT, TASKS, Conversation, Picture, Reply, Sampl
 from llmga.chat.engines.local import load_local_engine
 from llmga.mini.alignment import align
 from llmga.mini.chat_folder import new_llava, write_processor
-from llmga.mini.check_chat import Answer, _answer, _judged, _talk, figure
+from llmga.mini.check_chat import Answer, _answer, _judged, _talk, edit_made, figure
 from llmga.mini.dataset import Scenes, as_images, painted
 from llmga.mini.dialogues import Talk
+from llmga.mini.edits import KINDS, sample_edit
 from llmga.mini.eyes import HUBS
-from llmga.mini.facts import WORDS, Facts, caption_facts, kept
+from llmga.mini.facts import WORDS, Facts, caption_facts, facts, kept
 from llmga.mini.language import LanguageConfig, _encoder, _rows, _texts, figures, train_language
 from llmga.mini.lessons import Dialogues, bundles, load_rows, save_rows
 from llmga.mini.records import RECORD_KINDS, sample_hole
@@ -378,6 +379,19 @@ def test_perfect_and_silent_models_get_what_they_deserve(monkeypatch: pytest.Mon
     talk = _talk(Path(), 0.2, 11)
     assert len(talk) == 8 and not any(answer.formed for answer in talk)
     assert all(asked[-8:])
+
+
+def test_an_edit_is_made_if_what_it_asks_for_is_found_and_nothing_else_is_needed() -> None:
+    for kind in KINDS:
+        for seed in range(40):
+            try:
+                edit = sample_edit(sample_scene(seed, (2, 4)), seed, kind)
+                break
+            except ValueError:
+                continue
+        source, target = facts(edit.source), facts(edit.target)
+        assert edit_made(source, target, caption_facts(edit.detailed[1])), kind
+        assert not edit_made(source, target, caption_facts(edit.detailed[0])), kind
 
 
 def test_figures() -> None:
