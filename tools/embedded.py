@@ -84,11 +84,12 @@ class Step:
 Result = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def model_loader(step: Step, model: str, precision: str) -> Result:
+def model_loader(step: Step, model: str, precision: str, lookup: int = 0) -> Result:
     from llmga.chat.engines.local import load_local_engine
 
     if model not in step.cache:
         step.cache[model] = load_local_engine(step.workspace.models / "LLM" / model, dtype=torch.float32)
+    step.cache[model].lookup = lookup
     return (step.cache[model],), {}
 
 

@@ -24,6 +24,8 @@ SUBSTITUTES = {
     ("LLMGA_Endpoint", "endpoint"): ENDPOINT,
     ("LLMGA_Chat", "policy"): "whole_reply",
     ("LLMGA_Chat", "max_new_tokens"): 96,
+    ("LLMGA_ChatPerPicture", "policy"): "whole_reply",
+    ("LLMGA_ChatPerPicture", "max_new_tokens"): 96,
     ("EmptyLatentImage", "width"): 128,
     ("EmptyLatentImage", "height"): 128,
     ("KSampler", "steps"): 12,

@@ -68,6 +68,12 @@ NOTES = {
         LOCAL_NOTE,
         CHECKPOINT_NOTE,
     ),
+    "similar_images": (
+        "## One like each of these\nLoad pictures and batch them, or take **Load Image (from Folder)**. **LLMGA Chat per "
+        "Picture** asks the same of each and gives a list of prompts; everything after it runs once for each.",
+        LOCAL_NOTE,
+        CHECKPOINT_NOTE,
+    ),
     "chat_with_endpoint": (
         "## Two turns of one conversation\nThe history of the first **LLMGA Chat** goes into the second, which changes "
         "the prompt as asked. **Save History** keeps the conversation; *continue_conversation* goes on with it.",
@@ -214,9 +220,9 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "Mask": (("LLMGA_PrepareMask", "ImagePadForOutpaint", "LLMGA_CropForPainting", "The UNet"),),
     "Conversation": (
-        ("LLMGA Chat", "First turn", "Next turn"),
+        ("ImageBatch", "LLMGA Chat", "LLMGA Chat per Picture", "First turn", "Next turn"),
         ("Second turn",),
-        ("Prompt", "Page texts", "LLMGA_SaveHistory"),
+        ("Prompt", "Prompts", "Page texts", "LLMGA_SaveHistory"),
     ),
     "Conditioning": (
         ("LLMGA_LongCLIPEncode", "Tokens and chunks"),
@@ -258,6 +264,7 @@ COLOURS = {
 WIDTHS = {
     "MarkdownNote": 340,
     "LLMGA_Chat": 420,
+    "LLMGA_ChatPerPicture": 420,
     "LLMGA_LongCLIPEncode": 400,
     "LLMGA_EditInstruction": 420,
     "LLMGA_Invert": 400,
@@ -269,6 +276,7 @@ WIDTH = 320
 HEIGHTS = {
     "MarkdownNote": 480,
     "LLMGA_Chat": 900,
+    "LLMGA_ChatPerPicture": 560,
     "LLMGA_LongCLIPEncode": 480,
     "SaveImage": 460,
     "LLMGA_EditInstruction": 560,
@@ -354,6 +362,7 @@ THUMBNAIL = """<style>
 EXAMPLES: dict[str, tuple[int, str, dict[str, Any]]] = {
     "text_to_image": (10, "", {}),
     "similar_image": (5, "one like this", {"backdrop": 20, "light": "left", "tone": "cool"}),
+    "similar_images": (11, "one like each", {"backdrop": 20, "light": "left", "tone": "cool"}),
     "chat_with_endpoint": (9, "make it night", {"background": "night"}),
     "continue_conversation": (0, "now on grass", {"background": "grass"}),
     "chat_with_host_model": (7, "", {}),
