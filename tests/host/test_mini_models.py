@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,18 +36,7 @@ WISH = (
 @pytest.fixture(scope="module")
 def comfy() -> Iterator[Any]:
     """ComfyUI that knows the miniature's architecture and folders, for as long as these tests run."""
-    comfy_inprocess.start()
-    paths: Any = importlib.import_module("folder_paths")
-    supported, detection = (
-        importlib.import_module(f"comfy.{name}") for name in ("supported_models", "model_detection")
-    )
-    mini = comfy_inprocess.pack("nodes.mini")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supported, "models", list(supported.models))
-        name = "unet_config_from_diffusers_unet"
-        patch.setattr(detection, name, getattr(detection, name))
-        patch.setenv(mini.VARIABLE, "1")
-        mini.register_if_asked()
+    with comfy_inprocess.knowing_the_miniature() as paths:
         for kind in ("checkpoints", "diffusion_models"):
             paths.add_model_folder_path(kind, str(FOLDER / kind), is_default=True)
         yield paths

@@ -31,18 +31,7 @@ STEM = "diffusion_pytorch_model"
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """A folder of diffusion models of this ComfyUI, which knows the miniature's architecture while these tests run."""
-    comfy_inprocess.start()
-    paths: Any = importlib.import_module("folder_paths")
-    supported, detection = (
-        importlib.import_module(f"comfy.{name}") for name in ("supported_models", "model_detection")
-    )
-    mini = comfy_inprocess.pack("nodes.mini")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supported, "models", list(supported.models))
-        name = "unet_config_from_diffusers_unet"
-        patch.setattr(detection, name, getattr(detection, name))
-        patch.setenv(mini.VARIABLE, "1")
-        mini.register_if_asked()
+    with comfy_inprocess.knowing_the_miniature() as paths:
         for kind in ("diffusion_models", "diffusers"):
             for path in paths.get_folder_paths(kind):
                 Path(path).mkdir(parents=True, exist_ok=True)

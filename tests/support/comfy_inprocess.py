@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
@@ -15,6 +17,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from tools.comfyui import find
@@ -117,3 +120,20 @@ def tiny_clip(kind: str) -> Any:
         parameters = net.transformer.named_parameters()
         fill(((name.removeprefix("text_model."), p) for name, p in parameters), encoder.removeprefix("clip_"))
     return clip
+
+
+@contextmanager
+def knowing_the_miniature() -> Iterator[Any]:
+    """ComfyUI with the miniature's architecture, which it forgets afterwards; gives its ``folder_paths``."""
+    start()
+    supported, detection = (
+        importlib.import_module(f"comfy.{name}") for name in ("supported_models", "model_detection")
+    )
+    mini = pack("nodes.mini")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(supported, "models", list(supported.models))
+        name = "unet_config_from_diffusers_unet"
+        patch.setattr(detection, name, getattr(detection, name))
+        patch.setenv(mini.VARIABLE, "1")
+        mini.register_if_asked()
+        yield importlib.import_module("folder_paths")
