@@ -62,8 +62,7 @@ def check_holes(
 
     Returns:
         ``painted``: by kind and prompt what ``judge`` gives. ``restored``: by condition what ``compare`` gives; ``shifted``:
-        the same after a shift of the painted pictures' colours, as Stable Diffusion's autoencoder makes and this one does
-        not.
+        the same after a shift of the painted pictures' colours, against which the paper trains.
 
     Raises:
         FileNotFoundError: a model is missing.
