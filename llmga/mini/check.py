@@ -79,6 +79,7 @@ def paint(
     unet: Any = None,
     max_chunks: int = 4,
     beside: torch.Tensor | None = None,
+    begin: tuple[torch.Tensor, int] | None = None,
 ) -> torch.Tensor:
     """Paint captions with DDIM and classifier-free guidance.
 
@@ -88,6 +89,8 @@ def paint(
         unet: instead of the pipeline's.
         max_chunks: how many times 75 tokens of a caption are read.
         beside: (B, 5, h, w), what an inpainting UNet sees beside the noise: mask and latents of the masked picture.
+        begin: scaled latents (B, 4, h, w) of pictures to begin from, and how many of the steps to leave out; all leave
+            nothing but the autoencoder. (SDEdit, Meng et al. 2022.)
 
     Returns:
         (B, 3, 128, 128) in -1 .. 1, on the CPU.
@@ -106,7 +109,11 @@ def paint(
         x = torch.stack([torch.randn(shape, generator=generator(config.seed, i)) for i in numbers]).to(device)
         more = x[:, :0] if beside is None else beside[first : first + len(part)].to(device)
         scheduler.set_timesteps(config.steps)
-        for t in scheduler.timesteps:
+        timesteps = scheduler.timesteps
+        if begin:
+            latents, timesteps = begin[0][first : first + len(part)].to(device), timesteps[begin[1] :]
+            x = scheduler.add_noise(latents, x, timesteps[:1]) if len(timesteps) else latents
+        for t in timesteps:
             seen = torch.cat([x, more], 1).repeat(2, 1, 1, 1)
             told, untold = unet(seen, t.to(device), both).sample.chunk(2)
             x = scheduler.step(untold + config.guidance * (told - untold), int(t), x).prev_sample

@@ -27,15 +27,16 @@ from ..train.checkpoint import write_text
 from .check import Rate, mean, ratio
 from .check_edits import seen
 from .facts import Facts, Mention, caption_facts, kept
-from .holes import KINDS, Hole, HolesConfig, Painter, masks_of, pasted, prompters, sample_holes, truth_of
+from .holes import KINDS, Hole, HolesConfig, masks_of, pasted, prompters, sample_holes, truth_of
+from .inpainter import Painter
 from .reader import Reader, Reading, load_reader
 from .recipe import LANGUAGE, READER, RESTORERS, plain
 from .restorer import MILD
 
 RESULT = "check_holes.json"
-RESTORED = ("as painted", "no reference", "no colour", "restorer", "colour match")
-"""In the order of the paper's Table 4, whose rows are none, DiffIR, with a reference, with shifted colours; and a plain
-gain and bias."""
+RESTORED = ("as painted", "no reference", "no colour", "restorer", "colour match", "as it was")
+"""In the order of the paper's Table 4, whose rows are none, DiffIR, with a reference, with shifted colours; a plain gain
+and bias; and the truth, whose borders aren't without disparity, for objects lie there."""
 _COLUMNS = 8
 _BATCH = 64
 _RESAMPLED = 30
@@ -95,7 +96,7 @@ def check_holes(
             for name, made in (("restored", rows["chat"]), ("shifted", shifted(rows["chat"], holes))):
                 mended = restored(made, holes, nets)
                 results[name] = compare(mended, holes, reader)
-                _sheet([*mended.values()], holes, out / "pictures" / f"outpaint-{name}.png")
+                _sheet([*mended.values()][:-1], holes, out / "pictures" / f"outpaint-{name}.png")
                 step()
     return results
 
@@ -142,7 +143,7 @@ def restored(made: torch.Tensor, holes: Sequence[Hole], nets: Mapping[str, Any])
     truth, mask = truth_of(holes), masks_of(holes)
     mended = {"as painted": pasted(made, holes)}
     mended |= {name: restore(net, made, truth, mask) for name, net in nets.items()}
-    mended["colour match"] = match_colour(made, truth, mask).image
+    mended |= {"colour match": match_colour(made, truth, mask).image, "as it was": truth}
     return {name: mended[name] for name in RESTORED}
 
 

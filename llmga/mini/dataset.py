@@ -179,6 +179,11 @@ def as_images(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def as_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
+    """The way back: (B, 3, H, W) in -1 .. 1 as (B, H, W, 3)."""
+    return (images / 2 + 0.5).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
 def _paint(scenes: Scenes, folder: Path, part: range) -> list[list[int]]:
     pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
     labels = []

@@ -1,4 +1,4 @@
-"""Holes in held-out pictures, what people say is missing, and the painter that fills them by a prompt."""
+"""Holes in held-out pictures, and what people say is missing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
-from .autoencoder import skip_idle_blocks
 from .captions import detailed_caption, short_caption, vague_caption
-from .check import CheckConfig, paint
 from .check_chat import each_in_processes, prompt_for
 from .dataset import as_images
-from .painter import load_pipeline, load_unet
-from .recipe import CHECKPOINT, UNETS
 from .records import hidden, sample_hole
 from .render import Masks, render
 from .world import PLACES, UNIT, Scene, Thing, sample_scene
@@ -108,30 +103,6 @@ def prompters(chat: Path, config: HolesConfig, workers: int = 0) -> dict[str, Pr
             detailed_caption(hole.scene, hole.number, order="reading") for hole in holes
         ],
     }
-
-
-class Painter:
-    """The stage-2 inpainting UNet of a miniature; pictures are (B, 3, 128, 128) in 0 .. 1."""
-
-    def __init__(self, out: Path) -> None:
-        self.pipeline = load_pipeline(out / CHECKPOINT)
-        self.autoencoder = skip_idle_blocks(self.pipeline.vae)
-        self.unet = load_unet(out / UNETS["stage2_inpainting"])
-
-    def fill(self, holes: Sequence[Hole], prompts: Sequence[str], config: HolesConfig) -> torch.Tensor:
-        """Whole pictures as the autoencoder gives them; the noise of a picture is decided by its number alone."""
-        settings = CheckConfig(len(holes), config.steps, config.guidance, config.batch, config.seed)
-        made = paint(self.pipeline, prompts, settings, self.unet, beside=self._beside(holes, config.batch))
-        return made / 2 + 0.5
-
-    @torch.no_grad()
-    def _beside(self, holes: Sequence[Hole], batch: int) -> torch.Tensor:
-        scale, parts = self.autoencoder.config.scaling_factor, []
-        for images, masks in zip(truth_of(holes).split(batch), masks_of(holes).split(batch), strict=True):
-            # Grey, not black, as in training: 0 in -1 .. 1.
-            latents = self.autoencoder.encode((images * 2 - 1) * (1 - masks)).latents * scale
-            parts.append(torch.cat([F.interpolate(masks, latents.shape[-2:]), latents], 1))
-        return torch.cat(parts)
 
 
 def truth_of(holes: Sequence[Hole]) -> torch.Tensor:

@@ -20,6 +20,8 @@ from .autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
 from .check import check_base, check_reader, check_stage2, table
 from .check_restorer import RestorerCheck, check_restorers
 from .dataset import WorldPictures, captions_of
+from .holes import HolesConfig
+from .inpainter import Painter
 from .language import figures, train_language
 from .painter import (
     load_pipeline,
@@ -181,17 +183,19 @@ def _finetuned(name: str, start: str, shop: Workshop, folder: Path) -> dict[str,
 
 
 def _restorers(shop: Workshop, folder: Path) -> dict[str, Any]:
-    config = shop.recipe.restorers
-    made = train_restorers(config, shop.painted(config.pictures), folder)
+    config, painter = shop.recipe.restorers, Painter(shop.out)
+    settings = HolesConfig(seed=config.s1.seed)
+    made = train_restorers(
+        config, shop.painted(config.pictures), folder, partial(painter.repaint, config=settings)
+    )
     for name, file in made.items():
         _copy(file, shop.out / RESTORERS[name])
     kinds = variants(config)
     nets = {name: load_restorer(file, kinds[name].network) for name, file in made.items()}
-    pictures, autoencoder = shop.out / "pictures", _load_autoencoder(shop.out / AUTOENCODER)
     checked = RestorerCheck(pictures=shop.recipe.check.pictures)
     return {
         "degraded": check_restorers(nets, checked),
-        "painted": check_restorers(nets, checked, autoencoder, pictures),
+        "painted": check_restorers(nets, checked, painter.autoencoder, shop.out / "pictures"),
     }
 
 
@@ -225,7 +229,7 @@ STAGES = {
         (CHECKPOINT, _FILES["inpainting"]),
         (_FILES["stage2_inpainting"],),
     ),
-    "restorers": Stage(_restorers, (AUTOENCODER,), tuple(RESTORERS.values())),
+    "restorers": Stage(_restorers, (CHECKPOINT, _FILES["stage2_inpainting"]), tuple(RESTORERS.values())),
     "language": Stage(
         _language,
         (),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from llmga.mini.autoencoder import reconstruct
 from llmga.mini.check_edits import seen
 from llmga.mini.check_holes import (
     RESTORED,
@@ -23,9 +24,10 @@ from llmga.mini.check_holes import (
     perceptual,
     shifted,
 )
-from llmga.mini.dataset import ATTRIBUTES
+from llmga.mini.dataset import ATTRIBUTES, as_images, as_pixels
 from llmga.mini.facts import caption_facts
-from llmga.mini.holes import KINDS, Hole, HolesConfig, Painter, masks_of, pasted, sample_holes, truth_of
+from llmga.mini.holes import KINDS, Hole, HolesConfig, masks_of, pasted, sample_holes, truth_of
+from llmga.mini.inpainter import LEFT_OUT, Painter
 from llmga.mini.random_diffusion import write_checkpoint, write_inpainting_unet, write_restorer
 from llmga.mini.random_language import write_tiny_llava
 from llmga.mini.reader import Reader, Reading
@@ -134,6 +136,22 @@ def test_the_painter_sees_the_mask_and_the_grey_hole(models):
     assert torch.equal(made, painter.fill(holes, ["a red star"] * 3, SMALL))
     assert torch.allclose(painter.fill(holes[:1], ["a red star"], SMALL), made[:1], atol=1e-5)
     assert not torch.allclose(painter.fill(holes, ["a blue ring"] * 3, SMALL), made, atol=1e-3)
+
+
+def test_a_picture_that_is_painted_again_is_what_is_left_of_it(models):
+    """Without steps it is what the autoencoder makes of it; with more of them it's farther from that."""
+    painter, count = Painter(models), len(LEFT_OUT)
+    hole = sample_holes("inpaint", SMALL)[0]
+    pixels, scenes = np.stack([hole.picture] * (count + 1)), [hole.scene] * (count + 1)
+    config = HolesConfig(steps=20)
+    made = painter.repaint(pixels, scenes, config)
+    assert made.dtype == np.uint8 and made.shape == pixels.shape
+    np.testing.assert_array_equal(made, painter.repaint(pixels, scenes, config))
+    given = as_pixels(reconstruct(painter.autoencoder, as_images(torch.from_numpy(pixels[:1]))))[0]
+    off = [np.abs(one.astype(float) - given).mean() for one in made[:count]]
+    assert off[-1] < 1 and off == sorted(off, reverse=True) and off[-2] > 1
+    assert np.abs(made[count].astype(float) - made[0]).mean() > 1  # of another noise
+    assert len(painter.repaint(pixels[:1], scenes[:1], config)) == 1
 
 
 def test_measures_are_least_for_the_truth_and_grow_with_a_shift_of_the_hole():

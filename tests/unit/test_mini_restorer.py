@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ pytest.importorskip("accelerate", reason="training needs accelerate")
 from llmga.data.degradations import Degradation, Pass
 from llmga.mini.check_restorer import RestorerCheck, check_restorers, restorer_table
 from llmga.mini.dataset import Scenes, painted
+from llmga.mini.render import render
 from llmga.mini.restorer import (
     MILD,
     SMALL,
@@ -25,6 +27,7 @@ from llmga.mini.restorer import (
     train_restorers,
     variants,
 )
+from llmga.mini.world import Scene
 from llmga.restore import Architecture, DiffRIRS2
 from llmga.train import LoopConfig
 from llmga.train.restoration import Crops
@@ -42,7 +45,7 @@ def tiny(network: Architecture = SMALL, steps: int = 2) -> RestorerConfig:
 def test_crops_come_from_the_same_place_and_colours_are_drawn_anew() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(60, 190, (4, 50, 60, 3), dtype=np.uint8)  # not so bright as to be cut off
-    examples = PoolCrops(Pool(truth, SHIFT, seed=0), Crops(48, 32, degradation=SHIFT))
+    examples = PoolCrops(Pool(truth, SHIFT, 0, {}), Crops(48, 32, degradation=SHIFT))
     np.testing.assert_array_equal(examples.pool.spoilt, truth)  # only colours are shifted, and not here
     device = torch.device("cpu")
     part = examples.part([0, 1, 2, 3, 0], np.random.default_rng(1), device)
@@ -64,14 +67,29 @@ def test_the_ablations_are_the_papers() -> None:
     config = tiny()
     found = variants(config)
     assert list(found) == ["restorer", "no reference", "no colour"]
-    assert found["restorer"] == config and not found["no reference"].network.reference
+    assert found["restorer"] == config and found["no colour"].network.reference
     still = found["no colour"].crops.degradation
     assert (still.gain, still.bias) == (0, 0) and replace(still, gain=0.08, bias=0.05) == MILD
+    assert not found["no reference"].network.reference
+    assert found["no reference"].crops == found["no colour"].crops
+
+
+def test_pictures_that_are_spoilt_already_are_left_so() -> None:
+    truth = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    spoilt = Pool(truth, SHIFT, 0, {1: 255 - truth[1]}).spoilt
+    np.testing.assert_array_equal(spoilt, np.stack([truth[0], 255 - truth[1], truth[2]]))
 
 
 def test_all_variants_are_trained_and_loaded(tmp_path: Path) -> None:
-    config = tiny()
-    files = train_restorers(config, painted(Scenes(6), tmp_path / "cache", workers=1), tmp_path)
+    config, asked = tiny(), []
+
+    def repaint(pixels: np.ndarray, scenes: Sequence[Scene]) -> np.ndarray:
+        asked.extend(scenes)
+        np.testing.assert_array_equal(pixels[0], np.asarray(render(scenes[0]).image))
+        return pixels
+
+    files = train_restorers(config, painted(Scenes(6), tmp_path / "cache", workers=1), tmp_path, repaint)
+    assert 0 < len(asked) < 6
     nets = {name: load_restorer(path, variants(config)[name].network) for name, path in files.items()}
     assert all(path.stat().st_size < 1.2e6 for path in files.values())
     results = check_restorers(nets, RestorerCheck(3), pictures=tmp_path / "pictures")

@@ -1,0 +1,71 @@
+"""The miniature's inpainting painter at work: it fills holes by prompts, and paints whole pictures again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..train import derive
+from .autoencoder import skip_idle_blocks
+from .captions import detailed_caption
+from .check import CheckConfig, paint
+from .dataset import as_images, as_pixels
+from .holes import Hole, HolesConfig, masks_of, truth_of
+from .painter import load_pipeline, load_unet
+from .recipe import CHECKPOINT, UNETS
+from .world import Scene
+
+LEFT_OUT = (0.4, 0.55, 0.7, 0.85, 1.0)
+"""At 1 nothing is painted: what remains is the autoencoder's doing."""
+
+
+class Painter:
+    """The stage-2 inpainting UNet of a miniature; pictures are (B, 3, 128, 128) in 0 .. 1."""
+
+    def __init__(self, out: Path) -> None:
+        self.pipeline = load_pipeline(out / CHECKPOINT)
+        self.autoencoder = skip_idle_blocks(self.pipeline.vae)
+        self.unet = load_unet(out / UNETS["stage2_inpainting"])
+
+    def fill(self, holes: Sequence[Hole], prompts: Sequence[str], config: HolesConfig) -> torch.Tensor:
+        """Whole pictures as the autoencoder gives them; the noise of a picture is decided by its number alone."""
+        settings = CheckConfig(len(holes), config.steps, config.guidance, config.batch, config.seed)
+        made = paint(self.pipeline, prompts, settings, self.unet, beside=self._beside(holes, config.batch))
+        return made / 2 + 0.5
+
+    def repaint(self, pixels: np.ndarray, scenes: Sequence[Scene], config: HolesConfig) -> np.ndarray:
+        """Pictures (B, H, W, 3) uint8 as the painter would have them: made noisy, and painted again by their own captions
+        with nothing preserved. Each leaves out one of the shares ``LEFT_OUT`` of the steps, in turn."""
+        made = np.empty_like(pixels)
+        for turn, share in enumerate(LEFT_OUT):
+            chosen = range(turn, len(pixels), len(LEFT_OUT))
+            if not chosen:
+                continue
+            captions = [detailed_caption(scenes[i], i, order="reading") for i in chosen]
+            images = as_images(torch.from_numpy(pixels[turn :: len(LEFT_OUT)]))
+            begin = self._latents(images, config.batch), round(share * config.steps)
+            hidden = self._joined(torch.zeros_like(images), torch.ones_like(images[:, :1]), config.batch)
+            settings = CheckConfig(
+                len(chosen), config.steps, config.guidance, config.batch, derive(config.seed, turn, "repaint")
+            )
+            painted = paint(self.pipeline, captions, settings, self.unet, beside=hidden, begin=begin)
+            made[turn :: len(LEFT_OUT)] = as_pixels(painted)
+        return made
+
+    def _beside(self, holes: Sequence[Hole], batch: int) -> torch.Tensor:
+        masks = masks_of(holes)
+        # Grey, not black, as in training: 0 in -1 .. 1.
+        return self._joined((truth_of(holes) * 2 - 1) * (1 - masks), masks, batch)
+
+    def _joined(self, images: torch.Tensor, masks: torch.Tensor, batch: int) -> torch.Tensor:
+        latents = self._latents(images, batch)
+        return torch.cat([F.interpolate(masks, latents.shape[-2:]), latents], 1)
+
+    @torch.no_grad()
+    def _latents(self, images: torch.Tensor, batch: int) -> torch.Tensor:
+        scale = self.autoencoder.config.scaling_factor
+        return torch.cat([self.autoencoder.encode(part).latents * scale for part in images.split(batch)])
