@@ -96,7 +96,8 @@ def check_holes(
             for name, made in (("restored", rows["chat"]), ("shifted", shifted(rows["chat"], holes))):
                 mended = restored(made, holes, nets)
                 results[name] = compare(mended, holes, reader)
-                _sheet([*mended.values()][:-1], holes, out / "pictures" / f"outpaint-{name}.png")
+                mended.pop("as it was")  # which ends a sheet of itself
+                _sheet([*mended.values()], holes, out / "pictures" / f"outpaint-{name}.png")
                 step()
     return results
 

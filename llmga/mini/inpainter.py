@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class Painter:
         made = paint(self.pipeline, prompts, settings, self.unet, beside=self._beside(holes, config.batch))
         return made / 2 + 0.5
 
-    def repaint(self, pixels: np.ndarray, scenes: Sequence[Scene], config: HolesConfig) -> np.ndarray:
+    def repaint(self, pixels: np.ndarray, scenes: Sequence[Scene], config: CheckConfig) -> np.ndarray:
         """Pictures (B, H, W, 3) uint8 as the painter would have them: made noisy, and painted again by their own captions
         with nothing preserved. Each leaves out one of the shares ``LEFT_OUT`` of the steps, in turn."""
         made = np.empty_like(pixels)
@@ -49,9 +50,7 @@ class Painter:
             images = as_images(torch.from_numpy(pixels[turn :: len(LEFT_OUT)]))
             begin = self._latents(images, config.batch), round(share * config.steps)
             hidden = self._joined(torch.zeros_like(images), torch.ones_like(images[:, :1]), config.batch)
-            settings = CheckConfig(
-                len(chosen), config.steps, config.guidance, config.batch, derive(config.seed, turn, "repaint")
-            )
+            settings = replace(config, seed=derive(config.seed, turn, "repaint"))
             painted = paint(self.pipeline, captions, settings, self.unet, beside=hidden, begin=begin)
             made[turn :: len(LEFT_OUT)] = as_pixels(painted)
         return made

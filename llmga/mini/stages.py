@@ -17,10 +17,9 @@ from ..train.components import Components
 from ..train.log import read_log
 from .architecture import SCHEDULER
 from .autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
-from .check import check_base, check_reader, check_stage2, table
+from .check import CheckConfig, check_base, check_reader, check_stage2, table
 from .check_restorer import RestorerCheck, check_restorers
 from .dataset import WorldPictures, captions_of
-from .holes import HolesConfig
 from .inpainter import Painter
 from .language import figures, train_language
 from .painter import (
@@ -184,10 +183,8 @@ def _finetuned(name: str, start: str, shop: Workshop, folder: Path) -> dict[str,
 
 def _restorers(shop: Workshop, folder: Path) -> dict[str, Any]:
     config, painter = shop.recipe.restorers, Painter(shop.out)
-    settings = HolesConfig(seed=config.s1.seed)
-    made = train_restorers(
-        config, shop.painted(config.pictures), folder, partial(painter.repaint, config=settings)
-    )
+    repaint = partial(painter.repaint, config=CheckConfig(steps=20, batch=32, seed=config.s1.seed))
+    made = train_restorers(config, shop.painted(config.pictures), folder, repaint)
     for name, file in made.items():
         _copy(file, shop.out / RESTORERS[name])
     kinds = variants(config)
