@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..weight_files import PICKLES, SAFE, Header, damaged, read_header
+from ..files.header import PICKLES, SAFE, Header, damaged, read_header
 from .ldm import unet_to_ldm
 from .unet_kinds import something_else
 from .unet_shapes import SD15, SDXL, Shape, Sizes, measured, shapes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from ..weight_files import Header
+from ..files.header import Header
 
 _CHOOSE = "choose another 'unet'"
 

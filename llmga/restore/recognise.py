@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..weight_files import kind_of
+from ..files.header import kind_of
 
 _ACCIDENTS = {
     "empty": "an empty file",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ..engines.model_folder import read_object
+from ...files.tensors import Tensors, read_file
+from ..folders.check import read_object
 from .names import from_official
-from .weights import Tensors, read_file
 
 PROJECTOR = ("mm_projector.safetensors", "mm_projector.bin")
 ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")

@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import Image
 
+from ...files.tensors import Tensors
 from ..conversation import Picture
 from .families import IMAGE, chat_template
 from .official import Checkpoint, read_checkpoint
 from .vision import MEAN, STD
-from .weights import Tensors
 
 PART = 4_500_000_000  # bytes of one weight file
 _FORMAT = {"format": "pt"}

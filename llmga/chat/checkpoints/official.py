@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from ..engines.model_folder import LLMGA_TYPES, check_configs, one_kind_of_error, read_object
+from ...files.tensors import WHOLE, Tensors, check_tensors, read_model
+from ..folders.check import LLMGA_TYPES, check_configs, one_kind_of_error, read_object
 from .adapters import PROJECTOR, first_file, merge_lora, read_projector
 from .families import Family, chat_template, find_family
 from .names import from_official, llava_hf_names, to_official_name
 from .processing import OfficialProcessor, Spare, spare_token
 from .vision import INSIDE, declared_config, find_tower, read_tower
-from .weights import WHOLE, Tensors, check_tensors, read_model
 
 _TEXT_TYPES = ("llama", "mistral", "gemma", "phi3", "qwen2")
 _OFFICIAL_TYPES: dict[str, str] = dict(zip(_TEXT_TYPES, LLMGA_TYPES, strict=True))

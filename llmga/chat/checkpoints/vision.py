@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..engines.model_folder import read_object
-from .weights import Tensors, read_file, read_model
+from ...files.tensors import Tensors, read_file, read_model
+from ..folders.check import read_object
 
 CLIP_L_336 = {
     "model_type": "clip_vision_model",

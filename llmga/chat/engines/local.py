@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from ..conversation import Conversation, Picture
+from ..folders.check import check_model_folder, one_kind_of_error
 from .base import OnText, Sampling, check_conversation
 from .lookup import decode_greedily
-from .model_folder import check_model_folder, one_kind_of_error
 from .prefix import Position, PrefixCache, pictures_in, positions_of
 from .stream import Draw, Stream
 

@@ -1,0 +1,1 @@
+"""Model folders: how a folder on disk becomes an engine."""
