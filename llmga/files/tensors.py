@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ..chat.folders.check import listed_files
 from .header import damaged, foreign_kind, kind_of, read_header
+from .index import listed_files
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """Names of a model's weights, the better first; each may instead be an index over several parts."""

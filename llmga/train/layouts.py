@@ -11,7 +11,7 @@ from typing import Any
 from ..chat.checkpoints.convert import convert
 from ..chat.checkpoints.names import llava_hf_names, to_official_name
 from ..chat.checkpoints.vision import INSIDE
-from ..chat.folders.check import read_object
+from ..files.json_files import read_object
 
 __all__ = ["llava_hf_names", "official_to_transformers", "to_official"]
 

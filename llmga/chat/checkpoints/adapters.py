@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from ...files.json_files import read_object
 from ...files.tensors import Tensors, read_file
-from ..folders.check import read_object
 from .names import from_official
 
 PROJECTOR = ("mm_projector.safetensors", "mm_projector.bin")

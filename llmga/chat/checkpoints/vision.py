@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...files.json_files import read_object
 from ...files.tensors import Tensors, read_file, read_model
-from ..folders.check import read_object
 
 CLIP_L_336 = {
     "model_type": "clip_vision_model",

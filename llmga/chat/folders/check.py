@@ -7,13 +7,14 @@ error for them names none of it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...files.header import damaged, foreign_kind, read_header
+from ...files.header import read_header
+from ...files.index import listed_files
+from ...files.json_files import read_object
 
 LLMGA_TYPES = ("llava_llama", "llava_mistral", "llava_gemma", "llava_Phi3", "llava_Qwen2")
 """``model_type`` of the official checkpoints (LLMGA 7e32eb6, llmga/llava/model/language_model/llava_*.py)."""
@@ -75,19 +76,6 @@ def check_configs(folder: Path) -> str:
     return model_type
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; ``ValueError`` says what else the file is."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        with path.open("rb") as file:
-            cause = foreign_kind(file.read(64)) or f"no JSON ({error}); download it again"
-        raise ValueError(damaged(path, cause)) from error
-    if not isinstance(value, dict):
-        raise ValueError(damaged(path, f"a JSON {type(value).__name__} and no object; download it again"))
-    return value
-
-
 def _keys(config: dict[str, Any]) -> set[str]:
     """Every key at any depth that holds something."""
     found: set[str] = set()
@@ -115,35 +103,6 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{folder.name!r} has no weights (model.safetensors or {INDEX}); download it again"
         )
     return files
-
-
-def listed_files(folder: Path, whole: str) -> list[Path] | None:
-    """The weight file of that name, else those that its index names; None if there is neither.
-
-    Raises:
-        FileNotFoundError: a part that the index names is missing.
-        ValueError: the index is damaged or names something that is no such file of this folder.
-    """
-    if (folder / whole).is_file():  # transformers prefers it to an index
-        return [folder / whole]
-    index = f"{whole}.index.json"
-    if not (folder / index).is_file():
-        return None
-    weight_map = read_object(folder / index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(damaged(folder / index, "an index without a 'weight_map'; download it again"))
-    parts = sorted({str(part) for part in weight_map.values()})
-    suffix = Path(whole).suffix
-    for part in parts:
-        if Path(part).name != part or "\\" in part or not part.endswith(suffix):
-            kind = "safetensors" if suffix == ".safetensors" else suffix
-            raise ValueError(f"{folder.name}/{index} names {part!r}, which is no {kind} file of this folder")
-        if not (folder / part).is_file():
-            raise FileNotFoundError(
-                f"{folder.name}/{part} is missing, one of the {len(parts)} parts that {index} names; "
-                "finish the download"
-            )
-    return [folder / part for part in parts]
 
 
 @contextmanager
