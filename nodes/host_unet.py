@@ -13,7 +13,9 @@ import comfy.utils
 import folder_paths
 import torch
 
-from ..llmga.diffusion.unet_files import STEM, Sampling, UNet
+from ..llmga.diffusion.noise_settings import NoiseSettings
+from ..llmga.diffusion.unet_files import STEM
+from ..llmga.diffusion.unet_identity import UNet
 
 DIFFUSION_MODELS = "diffusion_models"
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {  # as Load Diffusion Model has them
@@ -56,14 +58,14 @@ def load_unet(unet: UNet, weight_dtype: str) -> Any:
     Raises:
         ValueError: the host does not know its widths.
     """
-    arguments = (unet.files, unet.base, weight_dtype, unet.sampling)
+    arguments = (unet.files, unet.base, weight_dtype, unet.noise)
     model = _load(*arguments)
     model.cached_patcher_init = (_load, arguments)  # the host loads it anew for each of several GPUs
     return model
 
 
 def _load(
-    files: tuple[Path, ...], base: str, weight_dtype: str, sampling: Sampling, disable_dynamic: bool = False
+    files: tuple[Path, ...], base: str, weight_dtype: str, noise: NoiseSettings, disable_dynamic: bool = False
 ) -> Any:
     weights: dict[str, torch.Tensor] = {}
     metadata = None
@@ -77,21 +79,21 @@ def _load(
     )
     if model is None:
         raise ValueError(f"unet is whole, but ComfyUI does not know its architecture: {base}")
-    _follow(model, sampling)
+    _follow(model, noise)
     return model
 
 
-def _follow(model: Any, sampling: Sampling) -> None:
+def _follow(model: Any, noise: NoiseSettings) -> None:
     """Patch what the UNet predicts, and on which noise, onto a MODEL; the host itself never reads a scheduler's file."""
-    if sampling == Sampling(stated=sampling.stated):
+    if noise == NoiseSettings(stated=noise.stated):
         return
     source = comfy.model_sampling
-    kind = source.V_PREDICTION if sampling.prediction == "v_prediction" else source.EPS
+    kind = source.V_PREDICTION if noise.prediction == "v_prediction" else source.EPS
 
     class Patched(source.ModelSamplingDiscrete, kind):
         pass
 
-    settings = {"linear_start": sampling.beta_start, "linear_end": sampling.beta_end}
+    settings = {"linear_start": noise.beta_start, "linear_end": noise.beta_end}
     known = model.model.model_config.sampling_settings
     config = SimpleNamespace(sampling_settings={**known, **settings})
-    model.add_object_patch("model_sampling", Patched(config, zsnr=sampling.zero_snr))
+    model.add_object_patch("model_sampling", Patched(config, zsnr=noise.zero_snr))

@@ -1,37 +1,48 @@
-"""Weights in several files: the index that names them, checked against the folder."""
+"""Sharded weights: the index of a folder, which names the file of every tensor, and the files that it names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .header import damaged
+from .contents import PICKLES, SAFE
 from .json_files import read_object
+from .kinds import AGAIN, shown
+
+INDEX = ".index.json"
 
 
-def listed_files(folder: Path, whole: str) -> list[Path] | None:
-    """The weight file of that name, else those that its index names; None if there is neither.
+def listed_files(folder: Path, name: str) -> list[Path] | None:
+    """The weight file ``name`` of a folder, else the files that ``name.index.json`` lists; None if there is neither.
 
     Raises:
         FileNotFoundError: a part that the index names is missing.
-        ValueError: the index is damaged or names something that is no such file of this folder.
+        ValueError: the index is damaged, or names something else than a file of this folder with the same ending.
     """
-    if (folder / whole).is_file():  # transformers prefers it to an index
-        return [folder / whole]
-    index = f"{whole}.index.json"
-    if not (folder / index).is_file():
-        return None
-    weight_map = read_object(folder / index).get("weight_map")
+    if (folder / name).is_file():  # transformers prefers it to an index
+        return [folder / name]
+    index = folder / f"{name}{INDEX}"
+    return parts_of(index, (Path(name).suffix,)) if index.is_file() else None
+
+
+def parts_of(index: Path, endings: tuple[str, ...] = (*SAFE, *PICKLES)) -> list[Path]:
+    """The files that an index names, sorted, all of which are there.
+
+    Raises:
+        FileNotFoundError: a part is missing.
+        ValueError: the index is damaged, or names something else than a file of its folder with one of ``endings``.
+    """
+    weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(damaged(folder / index, "an index without a 'weight_map'; download it again"))
+        raise ValueError(f"{shown(index)} is an index without a 'weight_map'; {AGAIN}")
     parts = sorted({str(part) for part in weight_map.values()})
-    suffix = Path(whole).suffix
     for part in parts:
-        if Path(part).name != part or "\\" in part or not part.endswith(suffix):
-            kind = "safetensors" if suffix == ".safetensors" else suffix
-            raise ValueError(f"{folder.name}/{index} names {part!r}, which is no {kind} file of this folder")
-        if not (folder / part).is_file():
+        if Path(part).name != part or "\\" in part or not part.endswith(endings):
+            raise ValueError(
+                f"{shown(index)} names {part!r}, which is not a {' or '.join(endings)} file of its folder"
+            )
+        if not (index.parent / part).is_file():
             raise FileNotFoundError(
-                f"{folder.name}/{part} is missing, one of the {len(parts)} parts that {index} names; "
+                f"{index.parent.name}/{part} is missing, one of the {len(parts)} parts that {index.name} names; "
                 "finish the download"
             )
-    return [folder / part for part in parts]
+    return [index.parent / part for part in parts]

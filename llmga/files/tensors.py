@@ -1,15 +1,16 @@
-"""Tensors from files that somebody else wrote: safetensors, or pickles that may hold nothing but tensors."""
+"""Tensors of weight files: safetensors, or PyTorch files that may hold nothing but tensors."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
-from .header import damaged, foreign_kind, kind_of, read_header
+from .contents import contents_of
+from .header import NOT_TENSORS, load_torch, read_header, unwrap
 from .index import listed_files
+from .kinds import AGAIN, WrongFileError, shown
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """Names of a model's weights, the better first; each may instead be an index over several parts."""
@@ -39,49 +40,43 @@ def read_files(files: Iterable[Path]) -> Tensors:
     for path in files:
         found = read_file(path)
         if twice := sorted(tensors.keys() & found.keys()):
-            raise ValueError(f"{path.parent.name}/{path.name} repeats {_listed(twice)} of another part")
+            raise ValueError(f"{shown(path)} repeats {_listed(twice)} of another part")
         tensors |= found
     return tensors
 
 
 def read_file(path: Path) -> Tensors:
-    """The tensors of one file; see ``read_model``."""
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        read_header(path)
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(
-                damaged(path, f"no sound safetensors file ({error}); download it again")
-            ) from error
-    return _read_pickle(path)
+    """The tensors of one file on the CPU, memory-mapped where possible; see ``read_wrapped``."""
+    return read_wrapped(path)[0]
 
 
-def _read_pickle(path: Path) -> Tensors:
-    """``torch.load`` in its restricted form, which builds tensors and plain containers and calls nothing else."""
-    with path.open("rb") as file:
-        head = file.read(64)
-    if kind_of(head) != "torch":
-        raise ValueError(damaged(path, foreign_kind(head) or "no file of torch.save; download it again"))
+def read_wrapped(path: Path) -> tuple[Tensors, str | None]:
+    """The tensors of one file, and in which of ``header.WRAPPERS`` they were.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WrongFileError: it is damaged, not a weight file, or holds something else than tensors by name.
+    """
+    if contents_of(path) == "safetensors":
+        return read_some(path, list(read_header(path))), None
+    content, wrapper = unwrap(load_torch(path, "cpu"))
+    if not isinstance(content, Mapping):
+        raise WrongFileError(path, NOT_TENSORS, f"a {type(content).__name__}")
+    for name, value in content.items():
+        if not isinstance(value, torch.Tensor):
+            raise WrongFileError(path, NOT_TENSORS, f"{name} is a {type(value).__name__}")
+    return {str(name): value.detach() for name, value in content.items()}, wrapper
+
+
+def read_some(path: Path, names: Iterable[str]) -> Tensors:
+    """The tensors of these names from a safetensors file, memory-mapped."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK"))
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path.parent.name}/{path.name} holds more than tensors; it could run code and was not opened. Take the "
-            "safetensors files of this model"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(
-            damaged(path, f"cut off or damaged ({_first_line(error)}); download it again")
-        ) from error
-    if not isinstance(value, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
-    ):
-        raise ValueError(f"{path.parent.name}/{path.name} is no table of tensors by name")
-    return value
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"{shown(path)} is not a sound safetensors file ({error}); {AGAIN}") from error
 
 
 def check_tensors(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Size], where: str) -> None:
@@ -105,7 +100,3 @@ def check_tensors(found: Mapping[str, torch.Tensor], expected: Mapping[str, torc
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"the tensor{'s' * (len(names) > 1)} {', '.join(names[:_SHOWN])}{more}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +11,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..files.header import read_header
+from ..files.kinds import WrongFileError, shown
+from ..files.known_kinds import DIFFRIR, DIFFRIR_S1, KINDS, check_kind
+from ..files.tensors import read_wrapped
 from .network import Architecture, DiffRIRS1, DiffRIRS2, without_repetitions
-from .recognise import foreign, sniff
 
 Tensors = Mapping[str, torch.Tensor]
 Kind = Literal["s1", "s2"]
-
-WRAPPERS = ("params_ema", "params", "state_dict")
-"""Where BasicSR and others keep the weights in a ``.pth``; the first that is there is taken."""
 
 _CHANNELS: dict[int, tuple[Literal[1, 2, 4], bool]] = {
     Architecture(scale=scale, reference=reference).channels: (scale, reference)
@@ -35,10 +34,11 @@ class Loaded:
 
     net: DiffRIRS1 | DiffRIRS2
     kind: Kind
-    """"s2" restores; "s1", the first stage, must be told the truth and cannot."""
+    """"s2" restores; "s1", the first stage, is given the true picture and cannot."""
     architecture: Architecture
     entry: str | None
-    """Which of ``WRAPPERS`` the weights were in; None: the file holds them directly."""
+    """Which of ``files.header.WRAPPERS`` the weights were in; None: the file holds them directly."""
+    path: Path
 
     @property
     def scale(self) -> int:
@@ -54,14 +54,11 @@ class Loaded:
         """The network, if it can restore.
 
         Raises:
-            ValueError: it is a first stage.
+            WrongFileError: it is a first stage.
         """
         if isinstance(self.net, DiffRIRS2):
             return self.net
-        raise ValueError(
-            "this file is a DiffRIR of the first stage (S1): it must be told the true picture, so it cannot restore; "
-            "choose the file of the second stage (S2 or its GAN stage)"
-        )
+        raise WrongFileError(self.path, next(kind for kind in KINDS if kind.name == DIFFRIR_S1))
 
 
 def load_checkpoint(
@@ -72,7 +69,8 @@ def load_checkpoint(
 ) -> Loaded:
     """Load a ``.pth`` (the official layout) or safetensors file of DiffRIR or DiffIR, x1, x2 or x4, S1 or S2.
 
-    Of a file with several sets of weights the smoothed ones (``params_ema``) are taken. Nothing in a ``.pth`` is executed.
+    The smoothed weights (``params_ema``) are taken from a file that holds several sets. Nothing in a ``.pth`` is run.
+    The network has memory of its own: no more than the file is held beside it, and that is mapped.
 
     Args:
         operations: what makes weighted layers, ``torch.nn`` or the host's.
@@ -80,19 +78,23 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or is something else, or a tensor is missing, left over, of another shape or
-            not finite; says which, and as far as it can be known what the file is.
+        WrongFileError: it is damaged or another kind of file; says which.
+        ValueError: a tensor is missing, left over, of another shape or not finite, or the network is for another task.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
+    check_kind(path, read_header(path), (DIFFRIR, DIFFRIR_S1))
+    tensors, entry = read_wrapped(path)
+    # Saved from PyTorch's wrapper for several GPUs, every name begins with it.
+    state = {name.removeprefix("module."): value for name, value in tensors.items()}
+    del tensors
     try:
-        state, entry = _unwrapped(_read(path, device))
         kind, architecture = infer(state)
-        net = _build(state, kind, architecture, operations, dtype)
+        own = without_repetitions(state)
+        del state
+        net = _build(own, kind, architecture, operations, dtype, device)
     except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    return Loaded(net, kind, architecture, entry)
+        raise ValueError(f"{shown(path)}: {error}") from error
+    return Loaded(net, kind, architecture, entry, path)
 
 
 def infer(state: Tensors) -> tuple[Kind, Architecture]:
@@ -104,7 +106,9 @@ def infer(state: Tensors) -> tuple[Kind, Architecture]:
     first = state.get("G.patch_embed.proj.weight")
     encoder, kind = ("condition.", "s2") if "condition.E.0.weight" in state else ("E.", "s1")
     if first is None or f"{encoder}E.0.weight" not in state:
-        raise ValueError(foreign(state))
+        raise ValueError(
+            "not a whole DiffRIR: G.patch_embed.proj.weight or the encoder of its prior is missing"
+        )
     if first.ndim != 4 or first.shape[1] not in _CHANNELS:
         raise ValueError(
             "a DiffIR for another task than restoration: its first layer has the shape "
@@ -141,53 +145,22 @@ def infer(state: Tensors) -> tuple[Kind, Architecture]:
     return kind, Architecture(**sizes)
 
 
-def _read(path: Path, device: torch.device | str) -> Any:
-    found = sniff(path)
-    if found == "safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path, device=str(device))
-        except SafetensorError as error:
-            raise ValueError(f"a damaged or incomplete safetensors file ({error}); fetch it again") from error
-    if found != "torch":
-        raise ValueError(f"{found}; choose a .pth or safetensors file of DiffRIR")
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            "holds other things than tensors, which are not loaded, because they could run code; "
-            "or it is damaged"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise ValueError(f"a damaged or incomplete .pth file ({_line(error)}); fetch it again") from error
-
-
-def _unwrapped(content: Any) -> tuple[dict[str, torch.Tensor], str | None]:
-    entry = None
-    if isinstance(content, Mapping):
-        entry = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
-        content = content if entry is None else content[entry]
-    if not isinstance(content, Mapping):
-        raise ValueError(f"holds a {type(content).__name__} where weights by name are expected")
-    if not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(foreign(content))
-    # Saved from under a wrapper for several GPUs, every name begins with it.
-    return {str(name).removeprefix("module."): value.detach() for name, value in content.items()}, entry
-
-
 def _build(
-    state: Tensors, kind: Kind, architecture: Architecture, operations: Any, dtype: torch.dtype | None
+    own: dict[str, torch.Tensor],
+    kind: Kind,
+    architecture: Architecture,
+    operations: Any,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
 ) -> DiffRIRS1 | DiffRIRS2:
-    own = without_repetitions(state)
     with torch.device("meta"):  # nothing is allocated for what does not fit
         net = (DiffRIRS2 if kind == "s2" else DiffRIRS1)(architecture, operations)
     _check(own, net.state_dict(), kind)
-    first = own["G.patch_embed.proj.weight"]
+    dtype = dtype or own["G.patch_embed.proj.weight"].dtype
     for name, value in own.items():
         # The schedule's last entries lie too close to 1 for half precision.
-        own[name] = value.float() if name.startswith("diffusion.") else value.to(dtype or first.dtype)
+        kept = torch.float32 if name.startswith("diffusion.") else dtype
+        own[name] = value.to(device, kept, copy=True)  # the file may be replaced while the network is in use
     net.load_state_dict(own, assign=True)
     return net.eval().requires_grad_(False)
 
@@ -236,7 +209,3 @@ def _expansion(state: Tensors) -> float:
         if guess < high and all(int(w * guess) == h for w, h in pairs):
             return guess
     raise ValueError(f"the widths of its feed-forward layers contradict each other: {sorted(pairs)}")
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:120]

@@ -12,7 +12,8 @@ import torch
 from support.weight_headers import split, write_json, write_sparse
 
 from llmga.diffusion.ldm import unet_to_ldm
-from llmga.diffusion.unet_files import STEM, Sampling, find_unet, fingerprint
+from llmga.diffusion.noise_settings import NoiseSettings
+from llmga.diffusion.unet_files import STEM, find_unet, fingerprint
 from llmga.diffusion.unet_shapes import SD15, SDXL, Sizes, measured, shapes
 from llmga.files.header import read_header
 from llmga.mini.architecture import UNET
@@ -72,7 +73,7 @@ def test_the_four_published_ones_are_known(
     file(tmp_path, sizes)
     unet = find_unet(tmp_path)
     assert (unet.base, unet.task, unet.parameters, unet.channels) == (base, task, parameters, sizes.channels)
-    assert unet.sampling == Sampling() and "assumed" in unet.describe()
+    assert unet.noise == NoiseSettings() and "assumed" in unet.describe()
     assert f"{base} UNet for {task}" in unet.describe()
 
 
@@ -137,7 +138,7 @@ def test_the_scheduler_next_to_it_is_heard(tmp_path: Path, chosen: str) -> None:
     said = {**SCHEDULER, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     write_json(tmp_path / "scheduler" / "scheduler_config.json", said)
     unet = find_unet(tmp_path / chosen)
-    assert unet.sampling == Sampling("v_prediction", True, 0.00085, 0.012, stated=True)
+    assert unet.noise == NoiseSettings("v_prediction", True, 0.00085, 0.012, stated=True)
     assert "v_prediction, zero terminal SNR (from its scheduler)" in unet.describe()
 
 
@@ -209,15 +210,15 @@ def pickled(path: Path) -> None:
 
 WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut off": (cut, r"cut off: half a download \(its header says 1,719,1"),
-    "cut off in the header": (cut_in_the_header, "cut off inside its header"),
+    "cut off in the header": (cut_in_the_header, "cut off: half a download .its header alone has"),
     "longer than it says": (grown, "longer than its header says"),
     "a Git LFS pointer": (
         lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
         "Git LFS pointer",
     ),
-    "a login page": (lambda path: path.write_bytes(b"<!DOCTYPE html><html>"), "HTML page"),
-    "empty": (lambda path: path.write_bytes(b""), "empty; download"),
-    "noise": (lambda path: path.write_bytes(bytes(range(100))), "no safetensors file"),
+    "a login page": (lambda path: path.write_bytes(b"<!DOCTYPE html><html>"), "a web page, often a login"),
+    "empty": (lambda path: path.write_bytes(b""), "an empty file; download"),
+    "noise": (lambda path: path.write_bytes(bytes(range(100))), "not a weight file"),
     "a header that is no JSON": (
         lambda path: path.write_bytes((9).to_bytes(8, "little") + b"{not json" + b"xx"),
         "unreadable header",
@@ -245,14 +246,17 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: write_sparse(path, shapes(replace(SD15, channels=8))),
         "InstructPix2Pix",
     ),
-    "a depth UNet": (lambda path: write_sparse(path, shapes(replace(SD15, channels=5))), "5 input channels"),
+    "a depth UNet": (
+        lambda path: write_sparse(path, shapes(replace(SD15, channels=5))),
+        "a UNet with other inputs",
+    ),
     "a VAE": (
         lambda path: write_sparse(path, {"encoder.conv_in.weight": (1,), "decoder.conv_in.weight": (1,)}),
         "a VAE; load it with Load VAE",
     ),
     "a LoRA": (
         lambda path: write_sparse(path, {"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight": (1,)}),
-        "a LoRA, which changes a UNet",
+        "a LoRA; load it with Load LoRA",
     ),
     "a diffusers LoRA": (
         lambda path: write_sparse(path, {"unet.down_blocks.0.attentions.0.to_q.lora_A.weight": (1,)}),
@@ -264,9 +268,9 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a text encoder": (
         lambda path: write_sparse(path, {"text_model.encoder.layers.0.mlp.fc1.weight": (1,)}),
-        "a text encoder",
+        "a CLIP text encoder; load it with Load CLIP",
     ),
-    "T5": (lambda path: write_sparse(path, {"encoder.block.0.layer.0.weight": (1,)}), "a text encoder"),
+    "T5": (lambda path: write_sparse(path, {"encoder.block.0.layer.0.weight": (1,)}), "a T5 text encoder"),
     "Flux": (
         lambda path: write_sparse(path, {"double_blocks.0.img_attn.qkv.weight": (1,)}),
         "a diffusion transformer",
@@ -276,10 +280,13 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: write_sparse(path, {"down_blocks.0.motion_modules.0.proj_in.weight": (1,)}),
         "AnimateDiff",
     ),
-    "an upscaler": (lambda path: write_sparse(path, {"conv_first.weight": (1,)}), "an upscaler"),
+    "an upscaler": (
+        lambda path: write_sparse(path, {"conv_first.weight": (1,)}),
+        "an ESRGAN upscaler; load",
+    ),
     "something unknown": (
         lambda path: write_sparse(path, {"a.weight": (1,)}),
-        "no Stable Diffusion UNet .*a.weight",
+        "kind that LLMGA does not know .*a.weight",
     ),
     "a stump": (lambda path: write_sparse(path, {"conv_norm_out.weight": (320,)}), "too little of a UNet"),
 }
@@ -310,9 +317,9 @@ def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a diffusers AutoencoderKL and no UNet"):
         find_unet(tmp_path)
     (tmp_path / "unet" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="no JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         find_unet(tmp_path)
-    with pytest.raises(ValueError, match="no weight file"):
+    with pytest.raises(ValueError, match="config.json is a JSON text; choose a safetensors or PyTorch file"):
         find_unet(tmp_path / "unet" / "config.json")
 
 
@@ -328,11 +335,11 @@ def test_parts_that_do_not_fit_are_named(tmp_path: Path) -> None:
         find_unet(tmp_path)
     write_sparse(second, {"conv_in.weight": (320, 4, 3, 3)})
     write_json(index, {"weight_map": {"a": first.name, "b": second.name}})
-    with pytest.raises(ValueError, match="both hold conv_in.weight"):
+    with pytest.raises(ValueError, match="repeats conv_in.weight of another part"):
         find_unet(tmp_path)
     for name in ("../../secret.safetensors", "..\\secret.safetensors", "notes.txt"):
         write_json(index, {"weight_map": {"a": name}})
-        with pytest.raises(ValueError, match="which is no weight file of its folder"):
+        with pytest.raises(ValueError, match="which is not a .* file of its folder"):
             find_unet(tmp_path)
     write_json(index, {"weight_map": {}})
     with pytest.raises(ValueError, match="without a 'weight_map'"):
@@ -356,11 +363,11 @@ def test_a_pickle_is_read_without_running_it(tmp_path: Path) -> None:
     torch.save({"state_dict": state}, path)
     assert find_unet(tmp_path).parameters == unet.parameters
     torch.save([1, 2], path)
-    with pytest.raises(ValueError, match="a PyTorch file of a list"):
+    with pytest.raises(ValueError, match="something else than tensors by name .a list"):
         find_unet(tmp_path)
     torch.save({"run": Path}, path)
-    with pytest.raises(ValueError, match="holds more than weights, and was not opened"):
+    with pytest.raises(ValueError, match="holds more than weights, could run code and was not opened"):
         find_unet(tmp_path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match="cannot be read|not opened"):
+    with pytest.raises(ValueError, match="damaged or incomplete|not opened"):
         find_unet(tmp_path)
