@@ -63,6 +63,9 @@ _TORCH_NAMES = {
 CUT_OFF = fault("cut off: half a download", AGAIN)
 TOO_LONG = fault("longer than its header says", AGAIN)
 BAD_HEADER = fault("a safetensors file with an unreadable header", AGAIN)
+NEW_TYPE = fault(
+    "a safetensors file with an unknown type of numbers", "take the file in fp16, or update LLMGA"
+)
 TOO_MANY = fault(f"a file of more than {MAX_TENSORS:,} tensors", "choose another file")
 NO_WEIGHTS = fault("a file without a single weight", AGAIN)
 DAMAGED_TORCH = fault("a damaged or incomplete PyTorch file", AGAIN)
@@ -93,6 +96,11 @@ def read_header(path: Path) -> dict[str, Weight]:
     if not header:
         raise WrongFileError(path, NO_WEIGHTS)
     return header
+
+
+def header_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, Weight]:
+    """The header that a file of these tensors has."""
+    return {name: Weight(tuple(value.shape), _dtype_name(value.dtype)) for name, value in tensors.items()}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -144,6 +152,12 @@ def _safetensors_header(path: Path) -> dict[str, Weight]:
     if len(entries) > MAX_TENSORS:
         raise WrongFileError(path, TOO_MANY, f"{len(entries):,}")
     try:
+        types = {str(entry["dtype"]) for entry in entries.values()}
+    except (TypeError, KeyError) as error:
+        raise WrongFileError(path, BAD_HEADER, f"a tensor without {error}") from error
+    if new := types - BITS.keys():
+        raise WrongFileError(path, NEW_TYPE, ", ".join(sorted(new)))
+    try:
         header = {name: _weight(name, entry) for name, entry in entries.items()}
         end = _check_offsets(entries, header)
     except (ValueError, TypeError, KeyError) as error:
@@ -157,8 +171,6 @@ def _safetensors_header(path: Path) -> dict[str, Weight]:
 
 def _weight(name: str, entry: dict[str, Any]) -> Weight:
     dtype, shape = entry["dtype"], entry["shape"]
-    if dtype not in BITS:
-        raise ValueError(f"{name} has the unknown type {dtype!r}")
     if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
         raise ValueError(f"{name} has the shape {shape!r}")
     return Weight(tuple(shape), dtype)
@@ -221,8 +233,7 @@ def unwrap(content: Any) -> tuple[Any, str | None]:
 
 def _collect(value: Any, name: str, found: dict[str, Weight], depth: int) -> None:
     if isinstance(value, torch.Tensor):
-        torch_name = str(value.dtype).removeprefix("torch.")
-        found[name] = Weight(tuple(value.shape), _TORCH_NAMES.get(torch_name, torch_name))
+        found[name] = Weight(tuple(value.shape), _dtype_name(value.dtype))
     elif depth and len(found) <= MAX_TENSORS:
         for key, item in _items(value):
             _collect(item, f"{name}.{key}" if name else str(key), found, depth - 1)
@@ -232,3 +243,8 @@ def _items(value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, Mapping):
         return value.items()
     return enumerate(value) if isinstance(value, (list, tuple)) else ()
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    name = str(dtype).removeprefix("torch.")
+    return _TORCH_NAMES.get(name, name)

@@ -60,6 +60,23 @@ def check_kind(path: Path, header: Header, wanted: Collection[str]) -> None:
         raise WrongFileError(path, kind)
 
 
+def check_language_model(path: Path, header: Header) -> None:
+    """Raise if the weights of a model folder are surely of something else than a language model.
+
+    A kind that is not in the registry passes: transformers knows more language models than this list.
+
+    Args:
+        path: the first file of the weights, to name it.
+        header: of all its files together.
+
+    Raises:
+        WrongFileError: it is another kind.
+    """
+    kind = kind_of(header)
+    if kind is not None and kind.name not in (LANGUAGE_MODEL, VISION_LANGUAGE_MODEL):
+        raise WrongFileError(path, kind)
+
+
 def _load(node: str) -> str:
     return f"load it with {node}"
 

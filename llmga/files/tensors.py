@@ -26,9 +26,19 @@ def read_model(folder: Path) -> Tensors:
         FileNotFoundError: the folder has no weights, or one of their parts is missing.
         ValueError: a file is damaged, holds more than tensors, or repeats a tensor of another one.
     """
+    return read_files(model_files(folder))
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The weight files of a model's folder, safetensors preferred.
+
+    Raises:
+        FileNotFoundError: the folder has no weights, or one of their parts is missing.
+        ValueError: an index is damaged.
+    """
     for whole in WHOLE:
         if (files := listed_files(folder, whole)) is not None:
-            return read_files(files)
+            return files
     raise FileNotFoundError(
         f"{folder.name!r} has no weights ({' or '.join(WHOLE)}, or an index of one); download it again"
     )

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from ...files.header import header_of
 from ...files.json_files import read_object
-from ...files.tensors import WHOLE, Tensors, check_tensors, read_model
+from ...files.known_kinds import check_language_model
+from ...files.tensors import WHOLE, Tensors, check_tensors, model_files, read_files
 from ..folders.check import LLMGA_TYPES, check_configs, one_kind_of_error
 from .adapters import PROJECTOR, first_file, merge_lora, read_projector
 from .families import Family, chat_template, find_family
@@ -215,7 +217,10 @@ def _check_official(name: str, official: dict[str, Any]) -> None:
 
 def _read_weights(folder: Path, base: Path | None) -> Tensors:
     weights: Tensors = {}
-    for name, value in read_model(base or folder).items():
+    files = model_files(base or folder)
+    found = read_files(files)
+    check_language_model(files[0], header_of(found))
+    for name, value in found.items():
         if (known := from_official(name)) is not None:
             weights[known] = value
     if "language_model.model.embed_tokens.weight" not in weights:

@@ -15,6 +15,7 @@ from typing import Any
 from ...files.header import read_header
 from ...files.index import listed_files
 from ...files.json_files import read_object
+from ...files.known_kinds import check_language_model
 
 LLMGA_TYPES = ("llava_llama", "llava_mistral", "llava_gemma", "llava_Phi3", "llava_Qwen2")
 """``model_type`` of the official checkpoints (LLMGA 7e32eb6, llmga/llava/model/language_model/llava_*.py)."""
@@ -51,8 +52,9 @@ def check_model_folder(folder: Path) -> None:
         )
     if (tokenizer := folder / "tokenizer.json").is_file():
         read_object(tokenizer)
-    for path in _weight_files(folder):
-        read_header(path)
+    files = _weight_files(folder)
+    header = {name: weight for path in files for name, weight in read_header(path).items()}
+    check_language_model(files[0], header)
 
 
 def check_configs(folder: Path) -> str:
