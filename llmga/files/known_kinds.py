@@ -154,6 +154,10 @@ _TOKENS = r"^(?:(?:cond_stage_model|conditioner\.embedders\.\d|text_encoders|cli
 _LAYERS = (
     r"^(?:base_model\.model\.)?(?:(?:language_model|model|llm|thinker|decoder|text_model)\.)*layers\.\d+\."
 )
+_LANGUAGE = _some(
+    _LAYERS + r"(?:self_attn|mlp|block_sparse_moe|linear_attn|mixer)\.|"
+    r"^(?:transformer\.)?h\.\d+\.|^gpt_neox\.|^backbone\.layers\."
+)
 
 KINDS: Registry[Header] = Registry(
     (
@@ -289,7 +293,7 @@ KINDS: Registry[Header] = Registry(
             "a whole CLIP or SigLIP, text and vision",
             _all(_some(r"^(?:vision_model|visual)\."), _some(r"^(?:text_model|transformer\.resblocks)\.")),
             _load("Load CLIP Vision"),
-            before=(_CLIP, _VISION, "a SigLIP vision model", VISION_LANGUAGE_MODEL),
+            before=(_CLIP, _VISION, "a SigLIP vision model"),
         ),
         Kind(
             _CLIP,
@@ -316,9 +320,8 @@ KINDS: Registry[Header] = Registry(
         ),
         Kind(
             "the projector of a LLaVA",
-            _all(_some(r"^(?:model\.)?mm_projector\."), _not(_some(r"layers\.\d"))),
+            _all(_some(r"^(?:model\.)?mm_projector\."), _not(_LANGUAGE)),
             "put it into the folder of its language model",
-            before=(VISION_LANGUAGE_MODEL,),
         ),
         Kind(
             "a GILL checkpoint",
@@ -329,23 +332,16 @@ KINDS: Registry[Header] = Registry(
         Kind(
             VISION_LANGUAGE_MODEL,
             _all(
+                _LANGUAGE,
                 _some(
-                    r"^(?:model\.|thinker\.)*(?:vision_tower|visual|vision_model|vision_encoder|mm_projector|multi_modal_projector)\."
+                    r"^(?:model\.|thinker\.)*(?:vision_tower|visual|vision_model|vision_encoder|mm_projector|"
+                    r"multi_modal_projector)\."
                 ),
-                _some(r"(?:^|\.)(?:layers|h|blocks)\.\d+\.(?:self_attn|attn|mlp|self_attention)"),
-                _not(_some(r"^text_model\.encoder\.")),
             ),
             _LLM,
             before=(LANGUAGE_MODEL, _VISION, "a SigLIP vision model"),
         ),
-        Kind(
-            LANGUAGE_MODEL,
-            _some(
-                _LAYERS + r"(?:self_attn|mlp|block_sparse_moe|linear_attn|mixer)\.|"
-                r"^(?:transformer\.)?h\.\d+\.|^gpt_neox\.|^backbone\.layers\."
-            ),
-            _LLM,
-        ),
+        Kind(LANGUAGE_MODEL, _LANGUAGE, _LLM),
         # What restores and enlarges.
         Kind(
             DIFFRIR,
