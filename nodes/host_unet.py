@@ -56,12 +56,24 @@ def load_unet(unet: UNet, weight_dtype: str) -> Any:
     """The host's MODEL of a checked UNet.
 
     Raises:
-        ValueError: the host does not know its widths.
+        ValueError: the host does not know its widths, or a format that it is quantised in.
     """
+    if unknown := set(unet.formats) - known_formats():
+        raise ValueError(
+            f"unet is quantised as {', '.join(sorted(unknown))}, which this ComfyUI does not read; update ComfyUI or take "
+            "the weights in fp16"
+        )
     arguments = (unet.files, unet.base, weight_dtype, unet.noise)
     model = _load(*arguments)
     model.cached_patcher_init = (_load, arguments)  # the host loads it anew for each of several GPUs
     return model
+
+
+def known_formats() -> set[str]:
+    """The formats of quantised layers that this ComfyUI reads, by its names; empty for versions without any."""
+    quant_ops: Any = getattr(comfy, "quant_ops", None)
+    reads = hasattr(comfy.utils, "convert_old_quants")
+    return set(getattr(quant_ops, "QUANT_ALGOS", ())) if reads else set()
 
 
 def _load(

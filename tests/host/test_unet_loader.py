@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -199,6 +201,134 @@ def test_fp8_is_the_hosts(folder: Path) -> None:
     write_unet(folder / "ours", mini_unet())
     model, _ = run("ours/", weight_dtype="fp8_e4m3fn")
     assert model.model.diffusion_model.input_blocks[0][0].weight.dtype == torch.float8_e4m3fn
+
+
+QUANTISED = ("scaled_fp8", "comfy_quant", "metadata", "float8_e5m2", "int8_tensorwise")
+
+
+def quantised(
+    weights: dict[str, torch.Tensor], how: str
+) -> tuple[dict[str, torch.Tensor], dict[str, str], Any]:
+    """Weights with the attentions' linear layers quantised as ComfyUI's files are, the metadata, and what they mean."""
+    name = how if how in ("float8_e5m2", "int8_tensorwise") else "float8_e4m3fn"
+    dtype, most = {
+        "float8_e4m3fn": (torch.float8_e4m3fn, 448.0),
+        "float8_e5m2": (torch.float8_e5m2, 57344.0),
+        "int8_tensorwise": (torch.int8, 127.0),
+    }[name]
+    description = json.dumps({"format": name}).encode()
+    stored, meant, layers = dict(weights), dict(weights), {}
+    for key, value in weights.items():
+        if not key.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "ff.net.2.weight")):
+            continue
+        layer = key.removesuffix(".weight")
+        scale = value.float().abs().max() / most
+        scaled = value.float() / scale
+        stored[key] = (scaled.round() if dtype == torch.int8 else scaled).to(dtype)
+        meant[key] = stored[key].float() * scale
+        stored[f"{layer}.{'scale_weight' if how == 'scaled_fp8' else 'weight_scale'}"] = scale
+        layers[layer] = {"format": name}
+        if how not in ("scaled_fp8", "metadata"):
+            stored[f"{layer}.comfy_quant"] = torch.tensor(list(description), dtype=torch.uint8)
+    if how == "scaled_fp8":
+        stored["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
+    text = json.dumps({"format_version": "1.0", "layers": layers})
+    return stored, {"_quantization_metadata": text} if how == "metadata" else {}, meant
+
+
+def mini_in_original_names() -> dict[str, torch.Tensor]:
+    return comfy_inprocess.pack("llmga.diffusion.ldm").unet_to_ldm(mini_unet())
+
+
+@pytest.fixture
+def original_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader knows SD1.5 and SDXL alone under the original names; here the miniature takes SD1.5's place."""
+    shapes = comfy_inprocess.pack("llmga.diffusion.unet_shapes")
+    mini = shapes.Sizes((64, 128), (0, 1), 1, 96, 4)
+    monkeypatch.setattr(comfy_inprocess.pack("llmga.diffusion.unet_identity"), "SD15", mini)
+
+
+def save(path: Path, weights: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    save_file = importlib.import_module("safetensors.torch").save_file
+    save_file({name: value.contiguous() for name, value in weights.items()}, path, metadata)
+
+
+def one_step(model: Any, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    sampled = core_node("KSampler")().sample(
+        model, 1, 1, 1.0, "euler", "normal", [[context, {}]], [[context, {}]], {"samples": x}, 1.0
+    )
+    return sampled[0]["samples"]
+
+
+@pytest.mark.parametrize("how", QUANTISED)
+@pytest.mark.usefixtures("original_names")
+def test_a_quantised_unet_paints_what_its_numbers_mean(folder: Path, how: str) -> None:
+    """Against the same file with scales multiplied out: the host computes both in its own types."""
+    stored, metadata, meant = quantised(mini_in_original_names(), how)
+    save(folder / "quantised.safetensors", stored, metadata)
+    save(folder / "meant.safetensors", {name: value.half() for name, value in meant.items()})
+    x, context = inputs(4, 96, 8)
+    beside = stored.keys() - meant.keys()
+    assert len(beside) >= 20
+    model, readout = run("quantised.safetensors")
+    plain, _ = run("meant.safetensors")
+    assert "original names, quantised (" in readout and "F16" in readout
+    types = [type(weight).__name__ for weight in model.model.diffusion_model.parameters()]
+    assert types.count("QuantizedTensor") == len(beside) // 2 or how in ("scaled_fp8", "metadata")
+    for found, expected in (
+        (host_eps(model, x, 500, context), host_eps(plain, x, 500, context)),
+        (one_step(model, x, context), one_step(plain, x, context)),
+    ):
+        assert expected.std() > 0.05
+        assert (found - expected).abs().max() <= 0.02 * expected.abs().max()
+
+
+@pytest.mark.usefixtures("original_names")
+def test_a_quantised_unet_inside_a_checkpoint_paints_the_same(folder: Path) -> None:
+    stored, _, _ = quantised(mini_in_original_names(), "scaled_fp8")
+    save(folder / "alone.safetensors", stored)
+    whole = {f"model.diffusion_model.{name}": value for name, value in stored.items()}
+    save(folder / "whole.safetensors", {**whole, "first_stage_model.decoder.conv_in.weight": torch.zeros(1)})
+    x, context = inputs(4, 96, 8)
+    alone, whole_one = (
+        host_eps(run(f"{name}.safetensors")[0], x, 500, context) for name in ("alone", "whole")
+    )
+    assert torch.equal(alone, whole_one)
+
+
+@pytest.mark.usefixtures("original_names")
+def test_a_format_that_this_comfyui_does_not_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, _, _ = quantised(mini_in_original_names(), "int8_tensorwise")
+    save(folder / "quantised.safetensors", stored)
+    monkeypatch.delitem(importlib.import_module("comfy.quant_ops").QUANT_ALGOS, "int8_tensorwise")
+    with pytest.raises(ValueError, match="quantised as int8_tensorwise, which this ComfyUI does not read"):
+        run("quantised.safetensors")
+
+
+def test_quantised_under_diffusers_names_is_refused_with_the_reason(folder: Path) -> None:
+    """There the host takes the numbers without their scales, and paints noise."""
+    stored, _, _ = quantised(mini_unet(), "comfy_quant")
+    write_unet(folder / "ours", stored)
+    with pytest.raises(
+        ValueError, match="quantised under diffusers' names, under which ComfyUI leaves the scales"
+    ):
+        run("ours/")
+
+
+def test_the_nodes_that_advice_names_are_there() -> None:
+    kinds = comfy_inprocess.pack("llmga.files.known_kinds").KINDS
+    named = {
+        match[1]
+        for kind in kinds
+        for match in re.finditer(r"[Ll]oad it with ((?:[A-Z][A-Za-z0-9]*)(?: [A-Z][A-Za-z]*)*)", kind.advice)
+    }
+    core = importlib.import_module("nodes")
+    asyncio.run(core.init_builtin_extra_nodes())
+    there = {*core.NODE_CLASS_MAPPINGS, *core.NODE_DISPLAY_NAME_MAPPINGS.values()}
+    there |= {"LLMGA UNet Loader", "DiffRIR Loader", "LLMGA Model Loader"}
+    assert len(named) >= 12 and named - there == set()
 
 
 def test_a_changed_file_runs_again(folder: Path) -> None:
