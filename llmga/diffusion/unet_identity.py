@@ -15,7 +15,7 @@ from pathlib import Path
 from ..files.header import Header
 from ..files.kinds import WrongFileError, shown
 from ..files.known_kinds import CHECKPOINT, SD15_UNET, SDXL_UNET, SMALL_UNET, check_kind, kind_of
-from ..files.storage import PLAIN, Stored, check_formats, look_through, read_formats
+from ..files.storage import PLAIN, Stored, check_formats, is_packed, look_through, read_formats
 from .ldm import unet_to_ldm
 from .noise_settings import NoiseSettings
 from .unet_shapes import SD15, SDXL, Shape, Sizes, measured, shapes
@@ -26,6 +26,8 @@ UNETS = (SD15_UNET, SDXL_UNET, SMALL_UNET)
 DIFFUSERS, ORIGINAL = "diffusers names", "original names"
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.[a-z]+)")
 _LDM = ("input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "time_embed.0.weight", "out.2.weight")
+_MEASURED = re.compile(r"\.attn2\.to_k$|^label_emb\.0\.0$")
+"""Layers of which ComfyUI's ``model_detection`` reads the stored width."""
 _TASKS = {4: "text-to-image", 9: "inpainting"}
 
 
@@ -88,6 +90,11 @@ def identify(files: Sequence[Path], headers: Sequence[Header]) -> UNet:
         raise ValueError(
             f"{name} is quantised under diffusers' names, under which ComfyUI leaves the scales out; take a file with "
             "the original names (input_blocks …), or the weights in fp16"
+        )
+    if packed := [layer for layer in stored.formats if _MEASURED.search(layer) and is_packed(stored, layer)]:
+        raise ValueError(
+            f"{name} is quantised as {stored.formats[packed[0]]} in {packed[0]} too, by which ComfyUI tells a UNet's sizes; "
+            "it would not know this one. Take the weights in fp8 or fp16"
         )
     given = {key: weight.shape for key, weight in stored.weights.items()}
     sizes, expected = _expected(given, ldm=layout == ORIGINAL)

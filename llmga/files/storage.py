@@ -223,6 +223,11 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0]
 
 
+def is_packed(stored: Stored, layer: str) -> bool:
+    """Whether one stored element of a layer's weight holds several numbers."""
+    return _packed(stored.formats, f"{layer}.weight") > 1
+
+
 def _packed(formats: Mapping[str, str], name: str) -> int:
     layer, _, leaf = name.rpartition(".")
     known = FORMATS.get(formats.get(layer, "")) if leaf == "weight" else None

@@ -203,33 +203,53 @@ def test_fp8_is_the_hosts(folder: Path) -> None:
     assert model.model.diffusion_model.input_blocks[0][0].weight.dtype == torch.float8_e4m3fn
 
 
-QUANTISED = ("scaled_fp8", "comfy_quant", "metadata", "float8_e5m2", "int8_tensorwise")
+QUANTISED = ("scaled_fp8", "comfy_quant", "metadata", "float8_e5m2", "int8_tensorwise", "nvfp4", "mxfp8")
+
+
+def stored_as(value: torch.Tensor, name: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """A matrix in one of ComfyUI's formats, by the endings of its tensors' names, and what it means."""
+    dtype, most = {
+        "float8_e4m3fn": (torch.float8_e4m3fn, 448.0),
+        "float8_e5m2": (torch.float8_e5m2, 57344.0),
+        "int8_tensorwise": (torch.int8, 127.0),
+    }.get(name, (None, 0.0))
+    if dtype is not None:
+        scale = value.abs().max() / most
+        numbers = ((value / scale).round() if dtype == torch.int8 else value / scale).to(dtype)
+        return {"weight": numbers, "weight_scale": scale}, numbers.float() * scale
+    host: Any = importlib.import_module(
+        "comfy.quant_ops"
+    )  # blocks with scales of their own: as the host stores them
+    layout = host.QUANT_ALGOS[name]["comfy_tensor_layout"]
+    options = {"scale": "recalculate"} if name == "nvfp4" else {}
+    tensor = host.QuantizedTensor.from_float(value, layout, **options)
+    entries = {key.removeprefix("l."): part for key, part in tensor.state_dict("l.weight").items()}
+    if name == "mxfp8":
+        entries["weight_scale"] = entries["weight_scale"].view(torch.uint8)
+    return entries, tensor.dequantize()
 
 
 def quantised(
     weights: dict[str, torch.Tensor], how: str
 ) -> tuple[dict[str, torch.Tensor], dict[str, str], Any]:
     """Weights with the attentions' linear layers quantised as ComfyUI's files are, the metadata, and what they mean."""
-    name = how if how in ("float8_e5m2", "int8_tensorwise") else "float8_e4m3fn"
-    dtype, most = {
-        "float8_e4m3fn": (torch.float8_e4m3fn, 448.0),
-        "float8_e5m2": (torch.float8_e5m2, 57344.0),
-        "int8_tensorwise": (torch.int8, 127.0),
-    }[name]
-    description = json.dumps({"format": name}).encode()
+    name = "float8_e4m3fn" if how in ("scaled_fp8", "comfy_quant", "metadata") else how
     stored, meant, layers = dict(weights), dict(weights), {}
     for key, value in weights.items():
         if not key.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "ff.net.2.weight")):
             continue
+        if how == "nvfp4" and key.endswith("attn2.to_k.weight"):
+            continue  # by its width the host tells what it is, see below
         layer = key.removesuffix(".weight")
-        scale = value.float().abs().max() / most
-        scaled = value.float() / scale
-        stored[key] = (scaled.round() if dtype == torch.int8 else scaled).to(dtype)
-        meant[key] = stored[key].float() * scale
-        stored[f"{layer}.{'scale_weight' if how == 'scaled_fp8' else 'weight_scale'}"] = scale
+        entries, meant[key] = stored_as(value.float(), name)
+        if how == "scaled_fp8":
+            entries["scale_weight"] = entries.pop("weight_scale")
+        elif how != "metadata":
+            entries["comfy_quant"] = torch.tensor(
+                list(json.dumps({"format": name}).encode()), dtype=torch.uint8
+            )
         layers[layer] = {"format": name}
-        if how not in ("scaled_fp8", "metadata"):
-            stored[f"{layer}.comfy_quant"] = torch.tensor(list(description), dtype=torch.uint8)
+        stored |= {f"{layer}.{ending}": entry for ending, entry in entries.items()}
     if how == "scaled_fp8":
         stored["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
     text = json.dumps({"format_version": "1.0", "layers": layers})
@@ -274,7 +294,9 @@ def test_a_quantised_unet_paints_what_its_numbers_mean(folder: Path, how: str) -
     plain, _ = run("meant.safetensors")
     assert "original names, quantised (" in readout and "F16" in readout
     types = [type(weight).__name__ for weight in model.model.diffusion_model.parameters()]
-    assert types.count("QuantizedTensor") == len(beside) // 2 or how in ("scaled_fp8", "metadata")
+    assert types.count("QuantizedTensor") == sum(
+        name.endswith(("weight_scale", "scale_weight")) for name in beside
+    )
     for found, expected in (
         (host_eps(model, x, 500, context), host_eps(plain, x, 500, context)),
         (one_step(model, x, context), one_step(plain, x, context)),
@@ -304,6 +326,19 @@ def test_a_format_that_this_comfyui_does_not_read_is_named(
     save(folder / "quantised.safetensors", stored)
     monkeypatch.delitem(importlib.import_module("comfy.quant_ops").QUANT_ALGOS, "int8_tensorwise")
     with pytest.raises(ValueError, match="quantised as int8_tensorwise, which this ComfyUI does not read"):
+        run("quantised.safetensors")
+
+
+@pytest.mark.usefixtures("original_names")
+def test_a_packed_layer_by_which_the_host_tells_a_unet_is_named(folder: Path) -> None:
+    stored, _, _ = quantised(mini_in_original_names(), "nvfp4")
+    key = next(key for key in stored if key.endswith("attn2.to_k.weight"))
+    layer = key.removesuffix("weight")
+    entries, _ = stored_as(stored.pop(key).float(), "nvfp4")
+    description = torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)
+    stored |= {layer + ending: entry for ending, entry in {**entries, "comfy_quant": description}.items()}
+    save(folder / "quantised.safetensors", stored)
+    with pytest.raises(ValueError, match=r"quantised as nvfp4 in .*attn2.to_k too, by which ComfyUI tells"):
         run("quantised.safetensors")
 
 
