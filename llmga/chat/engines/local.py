@@ -16,6 +16,7 @@ from .base import OnText, Sampling, check_conversation
 from .lookup import decode_greedily
 from .prefix import Position, PrefixCache, pictures_in, positions_of
 from .stream import Draw, Stream
+from .transformers_names import cache_name, dtype_argument
 
 _PROBE = "llmga-probe"
 _KINDS = ("image", "video", "audio", "spare")
@@ -69,7 +70,7 @@ def _load_official(folder: Path, dtype: torch.dtype | None, *parts: Any) -> Loca
             None,
             config=checkpoint.config,
             state_dict=checkpoint.weights,
-            **{_dtype_name(): dtype or checkpoint.dtype},
+            **{dtype_argument(): dtype or checkpoint.dtype},
             output_loading_info=True,
         )
         _check_loading(info)
@@ -108,7 +109,7 @@ def _load_transformers(folder: Path, dtype: torch.dtype | None) -> LocalEngine:
         net, info = family.from_pretrained(
             folder,
             **local,
-            **{_dtype_name(): dtype or "auto"},
+            **{dtype_argument(): dtype or "auto"},
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # _check_loading names them
@@ -201,14 +202,14 @@ class LocalEngine:
     ) -> tuple[list[int], Any]:
         output = self.net.generate(
             **fed,
-            **({} if cache is None else {"past_key_values": cache}),
+            **({} if cache is None else {cache_name(): cache}),
             do_sample=False,
             max_new_tokens=most,
             logits_processor=[Draw(sampling)] if sampling.temperature else [],
             stopping_criteria=[stream],
             return_dict_in_generate=True,
         )
-        return output.sequences[0, fed["input_ids"].shape[1] :].tolist(), output.past_key_values
+        return output.sequences[0, fed["input_ids"].shape[1] :].tolist(), output[cache_name()]
 
     def _read_on(
         self, conversation: Conversation, inputs: dict[str, Any], total: int, device: torch.device
@@ -317,12 +318,6 @@ class LocalEngine:
         if not isinstance(value, torch.Tensor):
             return value
         return value.to(device, self._dtype if value.is_floating_point() else value.dtype)
-
-
-def _dtype_name() -> str:
-    import transformers
-
-    return "torch_dtype" if int(transformers.__version__.split(".")[0]) < 5 else "dtype"
 
 
 def control_tokens(processor: Any) -> re.Pattern[str]:
