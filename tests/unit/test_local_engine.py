@@ -23,7 +23,7 @@ from llmga.chat.conversation import Conversation, Picture
 from llmga.chat.engines import stream
 from llmga.chat.engines.base import ChatEngine, Sampling
 from llmga.chat.engines.local import LocalEngine, load_local_engine
-from llmga.chat.folders.check import one_kind_of_error
+from llmga.chat.folder_check import one_kind_of_error
 from llmga.mini.random_language import (
     CHATML_TEMPLATE,
     write_tiny_llava,

@@ -12,7 +12,7 @@ import torch
 
 from ...files.json_files import read_object
 from ...files.tensors import WHOLE, Tensors, check_tensors, read_model
-from ..folders.check import LLMGA_TYPES, check_configs, one_kind_of_error
+from ..folder_check import LLMGA_TYPES, check_configs, one_kind_of_error
 from .adapters import PROJECTOR, first_file, merge_lora, read_projector
 from .families import Family, chat_template, find_family
 from .names import from_official, llava_hf_names, to_official_name

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ..conversation import Conversation, Picture
-from ..folders.check import check_model_folder, one_kind_of_error
+from ..folder_check import check_model_folder, one_kind_of_error
 from .base import OnText, Sampling, check_conversation
 from .lookup import decode_greedily
 from .prefix import Position, PrefixCache, pictures_in, positions_of

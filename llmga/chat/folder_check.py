@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...files.header import read_header
-from ...files.index import listed_files
-from ...files.json_files import read_object
+from ..files.header import read_header
+from ..files.index import listed_files
+from ..files.json_files import read_object
 
 LLMGA_TYPES = ("llava_llama", "llava_mistral", "llava_gemma", "llava_Phi3", "llava_Qwen2")
 """``model_type`` of the official checkpoints (LLMGA 7e32eb6, llmga/llava/model/language_model/llava_*.py)."""
