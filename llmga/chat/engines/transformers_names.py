@@ -21,3 +21,13 @@ def cache_name() -> str:
 
     names = {field.name for field in fields(GenerateDecoderOnlyOutput)}
     return "cache" if "cache" in names else "past_key_values"
+
+
+def generate_takes_pictures_after_a_cache() -> bool:
+    """Whether ``generate`` hands pictures on to a network that has read the tokens before them already.
+
+    Below 5.0 it drops ``pixel_values`` unless the first step starts at position 0, without a word.
+    """
+    import transformers
+
+    return int(transformers.__version__.split(".")[0]) >= 5
