@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from llmga.chat import Conversation, Picture, Sampling
 from llmga.chat.checkpoints.families import FAMILIES, chat_template
-from llmga.chat.checkpoints.processing import OfficialProcessor, spare_token
+from llmga.chat.checkpoints.processing import OfficialProcessor, find_image_token
 from llmga.chat.engines.local import LocalEngine
 from llmga.mini.random_language import write_tiny_llava
 
@@ -65,7 +65,7 @@ def deep_engine(layers: int) -> LocalEngine:
         max_position_embeddings=8192,
         eos_token_id=tokenizer.eos_token_id,
     )
-    spare = spare_token(tokenizer, len(tokenizer))
+    spare = find_image_token(tokenizer, len(tokenizer))
     torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=vision.to_dict(),

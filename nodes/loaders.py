@@ -59,14 +59,17 @@ class ModelLoader(io.ComfyNode):
     @classmethod
     @host.guarded
     def execute(cls, model, precision, lookup=0) -> io.NodeOutput:
-        from ..llmga.chat.engines.local import load_local_engine
+        from ..llmga.chat.checkpoints import CheckpointOptions
+        from ..llmga.chat.folders import load_local_engine
 
         folders = host.language_models()
         folder = folders[check.choice("model", model, list(folders))]
         dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]
         check.integer("lookup", lookup, 0, MAX_LOOKUP)
         engine = load_local_engine(
-            folder, dtype=dtype or host.language_model_dtype(), towers=host.clip_vision_files()
+            folder,
+            dtype=dtype or host.language_model_dtype(),
+            options=CheckpointOptions(towers=tuple(host.clip_vision_files())),
         )
         engine.load = host.managed(engine.net, engine.forget)
         engine.lookup = lookup

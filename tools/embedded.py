@@ -85,7 +85,7 @@ Result = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def model_loader(step: Step, model: str, precision: str, lookup: int = 0) -> Result:
-    from llmga.chat.engines.local import load_local_engine
+    from llmga.chat.folders import load_local_engine
 
     if model not in step.cache:
         step.cache[model] = load_local_engine(step.workspace.models / "LLM" / model, dtype=torch.float32)

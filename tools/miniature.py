@@ -107,7 +107,7 @@ def answerer(folder: Path) -> Any:
     """The miniature's language model as what stands behind an endpoint: from a decoded request to a reply."""
     import torch
 
-    from llmga.chat.engines.local import load_local_engine
+    from llmga.chat.folders import load_local_engine
 
     return partial(reply_to, load_local_engine(folder / "LLM" / LANGUAGE_MODEL, dtype=torch.float32))
 

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from ..chat import Conversation, Picture, Reply, Sampling, respond
-from ..chat.engines.local import LocalEngine, load_local_engine
+from ..chat.engines.local import LocalEngine
+from ..chat.folders import load_local_engine
 from ..chat.tasks import TASKS
 from .captions import vague_caption
 from .dataset import Scenes

@@ -218,7 +218,7 @@ class Studio:
     def alternate(self) -> list[dict[str, Any]]:
         """20 prompts: the words of each and its picture, equal to what the models give alone or not, and what is held."""
         card, self.card.total = self.card.total, 1024 * MB
-        engine = comfy_inprocess.pack("llmga.chat.engines.local").load_local_engine(
+        engine = comfy_inprocess.pack("llmga.chat.folders").load_local_engine(
             FOLDER / "LLM" / "llmga-mini", torch.float32
         )
         replies = [self.reply(engine, wish) for wish in WISHES]  # on the CPU, without ComfyUI's management

@@ -166,9 +166,9 @@ def test_the_language_model_sees_and_answers() -> None:
     """Through the loader of LLMGA Model Loader, which takes nothing but a transformers folder."""
     comfy_inprocess.start()
     chat = comfy_inprocess.pack("llmga.chat")
-    local = comfy_inprocess.pack("llmga.chat.engines.local")
+    folders = comfy_inprocess.pack("llmga.chat.folders")
     world = comfy_inprocess.pack("llmga.mini.world")
-    engine = local.load_local_engine(FOLDER / "LLM" / LANGUAGE_MODEL, dtype=torch.float32)
+    engine = folders.load_local_engine(FOLDER / "LLM" / LANGUAGE_MODEL, dtype=torch.float32)
     assert engine.supports_pictures
     picture = comfy_inprocess.pack("llmga.mini.render").render(world.sample_scene(5, (1, 2))).image
     reply = chat.respond(

@@ -20,9 +20,9 @@ pytest.importorskip("transformers", reason="the checkpoints need transformers")
 from safetensors.torch import load_file, save_file
 from support.tiny_official import VISION, write_official
 
-from llmga.chat.checkpoints import read_checkpoint
+from llmga.chat.checkpoints import CheckpointOptions, read_checkpoint
 from llmga.chat.checkpoints.vision import SquashedPictures, config_of, find_tower
-from llmga.chat.engines.local import load_local_engine
+from llmga.chat.folders import load_local_engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -111,10 +111,10 @@ def test_a_tower_beside_is_grafted(folder: Path, expected: Weights, tmp_path: Pa
     if form != "file":
         (source / "config.json").write_text(json.dumps(config))
     given = None if form == "inside" else source / "model.safetensors" if form == "file" else source
-    checkpoint = read_checkpoint(folder, vision_tower=given)
+    checkpoint = read_checkpoint(folder, options=CheckpointOptions(vision_tower=given))
     assert same(checkpoint.weights, expected)
     assert checkpoint.config.vision_config.num_attention_heads == VISION["num_attention_heads"]
-    assert load_local_engine(folder, vision_tower=given).supports_pictures
+    assert load_local_engine(folder, options=CheckpointOptions(vision_tower=given)).supports_pictures
 
 
 def test_shapes_tell_the_config_of_the_released_tower() -> None:
@@ -157,10 +157,12 @@ def test_a_bare_projector(folder: Path, expected: Weights, tmp_path: Path, confi
     (tower / "config.json").write_text(json.dumps(VISION))
     if not config:
         (folder / "config.json").unlink()
-    checkpoint = read_checkpoint(folder, base=tmp_path / "base", vision_tower=tower)
+    checkpoint = read_checkpoint(
+        folder, options=CheckpointOptions(base=tmp_path / "base", vision_tower=tower)
+    )
     assert same(checkpoint.weights, expected) and checkpoint.family.name == "vicuna_v1"
     with pytest.raises(ValueError, match=r"'model' holds no language model; name .* in 'base'"):
-        read_checkpoint(folder, vision_tower=tower)
+        read_checkpoint(folder, options=CheckpointOptions(vision_tower=tower))
 
 
 def test_a_lora_is_added_as_peft_adds_it(folder: Path, expected: Weights, tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_a_lora_is_added_as_peft_adds_it(folder: Path, expected: Weights, tmp_pa
     adapted.save_pretrained(folder)
     rest = {f"base_model.model.{name}": value for name, value in parts.items()}
     torch.save(rest, folder / "non_lora_trainables.bin")
-    ours = read_checkpoint(folder, base=tmp_path / "base").weights
+    ours = read_checkpoint(folder, options=CheckpointOptions(base=tmp_path / "base")).weights
     merged = adapted.merge_and_unload().state_dict()
     changed = [name for name in expected if not torch.equal(ours[name], expected[name])]
     assert len(changed) == 4 and all(name.endswith(("q_proj.weight", "down_proj.weight")) for name in changed)
@@ -189,12 +191,12 @@ def test_a_lora_is_added_as_peft_adds_it(folder: Path, expected: Weights, tmp_pa
         torch.testing.assert_close(ours[name], theirs, rtol=0, atol=1e-5)
     (folder / "non_lora_trainables.bin").unlink()
     with pytest.raises(FileNotFoundError, match=r"'model' is a LoRA without non_lora_trainables.bin"):
-        read_checkpoint(folder, base=tmp_path / "base")
+        read_checkpoint(folder, options=CheckpointOptions(base=tmp_path / "base"))
 
 
 def test_a_base_is_for_parts_alone(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"'model' is a whole model; leave 'base' empty"):
-        read_checkpoint(folder, base=folder)
+        read_checkpoint(folder, options=CheckpointOptions(base=folder))
 
 
 def test_pixels_are_those_of_transformers_after_the_squash() -> None:
@@ -390,9 +392,9 @@ def test_a_tower_is_looked_for_only_where_there_is_none(
 ) -> None:
     asked: list[Path] = []
     monkeypatch.setattr("llmga.chat.checkpoints.official.find_tower", asked.extend)
-    read_checkpoint(folder, towers=[folder])
+    read_checkpoint(folder, options=CheckpointOptions(towers=(folder,)))
     assert asked == []
     without_tower(folder)
     with pytest.raises(ValueError, match="holds no vision tower"):
-        read_checkpoint(folder, towers=[folder])
+        read_checkpoint(folder, options=CheckpointOptions(towers=(folder,)))
     assert asked == [folder]

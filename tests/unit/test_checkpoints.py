@@ -19,7 +19,8 @@ from support.tiny_official import KINDS, official_logits, write_official
 
 from llmga.chat import Conversation, Picture, Sampling
 from llmga.chat.checkpoints import convert, official, read_checkpoint
-from llmga.chat.engines.local import LocalEngine, load_local_engine
+from llmga.chat.engines.local import LocalEngine
+from llmga.chat.folders import load_local_engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

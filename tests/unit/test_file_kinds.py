@@ -15,7 +15,7 @@ from support.kinds_of_files import CONTENTS, WEIGHTS
 from support.weight_headers import write_json, write_sparse
 
 from llmga.chat.checkpoints import read_checkpoint
-from llmga.chat.folders.check import check_model_folder
+from llmga.chat.folder_check import check_model_folder
 from llmga.diffusion.unet_files import find_unet
 from llmga.diffusion.unet_identity import UNETS
 from llmga.files.contents import ACCIDENTS

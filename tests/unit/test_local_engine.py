@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from llmga.chat.conversation import Conversation, Picture
 from llmga.chat.engines import stream
 from llmga.chat.engines.base import ChatEngine, Sampling
-from llmga.chat.engines.local import LocalEngine, load_local_engine
-from llmga.chat.folders.check import one_kind_of_error
+from llmga.chat.engines.local import LocalEngine
+from llmga.chat.folder_check import one_kind_of_error
+from llmga.chat.folders import load_local_engine
 from llmga.mini.random_language import (
     CHATML_TEMPLATE,
     write_tiny_llava,
@@ -148,7 +149,7 @@ def test_a_seed_is_a_reply_and_the_global_generator_rests(engines, kind: str) ->
 
 def test_draws_follow_the_tempered_nucleus() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
-    draw = stream.Draw(Sampling(seed=5, temperature=0.7, top_p=0.9))
+    draw = stream.GumbelMaxSampler(Sampling(seed=5, temperature=0.7, top_p=0.9))
     counts = torch.bincount(torch.stack([draw(logits, logits).argmax() for _ in range(8000)]), minlength=5)
     probs = (logits[0] / 0.7).softmax(0)
     expected = torch.where(

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from llmga.chat import SYSTEM_PROMPT, TASKS, Conversation, Picture, Reply, Sampling, respond
-from llmga.chat.engines.local import load_local_engine
+from llmga.chat.folders import load_local_engine
 from llmga.mini.alignment import align
 from llmga.mini.chat_folder import new_llava, write_processor
 from llmga.mini.check_chat import Answer, _answer, _judged, _talk, edit_made, figure

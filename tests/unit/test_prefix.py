@@ -16,9 +16,10 @@ from support.tiny_official import KINDS, write_official
 
 from llmga.chat.conversation import Conversation, Picture
 from llmga.chat.engines.base import Sampling
-from llmga.chat.engines.local import LocalEngine, load_local_engine
+from llmga.chat.engines.local import LocalEngine
 from llmga.chat.engines.lookup import guess
 from llmga.chat.engines.prefix import PrefixCache, positions_of
+from llmga.chat.folders import load_local_engine
 from llmga.mini.random_language import write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -250,7 +251,7 @@ def test_the_reply_ends_with_its_closed_prompt(engines, monkeypatch: pytest.Monk
     words = "ok <gen_image> a fox </gen_image> and <gen_image> a cat </gen_image> and more"
     ids = iter(engine._tokenizer(words)["input_ids"] * 4)
     monkeypatch.setattr(
-        "llmga.chat.engines.stream.Draw.__call__",
+        "llmga.chat.engines.stream.GumbelMaxSampler.__call__",
         lambda self, input_ids, scores: torch.nn.functional.one_hot(
             torch.tensor([next(ids)]), scores.shape[1]
         ).float(),

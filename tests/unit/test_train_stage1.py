@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from support.tiny_stage1 import PICTURE, values, write_base, write_data
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from llmga.chat.engines.local import load_local_engine
+from llmga.chat.folders import load_local_engine
 from llmga.data.samples import Turn
 from llmga.train import build, presets, read_config
 from llmga.train.layouts import official_to_transformers, to_official

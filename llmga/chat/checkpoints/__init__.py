@@ -3,10 +3,12 @@
 from .convert import convert
 from .families import FAMILIES, Family, chat_template, find_family
 from .official import Checkpoint, is_official, read_checkpoint
+from .options import CheckpointOptions
 
 __all__ = [
     "FAMILIES",
     "Checkpoint",
+    "CheckpointOptions",
     "Family",
     "chat_template",
     "convert",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .families import FAMILIES
+from .options import CheckpointOptions
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         from .convert import convert
 
-        convert(options.folder, options.out, options.base, options.vision_tower, options.family)
+        parts = CheckpointOptions(options.base, options.vision_tower, options.family)
+        convert(options.folder, options.out, parts)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"llmga convert: {error}\n")
         return 2

@@ -14,20 +14,14 @@ from ...files.tensors import Tensors
 from ..conversation import Picture
 from .families import IMAGE, chat_template
 from .official import Checkpoint, read_checkpoint
+from .options import CheckpointOptions
 from .vision import MEAN, STD
 
 PART = 4_500_000_000  # bytes of one weight file
 _FORMAT = {"format": "pt"}
 
 
-def convert(
-    folder: Path,
-    out: Path,
-    base: Path | None = None,
-    vision_tower: Path | None = None,
-    family: str | None = None,
-    part: int = PART,
-) -> Path:
+def convert(folder: Path, out: Path, options: CheckpointOptions | None = None, part: int = PART) -> Path:
     """Write an official checkpoint as transformers' LLaVA (``llava-hf`` names); returns ``out``.
 
     The same transcript becomes the same tokens as in the training. Two things are not the training's: transformers' own
@@ -35,7 +29,7 @@ def convert(
     projector is scaled for the installed transformers, whose word embeddings scale themselves from version 5 on.
 
     Args:
-        folder, base, vision_tower, family: see ``read_checkpoint``.
+        folder, options: see ``read_checkpoint``.
         out: a folder that is not there yet, or empty.
         part: bytes after which the next weight file begins.
 
@@ -46,7 +40,7 @@ def convert(
     """
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out.name!r} is not empty; choose another folder to write to")
-    checkpoint = read_checkpoint(folder, base, vision_tower, family)
+    checkpoint = read_checkpoint(folder, options)
     out.mkdir(parents=True, exist_ok=True)
     try:
         _write_processor(checkpoint, out)
@@ -55,23 +49,27 @@ def convert(
         raise
     checkpoint.config.dtype = checkpoint.dtype
     checkpoint.config.save_pretrained(out)
-    if checkpoint.ends:
-        _write_json(out / "generation_config.json", eos_token_id=list(checkpoint.ends))
+    if checkpoint.eos_ids:
+        _write_json(out / "generation_config.json", eos_token_id=list(checkpoint.eos_ids))
     _write_weights(checkpoint.weights, out, part)
     return out
 
 
 def _write_processor(checkpoint: Checkpoint, out: Path) -> None:
-    if checkpoint.own:
-        for path in checkpoint.own.iterdir():
+    if checkpoint.processor_folder:
+        for path in checkpoint.processor_folder.iterdir():
             kept = path.suffix not in (".safetensors", ".bin") and not path.name.startswith(
                 ("model.", "config.")
             )
             if path.is_file() and kept:
                 shutil.copyfile(path, out / path.name)
         return
-    tokenizer, spare, vision = checkpoint.tokenizer, checkpoint.spare, checkpoint.config.vision_config
-    if spare.token is None:
+    tokenizer, image_token, vision = (
+        checkpoint.tokenizer,
+        checkpoint.image_token,
+        checkpoint.config.vision_config,
+    )
+    if image_token.token is None:
         from tokenizers import AddedToken
 
         tokenizer.add_tokens([AddedToken(IMAGE, normalized=False, special=True)], special_tokens=True)
@@ -95,7 +93,7 @@ def _write_processor(checkpoint: Checkpoint, out: Path) -> None:
     _write_json(
         out / "processor_config.json",
         processor_class="LlavaProcessor",
-        image_token=spare.token or IMAGE,
+        image_token=image_token.token or IMAGE,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=strategy,
         num_additional_image_tokens=1,
@@ -128,7 +126,7 @@ def _templates(checkpoint: Checkpoint) -> Iterator[str]:
     start = bos if bos and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else ""
     for space in ("", " ") if start else ("",):
         for glue in ("", " "):
-            image = checkpoint.spare.token or IMAGE
+            image = checkpoint.image_token.token or IMAGE
             yield chat_template(checkpoint.family, start=start + space, image=image, glue=glue)
 
 

@@ -9,10 +9,13 @@ Source: LLMGA 7e32eb6, llmga/llava/conversation.py:50-138 and 348-520; ``--versi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 IMAGE = "<image>"
 """Where a picture stands in a transcript."""
@@ -158,7 +161,15 @@ def find_family(config: Mapping[str, Any], tokenizer: Any, name: str | None = No
     if "<|eot_id|>" in tokenizer.get_vocab():
         return FAMILIES["llama_3"]
     origin = str(config.get("_name_or_path", "")).lower()
-    return FAMILIES["llava_llama_2" if "llama-2" in origin or "llama2" in origin else "vicuna_v1"]
+    if "llama-2" in origin or "llama2" in origin:
+        _log.info("the base model's name tells Llama 2: took the family llava_llama_2")
+        return FAMILIES["llava_llama_2"]
+    if "vicuna" not in origin:
+        _log.warning(
+            "config.json does not tell Vicuna from Llama 2: took the family vicuna_v1; if replies look odd, give "
+            "family='llava_llama_2'"
+        )
+    return FAMILIES["vicuna_v1"]
 
 
 def chat_template(family: Family, *, start: str = "", image: str = IMAGE, glue: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,12 +14,15 @@ from ...files.header import header_of
 from ...files.json_files import read_object
 from ...files.known_kinds import check_language_model
 from ...files.tensors import WHOLE, Tensors, check_tensors, model_files, read_files
-from ..folders.check import LLMGA_TYPES, check_configs, one_kind_of_error
+from ..folder_check import LLMGA_TYPES, check_configs, one_kind_of_error
 from .adapters import PROJECTOR, first_file, merge_lora, read_projector
 from .families import Family, chat_template, find_family
 from .names import from_official, llava_hf_names, to_official_name
-from .processing import OfficialProcessor, Spare, spare_token
+from .options import CheckpointOptions
+from .processing import ImageToken, OfficialProcessor, find_image_token
 from .vision import INSIDE, declared_config, find_tower, read_tower
+
+_log = logging.getLogger(__name__)
 
 _TEXT_TYPES = ("llama", "mistral", "gemma", "phi3", "qwen2")
 _OFFICIAL_TYPES: dict[str, str] = dict(zip(_TEXT_TYPES, LLMGA_TYPES, strict=True))
@@ -61,9 +64,10 @@ class Checkpoint:
         config: transformers' ``LlavaConfig``.
         weights: under llava-hf names, as stored.
         tokenizer: the folder's own, untouched.
-        spare: the token that stands for one feature of a picture.
-        ends: token ids that the folder itself names as the end of a reply.
-        own: the folder that brings a processor and a template of its own, as ``llmga.train.layouts`` writes them.
+        image_token: the token that stands for one feature of a picture.
+        eos_ids: token ids that the folder itself names as the end of a reply.
+        processor_folder: the folder that brings a processor and a template of its own, as ``llmga.train.layouts`` writes
+            them.
     """
 
     name: str
@@ -71,9 +75,9 @@ class Checkpoint:
     config: Any
     weights: Tensors
     tokenizer: Any
-    spare: Spare
-    ends: tuple[int, ...]
-    own: Path | None
+    image_token: ImageToken
+    eos_ids: tuple[int, ...]
+    processor_folder: Path | None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -85,7 +89,7 @@ class Checkpoint:
         return OfficialProcessor(
             self.tokenizer,
             chat_template(self.family),
-            self.spare,
+            self.image_token,
             self.config.vision_config.image_size,
             self.config.image_seq_length,
         )
@@ -101,28 +105,20 @@ def is_official(folder: Path) -> bool:
         return False
 
 
-def read_checkpoint(
-    folder: Path,
-    base: Path | None = None,
-    vision_tower: Path | None = None,
-    family: str | None = None,
-    towers: Iterable[Path] = (),
-) -> Checkpoint:
+def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> Checkpoint:
     """Read a checkpoint: a whole model, a LoRA or a bare projector.
 
     Args:
         folder: with ``config.json``, the weights as safetensors or ``.bin``, and the tokenizer.
-        base: the language model's own folder, for a LoRA or a bare projector.
-        vision_tower: a CLIP ViT-L/14-336, as a folder or one file, where the checkpoint holds none; where it holds one,
-            this one takes its place.
-        family: the transcript, where the config cannot tell (``llava_llama_2``).
-        towers: files to look for one in, where the checkpoint holds none and none is given.
+        options: what it may need beside; a complete checkpoint needs nothing.
 
     Raises:
         FileNotFoundError: a folder or one of its files is missing.
         ValueError: a file is damaged or asks to run code; a tensor is missing, unexpected or of another shape (it is
             named); or the config asks for what LLMGA's models do not have.
     """
+    options = options or CheckpointOptions()
+    base, vision_tower = options.base, options.vision_tower
     partial = bool(first_file(folder, PROJECTOR) or (folder / "adapter_config.json").is_file())
     partial = partial and not _holds_a_model(folder)
     if partial and base is None:
@@ -138,34 +134,49 @@ def read_checkpoint(
     vision = {} if vision_tower else _declared_tower(folder, official)
     weights = _read_weights(folder, base)
     inside = any(name.startswith(_TOWER) for name in weights)
-    if vision_tower := vision_tower or (None if inside else find_tower(towers)):
+    if not inside and vision_tower is None and (vision_tower := find_tower(options.towers)):
+        _log.info("%s holds no vision tower; took %s", folder.name, vision_tower.name)
+    if vision_tower:
         vision = _graft_tower(weights, vision_tower)
     elif not inside:
         tower = official["mm_vision_tower"]
         raise ValueError(
             f"{folder.name!r} holds no vision tower; give {tower} as 'vision_tower', a folder or a file"
         )
-    speaker = folder if _has_tokenizer(folder) else base or folder
-    _check_sentencepiece(speaker)
+    tokenizer_folder = folder if _has_tokenizer(folder) else base or folder
+    _check_sentencepiece(tokenizer_folder)
     with one_kind_of_error(folder):
         import transformers
 
         # Its own config has a model_type that transformers does not know.
         kind = next(text for text, known in _OFFICIAL_TYPES.items() if known == official["model_type"])
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            speaker,
+            tokenizer_folder,
             config=transformers.CONFIG_MAPPING[kind](),
             local_files_only=True,
             trust_remote_code=False,
         )
-        spare = spare_token(tokenizer, weights["language_model.model.embed_tokens.weight"].shape[0])
-        found = find_family(official, tokenizer, family)
-        config = _llava_config(official, vision, found, spare)
+        image_token = find_image_token(
+            tokenizer, weights["language_model.model.embed_tokens.weight"].shape[0]
+        )
+        found = find_family(official, tokenizer, options.family)
+        config = _llava_config(official, vision, found, image_token)
         scales = _check_against_model(folder.name, config, weights)
     if scales:
         _undo_scale(weights, config.text_config.hidden_size)
-    own = folder if (folder / "processor_config.json").is_file() and spare.token == "<image>" else None
-    return Checkpoint(folder.name, found, config, weights, tokenizer, spare, _ends(speaker, official), own)
+    processor_folder = (
+        folder if (folder / "processor_config.json").is_file() and image_token.token == "<image>" else None
+    )
+    return Checkpoint(
+        folder.name,
+        found,
+        config,
+        weights,
+        tokenizer,
+        image_token,
+        _find_eos_ids(tokenizer_folder, official),
+        processor_folder,
+    )
 
 
 def _holds_a_model(folder: Path) -> bool:
@@ -248,7 +259,9 @@ def _graft_tower(weights: Tensors, source: Path) -> dict[str, Any]:
     return vision
 
 
-def _llava_config(official: dict[str, Any], vision: dict[str, Any], family: Family, spare: Spare) -> Any:
+def _llava_config(
+    official: dict[str, Any], vision: dict[str, Any], family: Family, image_token: ImageToken
+) -> Any:
     from transformers import CONFIG_MAPPING, CLIPVisionConfig, LlavaConfig
 
     text = {key: value for key, value in official.items() if not key.startswith(_NOT_THE_TEXTS)}
@@ -260,7 +273,7 @@ def _llava_config(official: dict[str, Any], vision: dict[str, Any], family: Fami
     return config(
         text_config=text_config.to_dict(),
         vision_config=vision_config.to_dict(),
-        image_token_index=spare.id,
+        image_token_index=image_token.id,
         image_seq_length=patches + whole,
         projector_hidden_act="gelu",
         vision_feature_layer=official.get("mm_vision_select_layer", -2),
@@ -296,7 +309,7 @@ def _undo_scale(weights: Tensors, hidden: int) -> None:
         weights[key] = (weights[key].float() * hidden**0.5).to(weights[key].dtype)
 
 
-def _ends(folder: Path, official: dict[str, Any]) -> tuple[int, ...]:
+def _find_eos_ids(folder: Path, official: dict[str, Any]) -> tuple[int, ...]:
     path = folder / "generation_config.json"
     settings = [official, read_object(path) if path.is_file() else {}]
     named = [value for each in settings if (value := each.get("eos_token_id")) is not None]

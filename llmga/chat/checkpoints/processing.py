@@ -13,13 +13,13 @@ from ..conversation import MAX_PICTURES, Picture
 from .families import IMAGE
 from .vision import SquashedPictures
 
-_SPARE = re.compile(r"<\|?(?:reserved_special_token_|placeholder|unused)(\d+)\|?>")
+_RESERVED = re.compile(r"<\|?(?:reserved_special_token_|placeholder|unused)(\d+)\|?>")
 _STRANGE = "狐\U0001f98a\u0378\x01"
 """Letters that no vocabulary has: a tokenizer with bytes to fall back on still says no ``<unk>`` for them."""
 
 
 @dataclass(frozen=True)
-class Spare:
+class ImageToken:
     """A token id that no text becomes, to stand for one feature of a picture.
 
     Args:
@@ -31,7 +31,7 @@ class Spare:
     token: str | None
 
 
-def spare_token(tokenizer: Any, rows: int) -> Spare:
+def find_image_token(tokenizer: Any, rows: int) -> ImageToken:
     """Find one: ``<image>`` itself, a padding row, a reserved token, or an ``<unk>`` that is never said.
 
     Raises:
@@ -39,21 +39,21 @@ def spare_token(tokenizer: Any, rows: int) -> Spare:
     """
     vocabulary = tokenizer.get_vocab()
     if IMAGE in vocabulary:
-        return Spare(vocabulary[IMAGE], IMAGE)
+        return ImageToken(vocabulary[IMAGE], IMAGE)
     if (free := max(vocabulary.values()) + 1) < rows:
-        return Spare(free, None)
+        return ImageToken(free, None)
     taken = {tokenizer.pad_token, tokenizer.unk_token}  # LLMGA pads Llama 3 with a reserved token
     reserved = [
         (int(match[1]), token)
         for token in vocabulary
-        if (match := _SPARE.fullmatch(token)) and token not in taken
+        if (match := _RESERVED.fullmatch(token)) and token not in taken
     ]
     if reserved:
         token = max(reserved)[1]
-        return Spare(vocabulary[token], token)
+        return ImageToken(vocabulary[token], token)
     unk = tokenizer.unk_token_id
     if unk is not None and unk not in tokenizer(_STRANGE)["input_ids"]:
-        return Spare(unk, tokenizer.unk_token)
+        return ImageToken(unk, tokenizer.unk_token)
     raise ValueError("its tokenizer leaves no token id that could stand for a picture")
 
 
@@ -66,7 +66,7 @@ class OfficialProcessor:
     Attributes:
         tokenizer, chat_template: the transcript's; the template writes ``<image>`` for a picture.
         image_token: what no other text of a transcript may spell.
-        spare_token: nor this, if it is not None.
+        placeholder_token: nor may it spell this one, if it is not None.
 
     Source: LLMGA 7e32eb6, llmga/llava/mm_utils.py:185-204.
     """
@@ -75,13 +75,15 @@ class OfficialProcessor:
     keeps_pictures = True
     """It takes a conversation's pictures as they are, and prepares each of the last ones once."""
 
-    def __init__(self, tokenizer: Any, chat_template: str, spare: Spare, size: int, features: int) -> None:
+    def __init__(
+        self, tokenizer: Any, chat_template: str, image_token: ImageToken, size: int, features: int
+    ) -> None:
         """Take pictures of ``size`` px that become ``features`` tokens each."""
         self.tokenizer = tokenizer
         self.chat_template = chat_template
         self.image_processor = SquashedPictures(size)
-        self.spare_token = spare.token
-        self._id = spare.id
+        self.placeholder_token = image_token.token
+        self._id = image_token.id
         self._features = features
         self._prepared: dict[str, torch.Tensor] = {}
 

@@ -1,12 +1,15 @@
-"""The contract of a chat engine."""
+"""The contract of a chat engine, and of what it may offer beyond."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..conversation import Conversation
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_NEW_TOKENS = 8192
 
@@ -65,6 +68,35 @@ class ChatEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class HasHiddenStates(Protocol):
+    """An engine that also gives what its network makes of each token; ask with ``isinstance(engine, HasHiddenStates)``.
+
+    The conversation is rendered as ``generate`` renders it. One that ends with a turn of the user is followed by the
+    opening of a reply; one that ends with a turn of the assistant is read as it stands. So the states of tokens that a
+    model was trained to write, such as GILL's ``[IMG0]`` … ``[IMG7]``, are read in three steps::
+
+        answered = conversation.say("assistant", engine.generate(conversation, sampling, on_text))
+        ids = engine.token_ids(answered)
+        states = engine.hidden(answered)[[i for i, token in enumerate(ids) if token in img_ids]]  # (8, d)
+    """
+
+    def token_ids(self, conversation: Conversation) -> list[int]:
+        """The ids of the rendered conversation, of length T; a picture is as many tokens as the network reads of it."""
+        ...
+
+    def hidden(self, conversation: Conversation) -> torch.Tensor:
+        """The last layer's hidden state of each token, after the final norm: (T, d), float32, on the CPU.
+
+        It is what transformers gives as ``hidden_states[-1]``, without gradients.
+
+        Raises:
+            ValueError: the conversation holds no turn, is longer than the network reads, or shows pictures that the
+                engine cannot see.
+        """
+        ...
+
+
 def _check(name: str, value: float, low: float, high: float, kind: type | tuple[type, ...]) -> None:
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         raise ValueError(f"{name} must be between {low} and {high}, got {value!r}")
@@ -74,6 +106,11 @@ def check_conversation(conversation: Conversation, engine: ChatEngine) -> None:
     """Raise the errors that ``ChatEngine.generate`` promises."""
     if not conversation.turns or conversation.turns[-1].role != "user":
         raise ValueError("the conversation must end with a user turn")
+    check_pictures_are_seen(conversation, engine)
+
+
+def check_pictures_are_seen(conversation: Conversation, engine: ChatEngine) -> None:
+    """Raise ``ValueError`` for a conversation with pictures and an engine that cannot see them."""
     if conversation.pictures and not engine.supports_pictures:
         raise ValueError(
             f"the language model {engine.name!r} cannot see pictures; disconnect 'image' and 'mask' (and use a history "

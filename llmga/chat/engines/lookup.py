@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from .transformers_names import cache_name
+
 _LONGEST, _SHORTEST = 3, 2  # tokens that have to recur before their continuation is guessed
 
 
@@ -55,19 +57,19 @@ def decode_greedily(
         length = kept_length() + len(tokens)
         mask = torch.ones(1, length, dtype=torch.long, device=device)
         fed = torch.tensor([tokens], device=device)
-        return net(input_ids=fed, attention_mask=mask, past_key_values=cache, use_cache=True, **more)
+        return net(input_ids=fed, attention_mask=mask, use_cache=True, **{cache_name(): cache}, **more)
 
     def kept_length() -> int:
         return cache.get_seq_length() if cache is not None else 0
 
     output = step(ids[kept:], **first, **few)
-    cache = output.past_key_values
+    cache = output[cache_name()]
     new = [int(output.logits[0, -1].float().argmax())]
     stream.put(new)
     while not stream.stopped and len(new) < max_new_tokens:
         guesses = guess(ids + new, min(ahead, max_new_tokens - len(new) - 1))
         output = step([new[-1], *guesses])
-        cache = output.past_key_values
+        cache = output[cache_name()]
         chosen = output.logits[0].float().argmax(-1).tolist()
         right = next((i for i, token in enumerate(guesses) if token != chosen[i]), len(guesses))
         if wrong := len(guesses) - right:

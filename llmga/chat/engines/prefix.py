@@ -7,11 +7,14 @@ ends the common part, and the rest is read anew.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+_log = logging.getLogger(__name__)
 
 Position = int | tuple[int, str]
 """A token, with the picture's hash where it stands for a part of one."""
@@ -69,6 +72,7 @@ class PrefixCache:
             return None, 0
         kept = self._kept.pop(commons.index(length))
         if next(iter(_tensors(kept.cache))).device != device:
+            _log.info("a kept beginning of %d tokens is dropped: it is on another device", length)
             return None, 0
         if surplus := len(kept.positions) - length:
             kept.cache.crop(-surplus)  # of both meanings that `crop` has had, this one is in every version
@@ -76,7 +80,10 @@ class PrefixCache:
 
     def put(self, positions: list[Position], cache: Any) -> None:
         """Keep what was read; ``cache`` holds ``positions`` or their beginning."""
-        if not self.usable or not _can_be_cut(cache) or _nbytes(cache) > self.max_bytes:
+        if not self.usable or not _can_be_cut(cache):
+            return
+        if _nbytes(cache) > self.max_bytes:
+            _log.info("%d bytes of keys and values are dropped: more than %d", _nbytes(cache), self.max_bytes)
             return
         positions = positions[: cache.get_seq_length()]
         if len(positions) > self._stable_up_to:

@@ -68,11 +68,11 @@ class Stream:
         self._said_at = time.monotonic()
 
 
-class Draw:
-    """A logits processor that makes the greedy choice a draw from the tempered nucleus.
+class GumbelMaxSampler:
+    """Gumbel-max trick: ``argmax(p / e)``, ``e`` ~ Exp(1), draws a token with probability ``p``.
 
-    ``argmax(p / e)`` with ``e`` from Exp(1), one for each token, picks a token with probability ``p``: the
-    first to ring among exponential clocks.
+    A logits processor, so that the greedy choice of ``generate`` becomes a draw from the tempered nucleus, with noise of
+    a CPU generator of its own.
     """
 
     def __init__(self, sampling: Sampling) -> None:
@@ -86,5 +86,5 @@ class Draw:
             ordered, index = probs.sort(dim=-1, descending=True, stable=True)
             outside = ordered.cumsum(-1) - ordered >= self._sampling.top_p  # the tokens before it reach top_p
             probs = probs.scatter(-1, index, ordered.masked_fill(outside, 0))
-        clocks = torch.empty(probs.shape).exponential_(generator=self._generator)
-        return probs / clocks.clamp_min_(1e-30).to(probs.device)
+        noise = torch.empty(probs.shape).exponential_(generator=self._generator)
+        return probs / noise.clamp_min_(1e-30).to(probs.device)

@@ -1,1 +1,5 @@
-"""Model folders: how a folder on disk becomes an engine."""
+"""How a folder on disk becomes a chat engine: ordered readers, one for each layout."""
+
+from .registry import READERS, FolderReader, load_local_engine
+
+__all__ = ["READERS", "FolderReader", "load_local_engine"]

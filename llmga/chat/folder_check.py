@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...files.header import read_header
-from ...files.index import listed_files
-from ...files.json_files import read_object
-from ...files.known_kinds import check_language_model
+from ..files.header import read_header
+from ..files.index import listed_files
+from ..files.json_files import read_object
+from ..files.known_kinds import check_language_model
 
 LLMGA_TYPES = ("llava_llama", "llava_mistral", "llava_gemma", "llava_Phi3", "llava_Qwen2")
 """``model_type`` of the official checkpoints (LLMGA 7e32eb6, llmga/llava/model/language_model/llava_*.py)."""

@@ -1,0 +1,41 @@
+"""Reader of official LLMGA checkpoints as published: whole, a LoRA, or a bare projector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints.official import is_official, read_checkpoint
+from ..checkpoints.options import CheckpointOptions
+from ..engines.local import LocalEngine
+from ..engines.transformers_names import dtype_argument
+from ..folder_check import one_kind_of_error
+from .loaded import LOCAL_ONLY, check_loaded, log_dtype
+
+reads = is_official
+
+
+def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) -> LocalEngine:
+    """The engine of an official checkpoint; see ``FolderReader.load``."""
+    checkpoint = read_checkpoint(folder, options)
+    import transformers
+
+    llava: Any = transformers.LlavaForConditionalGeneration
+    with one_kind_of_error(folder):
+        net, info = llava.from_pretrained(
+            None,
+            config=checkpoint.config,
+            state_dict=checkpoint.weights,
+            **{dtype_argument(): dtype or checkpoint.dtype},
+            output_loading_info=True,
+        )
+        check_loaded(info)
+        if checkpoint.eos_ids:
+            net.generation_config.eos_token_id = list(checkpoint.eos_ids)
+        processor: Any = checkpoint.processor()
+        if checkpoint.processor_folder:
+            processor = transformers.AutoProcessor.from_pretrained(checkpoint.processor_folder, **LOCAL_ONLY)
+        log_dtype(folder, net, dtype)
+        return LocalEngine(net, processor, folder.name)
