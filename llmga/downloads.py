@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .files.writing import put_in_place
+
 PUBLISHED = {
     "llmga-sd15-t2i-v2": "binxia/llmga-sd15-t2i-v2",
     "llmga-sd15-inpainting-v2": "binxia/llmga-sd15-inpainting-v2",
@@ -178,7 +180,7 @@ def _fetch(client: Any, url: str, file: Remote, path: Path, on_bytes: Callable[[
         raise ValueError(
             f"{file.path} arrived damaged (size or SHA-256 is not as announced) and was removed; run again"
         )
-    os.replace(part, path)
+    put_in_place(part, path)
 
 
 def _append(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from comfy_api.latest import io
 
 from ..llmga.chat import Conversation
+from ..llmga.files.writing import write_text
 from . import check, host
 from .types import History
 
@@ -96,18 +95,7 @@ def saved_names() -> list[str]:
 
 def save(conversation: Conversation, name: str) -> None:
     """Write the whole file or none of it, whenever the machine stops."""
-    path = history_path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(conversation.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_text(history_path(name), conversation.to_json(), mode=0o600)
 
 
 NODES = [SaveHistory, LoadHistory]

@@ -5,8 +5,6 @@ The panel draws a conversation from the node's widgets and from this record; not
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from ..llmga.chat import Picture, Reply, Turn
+from ..llmga.files.writing import write_bytes
 from . import host
 
 KEY = "llmga_chat"
@@ -51,13 +50,8 @@ def as_json(turn: Turn) -> dict[str, Any]:
 def show(picture: Picture) -> None:
     """Put a picture where the page can see it; ComfyUI empties this folder when it starts and ends."""
     path = host.shown_picture(picture.sha256)
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(picture.png)
-    os.replace(temporary, path)
+    if not path.exists():
+        write_bytes(path, picture.png)
 
 
 def kept(sha256: str) -> Picture:

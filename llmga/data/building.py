@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from typing import Any
 from ..chat.endpoints import find_endpoint
 from ..chat.engines.base import ChatEngine, Sampling
 from ..chat.engines.endpoint import EndpointEngine, EndpointError
+from ..files.writing import write_text
 from .asking import Answer, AnswerLog, OnStep, Question, ask_all
 from .cleaning import RULES, RejectedError, clean_caption, clean_edit, words
 from .schemas import Caption, Edit, Records, Refinement, check_image_path, write_records
@@ -219,7 +219,7 @@ def _build(
     files = ("answers.jsonl", "train.json")
     hashes = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in files}
     manifest = Manifest(kind, settings, len(by_key), len(kept), rejected, failed, hashes)
-    _write_whole(out / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False, indent=1) + "\n")
+    write_text(out / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False, indent=1) + "\n")
     return manifest
 
 
@@ -260,12 +260,6 @@ def _said(record: Built) -> Hashable:
 def _key(record: Caption) -> str:
     digest = hashlib.sha256(f"{record.image}\n{record.caption}".encode()).hexdigest()
     return f"{record.image}#{digest[:_KEY_DIGITS]}"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(unfinished, path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

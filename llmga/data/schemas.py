@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Generic, Literal, TypeVar, cast, overload
+
+from ..files.writing import replacing
 
 IMAGE_MARK = "<image>"
 
@@ -117,9 +118,8 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
         ValueError: a record would not be read back: a text is empty, or a path leads out of the folder.
     """
     path = Path(path)
-    unfinished = path.with_name(path.name + ".tmp")
     count = 0
-    with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write("[")
         for record in records:
             document = _document(record)
@@ -131,7 +131,6 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
             json.dump(document, file, ensure_ascii=False)
             count += 1
         file.write("\n]\n")
-    os.replace(unfinished, path)
     return count
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from ..train.checkpoint import write_text
+from ..files.writing import write_text
 from ..train.log import read_log
 from .recipe import MANIFEST, Recipe, Workshop, plain
 from .stages import STAGES

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..files.writing import write_text
 from ..images import to_pil
-from ..train.checkpoint import write_text
 from .check import Rate
 from .dataset import ATTRIBUTES
 from .editors import METHODS, EditsConfig, Studio, picture

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 
 from ..data.degradations import shift_colour
+from ..files.writing import write_text
 from ..images import to_pil
 from ..restore import load_checkpoint, restore
 from ..restore.colour import match_colour
 from ..restore.seam import seam
 from ..train import derive
-from ..train.checkpoint import write_text
 from .check import Rate, mean, ratio
 from .check_edits import seen
 from .facts import Facts, Mention, caption_facts, kept

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from ..files.writing import write_text
 from ..train import LoopConfig, Stage2, Trainer, train
-from ..train.checkpoint import write_text
 from ..train.components import Components
 from ..train.log import read_log
 from .architecture import SCHEDULER

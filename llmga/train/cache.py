@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .checkpoint import sync, write_text
+from ..files.writing import PART, replacing, write_text
 
 SHARD = 1024
 """Rows of one file."""
@@ -62,10 +61,8 @@ def write_rows(path: Path, rows: Rows) -> None:
     """Write one safetensors file, whole or not at all."""
     from safetensors.torch import save_file
 
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({key: value.cpu().contiguous() for key, value in rows.items()}, partial)
-    sync(partial)
-    os.replace(partial, path)
+    with replacing(path) as temporary:
+        save_file({key: value.cpu().contiguous() for key, value in rows.items()}, temporary)
 
 
 def fill(
@@ -83,6 +80,10 @@ def fill(
     for shard in tqdm(shards, desc=f"cache {name}", unit="shard", disable=None if rank == 0 else True):
         path = _path(folder, name, shard)
         if not path.exists():
+            for left in folder.glob(
+                f".{path.name}.*{PART}"
+            ):  # by a run that was killed; a shard has one writer
+                left.unlink()
             write_rows(path, make(shard * SHARD, min((shard + 1) * SHARD, count)))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
+
+from ..files.writing import sync
 
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -73,22 +74,3 @@ def prune(root: Path, keep: int) -> None:
     """Delete all but the ``keep`` newest checkpoints."""
     for step in steps(root)[:-keep]:
         shutil.rmtree(folder_of(root, step), ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or a folder's entries, are on the disk."""
-    if os.name != "posix" and path.is_dir():
-        return  # Windows cannot open a folder
-    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's text in one move."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    sync(partial)
-    os.replace(partial, path)

@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from ..files.writing import write_text
+
 T = TypeVar("T")
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -68,7 +70,7 @@ def write_config(config: Any, path: Path) -> None:
     """Write a configuration as the YAML that ``read_config`` reads back to an equal one."""
     import yaml
 
-    path.write_text(yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
 
 
 def presets() -> list[str]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import write_text
+from ..files.writing import write_text
 
 
 def append(path: Path, row: dict[str, Any]) -> None:

@@ -121,6 +121,8 @@ def forbidden(node: ast.AST) -> str:
             return "torch.load without weights_only=True"
         if given.get("trust_remote_code", "False") != "False":
             return "trust_remote_code"
+        if called in ("os.replace", "os.rename", "tempfile.mkstemp"):
+            return f"{called} outside llmga/files/writing.py"
     if isinstance(node, ast.ExceptHandler) and node.type is None:
         return "bare except"
     return ""
@@ -131,7 +133,7 @@ def test_nothing_forbidden_is_called() -> None:
         f"{where(path, node)}: {forbidden(node)}"
         for path in [ROOT / "__init__.py", *sources("llmga", "nodes")]
         for node in nodes_of(path)
-        if forbidden(node)
+        if forbidden(node) and path != ROOT / "llmga" / "files" / "writing.py"
     ]
     assert found == []
 
@@ -145,6 +147,7 @@ def test_nothing_forbidden_is_called() -> None:
         "torch.load(path, weights_only=False)",
         "AutoModel.from_pretrained(path, trust_remote_code=True)",
         "AutoModel.from_pretrained(path, trust_remote_code=flag)",
+        "os.replace(part, path)",
         "try:\n    f()\nexcept:\n    g()",
     ],
 )

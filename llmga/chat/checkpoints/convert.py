@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ...files.tensors import Tensors
+from ...files.writing import replacing, write_text
 from ..conversation import Picture
 from .families import IMAGE, chat_template
 from .official import Checkpoint, read_checkpoint
@@ -173,8 +174,9 @@ def _write_weights(weights: Tensors, out: Path, part: int) -> None:
         _write_json(out / "model.safetensors.index.json", metadata={"total_size": total}, weight_map=where)
     for file, each in files.items():
         # A copy one file at a time: tensors of a memory-mapped pickle share their storage.
-        save_file({name: value.contiguous().clone() for name, value in each.items()}, out / file, _FORMAT)
+        with replacing(out / file) as temporary:
+            save_file({name: value.contiguous().clone() for name, value in each.items()}, temporary, _FORMAT)
 
 
 def _write_json(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(path, json.dumps(values, indent=1, ensure_ascii=False))
