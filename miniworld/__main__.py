@@ -1,4 +1,4 @@
-"""``python -m llmga mini``: make the miniature's models, and measure them."""
+"""``python -m miniworld``: make the miniature's models, and measure them."""
 
 from __future__ import annotations
 
@@ -8,39 +8,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..train import read_config
+from llmga.train import read_config
 
 if TYPE_CHECKING:
-    from .recipe import Recipe
-
-RECIPES = Path(__file__).with_name("recipes")
+    from .build.recipe import Recipe
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
-        VERBS[options.verb](options, ["mini", *arguments])
+        VERBS[options.verb](options, list(arguments))
     except (ValueError, FileNotFoundError) as error:
-        sys.stderr.write(f"llmga mini: {error}\n")
+        sys.stderr.write(f"miniworld: {error}\n")
         return 2
     return 0
 
 
 def _build(options: argparse.Namespace, command: list[str]) -> None:
-    from .build import STAGES, build
+    from .build.build import STAGES, build
 
     stages = options.only.split(",") if options.only else list(STAGES)
     build(_recipe(options), options.out, stages, options.again, command, options.work, options.jobs)
 
 
 def _check(options: argparse.Namespace, command: list[str]) -> None:
-    from .stages import check
+    from .build.stages import check
 
     sys.stdout.write(check(_recipe(options), options.out) + "\n")
 
 
 def _check_chat(options: argparse.Namespace, command: list[str]) -> None:
-    from .check_chat import check_chat
+    from .checks.chat import check_chat
 
     for line in check_chat(options.folder, options.count, options.workers):
         sys.stdout.write(f"{line}\n")
@@ -49,8 +47,8 @@ def _check_chat(options: argparse.Namespace, command: list[str]) -> None:
 def _check_edits(options: argparse.Namespace, command: list[str]) -> None:
     from tqdm import tqdm
 
-    from .check_edits import check_edits, report
-    from .editors import METHODS, EditsConfig
+    from .checks.editors import METHODS, EditsConfig
+    from .checks.edits import check_edits, report
 
     config = EditsConfig(edits=options.count, steps=options.steps)
     methods = options.methods.split(",") if options.methods else tuple(METHODS)
@@ -63,8 +61,8 @@ def _check_edits(options: argparse.Namespace, command: list[str]) -> None:
 def _check_holes(options: argparse.Namespace, command: list[str]) -> None:
     from tqdm import tqdm
 
-    from .check_holes import check_holes, holes_table
-    from .holes import HolesConfig
+    from .checks.holes import check_holes, holes_table
+    from .checks.sampled_holes import HolesConfig
 
     with tqdm(desc="sets of pictures") as bar:
 
@@ -87,14 +85,14 @@ VERBS = {
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    from .recipe import Recipe
+    from .build.recipe import RECIPES, Recipe
 
     beside = RECIPES / f"{options.recipe}.yaml"
     return read_config(Recipe, beside if beside.is_file() else options.recipe, options.overrides)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmga mini")
+    parser = argparse.ArgumentParser(prog="python -m miniworld")
     verbs = parser.add_subparsers(dest="verb", required=True)
     build = _with_recipe(verbs.add_parser("build", help="make what is missing of the models"))
     build.add_argument("--only", help="stages, with commas")
@@ -127,3 +125,7 @@ def _with_recipe(parser: Any) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="the folder of the models")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as base.loop.steps=100")
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -23,9 +23,11 @@ from typing import Any
 
 import torch
 
-from ..train.checkpoint import write_text
-from ..train.log import read_log
-from .recipe import MANIFEST, Recipe, Workshop, plain
+from llmga.train.checkpoint import write_text
+from llmga.train.log import read_log
+
+from ..files import MANIFEST
+from .recipe import Recipe, Workshop, plain
 from .stages import STAGES
 
 
@@ -95,7 +97,7 @@ def _make(shop: Workshop, name: str, *, again: bool, command: Sequence[str]) -> 
     return {
         **key,
         "fingerprint": fingerprint,
-        "command": "python -m llmga " + shlex.join(command),
+        "command": "python -m miniworld " + shlex.join(command),
         "minutes": round(max(time.perf_counter() - begun, _trained(folder)) / 60, 2),
         "machine": _machine(),
         "figures": plain(figures),

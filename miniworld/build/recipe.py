@@ -6,35 +6,18 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..train import Stage2Config
-from .autoencoder import AutoencoderConfig
-from .check import CheckConfig
-from .dataset import Mix, Painted, Scenes, painted
-from .language import LanguageConfig
-from .reader import ReaderConfig
-from .restorer import RestorerConfig
-from .words import WordsConfig
+from llmga.train import Stage2Config
 
-# What is only needed on the way:
-COLOURS, SHAPES, AUTOENCODER, WORDS, BASE = (
-    f"parts/{name}.safetensors" for name in ("colours", "shapes", "autoencoder", "words", "base")
-)
-# What is there to be used, in folders as ComfyUI's:
-CHECKPOINT = "checkpoints/llmga-mini.safetensors"
-UNETS = {
-    "stage2": "diffusion_models/llmga-mini-t2i/unet",
-    "inpainting": "diffusion_models/llmga-mini-inpainting-base/unet",
-    "stage2_inpainting": "diffusion_models/llmga-mini-inpainting/unet",
-}
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-LANGUAGE = "LLM/llmga-mini"
-RESTORERS = {
-    name: f"diffrir/llmga-mini-x1{name.replace('restorer', '').replace('no ', '-no-')}.safetensors"
-    for name in ("restorer", "no reference", "no colour")
-}
-READER = "reader.safetensors"
-CHECK = "check.json"
-MANIFEST = "manifest.json"
+from ..checks.painter import CheckConfig
+from ..models.autoencoder import AutoencoderConfig
+from ..models.language import LanguageConfig
+from ..models.reader import ReaderConfig
+from ..models.restorer import RestorerConfig
+from ..models.text_encoder import WordsConfig
+from ..world.dataset import Mix, Painted, Scenes, painted
+
+RECIPES = Path(__file__).with_name("recipes")
+"""The folder of the recipes that can be named."""
 
 
 @dataclass(frozen=True)

@@ -11,29 +11,14 @@ from typing import Any
 
 import torch
 
-from ..train import LoopConfig, Stage2, Trainer, train
-from ..train.checkpoint import write_text
-from ..train.components import Components
-from ..train.log import read_log
-from .architecture import SCHEDULER
-from .autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
-from .check import CheckConfig, check_base, check_reader, check_stage2, table
-from .check_restorer import RestorerCheck, check_restorers
-from .dataset import WorldPictures, captions_of
-from .inpainter import Painter
-from .language import figures, train_language
-from .painter import (
-    load_pipeline,
-    load_text_encoder,
-    load_unet,
-    new_autoencoder,
-    new_unet,
-    write_float8,
-    write_half,
-    write_single_file,
-)
-from .reader import ReaderTrainer, load_reader
-from .recipe import (
+from llmga.train import LoopConfig, Stage2, Trainer, train
+from llmga.train.checkpoint import write_text
+from llmga.train.components import Components
+from llmga.train.log import read_log
+
+from ..checks.painter import check_base, check_reader, check_stage2, table
+from ..checks.restorer import RestorerCheck, check_restorers
+from ..files import (
     AUTOENCODER,
     BASE,
     CHECK,
@@ -46,13 +31,27 @@ from .recipe import (
     UNETS,
     WEIGHTS,
     WORDS,
-    PainterConfig,
-    Recipe,
-    Workshop,
-    plain,
 )
-from .restorer import load_restorer, train_restorers, variants
-from .words import WordsTrainer
+from ..models.architecture import SCHEDULER
+from ..models.autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
+from ..models.inpainter import Painter
+from ..models.language import figures, train_language
+from ..models.painter import (
+    load_pipeline,
+    load_text_encoder,
+    load_unet,
+    new_autoencoder,
+    new_unet,
+    write_float8,
+    write_half,
+    write_single_file,
+)
+from ..models.reader import ReaderTrainer, load_reader
+from ..models.restorer import load_restorer, train_restorers, variants
+from ..models.sampling import PaintConfig
+from ..models.text_encoder import WordsTrainer
+from ..world.dataset import WorldPictures, captions_of
+from .recipe import PainterConfig, Recipe, Workshop, plain
 
 _REHEARSED = 40  # steps
 
@@ -183,7 +182,7 @@ def _finetuned(name: str, start: str, shop: Workshop, folder: Path) -> dict[str,
 
 def _restorers(shop: Workshop, folder: Path) -> dict[str, Any]:
     config, painter = shop.recipe.restorers, Painter(shop.out)
-    repaint = partial(painter.repaint, config=CheckConfig(steps=20, batch=32, seed=config.s1.seed))
+    repaint = partial(painter.repaint, config=PaintConfig(steps=20, batch=32, seed=config.s1.seed))
     made = train_restorers(config, shop.painted(config.pictures), folder, repaint)
     for name, file in made.items():
         _copy(file, shop.out / RESTORERS[name])
@@ -268,7 +267,7 @@ def _run(minutes: float, loop: LoopConfig, make: Callable[[LoopConfig], Trainer]
 
 
 def _components(unet: Any, text_encoder: Any, autoencoder: Any) -> Components:
-    from ..text import clip_tokenizer
+    from llmga.text import clip_tokenizer
 
     return Components(unet, autoencoder, (text_encoder,), (clip_tokenizer(),), dict(SCHEDULER))
 

@@ -16,18 +16,19 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from ..chat import Conversation, Picture, Reply, Sampling, respond
-from ..chat.engines.local import LocalEngine, load_local_engine
-from ..chat.tasks import TASKS
-from .captions import vague_caption
-from .dataset import Scenes
-from .dialogues import Asked, Shown, Talk
-from .edits import sample_edit
-from .facts import Facts, caption_facts, facts, kept
-from .records import RECORD_KINDS, sample_record
-from .render import render
-from .small_talk import wish_of
-from .world import choose
+from llmga.chat import Conversation, Picture, Reply, Sampling, respond
+from llmga.chat.engines.local import LocalEngine, load_local_engine
+from llmga.chat.tasks import TASKS
+
+from ..world.captions import vague_caption
+from ..world.dataset import Scenes
+from ..world.dialogues import Asked, Shown, Talk
+from ..world.edits import sample_edit
+from ..world.facts import Facts, caption_facts, facts, kept
+from ..world.records import RECORD_KINDS, sample_record
+from ..world.render import render
+from ..world.scene import choose
+from ..world.small_talk import wish_of
 
 T = TypeVar("T")
 

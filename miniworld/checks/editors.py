@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..diffusion import DiffusersContext, DiffusersDenoiser
-from ..diffusion.denoiser import noise
-from ..diffusion.schedule import transfer
-from ..edit import Blend, Control, Trajectory, edit, invert
-from ..edit.alignment import Alignment, align
-from ..edit.diffedit import difference_mask
-from ..edit.edit_friendly import EditFriendly, edit_friendly
-from ..text import Plan, encode_sd15, read
-from ..text.tokenizer import decode
-from .autoencoder import skip_idle_blocks
-from .dataset import as_images
-from .edits import Edit
-from .painter import load_pipeline, load_unet
-from .reader import Reader, load_reader
-from .recipe import CHECKPOINT, READER, UNETS
-from .render import render
-from .world import Scene
+from llmga.diffusion import DiffusersContext, DiffusersDenoiser
+from llmga.diffusion.denoiser import noise
+from llmga.diffusion.schedule import transfer
+from llmga.edit import Blend, Control, Trajectory, edit, invert
+from llmga.edit.alignment import Alignment, align
+from llmga.edit.diffedit import difference_mask
+from llmga.edit.edit_friendly import EditFriendly, edit_friendly
+from llmga.text import Plan, encode_sd15, read
+from llmga.text.tokenizer import decode
+
+from ..files import CHECKPOINT, READER, UNETS
+from ..models.autoencoder import skip_idle_blocks
+from ..models.painter import load_pipeline, load_unet
+from ..models.reader import Reader, load_reader
+from ..world.dataset import as_images
+from ..world.edits import Edit
+from ..world.render import render
+from ..world.scene import Scene
 
 
 @dataclass(frozen=True)

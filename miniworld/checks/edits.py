@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..images import to_pil
-from ..train.checkpoint import write_text
-from .check import Rate
-from .dataset import ATTRIBUTES
+from llmga.images import to_pil
+from llmga.train.checkpoint import write_text
+
+from ..build.recipe import plain
+from ..models.reader import Reader, Reading
+from ..world.dataset import ATTRIBUTES
+from ..world.edits import Edit, Kind, sample_edit
+from ..world.scene import BACKGROUNDS, PLACES, Thing, sample_scene
 from .editors import METHODS, EditsConfig, Studio, picture
-from .edits import Edit, Kind, sample_edit
-from .reader import Reader, Reading
-from .recipe import plain
-from .world import BACKGROUNDS, PLACES, Thing, sample_scene
+from .painter import Rate
 
 KINDS: tuple[Kind, ...] = ("recolour", "reshape", "resize", "add", "remove", "background")
 RESULT = "check_edits.json"

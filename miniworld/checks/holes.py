@@ -17,21 +17,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..data.degradations import shift_colour
-from ..images import to_pil
-from ..restore import load_checkpoint, restore
-from ..restore.colour import match_colour
-from ..restore.seam import seam
-from ..train import derive
-from ..train.checkpoint import write_text
-from .check import Rate, mean, ratio
-from .check_edits import seen
-from .facts import Facts, Mention, caption_facts, kept
-from .holes import KINDS, Hole, HolesConfig, masks_of, pasted, prompters, sample_holes, truth_of
-from .inpainter import Painter
-from .reader import Reader, Reading, load_reader
-from .recipe import LANGUAGE, READER, RESTORERS, plain
-from .restorer import MILD
+from llmga.data.degradations import shift_colour
+from llmga.images import to_pil
+from llmga.restore import load_checkpoint, restore
+from llmga.restore.colour import match_colour
+from llmga.restore.seam import seam
+from llmga.train import derive
+from llmga.train.checkpoint import write_text
+
+from ..build.recipe import plain
+from ..files import LANGUAGE, READER, RESTORERS
+from ..models.inpainter import Painter
+from ..models.reader import Reader, Reading, load_reader
+from ..models.restorer import MILD
+from ..models.sampling import PaintConfig
+from ..world.facts import Facts, Mention, caption_facts, kept
+from .edits import seen
+from .painter import Rate, mean, ratio
+from .sampled_holes import KINDS, Hole, HolesConfig, masks_of, pasted, prompters, sample_holes, truth_of
 
 RESULT = "check_holes.json"
 RESTORED = ("as painted", "no reference", "no colour", "restorer", "colour match", "as it was")
@@ -83,10 +86,11 @@ def check_holes(
         if on_step:
             on_step(done, total)
 
+    settings = PaintConfig(config.steps, config.guidance, config.batch, config.seed)
     for kind in KINDS:
         holes, rows = sample_holes(kind, config), {}
         for name, way in ways.items():
-            made = painter.fill(holes, way(holes), config)
+            made = painter.fill(truth_of(holes), masks_of(holes), way(holes), settings)
             rows[name] = made
             whole = pasted(made, holes)
             results["painted"][f"{kind}, {name}"] = judge(reader.read(whole * 2 - 1), holes)

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..data.degradations import Degradation, degrade, shift_colour
-from ..data.masks import MIXES
-from ..images import to_pil
-from ..restore import DiffRIRS2, restore
-from ..train import derive
-from .autoencoder import reconstruct
-from .check import Rate, mean
-from .dataset import as_images
-from .render import render
-from .restorer import MILD
-from .world import sample_scene
+from llmga.data.degradations import Degradation, degrade, shift_colour
+from llmga.images import to_pil
+from llmga.paint.masks import MIXES
+from llmga.restore import DiffRIRS2, restore
+from llmga.train import derive
+
+from ..models.autoencoder import reconstruct
+from ..models.restorer import MILD
+from ..world.dataset import as_images
+from ..world.render import render
+from ..world.scene import sample_scene
+from .painter import Rate, mean
 
 
 @dataclass(frozen=True)

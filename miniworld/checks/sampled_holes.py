@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .captions import detailed_caption, short_caption, vague_caption
-from .check_chat import each_in_processes, prompt_for
-from .dataset import as_images
-from .records import hidden, sample_hole
-from .render import Masks, render
-from .world import PLACES, UNIT, Scene, Thing, sample_scene
+from ..world.captions import detailed_caption, short_caption, vague_caption
+from ..world.dataset import as_images
+from ..world.records import hidden, sample_hole
+from ..world.render import Masks, render
+from ..world.scene import PLACES, UNIT, Scene, Thing, sample_scene
+from .chat import each_in_processes, prompt_for
 
 Kind = Literal["inpaint", "outpaint"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -2,13 +2,14 @@
 
 The widths are multiples of 32 (GroupNorm) and whole multiples of the first (ComfyUI divides them when it looks at a
 checkpoint), the four attention heads are the same at every level, and the autoencoder has TAESD's layout: so diffusers
-and ComfyUI both build it, ComfyUI after ``nodes/mini.py`` has told it the two widths below. The lower level attends to
+and ComfyUI both build it, ComfyUI after ``miniworld/pack`` has told it the two widths. The lower level attends to
 the text: its cells are 16 pixels wide, an object's place 42. (At 16 × 16 latents too, a step takes 1.7 times as long.)
 """
 
-MODEL_CHANNELS = 64
-CONTEXT_DIM = 96
-HEADS = 4
+from ..pack.sizes import CONTEXT_DIM, HEADS, MODEL_CHANNELS, TEXT
+
+__all__ = ["CONTEXT_DIM", "HEADS", "MODEL_CHANNELS", "PICTURE", "SCHEDULER", "TEXT", "UNET"]
+
 PICTURE = 128  # pixels; 16 latents
 
 UNET = {
@@ -22,16 +23,6 @@ UNET = {
     "cross_attention_dim": CONTEXT_DIM,
     "attention_head_dim": HEADS,  # diffusers reads this as the number of heads, for SD1.5 too
     "norm_num_groups": 32,
-}
-
-TEXT = {
-    "hidden_size": CONTEXT_DIM,
-    "intermediate_size": 4 * CONTEXT_DIM,
-    "num_attention_heads": HEADS,
-    "num_hidden_layers": 4,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "projection_dim": CONTEXT_DIM,
 }
 
 SCHEDULER = {

@@ -18,11 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..diffusion.ldm import StateDict
-from ..images import to_pil
-from ..train import LoopConfig, Metrics, Weights
-from .dataset import ATTRIBUTES, Painted, as_images
-from .world import PLACES, SIZES
+from llmga.images import to_pil
+from llmga.train import LoopConfig, Metrics, Weights
+
+from ..world.dataset import ATTRIBUTES, Painted, as_images
+from ..world.scene import PLACES, SIZES
+from .single_file import StateDict
 
 CHANNELS = 4
 IDLE = {"encoder": (1, 3, 4, 5), "decoder": (13, 14, 17)}

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..train import derive
+from llmga.train import derive
+
+from ..files import CHECKPOINT, UNETS
+from ..world.captions import detailed_caption
+from ..world.dataset import as_images, as_pixels
+from ..world.scene import Scene
 from .autoencoder import skip_idle_blocks
-from .captions import detailed_caption
-from .check import CheckConfig, paint
-from .dataset import as_images, as_pixels
-from .holes import Hole, HolesConfig, masks_of, truth_of
 from .painter import load_pipeline, load_unet
-from .recipe import CHECKPOINT, UNETS
-from .world import Scene
+from .sampling import PaintConfig, paint
 
 LEFT_OUT = (0.4, 0.55, 0.7, 0.85, 1.0)
 """At 1 nothing is painted: what remains is the autoencoder's doing."""
@@ -32,13 +32,14 @@ class Painter:
         self.autoencoder = skip_idle_blocks(self.pipeline.vae)
         self.unet = load_unet(out / UNETS["stage2_inpainting"])
 
-    def fill(self, holes: Sequence[Hole], prompts: Sequence[str], config: HolesConfig) -> torch.Tensor:
-        """Whole pictures as the autoencoder gives them; the noise of a picture is decided by its number alone."""
-        settings = CheckConfig(len(holes), config.steps, config.guidance, config.batch, config.seed)
-        made = paint(self.pipeline, prompts, settings, self.unet, beside=self._beside(holes, config.batch))
-        return made / 2 + 0.5
+    def fill(
+        self, images: torch.Tensor, masks: torch.Tensor, prompts: Sequence[str], config: PaintConfig
+    ) -> torch.Tensor:
+        """Whole pictures as the autoencoder gives them, with something else where the masks (B, 1, 128, 128) are 1."""
+        beside = self._beside(images, masks, config.batch)
+        return paint(self.pipeline, prompts, config, self.unet, beside=beside) / 2 + 0.5
 
-    def repaint(self, pixels: np.ndarray, scenes: Sequence[Scene], config: CheckConfig) -> np.ndarray:
+    def repaint(self, pixels: np.ndarray, scenes: Sequence[Scene], config: PaintConfig) -> np.ndarray:
         """Pictures (B, H, W, 3) uint8 as the painter would have them: made noisy, and painted again by their own captions
         with nothing preserved. Each leaves out one of the shares ``LEFT_OUT`` of the steps, in turn."""
         made = np.empty_like(pixels)
@@ -55,10 +56,9 @@ class Painter:
             made[turn :: len(LEFT_OUT)] = as_pixels(painted)
         return made
 
-    def _beside(self, holes: Sequence[Hole], batch: int) -> torch.Tensor:
-        masks = masks_of(holes)
+    def _beside(self, images: torch.Tensor, masks: torch.Tensor, batch: int) -> torch.Tensor:
         # Grey, not black, as in training: 0 in -1 .. 1.
-        return self._joined((truth_of(holes) * 2 - 1) * (1 - masks), masks, batch)
+        return self._joined((images * 2 - 1) * (1 - masks), masks, batch)
 
     def _joined(self, images: torch.Tensor, masks: torch.Tensor, batch: int) -> torch.Tensor:
         latents = self._latents(images, batch)

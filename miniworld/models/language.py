@@ -18,18 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..chat.tasks import SYSTEM_PROMPT
-from ..train import LoopConfig, train
-from ..train.log import read_log
-from ..train.stage1 import Stage1, Stage1Config
-from ..train.turns import IGNORED, TurnEncoder
-from .alignment import align
+from llmga.chat.tasks import SYSTEM_PROMPT
+from llmga.train import LoopConfig, train
+from llmga.train.log import read_log
+from llmga.train.stage1 import Stage1, Stage1Config
+from llmga.train.turns import IGNORED, TurnEncoder
+
+from ..world.dataset import Painted, Scenes, in_processes, painted
+from ..world.dialogues import Asked, Talk
+from ..world.scene import choose
 from .chat_folder import new_llava, write_processor
-from .dataset import Painted, Scenes, in_processes, painted
-from .dialogues import Asked, Talk
-from .eyes import EyesTrainer
-from .lessons import Dialogues, Row, load_rows, save_rows
-from .world import choose
+from .projector import align
+from .tokenised import Dialogues, Row, load_rows, save_rows
+from .vision import EyesTrainer
 
 _TEXTS = 3000  # conversations that the words are taken from
 _LESSON = 10_000_000  # conversations that the seeds of a lesson leave room for

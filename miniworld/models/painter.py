@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 
-from ..diffusion.ldm import (
+from llmga.diffusion.ldm import unet_to_ldm
+from llmga.text import clip_tokenizer
+
+from ..world import phrases
+from ..world.scene import COLOURS, SHAPES, SIDES, SIZES, TEXTURES, TONES
+from .architecture import SCHEDULER, TEXT, UNET
+from .single_file import (
     StateDict,
     parts_of_single_file,
     single_file,
@@ -18,12 +24,7 @@ from ..diffusion.ldm import (
     tiny_autoencoder_from_ldm,
     tiny_autoencoder_to_ldm,
     unet_from_ldm,
-    unet_to_ldm,
 )
-from ..text import clip_tokenizer
-from . import phrases
-from .architecture import SCHEDULER, TEXT, UNET
-from .world import COLOURS, SHAPES, SIDES, SIZES, TEXTURES, TONES
 
 _TABLE_STD = 0.125
 _POSITION_STD = 0.05
@@ -85,7 +86,7 @@ def load_text_encoder(path: Path) -> Any:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; `python -m llmga mini build` makes it")
+        raise FileNotFoundError(f"{path} does not exist; `python -m miniworld build` makes it")
     net = empty_text_encoder()
     net.load_state_dict(load_file(path))
     return net.eval()
@@ -197,7 +198,7 @@ def load_pipeline(path: Path) -> Any:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; `python -m llmga mini build` makes it")
+        raise FileNotFoundError(f"{path} does not exist; `python -m miniworld build` makes it")
     parts = parts_of_single_file({name: value.float() for name, value in load_file(path).items()})
     unet, text_encoder, autoencoder = UNet2DConditionModel(**UNET), empty_text_encoder(), new_autoencoder()
     unet.load_state_dict(unet_from_ldm(parts[0], unet.state_dict()))
@@ -215,5 +216,5 @@ def load_unet(folder: Path) -> Any:
     from diffusers import UNet2DConditionModel
 
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no UNet; `python -m llmga mini build` makes it")
+        raise FileNotFoundError(f"{folder} holds no UNet; `python -m miniworld build` makes it")
     return UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32).eval()

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from ..train.order import generator
-from .dataset import ATTRIBUTES, Painted, as_images
-from .eyes import HUBS
-from .world import BACKGROUNDS, PLACES, SIDES, TONES
+from llmga.train.order import generator
+
+from ..world.dataset import ATTRIBUTES, Painted, as_images
+from ..world.scene import BACKGROUNDS, PLACES, SIDES, TONES
+from .vision import HUBS
 
 _PICTURES, _BATCH, _RATE = 6000, 32, 2e-3
 _OTHERS = [i for i in range(36) if i not in HUBS]

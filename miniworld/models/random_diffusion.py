@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
-from ..diffusion.ldm import single_file, text_encoder_to_ldm, tiny_autoencoder_to_ldm, unet_to_ldm
-from ..restore import Architecture, DiffRIRS2
+from llmga.diffusion.ldm import unet_to_ldm
+from llmga.restore import Architecture, DiffRIRS2
+
 from .architecture import SCHEDULER, UNET
 from .painter import empty_text_encoder, new_autoencoder, new_unet, pipeline_of
+from .single_file import single_file, text_encoder_to_ldm, tiny_autoencoder_to_ldm
 
 
 def random_pipeline(seed: int = 0) -> Any:

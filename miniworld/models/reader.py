@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..train import LoopConfig, Metrics, Weights
+from llmga.train import LoopConfig, Metrics, Weights
+
+from ..world.dataset import ATTRIBUTES, Painted, as_images
+from ..world.scene import BACKGROUNDS, PLACES
 from .architecture import PICTURE
 from .autoencoder import reconstruct
-from .dataset import ATTRIBUTES, Painted, as_images
-from .world import BACKGROUNDS, PLACES
 
 SIZES = [1, *(len(values) for values in ATTRIBUTES.values())]
 """How many logits a place has for present, shape, colour, size and texture."""
@@ -172,7 +173,7 @@ def load_reader(path: Path) -> Reader:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; `python -m llmga mini build` makes it")
+        raise FileNotFoundError(f"{path} does not exist; `python -m miniworld build` makes it")
     net = Reader()
     net.load_state_dict(load_file(path))
     return net.eval()

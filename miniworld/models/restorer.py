@@ -25,16 +25,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.degradations import Degradation, Pass, degrade, shift_colour
-from ..data.masks import MIXES
-from ..restore import Architecture, DiffRIRS1, DiffRIRS2
-from ..train import LoopConfig, derive, train
-from ..train.diffrir import RESULT, load_net
-from ..train.diffrir_s1 import S1Config, S1Trainer
-from ..train.diffrir_s2 import S2Config, train_s2
-from ..train.restoration import Crops, Examples, Part
-from .dataset import Painted, as_images, as_pixels
-from .world import Scene
+from llmga.data.degradations import Degradation, Pass, degrade, shift_colour
+from llmga.paint.masks import MIXES
+from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2
+from llmga.train import LoopConfig, derive, train
+from llmga.train.diffrir import RESULT, load_net
+from llmga.train.diffrir_s1 import S1Config, S1Trainer
+from llmga.train.diffrir_s2 import S2Config, train_s2
+from llmga.train.restoration import Crops, Examples, Part
+
+from ..world.dataset import Painted, as_images, as_pixels
+from ..world.scene import Scene
 
 SMALL = Architecture(dim=12, num_blocks=(1, 1, 0, 0), num_refinement_blocks=1, n_feats=16, n_encoder_res=1)
 MILD = Degradation(
@@ -187,7 +188,7 @@ def load_restorer(path: Path, network: Architecture = SMALL) -> DiffRIRS2:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; `python -m llmga mini build` makes it")
+        raise FileNotFoundError(f"{path} does not exist; `python -m miniworld build` makes it")
     net = DiffRIRS2(network)
     net.load_state_dict(load_file(path))
     return net.eval()

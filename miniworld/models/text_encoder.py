@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..text import clip_tokenizer
-from ..train import LoopConfig, Metrics, Weights
-from ..train.components import Chunk, chunks_of, encode_chunks, ids_of, join_chunks
+from llmga.text import clip_tokenizer
+from llmga.train import LoopConfig, Metrics, Weights
+from llmga.train.components import Chunk, chunks_of, encode_chunks, ids_of, join_chunks
+
+from ..world.dataset import ATTRIBUTES, Mix, Painted
+from ..world.scene import BACKGROUNDS, PLACES
 from .architecture import CONTEXT_DIM, HEADS
-from .dataset import ATTRIBUTES, Mix, Painted
 from .painter import new_text_encoder
 from .reader import SIZES, reading_loss
-from .world import BACKGROUNDS, PLACES
 
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..train.turns import IGNORED, Inputs, TurnEncoder
-from .dataset import Painted, as_images
-from .dialogues import Shown
-from .facts import WORDS
-from .records import sample_hole
+from llmga.train.turns import IGNORED, Inputs, TurnEncoder
+
+from ..world.dataset import Painted, as_images
+from ..world.dialogues import Shown
+from ..world.facts import WORDS
+from ..world.records import sample_hole
 
 _HOLE_KINDS: tuple[Literal["", "inpaint", "outpaint"], ...] = ("", "inpaint", "outpaint")
 

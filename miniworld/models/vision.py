@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..train import LoopConfig, Metrics, Weights
+from llmga.train import LoopConfig, Metrics, Weights
+
+from ..world.dataset import ATTRIBUTES, Painted, as_images
+from ..world.records import sample_hole
+from ..world.scene import BACKGROUNDS, PLACES, SIDES, TONES
 from .chat_folder import TOWER, new_tower
-from .dataset import ATTRIBUTES, Painted, as_images
-from .records import sample_hole
-from .world import BACKGROUNDS, PLACES, SIDES, TONES
 
 _HOLES = 512
 _PATCH = TOWER["patch_size"]

@@ -23,7 +23,7 @@ from .phrases import (
     WHERE,
     Slot,
 )
-from .world import PLACES, SIDES, Scene, Thing, choose, shuffled
+from .scene import PLACES, SIDES, Scene, Thing, choose, shuffled
 
 Moved = tuple[str, str]  # the new place of an object, and the old one, whose phrasing it keeps
 Order = Literal["any", "wish", "reading"]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .captions import detailed_caption, short_caption, vague_caption
 from .render import render
-from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene, Split, choose, sample_scene
+from .scene import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene, Split, choose, sample_scene
 
 T = TypeVar("T")
 
@@ -165,7 +165,7 @@ class WorldPictures:
         return self._captions[i]
 
     def mask(self, i: int, generator: torch.Generator) -> torch.Tensor:
-        from ..data.masks import MIXES
+        from llmga.paint.masks import MIXES
 
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         return torch.from_numpy(MIXES["stage2"].draw(rng, 128, 128))[None]

@@ -6,16 +6,17 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from ..chat.tasks import TASKS
-from ..data.samples import Turn
-from ..data.templates import TEMPLATES
+from llmga.chat.tasks import TASKS
+from llmga.data.samples import Turn
+from llmga.data.templates import TEMPLATES
+
 from .captions import Order, vague_caption
 from .edits import KINDS, Edit, sample_edit
 from .facts import Facts, facts
 from .phrases import REQUESTS
 from .records import Kind, sample_record
+from .scene import Scene, choose
 from .small_talk import small_talk, story, wish_of
-from .world import Scene, choose
 
 Asked = Literal[Kind, "talk", "story"]
 WEIGHTS: dict[Asked, int] = {

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from .captions import Order, description, detailed_caption, reference, sentence, short_caption, with_article
 from .phrases import INSTRUCTIONS, ON, WHERE
 from .render import Masks, changed
-from .world import (
+from .scene import (
     BACKGROUNDS,
     COLOURS,
     SHAPES,

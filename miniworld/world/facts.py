@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, replace
 from functools import cache
 
 from .phrases import NUMBERS
-from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIDES, SIZES, TEXTURES, TONES, Scene
+from .scene import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIDES, SIZES, TEXTURES, TONES, Scene
 
 _ATTRIBUTES = {"size": tuple(SIZES), "texture": TEXTURES, "colour": COLOURS}
 _WORDS = "|".join(word for words in _ATTRIBUTES.values() for word in words)

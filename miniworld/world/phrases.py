@@ -5,7 +5,7 @@ A slot is (phrasings of training, held-out phrasings); the held-out ones are new
 
 from __future__ import annotations
 
-from .world import PLACES
+from .scene import PLACES
 
 Slot = tuple[tuple[str, ...], tuple[str, ...]]
 

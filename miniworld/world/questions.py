@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .captions import counted, description, plural, reference, relation, sentence, with_article
 from .phrases import ON, QUESTIONS, WHERE
-from .world import COLOURS, SHAPES, Scene, Thing, choose, is_unseen_pair, shuffled
+from .scene import COLOURS, SHAPES, Scene, Thing, choose, is_unseen_pair, shuffled
 
 
 def sample_question(scene: Scene, seed: int, *, held_out: bool = False) -> tuple[str, str]:

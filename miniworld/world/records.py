@@ -13,14 +13,15 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from ..chat.tasks import TASKS
+from llmga.chat.tasks import TASKS
+
 from .captions import detailed_caption, short_caption, vague_caption
 from .edits import sample_edit
 from .facts import Facts, caption_facts, facts
 from .phrases import REQUESTS, Slot
 from .questions import sample_question
 from .render import Masks, Rendering, render
-from .world import PLACES, UNIT, Scene, Thing, choose
+from .scene import PLACES, UNIT, Scene, Thing, choose
 
 Kind = Literal[
     "refine",

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from .scene import SIZES, UNIT, Scene, Thing
 from .textures import backdrop, tint
-from .world import SIZES, UNIT, Scene, Thing
 
 Pixels = NDArray[np.floating]
 Masks = NDArray[np.bool_]

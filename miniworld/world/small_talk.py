@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from .captions import description, short_caption
 from .phrases import ON, WHERE
-from .world import BACKGROUNDS, PLACES, Scene, choose, shuffled
+from .scene import BACKGROUNDS, PLACES, Scene, choose, shuffled
 
 SMALL_TALK: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (

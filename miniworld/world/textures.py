@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .world import BACKGROUNDS, UNIT
+from .scene import BACKGROUNDS, UNIT
 
 Pixels = NDArray[np.floating]
 

@@ -20,37 +20,44 @@ TOLERANCE = 2e-5  # float32, the same operations in another order
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
     comfy_inprocess.start()
-    return comfy_inprocess.pack("llmga.mini.random_diffusion").random_pipeline(seed=3)
+    return importlib.import_module("miniworld.models.random_diffusion").random_pipeline(seed=3)
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
     comfy_inprocess.start()
     path: Path = tmp_path_factory.mktemp("mini") / "mini.safetensors"
-    comfy_inprocess.pack("llmga.mini.random_diffusion").write_checkpoint(path, seed=3)
+    importlib.import_module("miniworld.models.random_diffusion").write_checkpoint(path, seed=3)
     with pytest.MonkeyPatch.context() as patch:
         models = importlib.import_module("comfy.supported_models").models
         patch.setattr(importlib.import_module("comfy.supported_models"), "models", list(models))
         detection: Any = importlib.import_module("comfy.model_detection")
         patch.setattr(detection, DETECT, getattr(detection, DETECT))
-        mini = comfy_inprocess.pack("nodes.mini")
-        patch.setenv(mini.VARIABLE, "1")
-        mini.register_if_asked()
+        importlib.import_module("miniworld.pack").register()
         return importlib.import_module("comfy.sd").load_checkpoint_guess_config(str(path))[:3]
 
 
-def test_nothing_of_the_host_changes_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_the_host_changes_without_the_miniatures_pack() -> None:
+    """Neither our nodes nor the import of that pack touch what ComfyUI recognises."""
     comfy_inprocess.start()
     models = importlib.import_module("comfy.supported_models").models
     detection: Any = importlib.import_module("comfy.model_detection")
     before, detect = list(models), getattr(detection, DETECT)
-    mini = comfy_inprocess.pack("nodes.mini")
-    for value in (None, "", "0"):
-        monkeypatch.delenv(mini.VARIABLE, raising=False)
-        if value is not None:
-            monkeypatch.setenv(mini.VARIABLE, value)
-        mini.register_if_asked()
-        assert models == before and getattr(detection, DETECT) is detect
+    comfy_inprocess.pack("nodes").extension()
+    importlib.import_module("miniworld.pack")
+    assert models == before and getattr(detection, DETECT) is detect
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+def test_a_diffusers_folder_is_told_from_a_single_file_by_its_names_alone(channels: int) -> None:
+    """What the miniature's pack says of a UNet is what ComfyUI finds out about the same weights in a checkpoint."""
+    comfy_inprocess.start()
+    sizes = {**importlib.import_module("miniworld.models.architecture").UNET, "in_channels": channels}
+    net = importlib.import_module("diffusers").UNet2DConditionModel(**sizes)
+    names = importlib.import_module("llmga.diffusion.ldm").unet_to_ldm(net.state_dict())
+    detection: Any = importlib.import_module("comfy.model_detection")
+    found = detection.detect_unet_config(names, "")
+    assert found == {**importlib.import_module("miniworld.pack").UNET_CONFIG, "in_channels": channels}
 
 
 @torch.no_grad()

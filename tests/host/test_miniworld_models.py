@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,9 @@ def loaded(comfy: Any) -> tuple[Any, Any, Any]:
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
     comfy_inprocess.start()
-    return comfy_inprocess.pack("llmga.mini.painter").load_pipeline(FOLDER / "checkpoints" / CHECKPOINT)
+    return importlib.import_module("miniworld.models.painter").load_pipeline(
+        FOLDER / "checkpoints" / CHECKPOINT
+    )
 
 
 def weights_of(name: str) -> str:
@@ -65,7 +68,9 @@ def load_unet(name: str) -> Any:
 
 
 def diffusers_unet(name: str) -> Any:
-    return comfy_inprocess.pack("llmga.mini.painter").load_unet(FOLDER / "diffusion_models" / name / "unet")
+    return importlib.import_module("miniworld.models.painter").load_unet(
+        FOLDER / "diffusion_models" / name / "unet"
+    )
 
 
 def conditioning(clip: Any) -> tuple[Any, Any]:
@@ -109,7 +114,7 @@ def painted_by_diffusers(pipeline: Any, unet: Any, inpaint: bool = False) -> tor
     untold = encode(pipeline.tokenizer, pipeline.text_encoder, "", min_chunks=(told.shape[-2] - 2) // 75)
     told, untold = (rows.reshape(1, *rows.shape[-2:]) for rows in (told, untold))
     assert told.shape == untold.shape and told.shape[1] > 77  # a long prompt
-    schedule = comfy_inprocess.pack("llmga.mini.architecture").SCHEDULER
+    schedule = importlib.import_module("miniworld.models.architecture").SCHEDULER
     betas = {name: schedule[name] for name in ("beta_start", "beta_end", "beta_schedule")}
     euler = EulerDiscreteScheduler(**betas, timestep_spacing="linspace")
     euler.set_timesteps(STEPS)
@@ -167,10 +172,10 @@ def test_the_language_model_sees_and_answers() -> None:
     comfy_inprocess.start()
     chat = comfy_inprocess.pack("llmga.chat")
     local = comfy_inprocess.pack("llmga.chat.engines.local")
-    world = comfy_inprocess.pack("llmga.mini.world")
+    world = importlib.import_module("miniworld.world.scene")
     engine = local.load_local_engine(FOLDER / "LLM" / LANGUAGE_MODEL, dtype=torch.float32)
     assert engine.supports_pictures
-    picture = comfy_inprocess.pack("llmga.mini.render").render(world.sample_scene(5, (1, 2))).image
+    picture = importlib.import_module("miniworld.world.render").render(world.sample_scene(5, (1, 2))).image
     reply = chat.respond(
         engine,
         chat.Conversation(),

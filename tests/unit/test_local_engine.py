@@ -24,7 +24,7 @@ from llmga.chat.engines import stream
 from llmga.chat.engines.base import ChatEngine, Sampling
 from llmga.chat.engines.local import LocalEngine, load_local_engine
 from llmga.chat.engines.model_folder import one_kind_of_error
-from llmga.mini.random_language import (
+from miniworld.models.random_language import (
     CHATML_TEMPLATE,
     write_tiny_llava,
     write_tiny_qwen_vl,

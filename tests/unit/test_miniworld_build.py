@@ -11,14 +11,14 @@ import torch
 
 pytest.importorskip("diffusers", reason="the painter's networks are diffusers'")
 
-from llmga.mini.autoencoder import AutoencoderConfig, AutoencoderTrainer
-from llmga.mini.build import build
-from llmga.mini.captions import detailed_caption, short_caption, vague_caption
-from llmga.mini.check import late_places, score, truth_of
-from llmga.mini.command import RECIPES
-from llmga.mini.dataset import ATTRIBUTES, Mix, Scenes, captions_of, labels_of, painted
-from llmga.mini.facts import caption_facts
-from llmga.mini.painter import (
+from llmga.text import clip_tokenizer
+from llmga.train import LoopConfig, read_config
+from miniworld.build.build import build
+from miniworld.build.recipe import RECIPES, Recipe
+from miniworld.checks.painter import late_places, score, truth_of
+from miniworld.files import AUTOENCODER, BASE, CHECKPOINT, MANIFEST
+from miniworld.models.autoencoder import AutoencoderConfig, AutoencoderTrainer
+from miniworld.models.painter import (
     load_pipeline,
     new_autoencoder,
     new_text_encoder,
@@ -26,12 +26,12 @@ from llmga.mini.painter import (
     vocabulary,
     write_single_file,
 )
-from llmga.mini.reader import Reading
-from llmga.mini.recipe import AUTOENCODER, BASE, CHECKPOINT, MANIFEST, Recipe
-from llmga.mini.render import render
-from llmga.mini.world import PLACES, sample_scene
-from llmga.text import clip_tokenizer
-from llmga.train import LoopConfig, read_config
+from miniworld.models.reader import Reading
+from miniworld.world.captions import detailed_caption, short_caption, vague_caption
+from miniworld.world.dataset import ATTRIBUTES, Mix, Scenes, captions_of, labels_of, painted
+from miniworld.world.facts import caption_facts
+from miniworld.world.render import render
+from miniworld.world.scene import PLACES, sample_scene
 
 
 def test_painted_scenes_are_the_renderers_with_their_labels(tmp_path: Path) -> None:
@@ -182,10 +182,10 @@ def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     with pytest.raises(FileNotFoundError, match="the stage colours makes it"):
         build(recipe, tmp_path, ["reader"], False, [])
-    build(recipe, tmp_path, stages, False, ["mini", "build"])
+    build(recipe, tmp_path, stages, False, ["build"])
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     assert list(manifest) == stages
-    assert manifest["base"]["command"] == "python -m llmga mini build"
+    assert manifest["base"]["command"] == "python -m miniworld build"
     assert manifest["pack"]["inputs"][BASE] == manifest["base"]["files"][BASE]
     before = (tmp_path / CHECKPOINT).stat().st_mtime_ns
     build(recipe, tmp_path, stages, False, [])

@@ -4,7 +4,8 @@ from functools import lru_cache
 
 import pytest
 
-from llmga.mini.captions import (
+from llmga.text.tokenizer import clip_tokenizer
+from miniworld.world.captions import (
     counted,
     detailed_caption,
     enumerated,
@@ -13,9 +14,8 @@ from llmga.mini.captions import (
     short_caption,
     vague_caption,
 )
-from llmga.mini.facts import Facts, Mention, caption_facts, facts
-from llmga.mini.world import PLACES, SHAPES, Scene, Thing, sample_scene
-from llmga.text.tokenizer import clip_tokenizer
+from miniworld.world.facts import Facts, Mention, caption_facts, facts
+from miniworld.world.scene import PLACES, SHAPES, Scene, Thing, sample_scene
 
 SCENES = [sample_scene(seed, (seed % 8 + 1, seed % 8 + 1)) for seed in range(800)]
 BOTH = pytest.mark.parametrize("held_out", [False, True])

@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llmga.mini.check_edits import KINDS, RESULT, Judgement, check_edits, judge, report, results, sample_edits
-from llmga.mini.dataset import ATTRIBUTES
-from llmga.mini.editors import METHODS, EditsConfig, Studio, picture, token_at
-from llmga.mini.edits import Edit, sample_edit
-from llmga.mini.painter import new_unet
-from llmga.mini.random_diffusion import write_checkpoint
-from llmga.mini.reader import Reader, Reading
-from llmga.mini.recipe import CHECKPOINT, READER, UNETS
-from llmga.mini.world import BACKGROUNDS, PLACES, Scene, sample_scene, split_of
 from llmga.text import clip_tokenizer
+from miniworld.checks.editors import METHODS, EditsConfig, Studio, picture, token_at
+from miniworld.checks.edits import KINDS, RESULT, Judgement, check_edits, judge, report, results, sample_edits
+from miniworld.files import CHECKPOINT, READER, UNETS
+from miniworld.models.painter import new_unet
+from miniworld.models.random_diffusion import write_checkpoint
+from miniworld.models.reader import Reader, Reading
+from miniworld.world.dataset import ATTRIBUTES
+from miniworld.world.edits import Edit, sample_edit
+from miniworld.world.scene import BACKGROUNDS, PLACES, Scene, sample_scene, split_of
 
 SMALL = EditsConfig(edits=2, steps=2, maps=1)
 

@@ -10,10 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llmga.mini.autoencoder import reconstruct
-from llmga.mini.check import CheckConfig
-from llmga.mini.check_edits import seen
-from llmga.mini.check_holes import (
+from miniworld.checks.edits import seen
+from miniworld.checks.holes import (
     RESTORED,
     RESULT,
     check_holes,
@@ -25,15 +23,17 @@ from llmga.mini.check_holes import (
     perceptual,
     shifted,
 )
-from llmga.mini.dataset import ATTRIBUTES, as_images, as_pixels
-from llmga.mini.facts import caption_facts
-from llmga.mini.holes import KINDS, Hole, HolesConfig, masks_of, pasted, sample_holes, truth_of
-from llmga.mini.inpainter import LEFT_OUT, Painter
-from llmga.mini.random_diffusion import write_checkpoint, write_inpainting_unet, write_restorer
-from llmga.mini.random_language import write_tiny_llava
-from llmga.mini.reader import Reader, Reading
-from llmga.mini.recipe import CHECKPOINT, LANGUAGE, READER, RESTORERS, UNETS
-from llmga.mini.world import BACKGROUNDS, PLACES, Scene, split_of
+from miniworld.checks.sampled_holes import KINDS, Hole, HolesConfig, masks_of, pasted, sample_holes, truth_of
+from miniworld.files import CHECKPOINT, LANGUAGE, READER, RESTORERS, UNETS
+from miniworld.models.autoencoder import reconstruct
+from miniworld.models.inpainter import LEFT_OUT, Painter
+from miniworld.models.random_diffusion import write_checkpoint, write_inpainting_unet, write_restorer
+from miniworld.models.random_language import write_tiny_llava
+from miniworld.models.reader import Reader, Reading
+from miniworld.models.sampling import PaintConfig
+from miniworld.world.dataset import ATTRIBUTES, as_images, as_pixels
+from miniworld.world.facts import caption_facts
+from miniworld.world.scene import BACKGROUNDS, PLACES, Scene, split_of
 
 SMALL = HolesConfig(pictures=3, steps=2, batch=2)
 
@@ -124,19 +124,24 @@ def test_pictures_differ_in_their_holes_alone():
     assert not whole[inside].any() and torch.equal(whole[~inside], truth_of(holes)[~inside])
 
 
+def fill(painter: Painter, holes: list[Hole], prompts: list[str], config: HolesConfig) -> torch.Tensor:
+    settings = PaintConfig(config.steps, config.guidance, config.batch, config.seed)
+    return painter.fill(truth_of(holes), masks_of(holes), prompts, settings)
+
+
 def test_the_painter_sees_the_mask_and_the_grey_hole(models):
     holes = sample_holes("outpaint", SMALL)
     painter = Painter(models)
-    beside = painter._beside(holes, 2)
+    beside = painter._beside(truth_of(holes), masks_of(holes), 2)
     assert beside.shape == (3, 5, 16, 16) and {*beside[:, 0].unique().tolist()} == {0, 1}
-    grey = painter._beside([replace(holes[0], mask=np.ones((128, 128), bool))], 1)
-    other = painter._beside([replace(holes[1], mask=np.ones((128, 128), bool))], 1)
+    everywhere = torch.ones(1, 1, 128, 128)
+    grey, other = (painter._beside(image[None], everywhere, 1) for image in truth_of(holes)[:2])
     assert torch.equal(grey, other)
-    made = painter.fill(holes, ["a red star"] * 3, SMALL)
+    made = fill(painter, holes, ["a red star"] * 3, SMALL)
     assert made.shape == (3, 3, 128, 128) and 0 <= made.min() and made.max() <= 1
-    assert torch.equal(made, painter.fill(holes, ["a red star"] * 3, SMALL))
-    assert torch.allclose(painter.fill(holes[:1], ["a red star"], SMALL), made[:1], atol=1e-5)
-    assert not torch.allclose(painter.fill(holes, ["a blue ring"] * 3, SMALL), made, atol=1e-3)
+    assert torch.equal(made, fill(painter, holes, ["a red star"] * 3, SMALL))
+    assert torch.allclose(fill(painter, holes[:1], ["a red star"], SMALL), made[:1], atol=1e-5)
+    assert not torch.allclose(fill(painter, holes, ["a blue ring"] * 3, SMALL), made, atol=1e-3)
 
 
 def test_a_picture_that_is_painted_again_is_what_is_left_of_it(models):
@@ -144,7 +149,7 @@ def test_a_picture_that_is_painted_again_is_what_is_left_of_it(models):
     painter, count = Painter(models), len(LEFT_OUT)
     hole = sample_holes("inpaint", SMALL)[0]
     pixels, scenes = np.stack([hole.picture] * (count + 1)), [hole.scene] * (count + 1)
-    config = CheckConfig(steps=20, batch=2)
+    config = PaintConfig(steps=20, batch=2)
     made = painter.repaint(pixels, scenes, config)
     assert made.dtype == np.uint8 and made.shape == pixels.shape
     np.testing.assert_array_equal(made, painter.repaint(pixels, scenes, config))

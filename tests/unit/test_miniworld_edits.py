@@ -5,12 +5,12 @@ from difflib import SequenceMatcher
 import numpy as np
 import pytest
 
-from llmga.mini.captions import detailed_caption, short_caption
-from llmga.mini.edits import KINDS, sample_edit
-from llmga.mini.facts import caption_facts, facts
-from llmga.mini.phrases import INSTRUCTIONS
-from llmga.mini.render import render
-from llmga.mini.world import sample_scene, split_of
+from miniworld.world.captions import detailed_caption, short_caption
+from miniworld.world.edits import KINDS, sample_edit
+from miniworld.world.facts import caption_facts, facts
+from miniworld.world.phrases import INSTRUCTIONS
+from miniworld.world.render import render
+from miniworld.world.scene import sample_scene, split_of
 
 EDITS = [sample_edit(sample_scene(seed, (2, 5), "train"), seed, KINDS[seed % 8]) for seed in range(320)]
 ATTRIBUTE = {

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmga.mini.facts import Facts, Mention, caption_facts, facts, kept
-from llmga.mini.world import sample_scene
+from miniworld.world.facts import Facts, Mention, caption_facts, facts, kept
+from miniworld.world.scene import sample_scene
 
 
 @pytest.mark.parametrize(

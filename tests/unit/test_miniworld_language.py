@@ -26,22 +26,22 @@ from transformers import AutoProcessor
 
 from llmga.chat import SYSTEM_PROMPT, TASKS, Conversation, Picture, Reply, Sampling, respond
 from llmga.chat.engines.local import load_local_engine
-from llmga.mini.alignment import align
-from llmga.mini.chat_folder import new_llava, write_processor
-from llmga.mini.check_chat import Answer, _answer, _judged, _talk, edit_made, figure
-from llmga.mini.dataset import Scenes, as_images, painted
-from llmga.mini.dialogues import Talk
-from llmga.mini.edits import KINDS, sample_edit
-from llmga.mini.eyes import HUBS
-from llmga.mini.facts import WORDS, Facts, caption_facts, facts, kept
-from llmga.mini.language import LanguageConfig, _encoder, _rows, _texts, figures, train_language
-from llmga.mini.lessons import Dialogues, bundles, load_rows, save_rows
-from llmga.mini.records import RECORD_KINDS, sample_hole
-from llmga.mini.render import render
-from llmga.mini.world import COLOURS, PLACES, SHAPES, sample_scene
 from llmga.train import build
 from llmga.train.layouts import official_to_transformers, to_official
 from llmga.train.turns import IGNORED
+from miniworld.checks.chat import Answer, _answer, _judged, _talk, edit_made, figure
+from miniworld.models.chat_folder import new_llava, write_processor
+from miniworld.models.language import LanguageConfig, _encoder, _rows, _texts, figures, train_language
+from miniworld.models.projector import align
+from miniworld.models.tokenised import Dialogues, bundles, load_rows, save_rows
+from miniworld.models.vision import HUBS
+from miniworld.world.dataset import Scenes, as_images, painted
+from miniworld.world.dialogues import Talk
+from miniworld.world.edits import KINDS, sample_edit
+from miniworld.world.facts import WORDS, Facts, caption_facts, facts, kept
+from miniworld.world.records import RECORD_KINDS, sample_hole
+from miniworld.world.render import render
+from miniworld.world.scene import COLOURS, PLACES, SHAPES, sample_scene
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -363,7 +363,7 @@ def test_judging_a_reply() -> None:
 
 
 def test_perfect_and_silent_models_get_what_they_deserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmga.mini import check_chat
+    from miniworld.checks import chat
 
     asked: list[str] = []
 
@@ -372,8 +372,8 @@ def test_perfect_and_silent_models_get_what_they_deserve(monkeypatch: pytest.Mon
         needs = TASKS[task].needs_picture
         assert bool(pictures) >= needs and all(picture.size == (128, 128) for picture in pictures)
 
-    monkeypatch.setattr(check_chat, "ask", silent)
-    for task in (each.name for each in check_chat._TAUGHT):
+    monkeypatch.setattr(chat, "ask", silent)
+    for task in (each.name for each in chat._TAUGHT):
         answer = _answer(Path(), 0.2, task, 7)
         assert not answer.formed and answer.kept == 0
     talk = _talk(Path(), 0.2, 11)

@@ -24,17 +24,17 @@ from torch import nn
 
 pytest.importorskip("diffusers", reason="the painter's networks are diffusers'")
 
-from llmga.mini.architecture import CONTEXT_DIM, HEADS, SCHEDULER
-from llmga.mini.captions import short_caption
-from llmga.mini.check import CheckConfig, paint
-from llmga.mini.dataset import Mix, Painted, Scenes, as_images, labels_of
-from llmga.mini.painter import load_text_encoder
-from llmga.mini.render import render
-from llmga.mini.words import WordsConfig, WordsTrainer
-from llmga.mini.world import BACKGROUNDS, COLOURS, SIDES, TONES, Scene, Thing, choose, split_of
 from llmga.text import clip_tokenizer
 from llmga.train import LoopConfig, Stage2, Stage2Config, train
 from llmga.train.components import Components
+from miniworld.models.architecture import CONTEXT_DIM, HEADS, SCHEDULER
+from miniworld.models.painter import load_text_encoder
+from miniworld.models.sampling import PaintConfig, paint
+from miniworld.models.text_encoder import WordsConfig, WordsTrainer
+from miniworld.world.captions import short_caption
+from miniworld.world.dataset import Mix, Painted, Scenes, as_images, labels_of
+from miniworld.world.render import render
+from miniworld.world.scene import BACKGROUNDS, COLOURS, SIDES, TONES, Scene, Thing, choose, split_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -224,7 +224,7 @@ def unseen() -> World:
 
 
 def judged(pipeline: Any, unseen: World, seen: World) -> dict[str, tuple[float, float]]:
-    config = CheckConfig(steps=8, guidance=6.0, batch=len(unseen))
+    config = PaintConfig(steps=8, guidance=6.0, batch=len(unseen))
     return rates(read(paint(pipeline, unseen.captions, config), seen), unseen.truth)
 
 

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 
 pytest.importorskip("diffusers", reason="the painter's networks are diffusers'")
 
-from llmga.mini.autoencoder import AutoencoderConfig, AutoencoderTrainer, psnr, skip_idle_blocks
-from llmga.mini.dataset import Mix, Painted, Scenes, as_images, captions_of, painted
-from llmga.mini.painter import load_text_encoder, load_unet, new_autoencoder, new_unet, write_float8
-from llmga.mini.render import render
-from llmga.mini.words import WordsConfig, WordsTrainer
-from llmga.mini.world import PLACES, SIZES
 from llmga.train import LoopConfig, train
 from llmga.train.log import read_log
+from miniworld.models.autoencoder import AutoencoderConfig, AutoencoderTrainer, psnr, skip_idle_blocks
+from miniworld.models.painter import load_text_encoder, load_unet, new_autoencoder, new_unet, write_float8
+from miniworld.models.text_encoder import WordsConfig, WordsTrainer
+from miniworld.world.dataset import Mix, Painted, Scenes, as_images, captions_of, painted
+from miniworld.world.render import render
+from miniworld.world.scene import PLACES, SIZES
 
 LOOP = LoopConfig(steps=1, batch=8, micro_batch=8, lr=1e-3, mixed_precision="no", cpu=True)
 

@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="the tiny language models need transf
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmga.mini.random_language import WORDS, write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
+from miniworld.models.random_language import WORDS, write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,13 +7,13 @@ import pytest
 
 from llmga.chat.tags import parse
 from llmga.chat.tasks import TASKS
-from llmga.mini.captions import description, detailed_caption
-from llmga.mini.facts import caption_facts, facts, kept
-from llmga.mini.phrases import QUESTIONS, REQUESTS
-from llmga.mini.questions import sample_question
-from llmga.mini.records import MORE_REQUESTS, ONE_LINE, RECORD_KINDS, sample_hole, sample_record
-from llmga.mini.render import render
-from llmga.mini.world import Scene, Thing, is_unseen_pair, sample_scene
+from miniworld.world.captions import description, detailed_caption
+from miniworld.world.facts import caption_facts, facts, kept
+from miniworld.world.phrases import QUESTIONS, REQUESTS
+from miniworld.world.questions import sample_question
+from miniworld.world.records import MORE_REQUESTS, ONE_LINE, RECORD_KINDS, sample_hole, sample_record
+from miniworld.world.render import render
+from miniworld.world.scene import Scene, Thing, is_unseen_pair, sample_scene
 
 TAGGED = ("refine", "similar", "inpaint", "outpaint", "edit")
 PICTURED = ("similar", "describe", "brief", "inpaint", "outpaint", "question")

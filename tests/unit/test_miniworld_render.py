@@ -4,9 +4,8 @@ from itertools import count, product
 import numpy as np
 import pytest
 
-from llmga.mini.render import PALETTE, box, changed, render
-from llmga.mini.textures import backdrop
-from llmga.mini.world import (
+from miniworld.world.render import PALETTE, box, changed, render
+from miniworld.world.scene import (
     BACKGROUNDS,
     COLOURS,
     PLACES,
@@ -19,6 +18,7 @@ from llmga.mini.world import (
     Thing,
     sample_scene,
 )
+from miniworld.world.textures import backdrop
 
 CENTRE = Thing("circle", "red", "large", "plain", "centre")
 SCENE = Scene((CENTRE,), "sand", "warm", "left", 7)

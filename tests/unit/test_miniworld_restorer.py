@@ -14,10 +14,11 @@ import torch
 pytest.importorskip("accelerate", reason="training needs accelerate")
 
 from llmga.data.degradations import Degradation, Pass
-from llmga.mini.check_restorer import RestorerCheck, check_restorers, restorer_table
-from llmga.mini.dataset import Scenes, painted
-from llmga.mini.render import render
-from llmga.mini.restorer import (
+from llmga.restore import Architecture, DiffRIRS2
+from llmga.train import LoopConfig
+from llmga.train.restoration import Crops
+from miniworld.checks.restorer import RestorerCheck, check_restorers, restorer_table
+from miniworld.models.restorer import (
     MILD,
     SMALL,
     Pool,
@@ -27,10 +28,9 @@ from llmga.mini.restorer import (
     train_restorers,
     variants,
 )
-from llmga.mini.world import Scene
-from llmga.restore import Architecture, DiffRIRS2
-from llmga.train import LoopConfig
-from llmga.train.restoration import Crops
+from miniworld.world.dataset import Scenes, painted
+from miniworld.world.render import render
+from miniworld.world.scene import Scene
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STILL = Pass(blur=0, resize=(1, 1), noise_sigma=(0, 0), gaussian=1, jpeg=0)

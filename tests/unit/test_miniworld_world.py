@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llmga.mini.captions import short_caption
-from llmga.mini.world import (
+from miniworld.world.captions import short_caption
+from miniworld.world.scene import (
     COLOURS,
     PLACES,
     SHAPES,

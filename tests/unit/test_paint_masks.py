@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from llmga.data.masks import MIXES, Borders, Boxes, MaskMix, Strokes
+from llmga.paint.masks import MIXES, Borders, Boxes, MaskMix, Strokes
 
 SIZES = [(1, 1), (7, 513), (513, 7), (2, 3), (64, 64), (96, 32), (300, 900)]
 TRAINING = ["stage1", "stage2", "diffrir"]

@@ -19,7 +19,7 @@ from llmga.chat.engines.base import Sampling
 from llmga.chat.engines.local import LocalEngine, load_local_engine
 from llmga.chat.engines.lookup import guess
 from llmga.chat.engines.prefix import PrefixCache, positions_of
-from llmga.mini.random_language import write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
+from miniworld.models.random_language import write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

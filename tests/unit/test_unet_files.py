@@ -14,8 +14,8 @@ from support.weight_headers import split, write_json, write_sparse
 from llmga.diffusion.ldm import unet_to_ldm
 from llmga.diffusion.unet_files import STEM, Sampling, find_unet, fingerprint
 from llmga.diffusion.unet_shapes import SD15, SDXL, Sizes, measured, shapes
-from llmga.mini.architecture import UNET
 from llmga.weight_files import read_header
+from miniworld.models.architecture import UNET
 
 SD15_INPAINTING = replace(SD15, channels=9)
 MINI = Sizes((64, 128), (0, 1), 1, 96, 4)
