@@ -38,10 +38,9 @@ def _check(options: argparse.Namespace, command: list[str]) -> None:
 
 
 def _check_chat(options: argparse.Namespace, command: list[str]) -> None:
-    from .checks.chat import check_chat
+    from .checks.chat import chat_table, check_chat
 
-    for line in check_chat(options.folder, options.count, options.workers):
-        sys.stdout.write(f"{line}\n")
+    sys.stdout.write(chat_table(check_chat(options.folder, options.count, options.workers)) + "\n")
 
 
 def _check_edits(options: argparse.Namespace, command: list[str]) -> None:

@@ -23,11 +23,12 @@ from typing import Any
 
 import torch
 
+from llmga.evaluate import plain
 from llmga.train.checkpoint import write_text
 from llmga.train.log import read_log
 
 from ..files import MANIFEST
-from .recipe import Recipe, Workshop, plain
+from .recipe import Recipe, Workshop
 from .stages import STAGES
 
 

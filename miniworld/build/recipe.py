@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from llmga.train import Stage2Config
 
@@ -81,14 +80,3 @@ class Workshop:
         source = painted(self.recipe.scenes, self.work / "cache", self.recipe.workers)
         scenes = replace(self.recipe.scenes, count=count)
         return Painted(scenes, source.pictures[:count], source.labels[:count])
-
-
-def plain(value: Any) -> Any:
-    """Only what JSON knows."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
+from llmga.evaluate import write_json
 from llmga.train import LoopConfig, Stage2, Trainer, train
 from llmga.train.checkpoint import write_text
 from llmga.train.components import Components
 from llmga.train.log import read_log
 
-from ..checks.painter import check_base, check_reader, check_stage2, table
+from ..checks.painter import check_base, check_reader, check_stage2, painter_table
 from ..checks.restorer import RestorerCheck, check_restorers
 from ..files import (
     AUTOENCODER,
@@ -51,7 +52,7 @@ from ..models.restorer import load_restorer, train_restorers, variants
 from ..models.sampling import PaintConfig
 from ..models.text_encoder import WordsTrainer
 from ..world.dataset import WorldPictures, captions_of
-from .recipe import PainterConfig, Recipe, Workshop, plain
+from .recipe import PainterConfig, Recipe, Workshop
 
 _REHEARSED = 40  # steps
 
@@ -83,10 +84,8 @@ def check(recipe: Recipe, out: Path) -> str:
         unet = load_unet(out / UNETS["stage2"]).to(device)
         results |= check_stage2(pipeline, unet, reader, recipe.check, pictures)
     document = {"config": asdict(recipe.check), "psnr": reading["psnr"], "results": results}
-    write_text(out / CHECK, json.dumps(plain(document), indent=1))
-    return (
-        f"{table(results)}\nautoencoder {reading['psnr']:.2f} dB, {recipe.check.pictures} pictures per line"
-    )
+    write_json(out / CHECK, document)
+    return f"{painter_table(results)}\nautoencoder {reading['psnr']:.2f} dB, {recipe.check.pictures} pictures per line"
 
 
 def _autoencoder(name: str, start: str, file: str, shop: Workshop, folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import re
@@ -19,6 +18,7 @@ from PIL import Image
 from llmga.chat import Conversation, Picture, Reply, Sampling, respond
 from llmga.chat.engines.local import LocalEngine, load_local_engine
 from llmga.chat.tasks import TASKS
+from llmga.evaluate import Estimate, rate, table
 
 from ..world.captions import vague_caption
 from ..world.dataset import Scenes
@@ -53,23 +53,8 @@ _TALKED: tuple[Asked, ...] = ("refine", "similar", "edit", "inpaint", "describe"
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A proportion: of ``n`` independent conversations, the mean and its standard error."""
-
-    name: str
-    mean: float
-    error: float
-    n: int
-    target: float | None = None
-
-    def __str__(self) -> str:
-        goal = "" if self.target is None else f"  target {self.target:.2f}"
-        return f"{self.name:<42} {self.mean:.3f} ± {self.error:.3f}  N {self.n}{goal}"
-
-
-@dataclass(frozen=True)
 class Answer:
-    """One reply judged: whether it has the form that its task asks for, and the facts kept of those given."""
+    """One reply scored: whether it has the form that its task asks for, and the facts kept of those given."""
 
     name: str
     formed: bool
@@ -79,46 +64,47 @@ class Answer:
     """Of an edit: it did what was asked (see ``edit_made``)."""
 
 
-def check_chat(folder: Path, count: int, workers: int = 0, temperature: float = 0.2) -> list[Figure]:
+Results = dict[str, dict[str, Estimate | float]]
+
+
+def check_chat(folder: Path, count: int, workers: int = 0, temperature: float = 0.2) -> Results:
     """Ask the model of a transformers folder ``count`` times for each task, and through ``count`` long conversations.
 
     Half of the scenes are validation scenes, half hold a colour-shape pair that training never shows; the requests are
     the chat node's own, edits and questions in held-out words, as all requests of long conversations are.
+
+    Returns:
+        By name of what was counted: its ``share``, of independent replies or conversations, and the ``target`` if it has
+        one.
     """
     jobs = [(task.name, _SEED + i) for task in _TAUGHT for i in range(count)]
     answers = each_in_processes(partial(_answer, folder, temperature), jobs, workers, "answers")
-    figures: list[Figure] = []
+    results: Results = {}
     for task in _TAUGHT:
         mine = [a for a in answers if a.name == task.name]
-        target = 0.99 if task.expects in ("one", "several") else None
-        figures.append(figure(f"form: {task.name}", [a.formed for a in mine], target=target))
+        results[f"form: {task.name}"] = {"share": rate([a.formed for a in mine])}
+        if task.expects in ("one", "several"):
+            results[f"form: {task.name}"]["target"] = 0.99
     targets = {"refine": 0.95, "describe": 0.80}
     for name in ("refine", "similar", "describe", "inpaint", "outpaint", "edit", "chat"):
-        mine = [a for a in answers if a.name == name and a.given]
-        rows = [a.kept / a.given for a in mine]
-        figures.append(figure(f"facts kept: {name}", rows, target=targets.get(name)))
-    figures.append(figure("edits made", [a.made for a in answers if a.name == "edit"]))
+        shares = [a.kept / a.given for a in answers if a.name == name and a.given]
+        results[f"facts kept: {name}"] = {"share": rate(shares)}
+        if name in targets:
+            results[f"facts kept: {name}"]["target"] = targets[name]
+    results["edits made"] = {"share": rate([a.made for a in answers if a.name == "edit"])}
     seeds = [(_SEED + 500_000 + i,) for i in range(count)]
     talks = each_in_processes(partial(_talk, folder, temperature), seeds, workers, "conversations")
     for turn in range(TURNS):
         mine = [a for talk in talks for a in talk[turn : turn + 1]]
-        figures.append(figure(f"turn {turn + 1}: form", [a.formed for a in mine], target=0.99))
-        rows = [a.kept / a.given for a in mine if a.given]
-        figures.append(figure(f"turn {turn + 1}: facts kept", rows))
-    return figures
+        results[f"turn {turn + 1}: form"] = {"share": rate([a.formed for a in mine]), "target": 0.99}
+        shares = [a.kept / a.given for a in mine if a.given]
+        results[f"turn {turn + 1}: facts kept"] = {"share": rate(shares)}
+    return results
 
 
-def figure(name: str, values: Sequence[float], target: float | None = None) -> Figure:
-    """Mean and standard error; of proportions at 0 or 1, by Laplace's rule, for none is certain."""
-    n = len(values)
-    if not n:
-        return Figure(name, math.nan, math.nan, 0, target)
-    mean = sum(values) / n
-    spread = sum((value - mean) ** 2 for value in values) / n
-    if spread == 0:
-        guess = (sum(values) + 1) / (n + 2)
-        spread = guess * (1 - guess)
-    return Figure(name, mean, math.sqrt(spread / n), n, target)
+def chat_table(results: Results) -> str:
+    """The results as text, a line for each."""
+    return table(results, counts=True)
 
 
 @lru_cache(maxsize=1)
@@ -167,11 +153,11 @@ def _answer(folder: Path, temperature: float, task: str, seed: int) -> Answer:
     heard = ask(folder, temperature, Conversation(), task, instruction, pictures, seed)
     if task == "chat":
         return Answer(task, heard is not None, int(heard is not None and heard.text == answer), 1)
-    judged = _judged(task, TASKS[task].expects, heard, given)
+    scored = _scored(task, TASKS[task].expects, heard, given)
     if edit and heard:
         found = caption_facts(heard.prompt or heard.text)
-        return replace(judged, made=edit_made(facts(edit.source), facts(edit.target), found))
-    return judged
+        return replace(scored, made=edit_made(facts(edit.source), facts(edit.target), found))
+    return scored
 
 
 def edit_made(source: Facts, target: Facts, found: Facts) -> bool:
@@ -203,7 +189,7 @@ def _talk(folder: Path, temperature: float, seed: int) -> list[Answer]:
                 Answer(kind, heard is not None, int(heard is not None and heard.text == exchange.reply), 1)
             )
         else:
-            answers.append(_judged(kind, _EXPECTS.get(kind, "one"), heard, exchange.given))
+            answers.append(_scored(kind, _EXPECTS.get(kind, "one"), heard, exchange.given))
         conversation = heard.conversation if heard else conversation
     return answers
 
@@ -241,7 +227,7 @@ def ask(
         return None
 
 
-def _judged(name: str, expects: str, heard: Reply | None, given: Facts) -> Answer:
+def _scored(name: str, expects: str, heard: Reply | None, given: Facts) -> Answer:
     """``expects`` is as in ``chat.tasks.Task``."""
     if heard is None:
         return Answer(name, False, *kept(given, Facts(())))

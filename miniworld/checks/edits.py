@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from llmga.images import to_pil
-from llmga.train.checkpoint import write_text
+from llmga.evaluate import Estimate, contact_sheet, mean, psnr, rate, table, transposed, write_json
 
-from ..build.recipe import plain
 from ..models.reader import Reader, Reading
 from ..world.dataset import ATTRIBUTES
 from ..world.edits import Edit, Kind, sample_edit
 from ..world.scene import BACKGROUNDS, PLACES, Thing, sample_scene
 from .editors import METHODS, EditsConfig, Studio, picture
-from .painter import Rate
 
 KINDS: tuple[Kind, ...] = ("recolour", "reshape", "resize", "add", "remove", "background")
 RESULT = "check_edits.json"
-_JUDGED = {
+_ASKED = {
     "recolour": ("colour",),
     "reshape": ("shape",),
     "resize": ("size",),
@@ -31,12 +26,11 @@ _JUDGED = {
 }
 _KEPT = ("colour", "shape", "size")
 """Not the texture, which the autoencoder blurs: through it, the reader finds 0.68 of the true ones."""
-_MOST = 60.0  # dB, beyond which no picture of 8 bits shows a difference
 _SHEET = 12
 
 
 @dataclass(frozen=True)
-class Judgement:
+class EditScore:
     """One edited picture; decibels outside what the edit may change, for a new background on the objects."""
 
     method: str
@@ -71,7 +65,7 @@ def check_edits(
     config: EditsConfig,
     methods: Sequence[str] = tuple(METHODS),
     on_step: Callable[..., object] | None = None,
-) -> list[Judgement]:
+) -> list[EditScore]:
     """Make every edit by every method and judge it; writes ``check_edits.json`` and a sheet of the first edits.
 
     Args:
@@ -93,19 +87,18 @@ def check_edits(
         for method in methods:
             made = studio.decode(METHODS[method](job, config))
             row.append(made)
-            found.append(judge(method, wanted, detailed, studio.reader, made, before, reconstruction))
+            found.append(score_edit(method, wanted, detailed, studio.reader, made, before, reconstruction))
         if number < _SHEET:
-            sheet.append(torch.cat(row, -1))
+            sheet.append(torch.cat(row) / 2 + 0.5)
         if number + 1 in (_SHEET, config.edits):
-            _write_sheet(sheet, out / "pictures" / "edits.png")
+            contact_sheet(sheet, out / "pictures" / "edits.png", len(methods) + 1)
         if on_step:
             on_step(number + 1, config.edits)
-        document = {"config": asdict(config), "results": plain(results(found)), "edits": plain(found)}
-        write_text(out / RESULT, json.dumps(document, indent=1))
+        write_json(out / RESULT, {"config": config, "results": results(found), "edits": found})
     return found
 
 
-def judge(
+def score_edit(
     method: str,
     wanted: Edit,
     detailed: bool,
@@ -113,7 +106,7 @@ def judge(
     made: torch.Tensor,
     before: torch.Tensor,
     reconstruction: torch.Tensor,
-) -> Judgement:
+) -> EditScore:
     """Read a picture (1, 3, 128, 128) in -1 .. 1 and compare it with the edit's ground truth.
 
     Right is: what was changed reads as in the target scene (an added object: colour and shape; a removed one: nothing
@@ -127,12 +120,12 @@ def judge(
     elif wanted.kind == "remove":
         right = seen(reading, changed[0]) is None
     else:
-        right = _agrees(reading, changed[0], target[changed[0]], _JUDGED[wanted.kind])
+        right = _agrees(reading, changed[0], target[changed[0]], _ASKED[wanted.kind])
     others = [thing for place, thing in target.items() if place not in changed]
     kept = sum(_agrees(reading, thing.place, thing, _KEPT) for thing in others)
-    outside = torch.from_numpy(~wanted.mask())
-    decibels = [_psnr(made, other, outside) for other in (before, reconstruction)]
-    return Judgement(method, wanted.kind, detailed, right, kept, len(others), *decibels)
+    outside = torch.from_numpy(~wanted.mask())[None, None]
+    decibels = [float(psnr(made, other, outside, peak=2)) for other in (before, reconstruction)]
+    return EditScore(method, wanted.kind, detailed, right, kept, len(others), *decibels)
 
 
 def seen(reading: Reading, place: str, number: int = 0) -> dict[str, str] | None:
@@ -148,64 +141,27 @@ def _agrees(reading: Reading, place: str, thing: Thing, names: Sequence[str]) ->
     return there is not None and all(there[name] == getattr(thing, name) for name in names)
 
 
-def _psnr(made: torch.Tensor, other: torch.Tensor, where: torch.Tensor) -> float:
-    """Decibels over some pixels (128, 128); NaN if there are none."""
-    if not where.any():
-        return float("nan")
-    error = float((made - other)[0, :, where].square().mean()) / 4
-    return min(-10 * np.log10(max(error, 1e-12)), _MOST)
-
-
-def results(found: Sequence[Judgement]) -> dict[str, dict[str, Rate]]:
+def results(found: Sequence[EditScore]) -> dict[str, dict[str, Estimate]]:
     """For each method: how often the edit is right, in all, of each kind, of either length of caption; the objects kept;
     and the decibels."""
-    table_: dict[str, dict[str, Rate]] = {}
+    rows: dict[str, dict[str, Estimate]] = {}
     for method in dict.fromkeys(one.method for one in found):
         mine = [one for one in found if one.method == method]
-        row = {"right": _mean([one.right for one in mine])}
-        row |= {kind: _mean([one.right for one in mine if one.kind == kind]) for kind in KINDS}
+        row = {"right": rate([one.right for one in mine])}
+        row |= {kind: rate([one.right for one in mine if one.kind == kind]) for kind in KINDS}
         row |= {
-            name: _mean([one.right for one in mine if one.detailed is detailed])
+            name: rate([one.right for one in mine if one.detailed is detailed])
             for name, detailed in (("short", False), ("detailed", True))
         }
-        row["kept"] = _mean([one.kept / one.untouched for one in mine if one.untouched])
+        row["kept"] = rate([one.kept / one.untouched for one in mine if one.untouched])
         for name, part in (("background", False), ("objects", True)):
-            judged = [one for one in mine if (one.kind == "background") is part]
-            row[f"{name} dB"] = _mean([one.to_reconstruction for one in judged])
-            row[f"{name} dB to input"] = _mean([one.to_input for one in judged])
-        table_[method] = row
-    return table_
+            scored = [one for one in mine if (one.kind == "background") is part]
+            row[f"{name} dB"] = mean([one.to_reconstruction for one in scored])
+            row[f"{name} dB to input"] = mean([one.to_input for one in scored])
+        rows[method] = row
+    return rows
 
 
-def _mean(values: Sequence[float]) -> Rate:
-    """Mean and standard error over edits, NaN left out; of proportions at 0 or 1 by Laplace's rule, for none is certain."""
-    kept = np.array([value for value in values if value == value], dtype=float)
-    if not len(kept):
-        return Rate(float("nan"), float("nan"), 0)
-    spread = kept.var()
-    if spread == 0 and kept[0] in (0, 1):
-        guess = (kept.sum() + 1) / (len(kept) + 2)
-        spread = guess * (1 - guess)
-    return Rate(float(kept.mean()), float((spread / len(kept)) ** 0.5), len(kept))
-
-
-def report(found: Sequence[Judgement]) -> str:
+def report(found: Sequence[EditScore]) -> str:
     """The results as text, a column for each method."""
-    rows = results(found)
-    names = list(next(iter(rows.values()))) if rows else []
-    lines = [f"{'':22}" + "".join(f"{method[-22:]:>24}" for method in rows)]
-    for name in names:
-        cells = (_cell(name, row[name]) for row in rows.values())
-        lines.append(f"{name:22}" + "".join(f"{cell:>24}" for cell in cells))
-    return "\n".join(lines)
-
-
-def _cell(name: str, rate: Rate) -> str:
-    digits = 1 if "dB" in name else 3
-    return f"{rate.value:.{digits}f} ±{rate.error:.{digits}f} N {rate.count}"
-
-
-def _write_sheet(rows: Sequence[torch.Tensor], path: Path) -> None:
-    """A line for each edit: the picture, then what each method made of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil(torch.cat(list(rows), -2).permute(0, 2, 3, 1) / 2 + 0.5)[0].save(path)
+    return table(transposed(results(found)), counts=True)

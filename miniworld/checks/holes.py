@@ -7,7 +7,6 @@ restored, as in the paper's Table 4, and their borders measured.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,17 +14,24 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from llmga.data.degradations import shift_colour
-from llmga.images import to_pil
+from llmga.evaluate import (
+    Estimate,
+    contact_sheet,
+    frechet_distance,
+    mean,
+    perceptual_distance,
+    rate,
+    resampled,
+    table,
+    write_json,
+)
 from llmga.restore import load_checkpoint, restore
 from llmga.restore.colour import match_colour
 from llmga.restore.seam import seam
 from llmga.train import derive
-from llmga.train.checkpoint import write_text
 
-from ..build.recipe import plain
 from ..files import LANGUAGE, READER, RESTORERS
 from ..models.inpainter import Painter
 from ..models.reader import Reader, Reading, load_reader
@@ -33,18 +39,17 @@ from ..models.restorer import MILD
 from ..models.sampling import PaintConfig
 from ..world.facts import Facts, Mention, caption_facts, kept
 from .edits import seen
-from .painter import Rate, mean, ratio
 from .sampled_holes import KINDS, Hole, HolesConfig, masks_of, pasted, prompters, sample_holes, truth_of
 
 RESULT = "check_holes.json"
 RESTORED = ("as painted", "no reference", "no colour", "restorer", "colour match", "as it was")
-"""In the order of the paper's Table 4, whose rows are none, DiffIR, with a reference, with shifted colours; a plain gain
-and bias; and the truth, whose borders aren't without disparity, for objects lie there."""
-_COLUMNS = 8
+"""In the order of the paper's Table 4, whose rows are none, DiffIR, with a reference, with shifted colours;
+``match_colour``, a gain and a bias for each channel; and the truth, whose borders aren't without disparity, for objects
+lie there."""
 _BATCH = 64
 _RESAMPLED = 30
 
-Results = dict[str, dict[str, dict[str, Rate]]]
+Results = dict[str, dict[str, dict[str, Estimate]]]
 
 
 def check_holes(
@@ -65,8 +70,8 @@ def check_holes(
         on_step: ``on_step(i, n)`` after each set of pictures; may raise.
 
     Returns:
-        ``painted``: by kind and prompt what ``judge`` gives. ``restored``: by condition what ``compare`` gives; ``shifted``:
-        the same after a shift of the painted pictures' colours, against which the paper trains.
+        ``painted``: by kind and prompt what ``score_holes`` gives. ``restored``: by condition what ``compare`` gives;
+        ``shifted``: the same after a shift of the painted pictures' colours, against which the paper trains.
 
     Raises:
         FileNotFoundError: a model is missing.
@@ -82,7 +87,7 @@ def check_holes(
     def step() -> None:
         nonlocal done
         done += 1
-        write_text(out / RESULT, json.dumps(plain({"config": asdict(config), "results": results}), indent=1))
+        write_json(out / RESULT, {"config": config, "results": results})
         if on_step:
             on_step(done, total)
 
@@ -93,20 +98,20 @@ def check_holes(
             made = painter.fill(truth_of(holes), masks_of(holes), way(holes), settings)
             rows[name] = made
             whole = pasted(made, holes)
-            results["painted"][f"{kind}, {name}"] = judge(reader.read(whole * 2 - 1), holes)
+            results["painted"][f"{kind}, {name}"] = score_holes(reader.read(whole * 2 - 1), holes)
             step()
-        _sheet([pasted(made, holes) for made in rows.values()], holes, out / "pictures" / f"{kind}.png")
+        _write_sheet([pasted(made, holes) for made in rows.values()], holes, out / "pictures" / f"{kind}.png")
         if kind == "outpaint":
             for name, made in (("restored", rows["chat"]), ("shifted", shifted(rows["chat"], holes))):
                 mended = restored(made, holes, nets)
                 results[name] = compare(mended, holes, reader)
                 mended.pop("as it was")  # which ends a sheet of itself
-                _sheet([*mended.values()], holes, out / "pictures" / f"outpaint-{name}.png")
+                _write_sheet([*mended.values()], holes, out / "pictures" / f"outpaint-{name}.png")
                 step()
     return results
 
 
-def judge(reading: Reading, holes: Sequence[Hole]) -> dict[str, Rate]:
+def score_holes(reading: Reading, holes: Sequence[Hole]) -> dict[str, Estimate]:
     """What stands in the holes of (B) filled pictures.
 
     Returns:
@@ -129,9 +134,9 @@ def judge(reading: Reading, holes: Sequence[Hole]) -> dict[str, Rate]:
         said = {place: one and (one["colour"], one["shape"]) for place, one in there.items()}
         right.append((sum(said[place] == true.get(place) for place in said), len(said)))
     return {
-        "asked": ratio(*torch.tensor(asked).T),
-        "number": ratio(torch.tensor(number), torch.ones(len(holes))),
-        "truth": ratio(*torch.tensor(right).T),
+        "asked": rate(*torch.tensor(asked).T),
+        "number": rate(number),
+        "truth": rate(*torch.tensor(right).T),
     }
 
 
@@ -154,23 +159,27 @@ def restored(made: torch.Tensor, holes: Sequence[Hole], nets: Mapping[str, Any])
 
 def compare(
     pictures: Mapping[str, torch.Tensor], holes: Sequence[Hole], reader: Reader
-) -> dict[str, dict[str, Rate]]:
+) -> dict[str, dict[str, Estimate]]:
     """``measure`` and ``frechet`` of each condition, and of the restorer minus each other.
 
     The Fréchet distance is of all pictures together; its error is that of ``_RESAMPLED`` bootstrap samples.
     """
     found = {name: measure(images, holes, reader) for name, images in pictures.items()}
     distances = _resampled(pictures, truth_of(holes), reader)
-    rows: dict[str, dict[str, Rate]] = {}
+    rows: dict[str, dict[str, Estimate]] = {}
+
+    def with_error(values: torch.Tensor) -> Estimate:
+        return resampled(float(values[0]), values[1:], len(holes))
+
     for other in found:
         rows[other] = {key: mean(values) for key, values in found[other].items()}
-        rows[other]["frechet"] = _bootstrapped(distances[other], len(holes))
+        rows[other]["frechet"] = with_error(distances[other])
     for other in [name for name in found if name != "restorer"]:
         rows[f"restorer − {other}"] = {
             key: mean(found["restorer"][key] - values) for key, values in found[other].items()
         }
         difference = distances["restorer"] - distances[other]
-        rows[f"restorer − {other}"]["frechet"] = _bootstrapped(difference, len(holes))
+        rows[f"restorer − {other}"]["frechet"] = with_error(difference)
     return rows
 
 
@@ -186,21 +195,17 @@ def measure(images: torch.Tensor, holes: Sequence[Hole], reader: Reader) -> dict
     return {**rows, "perceptual": perceptual(images, truth_of(holes), reader)}
 
 
-@torch.no_grad()
 def perceptual(images: torch.Tensor, truth: torch.Tensor, reader: Reader) -> torch.Tensor:
-    """LPIPS without learned weights: each layer's channels at unit length, squared differences, their mean, summed.
+    """LPIPS, without learned weights, of the reader's layers; pictures are (B, 3, 128, 128) in 0 .. 1."""
 
-    Args:
-        images, truth: (B, 3, 128, 128), 0 .. 1.
+    def layers(pictures: torch.Tensor) -> list[torch.Tensor]:
+        found = [pictures * 2 - 1]
+        for layer in reader.trunk:
+            found.append(layer(found[-1]))
+        return found[1:]
 
-    Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, equation 1 with w = 1.
-    """
-    total = torch.zeros(len(images))
-    a, b = images * 2 - 1, truth * 2 - 1
-    for layer in reader.trunk:
-        a, b = layer(a), layer(b)
-        total += (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2))
-    return total
+    parts = zip(images.split(_BATCH), truth.split(_BATCH), strict=True)
+    return torch.cat([perceptual_distance(a, b, layers) for a, b in parts])
 
 
 @torch.no_grad()
@@ -208,16 +213,6 @@ def features(images: torch.Tensor, reader: Reader) -> torch.Tensor:
     """(B, 96) double: the means over each picture (B, 3, 128, 128) in 0 .. 1 of the reader's last channels."""
     parts = [reader.trunk(part * 2 - 1).mean((2, 3)) for part in images.split(_BATCH)]
     return torch.cat(parts).double()
-
-
-def frechet(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The squared Fréchet distance of two sets of features (N, C), taken for normally distributed; 0 for equal sets.
-
-    Source: Heusel et al., GANs Trained by a Two Time-Scale Update Rule, equation 6.
-    """
-    one, other = torch.cov(a.T), torch.cov(b.T)
-    root = torch.linalg.eigvals(one @ other).real.clamp_min(0).sqrt().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + one.trace() + other.trace() - 2 * root)
 
 
 def _resampled(
@@ -234,30 +229,17 @@ def _resampled(
     true = features(truth, reader)
     made = {name: features(images, reader) for name, images in pictures.items()}
     return {
-        name: torch.tensor([frechet(values[pick], true[pick]) for pick in picks])
+        name: torch.tensor([frechet_distance(values[pick], true[pick]) for pick in picks])
         for name, values in made.items()
     }
 
 
-def _bootstrapped(values: torch.Tensor, count: int) -> Rate:
-    return Rate(float(values[0]), float(values[1:].std()), count)
-
-
 def holes_table(results: Results) -> str:
     """The results as text, a line for each condition."""
-    lines = []
-    for rows in filter(None, results.values()):
-        names = list(next(iter(rows.values())))
-        lines.append(f"{'':34}" + "".join(f"{name:>18}" for name in names))
-        lines += [
-            f"{name:34}" + "".join(f"{rates[key]!s:>18}" for key in names) for name, rates in rows.items()
-        ]
-    return "\n".join(lines)
+    return "\n".join(table(rows) for rows in results.values() if rows)
 
 
-def _sheet(rows: Sequence[torch.Tensor], holes: Sequence[Hole], path: Path) -> None:
+def _write_sheet(rows: Sequence[torch.Tensor], holes: Sequence[Hole], path: Path) -> None:
     """The first holes: the picture with its hole, what each condition made, the truth."""
-    mask, truth = masks_of(holes), truth_of(holes)
-    lines = [torch.cat(list(row[:_COLUMNS]), 2) for row in (truth * (1 - mask), *rows, truth)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil(torch.cat(lines, 1).permute(1, 2, 0)[None])[0].save(path)
+    truth = truth_of(holes)
+    contact_sheet([truth * (1 - masks_of(holes)), *rows, truth], path)

@@ -1,4 +1,4 @@
-"""Does the painter paint what it is told: held-out captions, painted, read back, and counted."""
+"""Check of the painter: held-out captions are painted, read back, and what agrees is counted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from llmga.images import to_pil
+from llmga.evaluate import Estimate, contact_sheet, psnr, rate, table
 
-from ..models.autoencoder import psnr, reconstruct
+from ..models.autoencoder import reconstruct
 from ..models.reader import Reader, Reading
 from ..models.sampling import CHUNK, PaintConfig, paint
 from ..world.captions import detailed_caption, short_caption
@@ -28,19 +28,7 @@ class CheckConfig(PaintConfig):
     """Captions of each kind."""
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A part, its standard error (pictures are what is independent, not the objects in them), and of how many."""
-
-    value: float
-    error: float
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ±{self.error:.3f}"
-
-
-Rates = dict[str, Rate]
+Rates = dict[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -94,26 +82,11 @@ def score(reading: Reading, truth: torch.Tensor, which: torch.Tensor | None = No
     return rates
 
 
-def _rate(right: torch.Tensor, counted: torch.Tensor) -> Rate:
-    """Of (B, …) bool values, those counted; the error is that of a ratio of sums over pictures."""
+def _rate(right: torch.Tensor, counted: torch.Tensor) -> Estimate:
+    """Of (B, …) bool values, those counted; pictures are what is independent, not the objects in them."""
     pictures = len(right)
     hits = (right & counted).reshape(pictures, -1).sum(1)
-    return ratio(hits, counted.reshape(pictures, -1).sum(1))
-
-
-def ratio(hits: torch.Tensor, counts: torch.Tensor) -> Rate:
-    """Of what each of (B) pictures counts, the part that hits, as a ratio of sums with its error."""
-    hits, counts = hits.double(), counts.double()
-    total = float(counts.sum())
-    if not total:
-        return Rate(float("nan"), float("nan"), 0)
-    value = float(hits.sum()) / total
-    return Rate(value, float((hits - value * counts).square().sum().sqrt()) / total, int(total))
-
-
-def mean(values: torch.Tensor) -> Rate:
-    """The mean of (B,) values, one of each picture."""
-    return Rate(float(values.mean()), float(values.std()) / len(values) ** 0.5, len(values))
+    return rate(hits, counted.reshape(pictures, -1).sum(1))
 
 
 def late_places(tokenizer: Any, scenes: Sequence[Scene], captions: Sequence[str]) -> torch.Tensor:
@@ -149,7 +122,7 @@ def check_reader(reader: Reader, autoencoder: Any, config: CheckConfig) -> dict[
     return {
         "truth": score(reader.read(images), truth),
         "reconstruction": score(reader.read(made), truth),
-        "psnr": float(psnr(made, images).mean()),
+        "psnr": float(psnr(made, images, peak=2).mean()),
     }
 
 
@@ -168,7 +141,7 @@ def check_base(
         if split == "validation":
             result["short, chance"] = score(reading, truth.roll(1, 0))
             if pictures:
-                contact_sheet(painted, task.scenes, pictures / "short.png")
+                _write_sheet(painted, task.scenes, pictures / "short.png")
     return result
 
 
@@ -188,29 +161,24 @@ def check_stage2(
             result[name] = score(reading, truth)
             result[f"{name}, late"] = score(reading, truth, late)
             if pictures:
-                contact_sheet(painted, task.scenes, pictures / f"{name.replace(', ', '-')}.png")
+                _write_sheet(painted, task.scenes, pictures / f"{name.replace(', ', '-')}.png")
     result["detailed, chance"] = score(reading, truth.roll(1, 0))
     return result
 
 
-def contact_sheet(painted: torch.Tensor, scenes: Sequence[Scene], path: Path, columns: int = 8) -> None:
+def _write_sheet(painted: torch.Tensor, scenes: Sequence[Scene], path: Path, columns: int = 8) -> None:
     """Write the first pictures as a PNG, each above the picture that the world itself draws of its scene."""
     count = min(len(painted), 3 * columns) // columns * columns or min(len(painted), columns)
     rows = []
     for first in range(0, count, columns):
         part = range(first, min(first + columns, count))
         true = as_images(torch.from_numpy(np.stack([np.asarray(render(scenes[i]).image) for i in part])))
-        rows += [torch.cat(list(images), 2) for images in (painted[first : part.stop], true)]
-    sheet = torch.cat(rows, 1).permute(1, 2, 0)[None] / 2 + 0.5
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil(sheet)[0].save(path)
+        rows += [images / 2 + 0.5 for images in (painted[first : part.stop], true)]
+    contact_sheet(rows, path, columns)
 
 
-def table(results: Mapping[str, Rates]) -> str:
-    """The rates as text, a line for each condition."""
-    names = ["background", "place", "colour", "shape", "size", "texture", "empty"]
-    lines = [f"{'':34}" + "".join(f"{name:>14}" for name in names) + f"{'objects':>9}"]
-    for condition, rates in results.items():
-        cells = "".join(f"{rates[name]!s:>14}" if name in rates else f"{'':14}" for name in names)
-        lines.append(f"{condition:34}{cells}{rates['place'].count:9}")
-    return "\n".join(lines)
+def painter_table(results: Mapping[str, Rates]) -> str:
+    """The rates as text, a line for each condition, and how many objects each line counts."""
+    columns = ["background", "place", "colour", "shape", "size", "texture", "empty", "objects"]
+    rows = {name: {**rates, "objects": str(rates["place"].count)} for name, rates in results.items()}
+    return table(rows, columns)

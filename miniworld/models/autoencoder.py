@@ -238,8 +238,3 @@ def reconstruct(net: Any, images: torch.Tensor) -> torch.Tensor:
     """Pictures (B, 3, H, W) in -1 .. 1 through both halves and clamped, on the net's device."""
     images = images.to(net.device)
     return net.decoder(net.encoder(images)).float().clamp(-1, 1)
-
-
-def psnr(made: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB of pictures (B, 3, H, W) in -1 .. 1, as (B,)."""
-    return -10 * torch.log10((made - truth).square().mean((1, 2, 3)) / 4)

@@ -13,7 +13,16 @@ from safetensors.torch import save_file
 
 from llmga.text import clip_tokenizer
 from miniworld.checks.editors import METHODS, EditsConfig, Studio, picture, token_at
-from miniworld.checks.edits import KINDS, RESULT, Judgement, check_edits, judge, report, results, sample_edits
+from miniworld.checks.edits import (
+    KINDS,
+    RESULT,
+    EditScore,
+    check_edits,
+    report,
+    results,
+    sample_edits,
+    score_edit,
+)
 from miniworld.files import CHECKPOINT, READER, UNETS
 from miniworld.models.painter import new_unet
 from miniworld.models.random_diffusion import write_checkpoint
@@ -51,9 +60,9 @@ class Truth:
         return Reading(present, values, torch.tensor([BACKGROUNDS.index(self.scene.background)]))
 
 
-def judged(wanted: Edit, scene: Scene) -> Judgement:
+def scored(wanted: Edit, scene: Scene) -> EditScore:
     images = picture(wanted.source)
-    return judge("", wanted, False, Truth(scene), picture(wanted.target), images, images)  # type: ignore[arg-type]
+    return score_edit("", wanted, False, Truth(scene), picture(wanted.target), images, images)  # type: ignore[arg-type]
 
 
 def an_edit(kind: str) -> Edit:
@@ -83,7 +92,7 @@ def test_the_edits_are_held_out_and_a_third_of_each_kind_is_long():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_target_scene_is_right_and_the_source_scene_is_not(kind):
     wanted = an_edit(kind)
-    right, wrong = judged(wanted, wanted.target), judged(wanted, wanted.source)
+    right, wrong = scored(wanted, wanted.target), scored(wanted, wanted.source)
     assert right.right and not wrong.right
     others = len({*wanted.source.objects} & {*wanted.target.objects})
     assert right.kept == right.untouched == wrong.kept == others
@@ -101,7 +110,7 @@ def test_an_untouched_object_that_changes_is_not_kept():
             wanted.target,
             objects=tuple(replace(o, **change) if o == old else o for o in wanted.target.objects),
         )
-        found = judged(wanted, scene)
+        found = scored(wanted, scene)
         assert found.right and found.kept == found.untouched - 1
 
 
@@ -109,7 +118,7 @@ def test_texture_is_not_judged():
     wanted = an_edit("reshape")
     flip = {"plain": "dotted", "dotted": "striped", "striped": "plain"}
     objects = tuple(replace(o, texture=flip[o.texture]) for o in wanted.target.objects)
-    found = judged(wanted, replace(wanted.target, objects=objects))
+    found = scored(wanted, replace(wanted.target, objects=objects))
     assert found.right and found.kept == found.untouched
 
 
@@ -118,16 +127,16 @@ def test_decibels_are_of_what_may_not_change():
     wanted = an_edit("recolour")
     before, made = picture(wanted.source), picture(wanted.target)
     reader = Truth(wanted.target)
-    assert judge("", wanted, False, reader, made, before, before).to_input == 60  # type: ignore[arg-type]
+    assert score_edit("", wanted, False, reader, made, before, before).to_input == 60  # type: ignore[arg-type]
     outside = torch.from_numpy(~wanted.mask())
     off = torch.where(outside, made + 0.2, made)
-    found = judge("", wanted, False, reader, off, before, made)  # type: ignore[arg-type]
+    found = score_edit("", wanted, False, reader, off, before, made)  # type: ignore[arg-type]
     assert found.to_input == pytest.approx(20, abs=0.01)  # 10 log10 of 4 / 0.04
     assert found.to_reconstruction == pytest.approx(20, abs=0.01)
 
 
 def test_results_are_means_with_standard_errors():
-    one = Judgement("m", "add", False, True, 1, 2, 20.0, 30.0)
+    one = EditScore("m", "add", False, True, 1, 2, 20.0, 30.0)
     found = [
         one,
         replace(one, right=False, to_reconstruction=40.0),
@@ -135,11 +144,11 @@ def test_results_are_means_with_standard_errors():
     ]
     row = results(found)["m"]
     assert row["right"].value == pytest.approx(2 / 3) and row["right"].count == 3
-    assert row["right"].error == pytest.approx(math.sqrt(2 / 9 / 3))
+    assert row["right"].error == pytest.approx(math.sqrt(3 / 5 * 2 / 5 / 5))
     assert (row["add"].count, row["background"].count, row["kept"].count) == (2, 1, 2)
     assert (row["background dB"].value, row["objects dB"].value) == (35, 30)
     assert row["recolour"].count == 0 and row["background"].error > 0
-    assert "0.667 ±0.272 N 3" in report(found)
+    assert "0.667 ±0.219 N 3" in report(found)
 
 
 @pytest.fixture(scope="module")

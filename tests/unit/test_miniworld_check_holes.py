@@ -16,11 +16,10 @@ from miniworld.checks.holes import (
     RESULT,
     check_holes,
     compare,
-    frechet,
     holes_table,
-    judge,
     measure,
     perceptual,
+    score_holes,
     shifted,
 )
 from miniworld.checks.sampled_holes import KINDS, Hole, HolesConfig, masks_of, pasted, sample_holes, truth_of
@@ -65,7 +64,7 @@ def read(scenes: list[Scene]) -> Reading:
 
 
 def figures(scene: Scene, hole: Hole) -> tuple[float, ...]:
-    return tuple(rate.value for rate in judge(read([scene]), [hole]).values())
+    return tuple(rate.value for rate in score_holes(read([scene]), [hole]).values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -176,15 +175,6 @@ def test_the_perceptual_distance_is_symmetric_and_blind_to_a_layer_s_scale():
     a, b = torch.rand(2, 2, 3, 128, 128)
     found = perceptual(a, b, reader)
     assert found.shape == (2,) and torch.allclose(found, perceptual(b, a, reader)) and (found > 0).all()
-
-
-def test_the_frechet_distance_of_normal_sets_is_known():
-    """Of equal covariance it is the squared distance of the means; of equal means, that of the deviations."""
-    x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)).double()
-    assert frechet(x, x) == pytest.approx(0, abs=1e-9)
-    assert frechet(x, x + torch.tensor([3.0, 0.0, 4.0])) == pytest.approx(25, rel=1e-6)
-    centred = x - x.mean(0)
-    assert frechet(centred, 3 * centred) == pytest.approx(4 * float(torch.cov(x.T).trace()), rel=1e-6)
 
 
 def test_colours_are_shifted_as_the_restorer_was_trained():

@@ -29,7 +29,7 @@ from llmga.chat.engines.local import load_local_engine
 from llmga.train import build
 from llmga.train.layouts import official_to_transformers, to_official
 from llmga.train.turns import IGNORED
-from miniworld.checks.chat import Answer, _answer, _judged, _talk, edit_made, figure
+from miniworld.checks.chat import Answer, _answer, _scored, _talk, edit_made
 from miniworld.models.chat_folder import new_llava, write_processor
 from miniworld.models.language import LanguageConfig, _encoder, _rows, _texts, figures, train_language
 from miniworld.models.projector import align
@@ -352,14 +352,14 @@ def _reply(raw: str, prompts: tuple[str, ...] = ()) -> Reply:
 def test_judging_a_reply() -> None:
     given = Facts((), background="sand")
     good = "<gen_image> a red star on sand </gen_image>"
-    assert _judged("x", "one", _reply(good, ("a red star on sand",)), given) == Answer("x", True, 1, 1)
-    assert not _judged("x", "one", _reply(good + good, ("a", "b")), given).formed
-    assert not _judged("x", "one", _reply("a star on sand"), given).formed
-    assert not _judged("x", "caption", _reply(good, ("a",)), given).formed
-    assert _judged("x", "caption", _reply("a star on snow"), given) == Answer("x", True, 0, 1)
-    assert _judged("x", "several", _reply(f"One. {good} Two. {good}"), given).formed
-    assert not _judged("x", "several", _reply(f"One. {good}"), given).formed
-    assert _judged("x", "one", None, given) == Answer("x", False, 0, 1)
+    assert _scored("x", "one", _reply(good, ("a red star on sand",)), given) == Answer("x", True, 1, 1)
+    assert not _scored("x", "one", _reply(good + good, ("a", "b")), given).formed
+    assert not _scored("x", "one", _reply("a star on sand"), given).formed
+    assert not _scored("x", "caption", _reply(good, ("a",)), given).formed
+    assert _scored("x", "caption", _reply("a star on snow"), given) == Answer("x", True, 0, 1)
+    assert _scored("x", "several", _reply(f"One. {good} Two. {good}"), given).formed
+    assert not _scored("x", "several", _reply(f"One. {good}"), given).formed
+    assert _scored("x", "one", None, given) == Answer("x", False, 0, 1)
 
 
 def test_perfect_and_silent_models_get_what_they_deserve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,9 +392,3 @@ def test_an_edit_is_made_if_what_it_asks_for_is_found_and_nothing_else_is_needed
         source, target = facts(edit.source), facts(edit.target)
         assert edit_made(source, target, caption_facts(edit.detailed[1])), kind
         assert not edit_made(source, target, caption_facts(edit.detailed[0])), kind
-
-
-def test_figures() -> None:
-    assert str(figure("x", [1.0, 0.0, 1.0, 0.0], 0.99)).split() == "x 0.500 ± 0.250 N 4 target 0.99".split()
-    assert 0 < figure("x", [1.0] * 100).error < 0.02
-    assert figure("x", []).n == 0
