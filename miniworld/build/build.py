@@ -1,4 +1,4 @@
-"""From nothing to the miniature: the stages of a recipe, made in their order and entered into a manifest.
+"""Building the miniature from nothing: stages in dependency order, entered into a manifest.
 
 A stage reads files of ``out``, writes files of ``out``, and enters both into ``manifest.json``; one that stands there
 with the same configuration and the same files is not made again. What is only needed on the way is in ``work``, from
@@ -28,7 +28,7 @@ from llmga.train.checkpoint import write_text
 from llmga.train.log import read_log
 
 from ..files import MANIFEST
-from .recipe import Recipe, Workshop
+from .recipe import BuildContext, Recipe
 from .stages import STAGES
 
 
@@ -56,10 +56,10 @@ def build(
     """
     if unknown := set(stages) - STAGES.keys():
         raise ValueError(f"only must name stages of {', '.join(STAGES)}; got {', '.join(sorted(unknown))}")
-    shop = Workshop(recipe, out, work or out / "work")
+    context = BuildContext(recipe, out, work or out / "work")
     out.mkdir(parents=True, exist_ok=True)
     waiting = [name for name in STAGES if name in stages]
-    make = partial(_make, shop, again=again, command=command)
+    make = partial(_make, context, again=again, command=command)
     if jobs == 1:
         for name in waiting:
             _enter(out, name, make(name))
@@ -80,21 +80,21 @@ def _needed(name: str) -> set[str]:
     return {other for other, stage in STAGES.items() if {*stage.gives} & {*STAGES[name].needs}}
 
 
-def _make(shop: Workshop, name: str, *, again: bool, command: Sequence[str]) -> dict[str, Any] | None:
+def _make(context: BuildContext, name: str, *, again: bool, command: Sequence[str]) -> dict[str, Any] | None:
     """Make what a stage gives; returns its entry in the manifest, None if it stands there."""
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
-    stage, out = STAGES[name], shop.out
+    stage, out = STAGES[name], context.out
     inputs = {file: _sha256(_present(out, file)) for file in stage.needs}
-    key = plain({"config": _config_of(name, shop.recipe), "inputs": inputs})
+    key = plain({"config": _config_of(name, context.recipe), "inputs": inputs})
     fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     if not again and _is_made(out, name, fingerprint):
         return None
     begun = time.perf_counter()
-    folder = shop.work / f"{name}-{fingerprint[:12]}"
+    folder = context.work / f"{name}-{fingerprint[:12]}"
     if again:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    figures = stage.make(shop, folder)
+    figures = stage.make(context, folder)
     return {
         **key,
         "fingerprint": fingerprint,

@@ -1,4 +1,4 @@
-"""What a miniature is made of: the settings of each stage, and the files that stages write."""
+"""Recipe of a miniature: the settings of each stage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PainterConfig:
 
 
 @dataclass(frozen=True)
-class Minutes:
+class TimeBudget:
     """Training time of each stage; 0 takes ``loop.steps`` as given. The steps that fit are measured once, then kept."""
 
     colours: float = 0.0
@@ -62,13 +62,13 @@ class Recipe:
     restorers: RestorerConfig
     language: LanguageConfig
     check: CheckConfig = field(default_factory=CheckConfig)
-    minutes: Minutes = field(default_factory=Minutes)
+    minutes: TimeBudget = field(default_factory=TimeBudget)
     workers: int = 0
     """Processes that paint scenes; 0 takes one per core."""
 
 
 @dataclass(frozen=True)
-class Workshop:
+class BuildContext:
     """A recipe, where its results go, and where its stages may leave what only they need."""
 
     recipe: Recipe

@@ -1,4 +1,4 @@
-"""How each part of the miniature's painter is made."""
+"""Stages of the build: how each file of the miniature is made."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ from ..models.restorer import load_restorer, train_restorers, variants
 from ..models.sampling import PaintConfig
 from ..models.text_encoder import WordsTrainer
 from ..world.dataset import WorldPictures, captions_of
-from .recipe import PainterConfig, Recipe, Workshop
+from .recipe import BuildContext, PainterConfig, Recipe
 
 _REHEARSED = 40  # steps
 
 
 @dataclass(frozen=True)
 class Stage:
-    make: Callable[[Workshop, Path], dict[str, Any]]
+    make: Callable[[BuildContext, Path], dict[str, Any]]
     """Writes the results into ``out``, with a folder of its own to work in; returns figures."""
     needs: tuple[str, ...]
     """Files of ``out``."""
@@ -88,62 +88,62 @@ def check(recipe: Recipe, out: Path) -> str:
     return f"{painter_table(results)}\nautoencoder {reading['psnr']:.2f} dB, {recipe.check.pictures} pictures per line"
 
 
-def _autoencoder(name: str, start: str, file: str, shop: Workshop, folder: Path) -> dict[str, Any]:
+def _autoencoder(name: str, start: str, file: str, context: BuildContext, folder: Path) -> dict[str, Any]:
     """One of the runs that make the autoencoder, from the file ``start`` or from nothing."""
     from safetensors.torch import load_file
 
-    config: AutoencoderConfig = getattr(shop.recipe, name)
-    source, weights = shop.painted(config.pictures), load_file(shop.out / start) if start else None
+    config: AutoencoderConfig = getattr(context.recipe, name)
+    source, weights = context.painted(config.pictures), load_file(context.out / start) if start else None
     result = _run(
-        getattr(shop.recipe.minutes, name),
+        getattr(context.recipe.minutes, name),
         config.loop,
         lambda c: AutoencoderTrainer(replace(config, loop=c), source, weights),
         folder,
     )
-    write_half(load_file(result / "autoencoder.safetensors"), shop.out / file)
+    write_half(load_file(result / "autoencoder.safetensors"), context.out / file)
     return _last_row(folder)
 
 
-def _words(shop: Workshop, folder: Path) -> dict[str, Any]:
-    config = shop.recipe.words
-    source = shop.painted(config.scenes)
-    captions = captions_of(source.scenes, config.captions, shop.recipe.workers)
+def _words(context: BuildContext, folder: Path) -> dict[str, Any]:
+    config = context.recipe.words
+    source = context.painted(config.scenes)
+    captions = captions_of(source.scenes, config.captions, context.recipe.workers)
     result = _run(
-        shop.recipe.minutes.words,
+        context.recipe.minutes.words,
         config.loop,
         lambda c: WordsTrainer(replace(config, loop=c), source, captions),
         folder,
     )
-    _copy(result / "words.safetensors", shop.out / WORDS)
+    _copy(result / "words.safetensors", context.out / WORDS)
     return _last_row(folder)
 
 
-def _reader(shop: Workshop, folder: Path) -> dict[str, Any]:
-    config, autoencoder = shop.recipe.reader, _load_autoencoder(shop.out / COLOURS)
-    source = shop.painted(config.pictures)
+def _reader(context: BuildContext, folder: Path) -> dict[str, Any]:
+    config, autoencoder = context.recipe.reader, _load_autoencoder(context.out / COLOURS)
+    source = context.painted(config.pictures)
     result = _run(
-        shop.recipe.minutes.reader,
+        context.recipe.minutes.reader,
         config.loop,
         lambda c: ReaderTrainer(replace(config, loop=c), source, autoencoder),
         folder,
     )
-    _copy(result / "reader.safetensors", shop.out / READER)
+    _copy(result / "reader.safetensors", context.out / READER)
     return _last_row(folder)
 
 
-def _base(shop: Workshop, folder: Path) -> dict[str, Any]:
+def _base(context: BuildContext, folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
-    config = shop.recipe.base
-    seed, autoencoder = config.training.loop.seed, _load_autoencoder(shop.out / AUTOENCODER)
-    words = load_text_encoder(shop.out / WORDS)
+    config = context.recipe.base
+    seed, autoencoder = config.training.loop.seed, _load_autoencoder(context.out / AUTOENCODER)
+    words = load_text_encoder(context.out / WORDS)
 
     def components() -> Components:
         return _components(new_unet(seed), words, autoencoder)
 
-    result = _paint(shop, config, shop.recipe.minutes.base, components, folder)
+    result = _paint(context, config, context.recipe.minutes.base, components, folder)
     write_single_file(
-        shop.out / BASE,
+        context.out / BASE,
         load_file(result / "unet" / WEIGHTS),
         words.state_dict(),
         {},
@@ -151,61 +151,61 @@ def _base(shop: Workshop, folder: Path) -> dict[str, Any]:
     return _last_row(folder)
 
 
-def _pack(shop: Workshop, folder: Path) -> dict[str, Any]:
+def _pack(context: BuildContext, folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file, save_file
 
     autoencoder = folder / "autoencoder.safetensors"
-    write_single_file(autoencoder, {}, {}, load_file(shop.out / AUTOENCODER))
-    (shop.out / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
-    save_file({**load_file(shop.out / BASE), **load_file(autoencoder)}, shop.out / CHECKPOINT)
-    return {"bytes": (shop.out / CHECKPOINT).stat().st_size}
+    write_single_file(autoencoder, {}, {}, load_file(context.out / AUTOENCODER))
+    (context.out / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
+    save_file({**load_file(context.out / BASE), **load_file(autoencoder)}, context.out / CHECKPOINT)
+    return {"bytes": (context.out / CHECKPOINT).stat().st_size}
 
 
-def _finetuned(name: str, start: str, shop: Workshop, folder: Path) -> dict[str, Any]:
+def _finetuned(name: str, start: str, context: BuildContext, folder: Path) -> dict[str, Any]:
     """Train a UNet further: the checkpoint's, or the result of the stage ``start``."""
     from safetensors.torch import load_file
 
-    config: PainterConfig = getattr(shop.recipe, name)
+    config: PainterConfig = getattr(context.recipe, name)
 
     def components() -> Components:
-        pipeline = load_pipeline(shop.out / CHECKPOINT)
-        unet = load_unet(shop.out / UNETS[start]) if start else pipeline.unet
+        pipeline = load_pipeline(context.out / CHECKPOINT)
+        unet = load_unet(context.out / UNETS[start]) if start else pipeline.unet
         return _components(unet, pipeline.text_encoder, skip_idle_blocks(pipeline.vae))
 
-    result = _paint(shop, config, getattr(shop.recipe.minutes, name), components, folder)
-    unet = shop.out / UNETS[name]
+    result = _paint(context, config, getattr(context.recipe.minutes, name), components, folder)
+    unet = context.out / UNETS[name]
     _copy(result / "unet" / "config.json", unet / "config.json")
     write_float8(load_file(result / "unet" / WEIGHTS), unet / WEIGHTS)
     return _last_row(folder)
 
 
-def _restorers(shop: Workshop, folder: Path) -> dict[str, Any]:
-    config, painter = shop.recipe.restorers, Painter(shop.out)
+def _restorers(context: BuildContext, folder: Path) -> dict[str, Any]:
+    config, painter = context.recipe.restorers, Painter(context.out)
     repaint = partial(painter.repaint, config=PaintConfig(steps=20, batch=32, seed=config.s1.seed))
-    made = train_restorers(config, shop.painted(config.pictures), folder, repaint)
+    made = train_restorers(config, context.painted(config.pictures), folder, repaint)
     for name, file in made.items():
-        _copy(file, shop.out / RESTORERS[name])
+        _copy(file, context.out / RESTORERS[name])
     kinds = variants(config)
     nets = {name: load_restorer(file, kinds[name].network) for name, file in made.items()}
-    checked = RestorerCheck(pictures=shop.recipe.check.pictures)
+    checked = RestorerCheck(pictures=context.recipe.check.pictures)
     return {
         "degraded": check_restorers(nets, checked),
-        "painted": check_restorers(nets, checked, painter.autoencoder, shop.out / "pictures"),
+        "painted": check_restorers(nets, checked, painter.autoencoder, context.out / "pictures"),
     }
 
 
-def _language(shop: Workshop, folder: Path) -> dict[str, Any]:
-    result = train_language(folder, shop.recipe.language, shop.work / "cache")
+def _language(context: BuildContext, folder: Path) -> dict[str, Any]:
+    result = train_language(folder, context.recipe.language, context.work / "cache")
     for file in result.iterdir():
-        _copy(file, shop.out / LANGUAGE / file.name)
-    return figures(folder, shop.recipe.language)
+        _copy(file, context.out / LANGUAGE / file.name)
+    return figures(folder, context.recipe.language)
 
 
-def _check(shop: Workshop, folder: Path) -> dict[str, Any]:
+def _check(context: BuildContext, folder: Path) -> dict[str, Any]:
     from tqdm import tqdm
 
-    tqdm.write(check(shop.recipe, shop.out))
-    return json.loads((shop.out / CHECK).read_text(encoding="utf-8"))["results"]
+    tqdm.write(check(context.recipe, context.out))
+    return json.loads((context.out / CHECK).read_text(encoding="utf-8"))["results"]
 
 
 _FILES = {name: f"{folder}/{WEIGHTS}" for name, folder in UNETS.items()}
@@ -235,11 +235,15 @@ STAGES = {
 
 
 def _paint(
-    shop: Workshop, config: PainterConfig, minutes: float, components: Callable[[], Components], folder: Path
+    context: BuildContext,
+    config: PainterConfig,
+    minutes: float,
+    components: Callable[[], Components],
+    folder: Path,
 ) -> Path:
-    source = shop.painted(config.scenes)
-    pictures = WorldPictures(source, captions_of(source.scenes, config.captions, shop.recipe.workers))
-    cache = shop.work / "cache" / "stage2" if config.training.cache else None
+    source = context.painted(config.scenes)
+    pictures = WorldPictures(source, captions_of(source.scenes, config.captions, context.recipe.workers))
+    cache = context.work / "cache" / "stage2" if config.training.cache else None
     settings = replace(config.training, cache=cache)
     return _run(
         minutes, settings.loop, lambda c: Stage2(replace(settings, loop=c), components(), pictures), folder

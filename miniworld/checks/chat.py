@@ -1,4 +1,4 @@
-"""How good the miniature's chat is, on scenes and wordings that training never showed, through the real ``respond``."""
+"""Check of the chat: held-out scenes and wordings, asked through the library's own ``respond``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _EXPECTS = {
 }
 _EXACT = ("question", "reading")
 _TAUGHT = tuple(TASKS[name] for name in (*RECORD_KINDS, "story", "chat") if name in TASKS)
-"""The chat node's tasks that the miniature knows; it has never heard of logos and T-shirts."""
+"""The chat node's tasks that the miniature knows; it was never taught logos and T-shirts."""
 _TALKED: tuple[Asked, ...] = ("refine", "similar", "edit", "inpaint", "describe", "outpaint")
 
 
@@ -150,12 +150,12 @@ def _answer(folder: Path, temperature: float, task: str, seed: int) -> Answer:
     else:
         record = sample_record(task, scene, seed)  # type: ignore[arg-type]
         instruction, pictures, given = record.wish, record.pictures, record.given
-    heard = ask(folder, temperature, Conversation(), task, instruction, pictures, seed)
+    reply = ask(folder, temperature, Conversation(), task, instruction, pictures, seed)
     if task == "chat":
-        return Answer(task, heard is not None, int(heard is not None and heard.text == answer), 1)
-    scored = _scored(task, TASKS[task].expects, heard, given)
-    if edit and heard:
-        found = caption_facts(heard.prompt or heard.text)
+        return Answer(task, reply is not None, int(reply is not None and reply.text == answer), 1)
+    scored = _scored(task, TASKS[task].expects, reply, given)
+    if edit and reply:
+        found = caption_facts(reply.prompt or reply.text)
         return replace(scored, made=edit_made(facts(edit.source), facts(edit.target), found))
     return scored
 
@@ -183,14 +183,14 @@ def _talk(folder: Path, temperature: float, seed: int) -> list[Answer]:
         exchange = talk.next(choose(_TALKED, seed, number) if fresh else None)
         kind = exchange.kind
         pictures = (_picture(exchange.shown, scenes),) if exchange.shown else ()
-        heard = ask(folder, temperature, conversation, "chat", exchange.asked, pictures, seed)
+        reply = ask(folder, temperature, conversation, "chat", exchange.asked, pictures, seed)
         if exchange.kind in _EXACT:
             answers.append(
-                Answer(kind, heard is not None, int(heard is not None and heard.text == exchange.reply), 1)
+                Answer(kind, reply is not None, int(reply is not None and reply.text == exchange.reply), 1)
             )
         else:
-            answers.append(_scored(kind, _EXPECTS.get(kind, "one"), heard, exchange.given))
-        conversation = heard.conversation if heard else conversation
+            answers.append(_scored(kind, _EXPECTS.get(kind, "one"), reply, exchange.given))
+        conversation = reply.conversation if reply else conversation
     return answers
 
 
@@ -198,8 +198,8 @@ def prompt_for(
     folder: Path, temperature: float, task: str, instruction: str, picture: Image.Image, seed: int
 ) -> str:
     """The prompt that a first request about a picture gets; the instruction itself where there is none."""
-    heard = ask(folder, temperature, Conversation(), task, instruction, (picture,), seed)
-    return heard.prompt if heard and heard.prompt else instruction
+    reply = ask(folder, temperature, Conversation(), task, instruction, (picture,), seed)
+    return reply.prompt if reply and reply.prompt else instruction
 
 
 def ask(
@@ -227,13 +227,13 @@ def ask(
         return None
 
 
-def _scored(name: str, expects: str, heard: Reply | None, given: Facts) -> Answer:
+def _scored(name: str, expects: str, reply: Reply | None, given: Facts) -> Answer:
     """``expects`` is as in ``chat.tasks.Task``."""
-    if heard is None:
+    if reply is None:
         return Answer(name, False, *kept(given, Facts(())))
-    raw = heard.conversation.turns[-1].text
+    raw = reply.conversation.turns[-1].text
     formed = {"one": _ONE, "several": _SEVERAL}.get(expects, _NONE).fullmatch(raw) is not None
-    return Answer(name, formed, *kept(given, caption_facts(heard.prompt or heard.text)))
+    return Answer(name, formed, *kept(given, caption_facts(reply.prompt or reply.text)))
 
 
 def _picture(shown: Shown, scenes: Scenes) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Does an edit do what it says and nothing else: held-out edits of the miniature world, by each way to edit."""
+"""Check of the editors: held-out edits, each made by each method, read back, and compared with what was to change."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_edits(
     methods: Sequence[str] = tuple(METHODS),
     on_step: Callable[..., object] | None = None,
 ) -> list[EditScore]:
-    """Make every edit by every method and judge it; writes ``check_edits.json`` and a sheet of the first edits.
+    """Make every edit by every method and score it; writes ``check_edits.json`` and a sheet of the first edits.
 
     Args:
         out: the folder of the models.

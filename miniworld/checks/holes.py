@@ -1,4 +1,4 @@
-"""Does the chat help to fill holes, and does DiffRIR mend what was painted.
+"""Check of inpainting, outpainting and restoring: what the chat's prompts gain, and how much the borders show.
 
 A user says in a few words what is missing. The same UNet paints these words, and the prompt that the chat makes of them
 and the picture, from the same noise; what then stands in the hole is read. The outpaintings of the chat's prompts are
@@ -127,8 +127,8 @@ def score_holes(reading: Reading, holes: Sequence[Hole]) -> dict[str, Estimate]:
             for place, one in there.items()
             if one
         ]
-        told = [Mention(m.shape, m.colour, m.size, None, m.place) for m in caption_facts(hole.wish).objects]
-        asked.append(kept(Facts(tuple(told)), Facts(tuple(found))))
+        stated = [Mention(m.shape, m.colour, m.size, None, m.place) for m in caption_facts(hole.wish).objects]
+        asked.append(kept(Facts(tuple(stated)), Facts(tuple(found))))
         number.append(len(found) == len(hole.missing))
         true = {thing.place: (thing.colour, thing.shape) for thing in hole.missing}
         said = {place: one and (one["colour"], one["shape"]) for place, one in there.items()}

@@ -1,4 +1,4 @@
-"""Does the miniature's restorer restore: held-out pictures, spoilt, restored, and compared with the truth."""
+"""Check of the restorer: held-out pictures, degraded, restored, and compared with the truth."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RestorerCheck:
     pictures: int = 128
     seed: int = 7
     degradation: Degradation = MILD
-    """What spoils the pictures; with an autoencoder, of this the shift of colours alone."""
+    """How pictures are degraded; with an autoencoder, only its shift of colours is used."""
 
 
 def check_restorers(
@@ -47,12 +47,12 @@ def check_restorers(
     a value beside the preserved part is off, both in 1/255.
 
     Args:
-        autoencoder: spoil pictures by it and a shift of colours, as a painter does.
+        autoencoder: degrade pictures by encoding, decoding and a shift of colours, as a painter does.
         pictures: a folder for a contact sheet.
     """
-    truth, spoilt, mask = _spoilt(config, autoencoder)
-    made = {"input": spoilt, "colour match": match_colour(spoilt, truth, mask).image}
-    made |= {name: restore(net, spoilt, truth, mask) for name, net in nets.items()}
+    truth, degraded, mask = _degraded(config, autoencoder)
+    made = {"input": degraded, "colour match": match_colour(degraded, truth, mask).image}
+    made |= {name: restore(net, degraded, truth, mask) for name, net in nets.items()}
     measures = {name: _measures(image, truth, mask) for name, image in made.items()}
     first = next(iter(nets))
     for name in [name for name in measures if name != first]:
@@ -65,23 +65,23 @@ def check_restorers(
     return {name: {key: mean(values) for key, values in of.items()} for name, of in measures.items()}
 
 
-def _spoilt(config: RestorerCheck, autoencoder: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _degraded(config: RestorerCheck, autoencoder: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """True pictures (B, 3, 128, 128), 0 .. 1, what a painter might make of them, and holes (B, 1, 128, 128)."""
     scenes = [
         sample_scene(config.seed * 40_000_000 + i, (1, 8), "validation") for i in range(config.pictures)
     ]
     images = as_images(torch.from_numpy(np.stack([np.asarray(render(scene).image) for scene in scenes])))
-    truth, d, spoilt, masks = images / 2 + 0.5, config.degradation, [], []
+    truth, d, degraded, masks = images / 2 + 0.5, config.degradation, [], []
     for i, image in enumerate(truth):
         rng = np.random.default_rng(derive(config.seed, i, "restore"))
         masks.append(torch.from_numpy(MIXES["diffrir"].draw(rng, *image.shape[1:]))[None])
         if autoencoder is None:
-            spoilt.append(degrade(image[None], rng, d))
+            degraded.append(degrade(image[None], rng, d))
         else:
             painted = reconstruct(autoencoder, images[i : i + 1]).cpu() / 2 + 0.5
             gain, bias = 1 + rng.uniform(-d.gain, d.gain), rng.uniform(-d.bias, d.bias)
-            spoilt.append(shift_colour(painted, gain, bias))
-    return truth, torch.cat(spoilt), torch.stack(masks)
+            degraded.append(shift_colour(painted, gain, bias))
+    return truth, torch.cat(degraded), torch.stack(masks)
 
 
 def _measures(made: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Holes in held-out pictures, and what people say is missing."""
+"""Held-out pictures with holes, and the words of a user for what is missing."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The widths are multiples of 32 (GroupNorm) and whole multiples of the first (ComfyUI divides them when it looks at a
 checkpoint), the four attention heads are the same at every level, and the autoencoder has TAESD's layout: so diffusers
-and ComfyUI both build it, ComfyUI after ``miniworld/pack`` has told it the two widths. The lower level attends to
+and ComfyUI both build it, ComfyUI once ``miniworld/pack`` has added the two widths. The lower level attends to
 the text: its cells are 16 pixels wide, an object's place 42. (At 16 × 16 latents too, a step takes 1.7 times as long.)
 """
 

@@ -1,4 +1,4 @@
-"""The miniature's LLaVA before it has learned anything: its sizes, its words, its files.
+"""Untrained LLaVA of the miniature: its sizes, its vocabulary, its transformers folder.
 
 A word-level tokenizer over the world's own text; what it does not know it spells in bytes. The chat template is
 Vicuna's, but of a system prompt it reads the first line only: what the rest of LLMGA's own says, the miniature has

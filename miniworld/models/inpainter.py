@@ -1,4 +1,4 @@
-"""The miniature's inpainting painter at work: it fills holes by prompts, and paints whole pictures again."""
+"""Inpainting and repainting with the miniature's stage-2 inpainting UNet."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The miniature's language model, from nothing: words, eyes, then stage 1 with the eyes frozen.
+"""Training of the miniature's language model: vocabulary, vision tower, then stage 1 with the tower frozen.
 
-The eyes are a CLIP-style tower that learns to name what stands where (a stand-in for CLIP's own training). Then the
+The tower is CLIP-style and learns to name what stands where (a stand-in for CLIP's own training). Then the
 real stage 1 trains projector and decoder together on conversations; a projector phase of its own would teach little,
 for the decoder is as new as the projector.
 """
@@ -30,14 +30,14 @@ from ..world.scene import choose
 from .chat_folder import new_llava, write_processor
 from .projector import align
 from .tokenised import Dialogues, Row, load_rows, save_rows
-from .vision import EyesTrainer
+from .vision import VisionTrainer
 
 _TEXTS = 3000  # conversations that the words are taken from
-_LESSON = 10_000_000  # conversations that the seeds of a lesson leave room for
+_PHASE = 10_000_000  # conversations that the seeds of a phase leave room for
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingPhase:
     """Conversations, and how long they are learned from."""
 
     dialogues: int
@@ -65,23 +65,25 @@ class LanguageConfig:
     exchanges: int = 8
     """The most that one has."""
     tokens: int = 0
-    """See ``Lesson``."""
-    first: tuple[Lesson, ...] = ()
+    """See ``TrainingPhase``."""
+    first: tuple[TrainingPhase, ...] = ()
     """What is learned before that, such as short conversations: what they teach is learned faster from them."""
     facts: float = 1.0
-    """How much more than others the words count that tell facts (see ``lessons.counts_of``)."""
+    """How much more than others the words count that tell facts (see ``tokenised.counts_of``)."""
     align: int = 4000
     """Steps in which the projector alone learns to say the patches in words (see ``align``)."""
     workers: int = 0
     """Processes that write conversations; 0 takes one per core."""
 
     @property
-    def lessons(self) -> tuple[Lesson, ...]:
+    def phases(self) -> tuple[TrainingPhase, ...]:
         """All, in their order."""
-        return *self.first, Lesson(self.dialogues, self.loop, self.exchanges, self.max_length, self.tokens)
+        return *self.first, TrainingPhase(
+            self.dialogues, self.loop, self.exchanges, self.max_length, self.tokens
+        )
 
     def folder(self, number: int) -> str:
-        """Where lesson ``number`` leaves its checkpoints; the last is stage 1 as others know it."""
+        """Where phase ``number`` leaves its checkpoints; the last is stage 1 as others know it."""
         return "stage1" if number == len(self.first) else f"lesson-{number}"
 
 
@@ -101,19 +103,19 @@ def train_language(out: Path, config: LanguageConfig, cache: Path) -> Path:
         texts = in_processes(partial(_texts, config), count, config.workers, "words")
         write_processor(processor_folder, texts)
     pictures = painted(config.scenes, cache, config.workers)
-    eyes = out / "eyes" / "result"
-    if not eyes.exists():
-        train(EyesTrainer(config.eyes, pictures), config.eyes, out / "eyes")
+    tower = out / "eyes" / "result"
+    if not tower.exists():
+        train(VisionTrainer(config.eyes, pictures), config.eyes, out / "eyes")
     encoder = _encoder(processor_folder, config.max_length)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.loop.seed)
         net = new_llava(encoder.processor.tokenizer)
-    _give_eyes(net, eyes / "tower.safetensors")
+    _load_tower(net, tower / "tower.safetensors")
     _aligned(net, encoder.processor.tokenizer, pictures, config, out / "projector.safetensors")
-    # The same net all the way; a lesson that is over gives it what it had learned by its end.
+    # The same net all the way; a phase that is over gives it what it had learned by its end.
     results = [
         _teach(net, config, number, pictures, processor_folder, out / config.folder(number), cache)
-        for number in range(len(config.lessons))
+        for number in range(len(config.phases))
     ]
     result = results[-1]
     # In the form that every transformers reads, instead of the installed version's.
@@ -124,18 +126,18 @@ def train_language(out: Path, config: LanguageConfig, cache: Path) -> Path:
 
 
 def figures(out: Path, config: LanguageConfig) -> dict[str, Any]:
-    """What a finished ``train_language`` has to say for itself, as JSON knows it.
+    """Report of a finished ``train_language``, of types that JSON knows.
 
     Returns:
-        Minutes of training (reading the data aside) and the last row of the log, of the eyes and of each lesson;
+        Minutes of training (reading the data aside) and the last row of the log, of the vision tower and of each phase;
         the seed; and the bytes of the finished folder.
     """
-    told: dict[str, Any] = {"seed": config.loop.seed}
-    for name in ("eyes", *map(config.folder, range(len(config.lessons)))):
+    report: dict[str, Any] = {"seed": config.loop.seed}
+    for name in ("eyes", *map(config.folder, range(len(config.phases)))):
         rows = read_log(out / name / "log.jsonl")
-        told[name] = {"minutes": round(sum(row["seconds"] for row in rows) / 60, 1), **rows[-1]}
-    told["bytes"] = sum(path.stat().st_size for path in (out / "stage1" / "result").iterdir())
-    return told
+        report[name] = {"minutes": round(sum(row["seconds"] for row in rows) / 60, 1), **rows[-1]}
+    report["bytes"] = sum(path.stat().st_size for path in (out / "stage1" / "result").iterdir())
+    return report
 
 
 def _teach(
@@ -147,15 +149,15 @@ def _teach(
     folder: Path,
     cache: Path,
 ) -> Path:
-    lesson = config.lessons[number]
+    phase = config.phases[number]
     rows = _kept_rows(config, processor, number, cache)
-    encoder = _encoder(processor, lesson.max_length)
-    stage1 = Stage1Config(lesson.loop, max_length=lesson.max_length, export_dtype="float16")
-    conversations = Dialogues(rows, pictures, encoder, lesson.tokens, config.facts)
-    return train(Stage1(stage1, net, encoder.processor, conversations), lesson.loop, folder)
+    encoder = _encoder(processor, phase.max_length)
+    stage1 = Stage1Config(phase.loop, max_length=phase.max_length, export_dtype="float16")
+    conversations = Dialogues(rows, pictures, encoder, phase.tokens, config.facts)
+    return train(Stage1(stage1, net, encoder.processor, conversations), phase.loop, folder)
 
 
-def _give_eyes(net: Any, path: Path) -> None:
+def _load_tower(net: Any, path: Path) -> None:
     from safetensors.torch import load_file
 
     tower = next(module for name, module in net.named_modules() if name.rpartition(".")[2] == "vision_tower")
@@ -192,15 +194,15 @@ def _texts(config: LanguageConfig, part: range) -> list[str]:
 
 
 def _kept_rows(config: LanguageConfig, processor: Path, number: int, cache: Path) -> list[Row]:
-    """The conversations of a lesson, written once: a run that was killed goes on at once."""
-    lesson, words = config.lessons[number], (processor / "tokenizer.json").read_bytes()
-    what = [asdict(config.scenes), number, lesson.dialogues, lesson.exchanges, lesson.max_length]
-    what += [*lesson.kinds, *[lesson.objects] * (lesson.objects < 8)]
+    """The conversations of a phase, written once: a run that was killed goes on at once."""
+    phase, words = config.phases[number], (processor / "tokenizer.json").read_bytes()
+    what = [asdict(config.scenes), number, phase.dialogues, phase.exchanges, phase.max_length]
+    what += [*phase.kinds, *[phase.objects] * (phase.objects < 8)]
     name = hashlib.sha256(json.dumps(what).encode() + words).hexdigest()[:20]
     path = cache / f"conversations-{name}.npz"
     if not path.exists():
         rows = in_processes(
-            partial(_rows, config, processor, number), lesson.dialogues, config.workers, "conversations"
+            partial(_rows, config, processor, number), phase.dialogues, config.workers, "conversations"
         )
         partial_path = path.with_name(f".{path.name}")
         save_rows(rows, partial_path)
@@ -209,14 +211,14 @@ def _kept_rows(config: LanguageConfig, processor: Path, number: int, cache: Path
 
 
 def _rows(config: LanguageConfig, processor_folder: Path, number: int, part: range) -> list[Row]:
-    lesson = config.lessons[number]
-    encoder = _encoder(processor_folder, lesson.max_length)
+    phase = config.phases[number]
+    encoder = _encoder(processor_folder, phase.max_length)
     rows = []
     for i in part:
-        seed = number * _LESSON + i
-        talk = Talk(config.scenes, seed, objects=lesson.objects)
-        kinds = lesson.kinds or (None,)
-        count = choose(range(1, lesson.exchanges + 1), seed, "exchanges")
+        seed = number * _PHASE + i
+        talk = Talk(config.scenes, seed, objects=phase.objects)
+        kinds = phase.kinds or (None,)
+        count = choose(range(1, phase.exchanges + 1), seed, "exchanges")
         exchanges = [talk.next(choose(kinds, seed, "kinds", k)) for k in range(count)]
         system = choose((SYSTEM_PROMPT, SYSTEM_PROMPT, SYSTEM_PROMPT, ""), seed, "system")
         ids, labels = encoder.tokens([turn for exchange in exchanges for turn in exchange.turns], system)

@@ -1,4 +1,4 @@
-"""The miniature's text-to-image networks: made fresh, put together as a pipeline, written to and read from one file."""
+"""Text-to-image networks of the miniature: fresh ones, the pipeline of them, and their files."""
 
 from __future__ import annotations
 

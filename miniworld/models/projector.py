@@ -23,7 +23,7 @@ _OTHERS = [i for i in range(36) if i not in HUBS]
 
 
 def align(net: Any, tokenizer: Any, source: Painted, steps: int, seed: int) -> float:
-    """Train the projector of a new LLaVA alone, with its eyes and word embeddings as they are.
+    """Train the projector of a new LLaVA alone, with its vision tower and word embeddings frozen.
 
     Returns:
         The part of the targets' variance that it leaves unexplained, over the last batches.

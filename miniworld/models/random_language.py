@@ -116,7 +116,7 @@ def write_tiny_qwen_vl(folder: Path, seed: int = 0) -> Path:
 
 
 def write_tiny_text(folder: Path, seed: int = 0) -> Path:
-    """Write a Qwen2 without eyes: ChatML; returns ``folder``."""
+    """Write a text-only Qwen2: ChatML; returns ``folder``."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = _write_tokenizer(

@@ -1,4 +1,4 @@
-"""The reader: a small network that reads a picture of the miniature world back into what stands where."""
+"""Reader: a small network that reads a picture of the miniature world back into what stands where."""
 
 from __future__ import annotations
 

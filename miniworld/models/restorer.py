@@ -9,10 +9,10 @@ from the paper's numbers, and why:
   pixels, and objects are 30 pixels wide;
 - ``MILD``: a painter's pictures here have gone through a small autoencoder and a shift of colours, not through cameras
   and the web; the paper's chain would leave nothing of such objects. Contrast within 8 % as in the released S2;
-- most pictures are spoilt by the painter itself instead, see ``Painter.repaint``. By the chain alone a net learns to
+- most pictures are degraded by the painter itself instead, see ``Painter.repaint``. By the chain alone a net learns to
   sharpen, and draws rings along the lines that the painter leaves; by the autoencoder, whose loss of detail can't be
   undone, to blur; from what is painted, to match its colours with what was there;
-- a picture is spoilt once, see ``Pool``;
+- a picture is degraded once, see ``Pool``;
 - a higher learning rate that falls as a cosine; no critic.
 """
 
@@ -72,7 +72,7 @@ class RestorerConfig:
     pictures: int
     """How many of the painted scenes it learns from."""
     repainted: float = 0.7
-    """The part of them that the painter spoils; the others, ``crops.degradation``."""
+    """The part of them that the painter degrades; the others, ``crops.degradation``."""
     network: Architecture = SMALL
     crops: Crops = field(default_factory=lambda: Crops(48, 32, degradation=MILD))
 
@@ -92,25 +92,25 @@ def variants(config: RestorerConfig) -> dict[str, RestorerConfig]:
 class Pool:
     """Pictures (N, H, W, 3) uint8 and what has become of each.
 
-    To spoil a picture takes longer than to train on it, so each is spoilt once, as a whole. (The official trainers keep a
+    Degrading a picture takes longer than training on it, so each is degraded once, as a whole. (The official trainers keep a
     pool too, of 160 crops.)
 
     Args:
-        spoilt: by their numbers those that are spoilt already; the others are by the degradation, its shift of colours
+        degraded: by their numbers those that are degraded already; the others are by the degradation, its shift of colours
             aside.
     """
 
     def __init__(
-        self, truth: np.ndarray, degradation: Degradation, seed: int, spoilt: Mapping[int, np.ndarray]
+        self, truth: np.ndarray, degradation: Degradation, seed: int, degraded: Mapping[int, np.ndarray]
     ) -> None:
-        self.truth, self.spoilt = truth, np.empty_like(truth)
+        self.truth, self.degraded = truth, np.empty_like(truth)
         still = replace(degradation, gain=0.0, bias=0.0)
         for i, pixels in enumerate(truth):
-            if i in spoilt:
-                self.spoilt[i] = spoilt[i]
+            if i in degraded:
+                self.degraded[i] = degraded[i]
             else:
                 rng = np.random.default_rng(derive(seed, i, "pool"))
-                self.spoilt[i] = as_pixels(degrade(_images(pixels[None]), rng, still) * 2 - 1)[0]
+                self.degraded[i] = as_pixels(degrade(_images(pixels[None]), rng, still) * 2 - 1)[0]
 
 
 class PoolCrops:
@@ -124,22 +124,23 @@ class PoolCrops:
 
     def part(self, indices: Sequence[int], rng: np.random.Generator, device: torch.device) -> Part:
         drawn = [self._draw(i, rng) for i in indices]
-        truth, spoilt, mask = (np.stack(values) for values in zip(*drawn, strict=True))
+        truth, degraded, mask = (np.stack(values) for values in zip(*drawn, strict=True))
         d, shape = self.crops.degradation, (len(drawn), 1, 1, 1)
         gain = torch.from_numpy(1 + rng.uniform(-d.gain, d.gain, shape)).float()
         bias = torch.from_numpy(rng.uniform(-d.bias, d.bias, shape)).float()
-        image, clean = shift_colour(_images(spoilt), gain, bias).to(device), _images(truth).to(device)
-        return Part(image, clean, torch.from_numpy(mask)[:, None].to(device), clean)
+        image = shift_colour(_images(degraded), gain, bias).to(device)
+        whole = _images(truth).to(device)
+        return Part(image, whole, torch.from_numpy(mask)[:, None].to(device), whole)
 
     def _draw(self, i: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(size, size, 3), the same spoilt, and its hole (size, size)."""
+        """True and degraded pixels (size, size, 3), and the hole (size, size)."""
         canvas, size = self.crops.canvas, self.crops.size
         height, width = self.pool.truth.shape[1:3]
         hole = MIXES[self.crops.masks].draw(rng, canvas, canvas)
         there, here = (_window(rng, sides, size) for sides in ((canvas, canvas), (height, width)))
-        pair = (pixels[i][here] for pixels in (self.pool.truth, self.pool.spoilt))
-        truth, spoilt = (x[:, ::-1] for x in pair) if self.crops.flip and rng.random() < 0.5 else pair
-        return truth, spoilt, hole[there]
+        pair = (pixels[i][here] for pixels in (self.pool.truth, self.pool.degraded))
+        truth, degraded = (x[:, ::-1] for x in pair) if self.crops.flip and rng.random() < 0.5 else pair
+        return truth, degraded, hole[there]
 
 
 def train_restorer(config: RestorerConfig, examples: Examples, folder: Path) -> Path:
@@ -167,12 +168,12 @@ Repaint = Callable[[np.ndarray, Sequence[Scene]], np.ndarray]
 def train_restorers(
     config: RestorerConfig, source: Painted, folder: Path, repaint: Repaint
 ) -> dict[str, Path]:
-    """Train all ``variants`` on one pool of spoilt pictures; returns their files by name."""
+    """Train all ``variants`` on one pool of degraded pictures; returns their files by name."""
     truth, seed = np.asarray(source.pictures[: config.pictures]), config.s1.seed
     drawn = np.random.default_rng(derive(seed, 0, "repainted")).random(len(truth)) < config.repainted
     chosen = [int(i) for i in np.flatnonzero(drawn)]
-    spoilt = repaint(truth[chosen], [source.scenes[i] for i in chosen])
-    pool = Pool(truth, config.crops.degradation, seed, dict(zip(chosen, spoilt, strict=True)))
+    degraded = repaint(truth[chosen], [source.scenes[i] for i in chosen])
+    pool = Pool(truth, config.crops.degradation, seed, dict(zip(chosen, degraded, strict=True)))
     return {
         name: train_restorer(variant, PoolCrops(pool, variant.crops), folder / name.replace(" ", "-"))
         for name, variant in variants(config).items()

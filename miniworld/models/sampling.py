@@ -66,7 +66,7 @@ def paint(
             x = scheduler.add_noise(latents, x, timesteps[:1]) if len(timesteps) else latents
         for t in timesteps:
             seen = torch.cat([x, more], 1).repeat(2, 1, 1, 1)
-            told, untold = unet(seen, t.to(device), both).sample.chunk(2)
-            x = scheduler.step(untold + config.guidance * (told - untold), int(t), x).prev_sample
+            eps_cond, eps_uncond = unet(seen, t.to(device), both).sample.chunk(2)
+            x = scheduler.step(eps_uncond + config.guidance * (eps_cond - eps_uncond), int(t), x).prev_sample
         painted.append(pipeline.vae.decode(x / pipeline.vae.config.scaling_factor).sample.clamp(-1, 1).cpu())
     return torch.cat(painted)

@@ -34,7 +34,7 @@ class WordsConfig:
     scenes: int
     """How many of the painted scenes it learns from."""
     captions: Mix = field(default_factory=Mix)
-    """No vague ones: what they leave open cannot be told."""
+    """No vague ones: what they leave open cannot be read from them."""
 
     def __post_init__(self) -> None:
         if self.captions.vague:
@@ -55,8 +55,8 @@ class Telling(nn.Module):
 
     def forward(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         asked = self.queries.expand(len(states), -1, -1)
-        told = self.attend(asked, states, states, need_weights=False)[0]
-        return self.place(told[:, :-1]), self.background(told[:, -1])
+        attended = self.attend(asked, states, states, need_weights=False)[0]
+        return self.place(attended[:, :-1]), self.background(attended[:, -1])
 
 
 class WordsTrainer:
@@ -114,9 +114,9 @@ class WordsTrainer:
 
 
 def _right(places: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The part of the objects of which everything was told rightly."""
+    """The part of the objects all of whose attributes were predicted."""
     truth = labels[:, :-1].unflatten(1, (len(PLACES), len(ATTRIBUTES)))
-    told = [part.argmax(-1) for part in places.split(SIZES, -1)[1:]]
-    right = (torch.stack(told, -1) == truth).all(-1)
+    predicted = [part.argmax(-1) for part in places.split(SIZES, -1)[1:]]
+    right = (torch.stack(predicted, -1) == truth).all(-1)
     there = truth[..., 0] >= 0
     return (right & there).sum() / there.sum()

@@ -1,4 +1,4 @@
-"""Tokenised conversations: kept on disk, bundled by length, and handed to stage 1."""
+"""Tokenised conversations: saved to disk, bundled by length, and batched for stage 1."""
 
 from __future__ import annotations
 

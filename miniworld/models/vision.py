@@ -1,4 +1,4 @@
-"""The miniature's eyes: a CLIP-style tower that learns to name what stands where, a stand-in for CLIP's own training."""
+"""Vision tower of the miniature: CLIP-style, trained to name what stands where in place of CLIP's own training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HUBS = [(round(y / _PATCH) - 1) * _SIDE + round(x / _PATCH) - 1 for x, y in PLAC
 """The patch that tells what stands at each place: the upper left of the four that meet at its centre."""
 
 
-class EyesTrainer:
+class VisionTrainer:
     """The trainer (see ``loop.Trainer``) of the vision tower: what stands at each place, background and light.
 
     A quarter of the pictures has a hole, as in- and outpainting show.

@@ -1,4 +1,4 @@
-"""Scenes by the hundred thousand: drawn, painted and captioned in all cores, kept as arrays."""
+"""Data set of scenes: drawn, rendered and captioned in several processes, kept as arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the miniature's language model is taught: conversations about the world, of up to eight exchanges."""
+"""Training conversations of the language model: up to eight exchanges about scenes of the world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a text says about a scene, and how much of it another text keeps."""
+"""Facts that a text states about a scene, and how many of them another text keeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS = frozenset(
     for name in said
     for word in name.split()
 )
-"""All that facts are told with, in small letters."""
+"""Every word that states a fact, in lower case."""
 
 
 @dataclass(frozen=True)

@@ -202,13 +202,13 @@ def _with_hole(
             wish = short_caption(scene, seed, held_out=held_out)
         case _:
             wish = ""
-    whole, told = facts(scene), caption_facts(wish)
+    complete, stated = facts(scene), caption_facts(wish)
     places = {thing.place for thing in missing}
-    objects = [mention for mention in whole.objects if mention.place not in places]
-    objects += [mention for mention in told.objects if mention.place is None or mention.place in places]
+    objects = [mention for mention in complete.objects if mention.place not in places]
+    objects += [mention for mention in stated.objects if mention.place is None or mention.place in places]
     reply = _tagged(detailed_caption(scene, seed, order="reading"))
     request = _request(kind, seed, held_out, wish)
-    return Record(kind, request, (picture,), reply, replace(whole, objects=tuple(objects)), wish)
+    return Record(kind, request, (picture,), reply, replace(complete, objects=tuple(objects)), wish)
 
 
 def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:

@@ -1,4 +1,4 @@
-"""From a scene to its pixels, with the exact masks of its objects."""
+"""Renderer: from a scene to its pixels, with the exact masks of its objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said beside the pictures: questions that need none, with answers; and short stories."""
+"""Conversation without pictures: questions with answers, and short illustrated stories."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def story(scene: Scene, seed: int) -> str:
     parts = []
     for lines, background in zip((_BEGINNINGS, _MIDDLES, _ENDS), (scene.background, *others), strict=False):
         there = hero if lines is _BEGINNINGS else replace(hero, place=choose(tuple(PLACES), seed, background))
-        told = choose(lines, seed, "told", background).format(noun=description(hero), on=ON[background])
+        line = choose(lines, seed, "told", background).format(noun=description(hero), on=ON[background])
         prompt = short_caption(replace(scene, objects=(there,), background=background), seed)
-        parts.append(f"{told}\n<gen_image> {prompt} </gen_image>")
+        parts.append(f"{line}\n<gen_image> {prompt} </gen_image>")
     return "\n".join(parts)
 
 

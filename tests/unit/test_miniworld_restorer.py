@@ -46,7 +46,7 @@ def test_crops_come_from_the_same_place_and_colours_are_drawn_anew() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(60, 190, (4, 50, 60, 3), dtype=np.uint8)  # not so bright as to be cut off
     examples = PoolCrops(Pool(truth, SHIFT, 0, {}), Crops(48, 32, degradation=SHIFT))
-    np.testing.assert_array_equal(examples.pool.spoilt, truth)  # only colours are shifted, and not here
+    np.testing.assert_array_equal(examples.pool.degraded, truth)  # only colours are shifted, and not here
     device = torch.device("cpu")
     part = examples.part([0, 1, 2, 3, 0], np.random.default_rng(1), device)
     assert part.truth.shape == part.image.shape == (5, 3, 32, 32) and part.mask.shape == (5, 1, 32, 32)
@@ -74,10 +74,10 @@ def test_the_ablations_are_the_papers() -> None:
     assert found["no reference"].crops == found["no colour"].crops
 
 
-def test_pictures_that_are_spoilt_already_are_left_so() -> None:
+def test_pictures_that_are_degraded_already_are_left_so() -> None:
     truth = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-    spoilt = Pool(truth, SHIFT, 0, {1: 255 - truth[1]}).spoilt
-    np.testing.assert_array_equal(spoilt, np.stack([truth[0], 255 - truth[1], truth[2]]))
+    degraded = Pool(truth, SHIFT, 0, {1: 255 - truth[1]}).degraded
+    np.testing.assert_array_equal(degraded, np.stack([truth[0], 255 - truth[1], truth[2]]))
 
 
 def test_all_variants_are_trained_and_loaded(tmp_path: Path) -> None:
