@@ -27,7 +27,7 @@ from llmga.chat import Conversation, Picture, Sampling
 from llmga.chat.checkpoints.families import FAMILIES, chat_template
 from llmga.chat.checkpoints.processing import OfficialProcessor, find_image_token
 from llmga.chat.engines.local import LocalEngine
-from llmga.mini.random_language import write_tiny_llava
+from miniworld.models.random_language import write_tiny_llava
 
 TURNS = 8
 WORDS = (

@@ -20,10 +20,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from llmga.mini.random_diffusion import random_pipeline
 from llmga.train import Stage2, Stage2Config, build, train
 from llmga.train.components import from_pipeline
 from llmga.train.log import read_log
+from miniworld.models.random_diffusion import random_pipeline
 
 EXAMPLES = 64
 COLOURS = ("red", "green", "blue")

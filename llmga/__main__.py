@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-VERBS = {"convert": ".chat.checkpoints.command", "train": ".train.command", "mini": ".mini.command"}
+VERBS = {"convert": ".chat.checkpoints.command", "train": ".train.command"}
 """Each verb's module, which has ``main(arguments) -> exit status``."""
 
 

@@ -23,14 +23,12 @@ def extension():
         host,
         inversion,
         loaders,
-        mini,
         paint,
         restore,
         unet_loader,
     )
 
     host.register_folders()
-    mini.register_if_asked()
 
     class LLMGAExtension(ComfyExtension):
         async def get_node_list(self):

@@ -6,7 +6,8 @@ import torch
 from comfy_api.latest import io
 
 from ..llmga.images import fit_mask
-from ..llmga.paint import DRAWINGS, Crop, crop, draw_masks, harden, stitch
+from ..llmga.paint.crop import Crop, crop, stitch
+from ..llmga.paint.prepare import DRAWINGS, draw_masks, harden
 from . import check, host
 from .types import Crop as CropType
 

@@ -18,7 +18,7 @@ Restorer = io.Custom("LLMGA_RESTORER")
 """A ``nodes.restore.Restorer``: a DiffRIR under the host's memory management."""
 
 Crop = io.Custom("LLMGA_CROP")
-"""A ``llmga.paint.Crop``: the whole pictures, and where their parts were cut out."""
+"""A ``llmga.paint.crop.Crop``: the whole pictures, and where their parts were cut out."""
 
 
 def temperature_input() -> io.Float.Input:

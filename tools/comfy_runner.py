@@ -11,7 +11,7 @@ from typing import Any
 
 from .comfy_server import ComfyServer
 from .embedded import OnEvent, Prompt
-from .miniature import FOLDERS
+from .miniature import FOLDERS, PACK
 from .props import write_endpoints, write_example
 
 RUN_SECONDS = 240
@@ -49,7 +49,7 @@ class ComfyRunner:
 @contextlib.contextmanager
 def comfy_runner(miniature: Path, endpoint_url: str, output: Path) -> Iterator[ComfyRunner]:
     """A server with this pack, the miniature and its architecture, and the demo's endpoint and picture."""
-    server = ComfyServer(Path(os.environ["COMFYUI_PATH"]), env={"LLMGA_MINI": "1"})
+    server = ComfyServer(Path(os.environ["COMFYUI_PATH"]), extra_packs=(PACK,))
     try:
         for name in FOLDERS:
             shutil.copytree(miniature / name, server.base / "models" / name, dirs_exist_ok=True)

@@ -108,7 +108,7 @@ def collect(chapter: Chapter, prompt: Prompt, shown: dict[str, dict[str, Any]]) 
             chapter.pictures.insert(0, (SHOWN, path))
         chapter.pictures += [(title, path) for path in ui.get("images", [])]
     if scene := miniature.scene_of(chapter.prompt):
-        from llmga.mini.render import render
+        from miniworld.world.render import render
 
         path = OUTPUT / f"{chapter.name}_drawn.png"
         render(scene).image.save(path)

@@ -151,7 +151,7 @@ def load_history(step: Step, name: str) -> Result:
 
 
 def load_checkpoint(step: Step, ckpt_name: str) -> Result:
-    from llmga.mini.painter import load_pipeline
+    from miniworld.models.painter import load_pipeline
 
     if ckpt_name not in step.cache:
         step.cache[ckpt_name] = load_pipeline(step.workspace.models / "checkpoints" / ckpt_name)
@@ -160,7 +160,7 @@ def load_checkpoint(step: Step, ckpt_name: str) -> Result:
 
 
 def load_diffusion_model(step: Step, unet_name: str, weight_dtype: str) -> Result:
-    from llmga.mini.painter import load_unet
+    from miniworld.models.painter import load_unet
 
     if unet_name not in step.cache:
         path = step.workspace.models / "diffusion_models" / unet_name
@@ -183,7 +183,7 @@ def sample(
     """Euler's method on ComfyUI's "normal" schedule, which is what the workflows ask for; noise from the CPU."""
     from diffusers import EulerDiscreteScheduler
 
-    from llmga.mini.architecture import SCHEDULER
+    from miniworld.models.architecture import SCHEDULER
 
     betas = {name: SCHEDULER[name] for name in ("beta_start", "beta_end", "beta_schedule")}
     euler = EulerDiscreteScheduler(**betas, timestep_spacing="linspace")

@@ -14,8 +14,10 @@ from . import ROOT
 
 if TYPE_CHECKING:
     from llmga.chat.engines.base import ChatEngine
-    from llmga.mini.world import Scene
+    from miniworld.world.scene import Scene
 
+PACK = ROOT / "miniworld" / "pack"
+"""The node pack that teaches ComfyUI the miniature's architecture."""
 CHECKPOINT = "llmga-mini.safetensors"
 LANGUAGE_MODEL = "llmga-mini"
 STAGE2 = str(
@@ -128,8 +130,8 @@ def reply_to(engine: ChatEngine, request: dict[str, Any]) -> str:
 
 def scene_of(prompt: str) -> Scene | None:
     """The scene that a prompt in the world's words asks for, or None if it leaves open what stands where."""
-    from llmga.mini.facts import caption_facts
-    from llmga.mini.world import Scene, Thing
+    from miniworld.world.facts import caption_facts
+    from miniworld.world.scene import Scene, Thing
 
     said = caption_facts(prompt)
     try:

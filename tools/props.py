@@ -75,13 +75,13 @@ def answer(request: dict[str, Any]) -> str:
 
 def write_models(models: Path, *, checkpoint: bool = True) -> None:
     """Models of the miniature's architecture with random weights, where ComfyUI looks for them."""
-    from llmga.mini.random_diffusion import (
+    from miniworld.models.random_diffusion import (
         write_checkpoint,
         write_controlnet,
         write_inpainting_unet,
         write_restorer,
     )
-    from llmga.mini.random_language import write_tiny_llava
+    from miniworld.models.random_language import write_tiny_llava
 
     write_tiny_llava(models / "LLM" / LANGUAGE_MODEL, seed=0)
     if checkpoint:
@@ -99,8 +99,8 @@ def write_endpoints(path: Path, url: str, key_env: str = "") -> None:
 
 def write_example(path: Path) -> None:
     """A picture to talk about, from the miniature world."""
-    from llmga.mini.render import render
-    from llmga.mini.world import sample_scene
+    from miniworld.world.render import render
+    from miniworld.world.scene import sample_scene
 
     path.parent.mkdir(parents=True, exist_ok=True)
     render(sample_scene(EXAMPLE, (2, 3), "validation"), 256).image.save(path)

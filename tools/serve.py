@@ -1,6 +1,7 @@
 """ComfyUI with this pack, for a person: `python dev.py serve [arguments of ComfyUI]`.
 
 Inputs, outputs and settings stay under `.dev/serve`; models are those of the ComfyUI that was found.
+It knows the miniature, whose models may be put there too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from . import ROOT
 from .comfy_server import command, free_port, link, make_base, server_environment
 from .comfyui import find
+from .miniature import PACK
 from .terminal import say
 
 
@@ -26,7 +28,7 @@ def main(argv: list[str]) -> int:
     base = ROOT / ".dev" / "serve"
     base.mkdir(parents=True, exist_ok=True)
     link(host.path / "models", base / "models")
-    make_base(base, ROOT)
+    make_base(base, ROOT, (PACK,))
     port = options.port or free_port()
     say(f"ComfyUI with LLMGA: http://127.0.0.1:{port} (Ctrl-C ends it)")
     process = subprocess.Popen(

@@ -3,7 +3,7 @@
 The API prompts are the source. ComfyUI's own page turns each into a workflow, so that sockets, widget order and format are
 the page's; what is added here is what an API prompt lacks: the places of the nodes, groups, a note, and where models come
 from. A server with miniature models under the real names runs behind it, and nothing is painted: the pictures of the
-thumbnails are drawn by ``llmga.mini``.
+thumbnails are drawn by ``miniworld``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmga import __version__
-from llmga.mini.captions import short_caption
-from llmga.mini.render import render
-from llmga.mini.world import Scene, sample_scene
+from miniworld.world.captions import short_caption
+from miniworld.world.render import render
+from miniworld.world.scene import Scene, sample_scene
 
 from . import ROOT
 from .chromium import find

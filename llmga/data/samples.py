@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image, ImageOps
 
-from .masks import MIXES, Borders, MaskMix, Shape
+from ..paint.masks import MIXES, Borders, MaskMix, Shape
 from .schemas import IMAGE_MARK, Caption, Dialogue, Edit, Record, Refinement
 from .templates import Language, Role, pick, tagged
 

@@ -115,7 +115,7 @@ class CaptionedPictures:
     def mask(self, i: int, generator: torch.Generator) -> torch.Tensor:
         import numpy as np
 
-        from ..data.masks import MIXES
+        from ..paint.masks import MIXES
 
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         return torch.from_numpy(MIXES["stage2"].draw(rng, self.resolution, self.resolution))[None]

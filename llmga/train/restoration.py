@@ -15,7 +15,7 @@ import torch
 
 from ..data.blur import convolve, gaussian_like
 from ..data.degradations import Degradation, degrade
-from ..data.masks import MIXES
+from ..paint.masks import MIXES
 
 
 class CleanPictures(Protocol):
@@ -67,7 +67,7 @@ class Crops:
     flip: bool = True
     """Mirror half of the pictures."""
     masks: str = "diffrir"
-    """The name of a mix in ``llmga.data.masks.MIXES``."""
+    """The name of a mix in ``llmga.paint.masks.MIXES``."""
     degradation: Degradation = Degradation()
     """Its ``scale`` is the network's, whatever is written here."""
     sharpen: bool = False

@@ -11,6 +11,7 @@ from support.openai_server import OpenAIServer
 
 from tools import chromium, comfyui, frontend
 from tools.comfy_server import ComfyServer
+from tools.miniature import PACK as MINIATURE_PACK
 from tools.props import answer, write_models
 from tools.templates import read_prompts, write_placeholders
 
@@ -42,7 +43,9 @@ def server(browser: Browser, assistant: OpenAIServer) -> Iterator[ComfyServer]:
     host = comfyui.find()
     if host.path is None:
         pytest.skip(f"no ComfyUI: {host.note}")
-    server = ComfyServer(host.path, arguments=("--cpu",), env={"LLMGA_MINI": "1", "HF_HUB_OFFLINE": "1"})
+    server = ComfyServer(
+        host.path, arguments=("--cpu",), extra_packs=(MINIATURE_PACK,), env={"HF_HUB_OFFLINE": "1"}
+    )
     write_models(server.base / "models")
     write_placeholders(server.base, read_prompts(), assistant.url)
     with server:

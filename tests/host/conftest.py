@@ -12,6 +12,7 @@ from support.openai_server import OpenAIServer
 
 from tools.comfy_server import ComfyServer
 from tools.comfyui import find
+from tools.miniature import PACK as MINIATURE_PACK
 from tools.props import answer, write_endpoints, write_example, write_models
 
 
@@ -48,7 +49,7 @@ def server(comfyui: Path, fill_base: Callable[[Path], None]) -> Iterator[ComfySe
     """The session's server: this pack alone, its miniature models, nothing from outside this machine."""
     # Metal gives other numbers than every CPU; macOS is tested for what it has in common.
     device = ("--cpu",) if sys.platform == "darwin" else ()
-    server = ComfyServer(comfyui, arguments=device, extra_packs=(PROBES,), env=ENVIRONMENT)
+    server = ComfyServer(comfyui, arguments=device, extra_packs=(PROBES, MINIATURE_PACK), env=ENVIRONMENT)
     fill_base(server.base)
     with server:
         yield server

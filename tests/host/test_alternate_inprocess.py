@@ -171,7 +171,7 @@ class Studio:
         self.management: Any = importlib.import_module("comfy.model_management")
         paths: Any = importlib.import_module("folder_paths")
         paths.add_model_folder_path("LLM", str(FOLDER / "LLM"))
-        comfy_inprocess.pack("nodes.mini").register_if_asked()
+        importlib.import_module("miniworld.pack").register()
         real = self.management.get_free_memory
 
         def free(dev: Any = None, torch_free_too: bool = False) -> Any:
@@ -310,7 +310,6 @@ def test_nothing_is_left_behind_after_the_second_prompt(prompts: tuple[str, list
 
 
 def main() -> None:
-    os.environ["LLMGA_MINI"] = "1"
     card = Card(int(sys.argv[1]) * MB)
     with torch.inference_mode(), card, Literals():  # as ComfyUI runs every node
         rows = Studio(card).alternate()

@@ -18,7 +18,9 @@ def test_unloading_drops_the_keys_and_values(tmp_path: Path) -> None:
     comfy_inprocess.start()
     host = comfy_inprocess.pack("nodes.host")
     chat = comfy_inprocess.pack("llmga.chat")
-    folder = comfy_inprocess.pack("llmga.mini.random_language").write_tiny_text(tmp_path / "tiny", seed=1)
+    folder = importlib.import_module("miniworld.models.random_language").write_tiny_text(
+        tmp_path / "tiny", seed=1
+    )
     engine: Any = comfy_inprocess.pack("llmga.chat.engines.local").load_local_engine(folder)
     engine.load = host.managed(engine.net, engine.forget)
     said = []

@@ -47,6 +47,16 @@ def test_every_node_of_the_pack_is_there(server: ComfyServer) -> None:
     assert all(name.startswith("LLMGA_") for name in ours)
 
 
+def test_a_start_loads_no_training_and_no_demonstration(server: ComfyServer) -> None:
+    """An installed pack cannot run the trainers, the dataset builder and the miniature world, so it must not need them."""
+    entry = server.run({"1": {"class_type": "LLMGATest_Modules", "inputs": {}}})
+    loaded = entry["outputs"]["1"]["text"]
+    ours = [name.rpartition(f"{server.pack.name}.")[2] for name in loaded if f"{server.pack.name}." in name]
+    assert "llmga.paint.masks" in ours and "nodes.restore" in ours
+    assert [name for name in ours if name.startswith(("llmga.train", "llmga.data", "miniworld"))] == []
+    assert [name for name in loaded if name.split(".")[0] in ("llmga", "miniworld")] == []
+
+
 def test_a_prompt_runs_and_its_picture_comes_back(server: ComfyServer) -> None:
     events: list[str] = []
     entry = server.run(PICTURE, on_event=lambda kind, _: events.append(kind))

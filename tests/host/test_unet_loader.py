@@ -169,7 +169,7 @@ def test_every_layout_is_the_same_model(folder: Path) -> None:
         found = host_eps(model, x, 500, context)
         expected = found if expected is None else expected
         assert torch.equal(found, expected), name
-    architecture = comfy_inprocess.pack("llmga.mini.architecture")
+    architecture = importlib.import_module("miniworld.models.architecture")
     assert expected is not None
     assert (diffusers_eps(architecture.UNET, weights, x, 500, context) - expected).abs().max() <= TOLERANCE
     assert {"whole/", "one.safetensors"} <= set(node().define_schema().inputs[0].options)
@@ -180,7 +180,7 @@ def test_the_scheduler_is_patched_onto_the_model(folder: Path) -> None:
 
     sampling: Any = importlib.import_module("comfy.model_sampling")
     write_unet(folder / "v", mini_unet())
-    config = dict(comfy_inprocess.pack("llmga.mini.architecture").SCHEDULER)
+    config = dict(importlib.import_module("miniworld.models.architecture").SCHEDULER)
     said = {**config, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "beta_end": 0.013}
     write_json(folder / "v" / "scheduler" / "scheduler_config.json", said)
     model, readout = run("v/")

@@ -129,11 +129,9 @@ def knowing_the_miniature() -> Iterator[Any]:
     supported, detection = (
         importlib.import_module(f"comfy.{name}") for name in ("supported_models", "model_detection")
     )
-    mini = pack("nodes.mini")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(supported, "models", list(supported.models))
         name = "unet_config_from_diffusers_unet"
         patch.setattr(detection, name, getattr(detection, name))
-        patch.setenv(mini.VARIABLE, "1")
-        mini.register_if_asked()
+        importlib.import_module("miniworld.pack").register()
         yield importlib.import_module("folder_paths")

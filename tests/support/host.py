@@ -5,4 +5,4 @@ from pathlib import Path
 PROBES = Path(__file__).parents[1] / "host" / "probe_pack"
 KEY_VARIABLE = "LLMGA_TEST_KEY"
 KEY = "sk-canary-7f3a9c51d0e84b62"
-ENVIRONMENT = {"LLMGA_MINI": "1", "HF_HUB_OFFLINE": "1", KEY_VARIABLE: KEY}
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", KEY_VARIABLE: KEY}

@@ -136,13 +136,13 @@ def conditioning(clip: Any, text: str) -> Any:
 def vae() -> Any:
     """ComfyUI's VAE of the miniature's random autoencoder: TAESD's, 8 pixels a latent."""
     start()
-    net = pack("llmga.mini.random_diffusion").random_pipeline(seed=3).vae
+    net = importlib.import_module("miniworld.models.random_diffusion").random_pipeline(seed=3).vae
     with torch.no_grad():
         net.encoder.layers[-1].weight.mul_(
             60
         )  # latents of a trained one's size, beside which rounding is small
     weights = net.state_dict()
-    named = pack("llmga.diffusion.ldm").tiny_autoencoder_to_ldm(weights)
+    named = importlib.import_module("miniworld.models.single_file").tiny_autoencoder_to_ldm(weights)
     return importlib.import_module("comfy.sd").VAE(sd=named)
 
 

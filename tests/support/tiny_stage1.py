@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from llmga.data.schemas import Caption, Dialogue, Message, Refinement, write_records
-from llmga.mini.random_language import write_tiny_llava
+from miniworld.models.random_language import write_tiny_llava
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 60, 3), dtype=np.uint8))
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from llmga.mini.architecture import SCHEDULER
 from llmga.text import clip_tokenizer
 from llmga.train import Stage2, Stage2Config, build
 from llmga.train.components import Components
+from miniworld.models.architecture import SCHEDULER
 from support.tiny_clip import WIDTH_G, WIDTH_L, clip_g, clip_l
 
 COLOURS = ("red", "green", "blue")

@@ -20,7 +20,7 @@ from llmga.chat.conversation import Conversation
 from llmga.chat.engines.base import Sampling
 from llmga.chat.folders import READERS, load_local_engine, registry
 from llmga.files.tensors import read_model
-from llmga.mini.random_language import write_tiny_text
+from miniworld.models.random_language import write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

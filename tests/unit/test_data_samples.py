@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmga.data.masks import MIXES, Borders, Boxes, MaskMix
 from llmga.data.samples import SCHEMAS, Hole, Recipe, Sample, Turn, make_sample
 from llmga.data.schemas import Caption, Dialogue, Edit, Message, Refinement
 from llmga.data.templates import TEMPLATES, Language
+from llmga.paint.masks import MIXES, Borders, Boxes, MaskMix
 
 ROOT = Path("pictures")
 CAPTION = Caption("a/1.jpg", "A long caption.")

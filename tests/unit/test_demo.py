@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llmga.mini.captions import detailed_caption
-from llmga.mini.facts import facts
-from llmga.mini.painter import write_half, write_single_file
-from llmga.mini.random_diffusion import random_pipeline
-from llmga.mini.random_language import write_tiny_llava
-from llmga.mini.world import sample_scene
+from miniworld.models.painter import write_half, write_single_file
+from miniworld.models.random_diffusion import random_pipeline
+from miniworld.models.random_language import write_tiny_llava
+from miniworld.world.captions import detailed_caption
+from miniworld.world.facts import facts
+from miniworld.world.scene import sample_scene
 from tools import ROOT, demo, miniature
 from tools.report import Chapter, contact_sheet, report, transcript
 

@@ -18,7 +18,7 @@ from support.tiny_official import write_official
 from llmga.chat.conversation import Conversation, Picture
 from llmga.chat.engines.base import Sampling
 from llmga.chat.folders import load_local_engine
-from llmga.mini.random_language import write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
+from miniworld.models.random_language import write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,7 +12,7 @@ from llmga.chat.conversation import Conversation, Picture
 from llmga.chat.engines.base import HasHiddenStates, Sampling
 from llmga.chat.engines.local import LocalEngine
 from llmga.chat.folders import load_local_engine
-from llmga.mini.random_language import write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
+from miniworld.models.random_language import write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

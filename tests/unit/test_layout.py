@@ -67,11 +67,11 @@ def test_the_library_imports_nothing_of_the_host() -> None:
 
 
 def test_only_the_host_files_touch_the_host() -> None:
-    """`comfy_api.latest` is every node file's, all else is for host.py and host_*.py; mini.py is for the tests."""
+    """`comfy_api.latest` is every node file's, all else is for host.py and host_*.py."""
     leaks = [
         f"{where(path, node)} imports {name}"
         for path in sources("nodes")
-        if not path.name.startswith(("host.", "host_")) and path.name != "mini.py"
+        if not path.name.startswith(("host.", "host_"))
         for name, node in absolute_imports(path)
         if name in HOST_MODULES - {"comfy_api"}
     ]
@@ -87,6 +87,53 @@ def test_the_pack_imports_itself_relatively() -> None:
         if name in ("llmga", "nodes")
     ]
     assert absolute == []
+
+
+MINIWORLD_ROOMS = ("world", "models", "checks", "build")
+"""Each imports itself and those before it; ``pack`` stands on its own."""
+
+
+def imported_modules(path: Path) -> Iterator[tuple[str, ast.AST]]:
+    """The full names of the modules that a file imports, wherever in it, and of those that it names in a string."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in nodes_of(path):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*start, *filter(None, [node.module])])
+            yield module, node
+            yield from ((f"{module}.{alias.name}", node) for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)+", node.value):
+                yield node.value, node
+
+
+def test_the_library_and_the_nodes_know_nothing_of_the_demonstration() -> None:
+    leaks = [
+        f"{where(path, node)} imports {name}"
+        for path in [ROOT / "__init__.py", *sources("llmga", "nodes")]
+        for name, node in imported_modules(path)
+        if name.partition(".")[0] in ("miniworld", "tools", "tests", "support")
+    ]
+    assert leaks == []
+
+
+def test_the_rooms_of_the_demonstration_have_one_direction() -> None:
+    leaks = []
+    for path in sources("miniworld"):
+        room = path.relative_to(ROOT).parts[1]
+        allowed = MINIWORLD_ROOMS[: MINIWORLD_ROOMS.index(room) + 1] if room in MINIWORLD_ROOMS else ()
+        for name, node in imported_modules(path):
+            top, _, rest = name.partition(".")
+            target = rest.partition(".")[0]
+            if top in ("nodes", "tools", "tests", "support"):
+                leaks.append(f"{where(path, node)} imports {name}")
+            elif top == "miniworld" and room in MINIWORLD_ROOMS and target in MINIWORLD_ROOMS:
+                leaks += [f"{where(path, node)} imports {name}"] * (target not in allowed)
+            elif top in ("llmga", "miniworld") and room == "pack" and target != "pack":
+                leaks.append(f"{where(path, node)} imports {name}")
+    assert leaks == []
 
 
 def test_every_library_module_imports_alone_and_light() -> None:

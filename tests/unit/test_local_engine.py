@@ -25,7 +25,7 @@ from llmga.chat.engines.base import ChatEngine, Sampling
 from llmga.chat.engines.local import LocalEngine
 from llmga.chat.folder_check import one_kind_of_error
 from llmga.chat.folders import load_local_engine
-from llmga.mini.random_language import (
+from miniworld.models.random_language import (
     CHATML_TEMPLATE,
     write_tiny_llava,
     write_tiny_qwen_vl,

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from llmga.images import channels_first, channels_last, fit_mask
-from llmga.paint import DRAWINGS, crop, draw_masks, harden, inner_ramp, stitch
+from llmga.paint.crop import crop, stitch
+from llmga.paint.prepare import DRAWINGS, draw_masks, harden, inner_ramp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

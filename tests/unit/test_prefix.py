@@ -20,7 +20,7 @@ from llmga.chat.engines.local import LocalEngine
 from llmga.chat.engines.lookup import guess
 from llmga.chat.engines.prefix import PrefixCache, positions_of
 from llmga.chat.folders import load_local_engine
-from llmga.mini.random_language import write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
+from miniworld.models.random_language import write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

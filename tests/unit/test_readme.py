@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmga.chat.endpoints import load_endpoints
-from llmga.mini.random_language import write_tiny_llava
+from miniworld.models.random_language import write_tiny_llava
 from tools import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from llmga.diffusion.noise_settings import NoiseSettings
 from llmga.diffusion.unet_files import STEM, find_unet, fingerprint
 from llmga.diffusion.unet_shapes import SD15, SDXL, Sizes, measured, shapes
 from llmga.files.header import read_header
-from llmga.mini.architecture import UNET
+from miniworld.models.architecture import UNET
 
 SD15_INPAINTING = replace(SD15, channels=9)
 MINI = Sizes((64, 128), (0, 1), 1, 96, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from types import SimpleNamespace
 
 import torch
@@ -143,6 +144,24 @@ class ProbeSame(io.ComfyNode):
         return io.NodeOutput(ui={"text": ["same"]})
 
 
+class ProbeModules(io.ComfyNode):
+    """The names of all modules that the server has loaded."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGATest_Modules", category="test", is_output_node=True, inputs=[], outputs=[]
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls):
+        return len(sys.modules)
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(ui={"text": sorted(sys.modules)})
+
+
 def equal(first, second) -> bool:
     if isinstance(first, torch.Tensor):
         return isinstance(second, torch.Tensor) and torch.equal(first, second)
@@ -155,7 +174,7 @@ def equal(first, second) -> bool:
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self):
-        return [ProbeEngine, ProbeValue, ProbeLanguageModel, ProbeSame]
+        return [ProbeEngine, ProbeValue, ProbeLanguageModel, ProbeSame, ProbeModules]
 
 
 async def comfy_entrypoint():

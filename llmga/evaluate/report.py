@@ -1,0 +1,83 @@
+"""Results as text, as JSON, and as a sheet of pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..images import to_pil
+from .estimates import Estimate
+
+Cell = Estimate | float | str
+Rows = Mapping[str, Mapping[str, Cell]]
+"""What was measured under each condition, by the names of both."""
+
+
+def table(rows: Rows, columns: Sequence[str] | None = None, *, counts: bool = False) -> str:
+    """Results as a table of text, a line for each condition; a result that a condition lacks stays empty.
+
+    Args:
+        columns: which results, in which order; by default all, as they first appear.
+        counts: add to each estimate how many things it sums up.
+    """
+    names = list(columns or dict.fromkeys(name for row in rows.values() for name in row))
+    lines = [["", *names]]
+    for condition, row in rows.items():
+        lines.append([condition, *(_cell(row[name], counts) if name in row else "" for name in names)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(names) + 1)]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    )
+
+
+def transposed(rows: Rows) -> dict[str, dict[str, Cell]]:
+    """The same results by their own names first, for few conditions of many results."""
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    return {name: {condition: row[name] for condition, row in rows.items() if name in row} for name in names}
+
+
+def _cell(cell: Cell, counts: bool) -> str:
+    if isinstance(cell, Estimate):
+        text = cell.text(3 if abs(cell.value) < 10 else 1)
+        return f"{text} N {cell.count}" if counts else text
+    return cell if isinstance(cell, str) else f"{cell:.2f}"
+
+
+def plain(value: Any) -> Any:
+    """A value in what JSON knows: data classes as objects, tuples as lists, paths as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Replace a file of results in one move; ``document`` is anything that ``plain`` takes."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(plain(document), indent=1), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def contact_sheet(rows: Sequence[torch.Tensor], path: Path, columns: int = 8) -> None:
+    """Write pictures side by side, row below row, as one file; its folder is made.
+
+    Args:
+        rows: each (B, 3, H, W) in 0 .. 1, all of one H and W.
+        columns: how many of the first pictures of each row are shown; all rows show as many as the shortest has.
+    """
+    shown = min(columns, *(len(row) for row in rows))
+    lines = [torch.cat(list(row[:shown]), 2) for row in rows]  # (3, H, shown * W)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pil(torch.cat(lines, 1).permute(1, 2, 0)[None])[0].save(path)

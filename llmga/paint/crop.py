@@ -1,0 +1,148 @@
+"""Crop and stitch: a hole and its surroundings are cut out of a big picture, painted, and put back.
+
+Images are (B, H, W, C), masks (B, H, W), 0 .. 1, 1 = to be generated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..images import channels_first, channels_last, fit_mask
+from .prepare import inner_ramp
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a picture in its pixels; it may reach beyond the picture's edges."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What ``stitch`` needs to put painted parts back."""
+
+    image: torch.Tensor
+    """(B, H, W, 3), whole."""
+    mask: torch.Tensor
+    """(B, H, W)."""
+    boxes: tuple[Box, ...]
+
+
+def crop(
+    image: torch.Tensor,
+    mask: torch.Tensor,
+    width: int,
+    height: int,
+    context: float = 1.5,
+    enlarge: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, Crop]:
+    """Cut out, for each picture, its hole with what is around it, all at one size.
+
+    Args:
+        image: (B, H, W, C) with C = 1, 3 or 4; alpha is dropped.
+        mask: (B or 1, any, any), resized to the pictures.
+        width, height: of what is cut out, in pixels, as the UNet likes them.
+        context: the part's sides, as multiples of the hole's, at least.
+        enlarge: let a small hole be painted larger than it is; otherwise the part has at least ``width`` × ``height`` of
+            the picture's own pixels.
+
+    Returns:
+        (B, height, width, 3), its masks (B, height, width), and how to go back. What lies beyond a picture's edge repeats
+        the edge, is not to be painted, and is dropped on the way back.
+
+    Raises:
+        ValueError: a mask is empty, or there are several masks but not one for each picture.
+    """
+    image = channels_last(channels_first(image))
+    mask = fit_mask(mask, image)
+    boxes = tuple(_box(one, i, width, height, context, enlarge) for i, one in enumerate(mask))
+    parts, holes = [], []
+    for picture, hole, box in zip(image, mask, boxes, strict=True):
+        rows, inside_rows = _clamped(box.top, box.height, picture.shape[0], image.device)
+        columns, inside_columns = _clamped(box.left, box.width, picture.shape[1], image.device)
+        inside = inside_rows[:, None] & inside_columns
+        parts.append(_resized(picture[rows][:, columns].movedim(-1, 0)[None], height, width, "bicubic"))
+        holes.append(_resized((hole[rows][:, columns] * inside)[None, None], height, width, "bilinear"))
+    return channels_last(torch.cat(parts)), torch.cat(holes)[:, 0], Crop(image, mask, boxes)
+
+
+def stitch(part: Crop, painted: torch.Tensor, blend: int = 8) -> torch.Tensor:
+    """Put painted parts back into their pictures.
+
+    Args:
+        painted: (N, h, w, C), resized to the boxes; N pictures, or any number of one picture.
+        blend: the hole's edge is softened inwards over twice as many pixels of the whole picture.
+
+    Returns:
+        (N, H, W, 3); where the mask is 0 the whole picture, bit for bit.
+
+    Raises:
+        ValueError: the numbers of pictures do not fit.
+    """
+    count = len(part.image)
+    if count != 1 and len(painted) != count:
+        raise ValueError(
+            f"painted holds {len(painted)} pictures, crop holds {count}; connect what was painted from it"
+        )
+    if blend < 0:
+        raise ValueError(f"blend must be 0 or more pixels, got {blend}")
+    weights = inner_ramp(part.mask, blend)[..., None]
+    whole = []
+    for i, picture in enumerate(channels_first(painted).to(part.image)):
+        old, weight, box = part.image[i % count], weights[i % count], part.boxes[i % count]
+        new = channels_last(_resized(picture[None], box.height, box.width, "bicubic"))[0]
+        top, left = max(0, box.top), max(0, box.left)
+        bottom, right = (
+            min(a, b) for a, b in zip(old.shape, (box.top + box.height, box.left + box.width), strict=False)
+        )
+        new = new[top - box.top : bottom - box.top, left - box.left : right - box.left]
+        share = weight[top:bottom, left:right]
+        result = old.clone()
+        place = result[top:bottom, left:right]
+        place.copy_(torch.where(share > 0, torch.lerp(place, new, share), place))
+        whole.append(result)
+    return torch.stack(whole)
+
+
+def _box(mask: torch.Tensor, index: int, width: int, height: int, context: float, enlarge: bool) -> Box:
+    rows, columns = (torch.nonzero((mask > 0).any(axis)).flatten().tolist() for axis in (1, 0))
+    if not rows:
+        raise ValueError(
+            f"mask {index} is empty: there is nothing to paint; draw one in Load Image (Open in MaskEditor)"
+        )
+    spans = [(ends[0], ends[-1] + 1) for ends in (rows, columns)]
+    # More context than there is picture would only repeat its edges.
+    tall, wide = (
+        max(end - start, min(size, round(context * (end - start))))
+        for (start, end), size in zip(spans, mask.shape, strict=True)
+    )
+    scale = max(tall / height, wide / width, 0.0 if enlarge else 1.0)
+    sides = [max(1, round(scale * side)) for side in (height, width)]
+    # Rounding must not cut the hole.
+    sides = [max(side, end - start) for side, (start, end) in zip(sides, spans, strict=True)]
+    starts = [_placed(span, side, size) for span, side, size in zip(spans, sides, mask.shape, strict=True)]
+    return Box(*starts, *sides)
+
+
+def _placed(span: tuple[int, int], side: int, size: int) -> int:
+    """Where a stretch of ``side`` pixels begins that has ``span`` in its middle, moved into the picture if it fits."""
+    start = (span[0] + span[1] - side) // 2
+    return min(max(0, start), size - side) if side <= size else (size - side) // 2
+
+
+def _clamped(start: int, length: int, size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    index = torch.arange(start, start + length, device=device)
+    return index.clamp(0, size - 1), (index >= 0) & (index < size)
+
+
+def _resized(x: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
+    if x.shape[-2:] == (height, width):
+        return x
+    return F.interpolate(x, (height, width), mode=mode, antialias=True).clamp(0, 1)

@@ -1,0 +1,66 @@
+"""Masks for painting: drawn as in training, hardened, grown, and softened inwards.
+
+Masks are (B, H, W), 0 .. 1, 1 = to be generated.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .masks import MIXES, Borders, MaskMix
+
+Drawing = Literal["narrow", "wide", "sides", "training"]
+DRAWINGS: tuple[Drawing, ...] = get_args(Drawing)
+_MIXES: dict[Drawing, MaskMix] = {
+    "narrow": MIXES["narrow"],
+    "wide": MIXES["wide"],
+    "sides": MaskMix(((1.0, Borders((0.25, 0.4))),)),  # outpainting as stage 2 trains it
+    "training": MIXES["stage2"],
+}
+
+
+def draw_masks(drawing: Drawing, batch: int, height: int, width: int, seed: int) -> torch.Tensor:
+    """Holes of the kind that the networks were trained or are measured on.
+
+    Args:
+        drawing: "narrow" or "wide" strokes (LaMa's evaluation), "sides" of the picture to be continued, or the mix of
+            LLMGA's stage 2, "training".
+        seed: of the first picture; each further one has the next.
+
+    Returns:
+        (batch, height, width) float32 of 0 and 1.
+
+    Raises:
+        ValueError: no such kind, or the picture is too small for it.
+    """
+    if drawing not in DRAWINGS:
+        raise ValueError(f"drawing must be one of {', '.join(DRAWINGS)}, got {drawing!r}")
+    rngs = (np.random.default_rng(seed + i) for i in range(batch))
+    return torch.from_numpy(np.stack([_MIXES[drawing].draw(rng, height, width) for rng in rngs]))
+
+
+def harden(mask: torch.Tensor, grow: int = 0) -> torch.Tensor:
+    """A mask as training has them, 0 or 1 with the border at ½, after it has grown by ``grow`` pixels in a square."""
+    hard = (mask >= 0.5).float()
+    return _spread(hard, grow) if grow else hard
+
+
+def inner_ramp(mask: torch.Tensor, reach: int) -> torch.Tensor:
+    """Softened inwards over 2 · ``reach`` pixels: what was 0 stays 0, and the picture's own edge is no border."""
+    if not reach:
+        return mask
+    core = 1 - _spread(1 - mask, reach)[:, None]
+    for kernel in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        core = F.avg_pool2d(core, kernel, 1, padding, count_include_pad=False)
+    return torch.minimum(core[:, 0], mask)
+
+
+def _spread(mask: torch.Tensor, reach: int) -> torch.Tensor:
+    """The greatest value within ``reach`` pixels, rows, then columns."""
+    rows = F.max_pool2d(mask[:, None], (2 * reach + 1, 1), 1, (reach, 0))
+    return F.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))[:, 0]

@@ -1,0 +1,130 @@
+"""``python -m miniworld``: make the miniature's models, and measure them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmga.train import read_config
+
+if TYPE_CHECKING:
+    from .build.recipe import Recipe
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        VERBS[options.verb](options, list(arguments))
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"miniworld: {error}\n")
+        return 2
+    return 0
+
+
+def _build(options: argparse.Namespace, command: list[str]) -> None:
+    from .build.build import STAGES, build
+
+    stages = options.only.split(",") if options.only else list(STAGES)
+    build(_recipe(options), options.out, stages, options.again, command, options.work, options.jobs)
+
+
+def _check(options: argparse.Namespace, command: list[str]) -> None:
+    from .build.stages import check
+
+    sys.stdout.write(check(_recipe(options), options.out) + "\n")
+
+
+def _check_chat(options: argparse.Namespace, command: list[str]) -> None:
+    from .checks.chat import chat_table, check_chat
+
+    sys.stdout.write(chat_table(check_chat(options.folder, options.count, options.workers)) + "\n")
+
+
+def _check_edits(options: argparse.Namespace, command: list[str]) -> None:
+    from tqdm import tqdm
+
+    from .checks.editors import METHODS, EditsConfig
+    from .checks.edits import check_edits, report
+
+    config = EditsConfig(edits=options.count, steps=options.steps)
+    methods = options.methods.split(",") if options.methods else tuple(METHODS)
+    bar = tqdm(total=config.edits, desc="edits")
+    found = check_edits(options.out, config, methods, lambda i, n: bar.update())
+    bar.close()
+    sys.stdout.write(report(found) + "\n")
+
+
+def _check_holes(options: argparse.Namespace, command: list[str]) -> None:
+    from tqdm import tqdm
+
+    from .checks.holes import check_holes, holes_table
+    from .checks.sampled_holes import HolesConfig
+
+    with tqdm(desc="sets of pictures") as bar:
+
+        def on_step(done: int, total: int) -> None:
+            bar.total = total
+            bar.update()
+
+        config = HolesConfig(options.count, options.steps)
+        found = check_holes(options.out, config, options.chat, options.workers, on_step)
+    sys.stdout.write(holes_table(found) + "\n")
+
+
+VERBS = {
+    "build": _build,
+    "check": _check,
+    "check-chat": _check_chat,
+    "check-edits": _check_edits,
+    "check-holes": _check_holes,
+}
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    from .build.recipe import RECIPES, Recipe
+
+    beside = RECIPES / f"{options.recipe}.yaml"
+    return read_config(Recipe, beside if beside.is_file() else options.recipe, options.overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m miniworld")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    build = _with_recipe(verbs.add_parser("build", help="make what is missing of the models"))
+    build.add_argument("--only", help="stages, with commas")
+    build.add_argument("--again", action="store_true", help="make them even if they are there")
+    build.add_argument("--work", type=Path, help="caches and checkpoints; default: below --out")
+    build.add_argument(
+        "--jobs", type=int, default=1, help="stages at the same time, each with its part of the cores"
+    )
+    _with_recipe(verbs.add_parser("check", help="measure the painter"))
+    chat = verbs.add_parser("check-chat", help="measure the chat model")
+    chat.add_argument("folder", type=Path, help="a transformers folder")
+    chat.add_argument("--count", type=int, default=100, help="replies of each task, and long conversations")
+    chat.add_argument("--workers", type=int, default=0, help="processes; 0 takes one per core")
+    holes = verbs.add_parser("check-holes", help="measure inpainting, outpainting and restoring")
+    holes.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    holes.add_argument("--chat", type=Path, help="a transformers folder; default: the chat in --out")
+    holes.add_argument("--count", type=int, default=512, help="pictures of each kind")
+    holes.add_argument("--steps", type=int, default=20, help="of denoising")
+    holes.add_argument("--workers", type=int, default=0, help="processes that chat; 0 takes one per core")
+    edits = verbs.add_parser("check-edits", help="measure the editors")
+    edits.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    edits.add_argument("--methods", help="some of the ways to edit, with commas")
+    edits.add_argument("--count", type=int, default=216, help="edits, as many of each kind")
+    edits.add_argument("--steps", type=int, default=20, help="of inversion and of denoising")
+    return parser
+
+
+def _with_recipe(parser: Any) -> argparse.ArgumentParser:
+    parser.add_argument("--recipe", default="cpu", help="cpu, gpu, or a YAML file")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as base.loop.steps=100")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

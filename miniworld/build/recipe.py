@@ -1,0 +1,82 @@
+"""Recipe of a miniature: the settings of each stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from llmga.train import Stage2Config
+
+from ..checks.painter import CheckConfig
+from ..models.autoencoder import AutoencoderConfig
+from ..models.language import LanguageConfig
+from ..models.reader import ReaderConfig
+from ..models.restorer import RestorerConfig
+from ..models.text_encoder import WordsConfig
+from ..world.dataset import Mix, Painted, Scenes, painted
+
+RECIPES = Path(__file__).with_name("recipes")
+"""The folder of the recipes that can be named."""
+
+
+@dataclass(frozen=True)
+class PainterConfig:
+    """How a UNet is trained."""
+
+    training: Stage2Config
+    scenes: int
+    """How many of the painted scenes it learns from."""
+    captions: Mix = field(default_factory=Mix)
+
+
+@dataclass(frozen=True)
+class TimeBudget:
+    """Training time of each stage; 0 takes ``loop.steps`` as given. The steps that fit are measured once, then kept."""
+
+    colours: float = 0.0
+    shapes: float = 0.0
+    whole: float = 0.0
+    words: float = 0.0
+    reader: float = 0.0
+    base: float = 0.0
+    stage2: float = 0.0
+    inpainting: float = 0.0
+    stage2_inpainting: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    scenes: Scenes
+    colours: AutoencoderConfig
+    """The autoencoder's first run."""
+    shapes: AutoencoderConfig
+    """Its second, from where the first ended."""
+    whole: AutoencoderConfig
+    """Its last, on whole pictures: one that saw crops alone paints ghosts where no border is near."""
+    words: WordsConfig
+    reader: ReaderConfig
+    base: PainterConfig
+    stage2: PainterConfig
+    inpainting: PainterConfig
+    stage2_inpainting: PainterConfig
+    restorers: RestorerConfig
+    language: LanguageConfig
+    check: CheckConfig = field(default_factory=CheckConfig)
+    minutes: TimeBudget = field(default_factory=TimeBudget)
+    workers: int = 0
+    """Processes that paint scenes; 0 takes one per core."""
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """A recipe, where its results go, and where its stages may leave what only they need."""
+
+    recipe: Recipe
+    out: Path
+    work: Path
+
+    def painted(self, count: int) -> Painted:
+        """The first ``count`` painted scenes."""
+        source = painted(self.recipe.scenes, self.work / "cache", self.recipe.workers)
+        scenes = replace(self.recipe.scenes, count=count)
+        return Painted(scenes, source.pictures[:count], source.labels[:count])

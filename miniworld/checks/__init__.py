@@ -1,0 +1,1 @@
+"""Checks of the miniature: held-out scenes whose right answers are known."""

@@ -1,0 +1,16 @@
+"""Widths of the miniature Stable Diffusion, which ComfyUI must know to recognise its files."""
+
+MODEL_CHANNELS = 64
+CONTEXT_DIM = 96
+HEADS = 4
+
+TEXT = {
+    "hidden_size": CONTEXT_DIM,
+    "intermediate_size": 4 * CONTEXT_DIM,
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": 4,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "projection_dim": CONTEXT_DIM,
+}
+"""The text encoder: a configuration of transformers' ``CLIPTextModel``."""

@@ -1,0 +1,188 @@
+"""A scene in words: short, detailed and vague captions that never contradict it.
+
+Each choice of wording depends on the seed and on its own spot in the text alone, so the captions of a scene before
+and after an edit differ in the words that the edit concerns.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .phrases import (
+    BACKGROUND,
+    EDGES,
+    LIGHT,
+    NOUN,
+    NUMBERS,
+    OBJECT,
+    ON,
+    OPENING,
+    RELATION,
+    SHORT,
+    STYLE,
+    WHERE,
+    Slot,
+)
+from .scene import PLACES, SIDES, Scene, Thing, choose, shuffled
+
+Moved = tuple[str, str]  # the new place of an object, and the old one, whose phrasing it keeps
+Order = Literal["any", "wish", "reading"]
+"""In which a caption names the objects: any; that of ``vague_caption`` with the same seed; or row by row."""
+
+
+def short_caption(
+    scene: Scene, seed: int, *, held_out: bool = False, moved: Moved | None = None, order: Order = "any"
+) -> str:
+    """One phrase: size, texture unless plain, colour, shape and place of each object, and the background.
+
+    With ``held_out`` it is a phrasing that training never shows, in words that it does.
+    """
+    items = [
+        f"{_noun(thing, seed, held_out, spot).replace(' plain', '')} {WHERE[thing.place]}"
+        for spot, thing in _in_order(scene, seed, moved, order)
+    ]
+    template = _phrasing(SHORT, held_out, seed, "short")
+    return template.format(list=enumerated(items), on=ON[scene.background])
+
+
+def detailed_caption(
+    scene: Scene, seed: int, *, held_out: bool = False, moved: Moved | None = None, order: Order = "any"
+) -> str:
+    """All that ``facts`` knows of the scene, and a style and a relation, in 80 to 200 CLIP tokens.
+
+    Of two or more objects, one at least is named only after the 77th token, where a plain SD1.5 stops reading.
+    In any order but "any", those that are named early are the first ones.
+    With ``held_out`` every sentence has a phrasing that training never shows, in words that it does.
+    """
+    ordered = _in_order(scene, seed, moved, order)
+    objects = {spot: _object(thing, seed, held_out, spot) for spot, thing in ordered}
+    early = [spot for spot in objects if choose((True, False), seed, spot, "early")]
+    if len(objects) > 1 and len(early) == len(objects):
+        early.pop()
+    if order != "any":
+        early = list(objects)[: len(early)]
+    middle = [
+        _phrasing(BACKGROUND[scene.background], held_out, seed, "background"),
+        _phrasing(STYLE, held_out, seed, "style"),
+        _phrasing(EDGES, held_out, seed, "edges"),
+        _light(scene, seed, held_out),
+        _relation(scene, [thing for _, thing in ordered], seed, held_out),
+    ]
+    sentences = [
+        _opening(scene, seed, held_out),
+        *(objects[spot] for spot in objects if spot in early),
+        *(middle[i] for i in shuffled(range(len(middle)), seed, "middle")),
+        *(objects[spot] for spot in objects if spot not in early),
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def vague_caption(scene: Scene, seed: int) -> str:
+    """What someone in a hurry would ask for: the shapes, and about half of everything else."""
+    items = []
+    for spot, thing in _in_order(scene, seed):
+        key = (seed, "vague", spot)
+        texture = thing.texture if thing.texture != "plain" else ""
+        words = [word for word in (thing.size, texture, thing.colour) if word and choose((0, 1), *key, word)]
+        place = [] if choose(range(4), *key, "place") else [WHERE[thing.place]]
+        items.append(" ".join([with_article(" ".join([*words, thing.shape])), *place]))
+    background = [ON[scene.background]] if choose((0, 1), seed, "vague") else []
+    return " ".join([enumerated(items), *background])
+
+
+def reference(scene: Scene, thing: Thing) -> str:
+    """The shortest name that fits no other object: "the star", "the red star", "the red star at the top left"."""
+    same_shape = [other for other in scene.objects if other.shape == thing.shape and other != thing]
+    if not same_shape:
+        return f"the {thing.shape}"
+    if thing.colour not in (other.colour for other in same_shape):
+        return f"the {thing.colour} {thing.shape}"
+    return f"the {thing.colour} {thing.shape} {WHERE[thing.place]}"
+
+
+def description(thing: Thing) -> str:
+    """An object's full name with an article: "a large striped red star"."""
+    return NOUN[0][0].format(**vars(thing))
+
+
+def relation(a: Thing, b: Thing) -> str:
+    """Where ``a`` is, seen from ``b``: "to the left of", or "above" where both stand in one column."""
+    (xa, ya), (xb, yb) = PLACES[a.place], PLACES[b.place]
+    if xa != xb:
+        return "to the left of" if xa < xb else "to the right of"
+    return "above" if ya < yb else "below"
+
+
+def plural(noun: str) -> str:
+    """ "stars", "crosses"."""
+    return noun + ("es" if noun.endswith("s") else "s")
+
+
+def counted(number: int, noun: str = "object") -> str:
+    """ "one star", "three stars", "no objects"."""
+    return f"{NUMBERS[number]} {noun if number == 1 else plural(noun)}"
+
+
+def enumerated(items: list[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]]))
+
+
+def with_article(noun: str) -> str:
+    """ "a star", "an orange star"."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital at its start; nothing else changes."""
+    return text[:1].upper() + text[1:]
+
+
+def _in_order(
+    scene: Scene, seed: int, moved: Moved | None = None, order: Order = "any"
+) -> list[tuple[str, Thing]]:
+    """The objects as they are named, each with the place that its wording depends on."""
+    new, old = moved or ("", "")
+    by_spot = {old if thing.place == new else thing.place: thing for thing in scene.objects}
+    spots = (
+        sorted(by_spot, key=list(PLACES).index)
+        if order == "reading"
+        else shuffled(tuple(by_spot), seed, "order")
+    )
+    return [(spot, by_spot[spot]) for spot in spots]
+
+
+def _phrasing(slot: Slot, held_out: bool, *key: object) -> str:
+    return choose(slot[held_out], *key)
+
+
+def _noun(thing: Thing, seed: int, held_out: bool, spot: str) -> str:
+    return _phrasing(NOUN, held_out, seed, spot, "noun").format(**vars(thing))
+
+
+def _opening(scene: Scene, seed: int, held_out: bool) -> str:
+    template = _phrasing(OPENING, held_out, seed, "opening")
+    on = ON[scene.background]
+    return template.format(number=counted(len(scene.objects)), on=on, On=sentence(on))
+
+
+def _object(thing: Thing, seed: int, held_out: bool, spot: str) -> str:
+    noun, where = _noun(thing, seed, held_out, spot), WHERE[thing.place]
+    template = _phrasing(OBJECT, held_out, seed, spot, "object")
+    return template.format(noun=noun, Noun=sentence(noun), where=where, Where=sentence(where))
+
+
+def _light(scene: Scene, seed: int, held_out: bool) -> str:
+    shade = SIDES[1 - SIDES.index(scene.light)]
+    template = _phrasing(LIGHT, held_out, seed, "light")
+    return template.format(tone=scene.tone, Tone=sentence(scene.tone), light=scene.light, shade=shade)
+
+
+def _relation(scene: Scene, ordered: list[Thing], seed: int, held_out: bool) -> str:
+    """What stands behind what, else how the first two objects stand to each other; of one object, nothing."""
+    if len(ordered) == 1:
+        return ""
+    a, b = scene.behind[0] if scene.behind else ordered[:2]
+    how = "partly behind" if scene.behind else relation(a, b)
+    template = _phrasing(RELATION, held_out, seed, "relation")
+    return template.format(A=sentence(reference(scene, a)), relation=how, b=reference(scene, b))

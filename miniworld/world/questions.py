@@ -1,0 +1,80 @@
+"""Questions about a scene and their answers, one wording for each answer."""
+
+from __future__ import annotations
+
+from .captions import counted, description, plural, reference, relation, sentence, with_article
+from .phrases import ON, QUESTIONS, WHERE
+from .scene import COLOURS, SHAPES, Scene, Thing, choose, is_unseen_pair, shuffled
+
+
+def sample_question(scene: Scene, seed: int, *, held_out: bool = False) -> tuple[str, str]:
+    """A question that the scene can answer, and the answer; ``held_out`` words it as training never does."""
+    about = choose(scene.objects, seed, "about")
+    named = [thing for thing in scene.objects if WHERE[thing.place] not in reference(scene, thing)]
+    kinds = ["colour", "size", "texture", "what", "how many", "exists", "background", "light", "tone"]
+    kinds += ["where"] * bool(named) + ["relation"] * (len(scene.objects) > 1)
+    kind = choose(kinds, seed, "question")
+    words: dict[str, str] = {"it": _pointer(scene, about)}
+    match kind:
+        case "colour" | "size" | "texture":
+            answer = f"it is {getattr(about, kind)}"
+        case "where":
+            thing = choose(named, seed, "where")
+            words, answer = {"it": reference(scene, thing)}, f"it is {WHERE[thing.place]}"
+        case "what":
+            words, answer = _what_stands(scene, about, seed)
+        case "how many":
+            words, answer = _how_many(scene, about, seed)
+        case "exists":
+            words, answer = _exists(scene, about, seed)
+        case "relation":
+            words, answer = _related(scene, seed)
+        case "background":
+            answer = f"it is {ON[scene.background].split(' ', 1)[1]}"
+        case "light":
+            answer = f"it comes from the {scene.light}"
+        case _:
+            answer = f"it is {scene.tone}"
+    return choose(QUESTIONS[kind][held_out], seed, "wording").format(**words), f"{sentence(answer)}."
+
+
+def _pointer(scene: Scene, thing: Thing) -> str:
+    """A name that gives away nothing but the shape."""
+    alone = sum(other.shape == thing.shape for other in scene.objects) == 1
+    return f"the {thing.shape}" if alone else f"the {thing.shape} {WHERE[thing.place]}"
+
+
+def _what_stands(scene: Scene, about: Thing, seed: int) -> tuple[dict[str, str], str]:
+    if choose(range(3), seed, "free"):
+        return {"where": WHERE[about.place]}, description(about)
+    return {"where": WHERE[choose(scene.free_places, seed, "place")]}, "nothing"
+
+
+def _how_many(scene: Scene, about: Thing, seed: int) -> tuple[dict[str, str], str]:
+    shape, colour = choose((about.shape, choose(SHAPES, seed, "any")), seed, "shape"), about.colour
+    noun, number = choose(
+        (
+            ("object", len(scene.objects)),
+            (f"{colour} object", sum(thing.colour == colour for thing in scene.objects)),
+            (shape, sum(thing.shape == shape for thing in scene.objects)),
+        ),
+        seed,
+        "counted",
+    )
+    return {"things": plural(noun)}, f"there {'is' if number == 1 else 'are'} {counted(number, noun)}"
+
+
+def _exists(scene: Scene, about: Thing, seed: int) -> tuple[dict[str, str], str]:
+    present = {(thing.colour, thing.shape) for thing in scene.objects}
+    # A pair that training never shows is never denied either: it would be learned as what does not exist.
+    pairs = ((colour, shape) for colour in COLOURS for shape in SHAPES if not is_unseen_pair(colour, shape))
+    absent = choose([pair for pair in pairs if pair not in present], seed, "absent")
+    colour, shape = choose(((about.colour, about.shape), absent), seed, "exists")
+    return {"thing": with_article(f"{colour} {shape}")}, "yes" if (colour, shape) in present else "no"
+
+
+def _related(scene: Scene, seed: int) -> tuple[dict[str, str], str]:
+    a, b = shuffled(scene.objects, seed, "pair")[:2]
+    claimed = choose((relation(a, b), relation(b, a)), seed, "claimed")
+    words = {"it": reference(scene, a), "relation": claimed, "other": reference(scene, b)}
+    return words, "yes" if claimed == relation(a, b) else "no"

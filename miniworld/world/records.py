@@ -1,0 +1,234 @@
+"""What the assistant is taught: requests about scenes, with the right replies.
+
+A record is text and pictures only; which tokenizer or model reads it is the trainer's business. Requests of the
+tasks that ``llmga.chat.tasks`` knows come in its phrasings and in some of our own, held-out ones in new phrasings.
+Replies to a wish name the objects in its order, those to a picture row by row: whoever learns it has less to guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from llmga.chat.tasks import TASKS
+
+from .captions import detailed_caption, short_caption, vague_caption
+from .edits import sample_edit
+from .facts import Facts, caption_facts, facts
+from .phrases import REQUESTS, Slot
+from .questions import sample_question
+from .render import Masks, Rendering, render
+from .scene import PLACES, UNIT, Scene, Thing, choose
+
+Kind = Literal[
+    "refine",
+    "imagine",
+    "complete",
+    "similar",
+    "brief",
+    "describe",
+    "inpaint",
+    "outpaint",
+    "edit",
+    "question",
+    "reading",
+]
+RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
+
+# Not in ``phrases``: the painter's table is drawn for the words of that file, and would be another one.
+ONE_LINE: dict[str, Slot] = {
+    "complete": (
+        (
+            "In one line, complete this picture: {instruction}",
+            "Say {instruction} in one line, with all that is open.",
+        ),
+        ("Complete {instruction} in one line.",),
+    ),
+    "brief": (
+        ("Say in one line what you see.", "Describe this picture in one line."),
+        ("In one line, what does this picture show?",),
+    ),
+}
+"""Requests for a reply of one line."""
+
+MORE_REQUESTS: dict[str, tuple[str, ...]] = {
+    "similar": (
+        "Please paint this picture once more.",
+        "Show me a new image of what you see here.",
+        "Please create an image of all that this picture shows.",
+        "What you can see in this image, paint it again.",
+        "I want a second picture with all of this. Please generate it.",
+        "Write the prompt of an image like this one.",
+    ),
+    "describe": (
+        "Please describe this picture.",
+        "Please describe the image, from left to right.",
+        "Please tell me what you can see here.",
+        "Please say in words what this picture shows.",
+        "Please write what is in this image.",
+        "Write down what this image shows.",
+        "Write all that you see.",
+        "Write a description of this picture for me.",
+        "Describe what can be seen in this image.",
+        "Describe what this is a picture of.",
+        "What do you see?",
+        "What does the image show, in detail?",
+        "Tell me all about this picture.",
+        "I would like to know what is in this picture.",
+    ),
+    "inpaint": ("Please paint the black area of this image.", "Complete the piece that is black."),
+    "outpaint": ("Please paint beyond the black border.", "Please make this image go on at its edges."),
+}
+"""More requests in training, so that no single word tells them apart: plain text or tags is what the sentence asks."""
+
+_RECOGNISABLE = 0.8  # the part of an object that has to show beside a hole
+
+
+@dataclass(frozen=True)
+class Record:
+    """One request and its reply.
+
+    ``reply`` holds a prompt in ``<gen_image>`` tags where a picture is asked for. ``given`` is what a good reply has to
+    keep: what the words ask for, what the picture shows, what the edit leads to; nothing for questions, whose
+    replies have one wording each and can be compared as they are.
+    """
+
+    kind: Kind
+    instruction: str
+    pictures: tuple[Image.Image, ...]
+    reply: str
+    given: Facts = Facts(())
+    wish: str = ""
+    """The user's own words in ``instruction`` where a hole is to be filled; often none."""
+
+
+def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False, size: int = 128) -> Record:
+    """A request about the scene, and the reply to it.
+
+    "refine" expands a few words to a prompt in tags, "imagine" to plain text, "complete" to one line; "similar" turns
+    a picture into a prompt, "describe" into plain text, "brief" into one line; "inpaint" and "outpaint" turn a picture
+    with a black hole, at times with words on what is missing or on all, into the prompt of the whole; "edit" turns an
+    instruction and a picture, or the picture's caption, into the prompt of the result; "question" is about a picture,
+    "reading" about a caption.
+
+    Args:
+        held_out: word the request, and any caption in it, as training never does.
+        size: of the pictures, in pixels.
+
+    Raises:
+        ValueError: ``kind`` is not in ``RECORD_KINDS``.
+    """
+    match kind:
+        case "refine" | "imagine":
+            wish, reply = vague_caption(scene, seed), detailed_caption(scene, seed, order="wish")
+            request = _request(kind, seed, held_out, wish)
+            return Record(
+                kind, request, (), reply if kind == "imagine" else _tagged(reply), caption_facts(wish)
+            )
+        case "complete":
+            wish = vague_caption(scene, seed)
+            request = _request(kind, seed, held_out, wish)
+            return Record(kind, request, (), short_caption(scene, seed), caption_facts(wish))
+        case "brief":
+            said = short_caption(scene, seed, order="reading")
+            picture = render(scene, size).image
+            return Record(kind, _request(kind, seed, held_out), (picture,), said, caption_facts(said))
+        case "similar" | "describe":
+            reply, picture = detailed_caption(scene, seed, order="reading"), render(scene, size).image
+            request = _request(kind, seed, held_out)
+            return Record(
+                kind, request, (picture,), reply if kind == "describe" else _tagged(reply), facts(scene)
+            )
+        case "inpaint" | "outpaint":
+            return _with_hole(kind, scene, seed, held_out, size)
+        case "edit":
+            return _edited(scene, seed, held_out, size)
+        case "question":
+            question, answer = sample_question(scene, seed, held_out=held_out)
+            return Record(kind, question, (render(scene, size).image,), answer)
+        case "reading":
+            question, answer = sample_question(scene, seed, held_out=held_out)
+            return Record(kind, f"{detailed_caption(scene, seed, held_out=held_out)}\n{question}", (), answer)
+    raise ValueError(f"kind must be one of {', '.join(RECORD_KINDS)}, got {kind!r}")
+
+
+def sample_hole(kind: Literal["inpaint", "outpaint"], seed: int, size: int = 128) -> Masks:
+    """(size, size), True where the picture is missing.
+
+    "inpaint": one or two boxes around places of the grid. "outpaint": a quarter to two fifths at one to three sides.
+    """
+    unit = size / UNIT
+    hole = np.zeros((size, size), dtype=bool)
+    if kind == "inpaint":
+        for i in range(choose((1, 2), seed, "boxes")):
+            x, y = PLACES[choose(tuple(PLACES), seed, "box", i)]
+            width, height = (choose(range(36, 61), seed, axis, i) / 2 for axis in ("width", "height"))
+            left, right, top, bottom = (
+                max(0, round(edge * unit)) for edge in (x - width, x + width, y - height, y + height)
+            )
+            hole[top:bottom, left:right] = True
+    else:
+        sides = [side for side in range(4) if choose((True, False), seed, "side", side)]
+        for side in sides[:3] or [choose(range(4), seed, "only side")]:
+            # Turning the picture makes every side its top.
+            depth = round(choose(range(32, 52), seed, "depth", side) * unit)
+            np.rot90(hole, side)[:depth] = True
+    return hole
+
+
+def hidden(scene: Scene, rendering: Rendering, hole: Masks) -> tuple[Thing, ...]:
+    """The objects of which too little shows beside a hole to recognise them.
+
+    Args:
+        hole: (H, W), as large as ``rendering``.
+    """
+    left = (rendering.visible & ~hole).sum(axis=(1, 2)) / rendering.amodal.sum(axis=(1, 2))
+    return tuple(thing for thing, part in zip(scene.objects, left, strict=True) if part < _RECOGNISABLE)
+
+
+def _with_hole(
+    kind: Literal["inpaint", "outpaint"], scene: Scene, seed: int, held_out: bool, size: int
+) -> Record:
+    rendering, hole = render(scene, size), sample_hole(kind, seed, size)
+    picture = Image.fromarray(np.where(hole[..., None], 0, np.asarray(rendering.image)).astype(np.uint8))
+    missing = hidden(scene, rendering, hole)
+    match choose(("nothing", "nothing", "missing", "all"), seed, "wish"):
+        case "missing" if missing:
+            wish = vague_caption(replace(scene, objects=missing), seed)
+        case "all":
+            wish = short_caption(scene, seed, held_out=held_out)
+        case _:
+            wish = ""
+    complete, stated = facts(scene), caption_facts(wish)
+    places = {thing.place for thing in missing}
+    objects = [mention for mention in complete.objects if mention.place not in places]
+    objects += [mention for mention in stated.objects if mention.place is None or mention.place in places]
+    reply = _tagged(detailed_caption(scene, seed, order="reading"))
+    request = _request(kind, seed, held_out, wish)
+    return Record(kind, request, (picture,), reply, replace(complete, objects=tuple(objects)), wish)
+
+
+def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
+    edit = sample_edit(scene, seed, held_out=held_out)
+    request = _request("edit", seed, held_out, edit.instruction)
+    given = facts(edit.target)
+    if choose(("picture", "caption"), seed, "edited") == "caption":
+        return Record("edit", f"{edit.detailed[0]}\n{request}", (), _tagged(edit.detailed[1]), given)
+    reply = _tagged(detailed_caption(edit.target, seed, order="reading"))
+    return Record("edit", request, (render(scene, size).image,), reply, given)
+
+
+def _request(kind: Kind, seed: int, held_out: bool, instruction: str = "") -> str:
+    shown, unseen = (REQUESTS | ONE_LINE)[kind]
+    shown += MORE_REQUESTS.get(kind, ()) + (TASKS[kind].phrasings if kind in TASKS else ())
+    template = choose(unseen if held_out else shown, seed, "request")
+    if "{instruction}" not in template:
+        template += " {instruction}"
+    return template.format(instruction=instruction).strip()
+
+
+def _tagged(prompt: str) -> str:
+    return f"<gen_image> {prompt} </gen_image>"

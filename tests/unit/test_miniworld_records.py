@@ -1,0 +1,195 @@
+import re
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from llmga.chat.tags import parse
+from llmga.chat.tasks import TASKS
+from miniworld.world.captions import description, detailed_caption
+from miniworld.world.facts import caption_facts, facts, kept
+from miniworld.world.phrases import QUESTIONS, REQUESTS
+from miniworld.world.questions import sample_question
+from miniworld.world.records import MORE_REQUESTS, ONE_LINE, RECORD_KINDS, sample_hole, sample_record
+from miniworld.world.render import render
+from miniworld.world.scene import Scene, Thing, is_unseen_pair, sample_scene
+
+TAGGED = ("refine", "similar", "inpaint", "outpaint", "edit")
+PICTURED = ("similar", "describe", "brief", "inpaint", "outpaint", "question")
+
+
+@pytest.mark.parametrize("kind", RECORD_KINDS)
+@pytest.mark.parametrize("held_out", [False, True])
+def test_replies_have_their_form_and_keep_what_is_given(kind, held_out: bool) -> None:
+    for seed in range(40):
+        scene = sample_scene(seed, (1, 5))
+        record = sample_record(kind, scene, seed, held_out=held_out, size=64)
+        assert record.kind == kind and record.instruction.strip() == record.instruction
+        assert not re.search(r"[{}]|\.\.|  ", record.instruction)
+        assert all(picture.size == (64, 64) for picture in record.pictures)
+        assert bool(record.pictures) == (kind in PICTURED) or kind == "edit"
+        assert re.fullmatch(r"<gen_image> [^<>]+ </gen_image>", record.reply) or kind not in TAGGED
+        assert "<" not in record.reply or kind in TAGGED
+        repeated, stated = kept(record.given, caption_facts(parse(record.reply).prompt or record.reply))
+        assert repeated == stated and (stated > 0 or kind in ("question", "reading"))
+
+
+def test_an_unknown_kind() -> None:
+    with pytest.raises(ValueError, match="refine, imagine"):
+        sample_record("juggle", sample_scene(0), 0)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("kind", REQUESTS | ONE_LINE)
+def test_requests_are_those_of_the_chat_and_held_out_ones_are_not(kind) -> None:
+    scene = sample_scene(4, (2, 2), "train")
+    shown = {sample_record(kind, scene, seed, size=32).instruction for seed in range(120)}
+    for template in TASKS[kind].phrasings if kind in TASKS else ():
+        said = re.escape(template.replace("{instruction}", "").strip())
+        assert any(re.search(said, text) for text in shown) or "\n" in template
+    new = {sample_record(kind, scene, seed, held_out=True, size=32).instruction for seed in range(20)}
+    assert not new & shown
+    requests = (REQUESTS | ONE_LINE)[kind]
+    assert not set(requests[1]) & {
+        *requests[0],
+        *MORE_REQUESTS.get(kind, ()),
+        *(TASKS[kind].phrasings if kind in TASKS else ()),
+    }
+
+
+def test_held_out_wording_needs_no_new_words() -> None:
+    shown: set[str] = set()
+    held_out: set[str] = set()
+    for seed in range(900):
+        kind = RECORD_KINDS[seed % len(RECORD_KINDS)]
+        for wording, words in ((False, shown), (True, held_out)):
+            record = sample_record(kind, sample_scene(seed, (1, 5)), seed, held_out=wording, size=32)
+            words.update(re.findall(r"[a-z]+", f"{record.instruction} {record.reply}".lower()))
+    assert held_out <= shown
+    assert len(shown) < 300
+
+
+def test_wishes_are_refined_without_a_picture_and_tags_are_asked_for() -> None:
+    scene = sample_scene(3, (2, 2))
+    refined, imagined = (sample_record(kind, scene, 1) for kind in ("refine", "imagine"))
+    assert refined.given == imagined.given != facts(scene)
+    assert parse(refined.reply).prompt == imagined.reply == detailed_caption(scene, 1, order="wish")
+
+
+def test_edits_begin_with_the_picture_or_with_its_caption() -> None:
+    forms = Counter()
+    for seed in range(60):
+        scene = sample_scene(seed, (2, 4))
+        record = sample_record("edit", scene, seed, size=64)
+        forms[bool(record.pictures)] += 1
+        if record.pictures:
+            assert record.pictures[0].tobytes() == render(scene, 64).image.tobytes()
+        else:
+            caption = record.instruction.split("\n")[0]
+            assert caption_facts(caption) == facts(scene)
+        assert record.given != facts(scene)
+    assert min(forms.values()) > 15
+
+
+@pytest.mark.parametrize("kind", ["inpaint", "outpaint"])
+def test_holes_are_black_and_what_they_hide_is_given_only_in_words(kind) -> None:
+    missing = wishes = 0
+    for seed in range(60):
+        scene = sample_scene(seed, (3, 6))
+        record = sample_record(kind, scene, seed)
+        hole = sample_hole(kind, seed)
+        rendering = render(scene)
+        picture, whole = np.asarray(record.pictures[0]), np.asarray(rendering.image)
+        assert not picture[hole].any() and (picture[~hole] == whole[~hole]).all()
+        given = {mention.place for mention in record.given.objects}
+        told = caption_facts(record.wish)
+        assert record.instruction.endswith(record.wish) and kept(told, record.given)[0] >= len(told.objects)
+        wishes += bool(record.wish)
+        for thing, visible in zip(scene.objects, rendering.visible, strict=True):
+            if not (visible & hole).any():
+                assert thing.place in given or scene.behind
+            if (visible & hole).sum() > 0.5 * visible.sum():
+                assert thing.place not in given - {mention.place for mention in told.objects}
+        missing += len(scene.objects) - len(given)
+    assert missing > 30
+    assert 15 < wishes < 45
+
+
+def test_outpainting_cuts_sides_and_inpainting_boxes() -> None:
+    for seed in range(100):
+        border, boxes = sample_hole("outpaint", seed), sample_hole("inpaint", seed)
+        assert 0.2 < border.mean() < 0.9 and not border[64, 64]
+        assert 0.03 < boxes.mean() < 0.45
+        sides = [border[0].all(), border[-1].all(), border[:, 0].all(), border[:, -1].all()]
+        assert 1 <= sum(sides) <= 3
+    sides = [sum(sample_hole("outpaint", seed)[:, 0].all() for seed in range(100))]
+    assert 30 < sides[0] < 80
+    assert sample_hole("outpaint", 5, 64).shape == (64, 64)
+
+
+STAR = Thing("star", "red", "large", "striped", "top left")
+RING = Thing("ring", "blue", "small", "plain", "right")
+TWIN = Thing("ring", "blue", "large", "dotted", "bottom")
+SCENE = Scene((STAR, RING, TWIN), "night", "cool", "right", 3)
+
+
+def test_answers_are_right() -> None:
+    expected = {
+        "What colour is the star?": "It is red.",
+        "What colour is the ring at the right?": "It is blue.",
+        "How big is the ring at the bottom?": "It is large.",
+        "Is the star plain, striped or dotted?": "It is striped.",
+        "Where is the star?": "It is at the top left.",
+        "What stands at the top left?": "A large striped red star.",
+        "What stands in the centre?": "Nothing.",
+        "How many objects are there?": "There are three objects.",
+        "How many rings are there?": "There are two rings.",
+        "How many stars are there?": "There is one star.",
+        "How many hearts are there?": "There are no hearts.",
+        "How many blue objects are there?": "There are two blue objects.",
+        "Is there a red star?": "Yes.",
+        "Is there a green star?": "No.",
+        "Is the star to the left of the blue ring at the right?": "Yes.",
+        "Is the star to the right of the blue ring at the right?": "No.",
+        "What is the background?": "It is the night sky.",
+        "Where does the light come from?": "It comes from the right.",
+        "Is the light warm or cool?": "It is cool.",
+    }
+    asked = dict(sample_question(SCENE, seed) for seed in range(6000))
+    assert {question: asked[question] for question in expected} == expected
+
+
+def test_questions_do_not_give_their_answers_away() -> None:
+    for seed in range(1500):
+        scene = sample_scene(seed, (1, 6))
+        question, answer = sample_question(scene, seed)
+        if answer.startswith("It is") and " or " not in question:
+            assert not re.search(rf"\b{answer[6:-1]}\b", question), (question, answer)
+
+
+def test_yes_and_no_are_balanced_and_no_unseen_pair_is_denied() -> None:
+    answers = Counter()
+    for seed in range(3000):
+        scene = sample_scene(seed, (1, 6), "train")
+        question, answer = sample_question(scene, seed)
+        answers[answer] += 1
+        if pair := re.search(r"(?:there|show) an? (\w+) (\w+)\?", question):
+            assert not is_unseen_pair(pair[1], pair[2])
+    assert 0.7 < answers["Yes."] / answers["No."] < 1.4
+
+
+def test_every_kind_of_question_has_held_out_wordings() -> None:
+    for shown, held_out in QUESTIONS.values():
+        assert held_out and not set(shown) & set(held_out)
+    new = {sample_question(SCENE, seed, held_out=True)[0] for seed in range(300)}
+    assert not new & {sample_question(SCENE, seed)[0] for seed in range(3000)}
+
+
+def test_reading_asks_what_the_caption_says() -> None:
+    one = replace(SCENE, objects=(STAR,))
+    for seed in range(60):
+        record = sample_record("reading", one, seed)
+        caption, question = record.instruction.split("\n")
+        assert caption_facts(caption) == facts(one) and question.endswith("?")
+        if question == "What stands at the top left?":
+            assert record.reply.lower() == f"{description(STAR)}."
