@@ -49,7 +49,7 @@ class LoopConfig:
     weight_decay: float = 0.01
     adam_eps: float = 1e-8
     clip: float = 1.0
-    """Largest norm of the gradient; 0 lets every gradient pass."""
+    """Largest norm of the gradient; 0 lets every gradient pass. The log's ``grad_norm`` is the norm before clipping."""
     ema: float = 0.0
     """Decay of the average of the weights; 0 keeps none."""
     seed: int = 0
@@ -271,6 +271,7 @@ class _Run:
 
     def _update(self, net: nn.Module, optimizer: Any, inputs: list[Any]) -> None:
         c, step = self.config, self.done
+        side = "" if net is self.sides[0][0] else "adversary_"
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(c, step)
         optimizer.zero_grad()  # an adversary holds gradients of the other side's loss
@@ -280,13 +281,16 @@ class _Run:
                 loss, metrics = net(batch, generator(c.seed, step, part, "loss"))
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients and c.clip:
-                    self.accelerator.clip_grad_norm_(net.parameters(), c.clip)
+                    norm = self.accelerator.clip_grad_norm_(net.parameters(), c.clip)
+                    if norm is not None:  # DeepSpeed may give none
+                        self._add(f"{side}grad_norm", torch.as_tensor(norm, device=loss.device))
                 optimizer.step()
-            loss_name = "loss" if net is self.sides[0][0] else "adversary_loss"
-            for name, value in {loss_name: loss, **metrics}.items():
-                self.total[name] = self.total.get(name, torch.zeros(())) + value.detach().float() / len(
-                    self.parts
-                )
+            for name, value in {f"{side}loss": loss, **metrics}.items():
+                self._add(name, value / len(self.parts))
+
+    def _add(self, name: str, value: torch.Tensor) -> None:
+        """Add to the sum over the steps since the last line of the log."""
+        self.total[name] = self.total.get(name, torch.zeros(())) + value.detach().float()
 
     def _log(self) -> dict[str, float]:
         names = list(self.total)

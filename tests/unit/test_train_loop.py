@@ -127,6 +127,40 @@ def test_learning_rates() -> None:
     assert learning_rate(settings(lr=0.3), 9) == 0.3
 
 
+def test_the_log_has_the_norm_of_the_gradient_before_it_is_clipped(tmp_path: Path) -> None:
+    """That of the whole batch, the same whatever it is clipped to; without clipping it is not computed."""
+
+    class Slope:
+        """loss = 3·w over the examples of a part, so that its gradient is 3 whatever w is."""
+
+        def __init__(self) -> None:
+            self.net = nn.Linear(1, 1, bias=False)
+
+        def __len__(self) -> int:
+            return 8
+
+        def modules(self):
+            return {"net": self.net}
+
+        def prepare(self, device, rank, world, barrier) -> None:
+            pass
+
+        def batch(self, indices, generator):
+            return torch.full((len(indices), 1), 3.0)
+
+        def loss(self, inputs, generator):
+            return self.net(inputs).mean(), {}
+
+        def export(self, folder: Path, weights) -> None:
+            pass
+
+    for clip in (0.0, 0.5, 100.0):
+        train(Slope(), settings(clip=clip, sample_every=0), tmp_path / str(clip))
+        rows = read_log(tmp_path / str(clip) / "log.jsonl")
+        norms = [row.get("grad_norm") for row in rows]
+        assert norms == ([None] * len(rows) if not clip else pytest.approx([3.0] * len(rows)))
+
+
 def test_a_run_writes_log_checkpoints_samples_and_result(tmp_path: Path) -> None:
     trainer = Line()
     before = torch.get_rng_state()
