@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..llmga.images import channels_first, channels_last, fit_mask
 from ..llmga.restore import DiffRIRS2, load_checkpoint, restore
 from ..llmga.restore.colour import ColourMatch, match_colour
-from ..llmga.restore.pictures import fitted
+from ..llmga.restore.network_input import fitted
 from ..llmga.restore.seam import Disparity, Seam, seam
 from . import check, host
 from .types import Restorer as RestorerType

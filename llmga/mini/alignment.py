@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..train.order import generator
+from ..train.example_order import generator
 from .dataset import ATTRIBUTES, Painted, as_images
 from .eyes import HUBS
 from .world import BACKGROUNDS, PLACES, SIDES, TONES

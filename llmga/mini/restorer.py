@@ -29,10 +29,10 @@ from ..data.degradations import Degradation, Pass, degrade, shift_colour
 from ..data.masks import MIXES
 from ..restore import Architecture, DiffRIRS1, DiffRIRS2
 from ..train import LoopConfig, derive, train
+from ..train.degraded_images import Crops, Examples, Part
 from ..train.diffrir import RESULT, load_net
 from ..train.diffrir_s1 import S1Config, S1Trainer
 from ..train.diffrir_s2 import S2Config, train_s2
-from ..train.restoration import Crops, Examples, Part
 from .dataset import Painted, as_images, as_pixels
 from .world import Scene
 
@@ -113,7 +113,7 @@ class Pool:
 
 
 class PoolCrops:
-    """Crops, mirrorings, holes and colours, drawn anew every time (see ``llmga.train.restoration.Examples``)."""
+    """Crops, mirrorings, holes and colours, drawn anew every time (see ``llmga.train.degraded_images.Examples``)."""
 
     def __init__(self, pool: Pool, crops: Crops) -> None:
         self.pool, self.crops = pool, crops

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from .pictures import check, fitted
+from .network_input import check, fitted
 
 Channels = Literal["each", "together"]
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import torch
 
+from .diffrir_strips import StripFormer, encode
+from .diffrir_tail import Tail
 from .network import Architecture, DiffRIRS2
-from .pictures import Folded, check, fitted
-from .strips import StripFormer, encode
-from .tail import Tail
+from .network_input import Folded, check, fitted
 
 Blend = Literal["soft", "hard"]
 OnStep = Callable[..., Any]

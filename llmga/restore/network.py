@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .former import DIRformer
+from .dirformer import DIRformer
 from .prior import Denoiser, PriorDiffusion, PriorEncoder
 
 

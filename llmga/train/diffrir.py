@@ -16,9 +16,9 @@ from ..images import to_pil
 from ..restore import Architecture, DiffRIRS1, DiffRIRS2, join
 from ..restore.prior import SLOPE, Denoiser, PriorEncoder, Residual
 from .config import write_config
+from .degraded_images import Crops, Examples, Part, PictureList, SpoiltPictures
+from .example_order import generator as seeded
 from .loop import LoopConfig, Weights
-from .order import generator as seeded
-from .restoration import Crops, Examples, Part, PictureList, SpoiltPictures
 
 RESULT = "restorer.safetensors"
 Net = TypeVar("Net", DiffRIRS1, DiffRIRS2)

@@ -12,10 +12,10 @@ from torch import nn
 
 from ..restore import DiffRIRS1, DiffRIRS2
 from .critic import UNetCritic, vgg_distance
+from .degraded_images import Examples, Part
 from .diffrir import l1_and_psnr, listed, load_net
 from .diffrir_s2 import S2Config, S2Trainer
 from .loop import Metrics, Weights, train
-from .restoration import Examples, Part
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from ..restore import DiffRIRS1
+from .degraded_images import Examples, Part
 from .diffrir import RestorerConfig, RestorerTrainer, l1_and_psnr, listed, new_net
 from .loop import Metrics, train
-from .restoration import Examples, Part
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..restore import DiffRIRS1, DiffRIRS2
+from .degraded_images import Examples, Part
 from .diffrir import RESULT, RestorerConfig, RestorerTrainer, l1_and_psnr, listed, load_net, new_net
 from .loop import LoopConfig, Metrics, train
-from .restoration import Examples, Part
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import nn
 
 from . import checkpoint, log
 from .ema import Ema
-from .order import Order, derive, generator
+from .example_order import Order, derive, generator
 
 Metrics = Mapping[str, torch.Tensor]
 Weights = dict[str, dict[str, torch.Tensor]]

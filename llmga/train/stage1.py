@@ -15,7 +15,7 @@ from torch import nn
 from ..data.mixture import Mixture, Part, preset
 from ..data.samples import Recipe, Sample
 from .config import write_config
-from .layouts import llava_hf_names
+from .llava_layouts import llava_hf_names
 from .loop import LoopConfig, Metrics, Weights, train
 from .turns import IGNORED, Inputs, TurnEncoder
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..images import to_pil
+from .captioned_images import CaptionedPictures, Draws, Pictures
 from .components import (
     Components,
     draw_latents,
@@ -21,10 +22,9 @@ from .components import (
     widen_for_inpainting,
 )
 from .config import write_config
+from .example_order import generator as seeded
 from .loop import LoopConfig, Metrics, Weights, train
-from .order import generator as seeded
-from .pictures import CaptionedPictures, Draws, Pictures
-from .sources import Encoder, Live, Source, fill_cache
+from .stage2_inputs import Encoder, Live, Source, fill_cache
 
 _LIMIT = 60.0
 """The largest weight of ``inverse_alpha``."""

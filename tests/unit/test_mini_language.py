@@ -40,7 +40,7 @@ from llmga.mini.records import RECORD_KINDS, sample_hole
 from llmga.mini.render import render
 from llmga.mini.world import COLOURS, PLACES, SHAPES, sample_scene
 from llmga.train import build
-from llmga.train.layouts import official_to_transformers, to_official
+from llmga.train.llava_layouts import official_to_transformers, to_official
 from llmga.train.turns import IGNORED
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -30,7 +30,7 @@ from llmga.mini.restorer import (
 from llmga.mini.world import Scene
 from llmga.restore import Architecture, DiffRIRS2
 from llmga.train import LoopConfig
-from llmga.train.restoration import Crops
+from llmga.train.degraded_images import Crops
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STILL = Pass(blur=0, resize=(1, 1), noise_sigma=(0, 0), gaussian=1, jpeg=0)

@@ -14,9 +14,9 @@ from support.diffrir_weights import SIZES, fill, inputs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmga.restore import Architecture, DiffRIRS2, join, restore, strip_rows
-from llmga.restore.rows import convolve, convolved, multiply, regrouped, residual, strips, windows
-from llmga.restore.strips import StripFormer, encode
-from llmga.restore.tail import Tail
+from llmga.restore.diffrir_strips import StripFormer, encode
+from llmga.restore.diffrir_tail import Tail
+from llmga.restore.row_streams import convolve, convolved, multiply, regrouped, residual, strips, windows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -33,12 +33,12 @@ from llmga.data.degradations import Degradation, Pass
 from llmga.restore import DiffRIRS1, DiffRIRS2, join
 from llmga.train import LoopConfig, generator, read_config, train
 from llmga.train.command import STAGES
+from llmga.train.degraded_images import Crops, PictureList, SpoiltPictures, sharpen
 from llmga.train.diffrir import new_net
 from llmga.train.diffrir_gan import GanConfig, GanTrainer
 from llmga.train.diffrir_s1 import S1Config, S1Trainer
 from llmga.train.diffrir_s2 import S2Config, S2Trainer
 from llmga.train.log import read_log
-from llmga.train.restoration import Crops, PictureList, SpoiltPictures, sharpen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STILL = Pass(blur=0, resize=(1, 1), noise_sigma=(0, 0), gaussian=1, jpeg=0)

@@ -151,6 +151,9 @@ def test_the_log_has_the_norm_of_the_gradient_before_it_is_clipped(tmp_path: Pat
         def loss(self, inputs, generator):
             return self.net(inputs).mean(), {}
 
+        def sample(self, step: int, folder: Path) -> None:
+            pass
+
         def export(self, folder: Path, weights) -> None:
             pass
 

@@ -21,7 +21,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from llmga.chat.engines.local import load_local_engine
 from llmga.data.samples import Turn
 from llmga.train import build, presets, read_config
-from llmga.train.layouts import official_to_transformers, to_official
+from llmga.train.llava_layouts import official_to_transformers, to_official
 from llmga.train.stage1 import MixedConversations, MixtureConfig, Stage1, Stage1Config, merged, run
 from llmga.train.turns import IGNORED, TurnEncoder
 

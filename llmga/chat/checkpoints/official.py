@@ -60,7 +60,7 @@ class Checkpoint:
         tokenizer: the folder's own, untouched.
         spare: the token that stands for one feature of a picture.
         ends: token ids that the folder itself names as the end of a reply.
-        own: the folder that brings a processor and a template of its own, as ``llmga.train.layouts`` writes them.
+        own: the folder that brings a processor and a template of its own, as ``llmga.train.llava_layouts`` writes them.
     """
 
     name: str

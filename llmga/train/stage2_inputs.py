@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from .cache import Rows, Table, cache_folder, fill, open_table, write_rows
+from .captioned_images import Draws
 from .components import Chunk, Components, chunks_of, encode_chunks, encode_images, ids_of, weights_hash
-from .pictures import Draws
 
 Pair = tuple[int, int]
 """An example and its variant."""

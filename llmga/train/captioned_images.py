@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from .order import derive, generator
+from .example_order import derive, generator
 
 Size = tuple[int, int, int, int, int, int]
 """SDXL's micro-conditioning in pixels: original height, width, crop top, left, target height, width."""

@@ -9,7 +9,7 @@ Besides,
 
 - the norm's weight is folded into the prior's scale;
 - the projection of an attention's output is folded into its map;
-- the tail is one convolution, see ``tail.py``.
+- the tail is one convolution, see ``diffrir_tail.py``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .former import _EPS as EPS
-from .former import Block, DIRformer
+from .diffrir_tail import Tail
+from .dirformer import _EPS as EPS
+from .dirformer import Block, DIRformer
 from .prior import SLOPE, PriorEncoder, Residual
-from .rows import Rows, convolve, convolved, residual, shuffled, stored, strips, unshuffled, windows
-from .tail import Tail
+from .row_streams import Rows, convolve, convolved, residual, shuffled, stored, strips, unshuffled, windows
 
 
 def encode(encoder: PriorEncoder, stream: Rows, height: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .rows import Rows, convolve, shuffled, windows
+from .row_streams import Rows, convolve, shuffled, windows
 
 REACH = 2
 FIRST, INNER, LAST = range(3)

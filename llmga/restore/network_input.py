@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from .network import Architecture, join
-from .rows import Rows
+from .row_streams import Rows
 
 _ROUNDED = 64
 """Pixels by which a painter's picture may differ in shape: their sides are multiples of 8 to 64."""
