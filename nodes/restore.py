@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..llmga.images import channels_first, channels_last, fit_mask
 from ..llmga.restore import DiffRIRS2, load_checkpoint, restore
 from ..llmga.restore.colour import ColourMatch, match_colour
-from ..llmga.restore.network_input import fitted
+from ..llmga.restore.network_input import resize_to
 from ..llmga.restore.seam import Disparity, Seam, seam
 from . import check, host
 from .types import Restorer as RestorerType
@@ -182,8 +182,8 @@ class DiffRIRRestore(io.ComfyNode):
             result, said = found.image, colour_readout(found)
         pasted = torch.lerp(
             reference,
-            fitted(image, result.shape[-2:], "bicubic"),
-            fitted(holes, result.shape[-2:], "bilinear"),
+            resize_to(image, result.shape[-2:], "bicubic"),
+            resize_to(holes, result.shape[-2:], "bilinear"),
         )
         difference = ((result - pasted).abs() * ENLARGED).clamp(0, 1)
         said = "\n".join([said, *warnings(image, reference, holes, method)])
@@ -215,7 +215,7 @@ def warnings(image: torch.Tensor, reference: torch.Tensor, holes: torch.Tensor, 
     if (holes >= 0.5).all():
         said.append("the mask covers everything: nothing is preserved to compare with")
     elif image.shape == reference.shape:
-        kept = fitted(holes, image.shape[-2:], "bilinear") == 0
+        kept = resize_to(holes, image.shape[-2:], "bilinear") == 0
         if kept.any() and torch.equal(image * kept, reference * kept):
             said.append(
                 "image equals reference around the hole: give what VAE Decode made, before the original is pasted in; "

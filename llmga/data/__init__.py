@@ -1,12 +1,12 @@
-"""Training data: the released json files, their mixture, instructions and holes; building more of it.
+"""Training data: the released JSON files, their mixture, instructions and masks, and builders of more data.
 
-``llmga.data.degradations`` is imported by itself, for it brings torch, and the rest does without.
+``llmga.data.degradations`` must be imported explicitly: it needs torch, and the rest does not.
 """
 
 from .building import Manifest, Options, build_captions, build_edits, build_refinements
 from .masks import MIXES, Borders, Boxes, MaskMix, Strokes
 from .mixture import Mixture, Part, Preset, parts_from_dict, preset
-from .samples import Hole, Recipe, Sample, Turn, make_sample
+from .samples import RandomHole, Sample, SampleOptions, SampleTurn, make_sample
 from .schemas import Caption, Dialogue, Edit, Message, Record, Records, Refinement, write_records
 from .templates import TEMPLATES, pick, tagged
 
@@ -18,7 +18,7 @@ __all__ = [
     "Caption",
     "Dialogue",
     "Edit",
-    "Hole",
+    "RandomHole",
     "Manifest",
     "MaskMix",
     "Message",
@@ -26,13 +26,13 @@ __all__ = [
     "Options",
     "Part",
     "Preset",
-    "Recipe",
+    "SampleOptions",
     "Record",
     "Records",
     "Refinement",
     "Sample",
     "Strokes",
-    "Turn",
+    "SampleTurn",
     "build_captions",
     "build_edits",
     "build_refinements",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from ..chat.tasks import TASKS
-from ..data.samples import Turn
+from ..data.samples import SampleTurn
 from ..data.templates import TEMPLATES
 from .captions import Order, vague_caption
 from .edits import KINDS, Edit, sample_edit
@@ -62,8 +62,8 @@ class Exchange:
     """It goes on from the exchange before."""
 
     @property
-    def turns(self) -> tuple[Turn, Turn]:
-        return Turn("user", self.asked, self.shown is not None), Turn("assistant", self.reply)
+    def turns(self) -> tuple[SampleTurn, SampleTurn]:
+        return SampleTurn("user", self.asked, self.shown is not None), SampleTurn("assistant", self.reply)
 
 
 @dataclass(frozen=True)

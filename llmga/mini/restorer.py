@@ -29,7 +29,7 @@ from ..data.degradations import Degradation, Pass, degrade, shift_colour
 from ..data.masks import MIXES
 from ..restore import Architecture, DiffRIRS1, DiffRIRS2
 from ..train import LoopConfig, derive, train
-from ..train.degraded_images import Crops, Examples, Part
+from ..train.degraded_images import Crops, Examples, RestorationBatch
 from ..train.diffrir import RESULT, load_net
 from ..train.diffrir_s1 import S1Config, S1Trainer
 from ..train.diffrir_s2 import S2Config, train_s2
@@ -121,14 +121,16 @@ class PoolCrops:
     def __len__(self) -> int:
         return len(self.pool.truth)
 
-    def part(self, indices: Sequence[int], rng: np.random.Generator, device: torch.device) -> Part:
+    def part(
+        self, indices: Sequence[int], rng: np.random.Generator, device: torch.device
+    ) -> RestorationBatch:
         drawn = [self._draw(i, rng) for i in indices]
         truth, spoilt, mask = (np.stack(values) for values in zip(*drawn, strict=True))
         d, shape = self.crops.degradation, (len(drawn), 1, 1, 1)
         gain = torch.from_numpy(1 + rng.uniform(-d.gain, d.gain, shape)).float()
         bias = torch.from_numpy(rng.uniform(-d.bias, d.bias, shape)).float()
         image, clean = shift_colour(_images(spoilt), gain, bias).to(device), _images(truth).to(device)
-        return Part(image, clean, torch.from_numpy(mask)[:, None].to(device), clean)
+        return RestorationBatch(image, clean, torch.from_numpy(mask)[:, None].to(device), clean)
 
     def _draw(self, i: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(size, size, 3), the same spoilt, and its hole (size, size)."""

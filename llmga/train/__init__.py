@@ -2,7 +2,7 @@
 
 from .captioned_images import CaptionedPictures, Pictures, names_a_side
 from .config import build, presets, read_config, write_config
-from .example_order import Order, derive, generator
+from .example_order import ExampleOrder, derive, generator
 from .loop import LoopConfig, Metrics, Objective, Trainer, Weights, learning_rate, train
 from .stage2 import Stage2, Stage2Config
 
@@ -11,7 +11,7 @@ __all__ = [
     "LoopConfig",
     "Metrics",
     "Objective",
-    "Order",
+    "ExampleOrder",
     "Pictures",
     "Stage2",
     "Stage2Config",

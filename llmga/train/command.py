@@ -1,4 +1,4 @@
-"""``python -m llmga train``: a stage from a configuration, or the curve of a log."""
+"""The command ``llmga train``: run a stage from a configuration, or plot a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations: frozen dataclasses, read strictly from YAML, changed by ``key=value``."""
+"""Configurations: frozen dataclasses, read strictly from YAML, with ``key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-def read_config(kind: type[T], source: str | Path, overrides: Sequence[str] = ()) -> T:
+def read_config(kind: type[_T], source: str | Path, overrides: Sequence[str] = ()) -> _T:
     """Read a configuration of the dataclass ``kind``.
 
     Args:
@@ -44,7 +44,7 @@ def read_config(kind: type[T], source: str | Path, overrides: Sequence[str] = ()
     return build(kind, values)
 
 
-def build(kind: type[T], values: Mapping[str, Any], where: str = "", defaults: T | None = None) -> T:
+def build(kind: type[_T], values: Mapping[str, Any], where: str = "", defaults: _T | None = None) -> _T:
     """An instance of the dataclass ``kind`` from plain values, nested dataclasses from nested mappings.
 
     Args:

@@ -24,7 +24,7 @@ from torch import nn
 
 from . import checkpoint, log
 from .ema import Ema
-from .example_order import Order, derive, generator
+from .example_order import ExampleOrder, derive, generator
 
 Metrics = Mapping[str, torch.Tensor]
 Weights = dict[str, dict[str, torch.Tensor]]
@@ -32,6 +32,8 @@ Weights = dict[str, dict[str, torch.Tensor]]
 
 @dataclass(frozen=True)
 class LoopConfig:
+    """Settings of the training loop."""
+
     steps: int
     """Optimizer steps of the whole run."""
     batch: int
@@ -100,7 +102,7 @@ class Trainer(Objective, Protocol):
         ...
 
     def prepare(self, device: torch.device, rank: int, world: int, barrier: Callable[[], None]) -> None:
-        """Called once before training: move what is frozen, fill caches. ``barrier`` waits for all processes."""
+        """Called once before training: move frozen modules to the device, fill caches. ``barrier`` waits for all."""
         ...
 
     def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Any:
@@ -189,7 +191,7 @@ class _Run:
             torch.set_float32_matmul_precision("high")  # TF32
         output.mkdir(parents=True, exist_ok=True)
         trainer.prepare(self.accelerator.device, rank, world, self.accelerator.wait_for_everyone)
-        self.order = Order(len(trainer), config.seed)
+        self.order = ExampleOrder(len(trainer), config.seed)
         adversary = getattr(trainer, "adversary", None)
         self.sides = [self._side(objective) for objective in (trainer, adversary) if objective is not None]
         net = self.accelerator.unwrap_model(self.sides[0][0])
@@ -236,7 +238,7 @@ class _Run:
                 self.ema.load(load_file(folder / "ema.safetensors"))
             self.done = state["step"]
         if self.accelerator.is_main_process:
-            log.rewind(self.output / "log.jsonl", self.done)
+            log.drop_rows_after(self.output / "log.jsonl", self.done)
 
     def steps(self) -> None:
         from tqdm import tqdm

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from support.diffrir_weights import SIZES, fill, inputs, uniform
 
-from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2, join, restore
+from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2, join_inputs, restore
 from llmga.train.critic import UNetCritic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,7 +47,7 @@ def filled(net: Any) -> Any:
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_the_networks_are_the_official_ones(recorded: dict[str, torch.Tensor], scale: Any) -> None:
     architecture, given = Architecture(scale=scale, **SIZES), inputs(scale)
-    joined = join(given["image"], given["truth"], given["mask"], architecture)
+    joined = join_inputs(given["image"], given["truth"], given["mask"], architecture)
     s1, s2 = filled(DiffRIRS1(architecture)), filled(DiffRIRS2(architecture))
     prior = s1.prior(joined, given["truth"])
     made = {
