@@ -88,12 +88,12 @@ def clean_caption(reply: str, rules: CaptionRules) -> str:
         text = text[:1].upper() + text[1:]
     text = " ".join(text.split()).strip('"“” ')
     _check_text(text, rules.language)
-    said = word_list(text)
-    if len(said) < rules.words[0]:
+    found = word_list(text)
+    if len(found) < rules.words[0]:
         raise RejectedError("too short")
-    if len(said) > rules.words[1]:
+    if len(found) > rules.words[1]:
         raise RejectedError("too long")
-    triples = list(zip(said, said[1:], said[2:], strict=False))
+    triples = list(zip(found, found[1:], found[2:], strict=False))
     if triples and len(set(triples)) < rules.distinct * len(triples):
         raise RejectedError("repeats itself")
     return text
@@ -131,8 +131,8 @@ def _plain(reply: str) -> str:
 
 
 def _check_text(text: str, language: Language) -> None:
-    said = word_list(text)
-    if not said:
+    found = word_list(text)
+    if not found:
         raise RejectedError("no words")
     if is_refusal(text):
         raise RejectedError("refusal")

@@ -29,7 +29,7 @@ TemplateRole = Literal[
 ]
 
 TEMPLATES: Mapping[Language, Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"en": templates_en.TEMPLATES, "zh": templates_zh.TEMPLATES}
+    {"en": templates_en.ENGLISH_TEMPLATES, "zh": templates_zh.CHINESE_TEMPLATES}
 )
 
 
