@@ -1,4 +1,4 @@
-"""Pictures as tensors and as PIL, and as the layout of networks: the conversions at the border of the library.
+"""Image conversions at the border of the library: tensors and PIL images, BHWC and BCHW, masks fitted to images.
 
 Tensors are IMAGE (BHWC, float, 0 .. 1) and MASK (BHW, float, 0 .. 1, 1 = to be generated).
 """
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def to_pil(image: torch.Tensor) -> list[Image.Image]:
-    """One RGB picture per batch item: grey is repeated, alpha dropped, values clamped and rounded to 8 bits.
+    """Convert to one RGB image per batch item: grey is repeated, alpha dropped, values clamped and rounded to 8 bits.
 
     Args:
         image: (B, H, W, C) with C = 1, 3 or 4, any float dtype and device.
@@ -23,7 +23,7 @@ def to_pil(image: torch.Tensor) -> list[Image.Image]:
 
 
 def from_pil(pictures: list[Image.Image]) -> torch.Tensor:
-    """Pictures of one size as (B, H, W, 3) float32 in 0 .. 1.
+    """Convert images of one size to (B, H, W, 3) float32 in 0 .. 1.
 
     Raises:
         ValueError: there is no picture, or their sizes differ.
@@ -36,7 +36,7 @@ def from_pil(pictures: list[Image.Image]) -> torch.Tensor:
 
 
 def paint_hole_black(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The picture as LLMGA was trained to see one with a hole: what is to be generated is black.
+    """Paint the hole black, as in the images that LLMGA was trained to see.
 
     Args:
         image: (B, H, W, C).
@@ -52,18 +52,18 @@ def paint_hole_black(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def channels_first(image: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, C) with C = 1, 3 or 4 as (B, 3, H, W): grey is repeated, alpha dropped, values clamped to 0 .. 1."""
+    """Convert BHWC, C = 1, 3 or 4, to (B, 3, H, W): grey is repeated, alpha dropped, values clamped to 0 .. 1."""
     rgb = image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
     return rgb.movedim(-1, 1).clamp(0, 1)
 
 
 def channels_last(image: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) as (B, H, W, C), contiguous."""
+    """Convert BCHW to contiguous BHWC."""
     return image.movedim(1, -1).contiguous()
 
 
 def fit_mask(mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Masks of any size as one for each picture: (B, H, W), 0 .. 1.
+    """Resize masks to the images and give one for each: (B, H, W) float32, 0 .. 1.
 
     Args:
         mask: (B or 1, h, w), resized bilinearly to the pictures.

@@ -1,4 +1,4 @@
-"""What painting into a picture needs and core lacks: masks as in training, and a part cut out around the hole."""
+"""Nodes for inpainting that core lacks: masks as in training, and crop and stitch around the hole."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ class PrepareMask(io.ComfyNode):
                 f"mask {empty[0]} is empty: there is nothing to paint; draw one in Load Image (Open in MaskEditor), or set "
                 "source to what should be drawn"
             )
-        said = "\n".join(
+        readout = "\n".join(
             f"picture {i}: {one.mean().item():.1%} to be painted" for i, one in enumerate(prepared)
         )
-        return io.NodeOutput(prepared, said, ui={"text": [said]})
+        return io.NodeOutput(prepared, readout, ui={"text": [readout]})
 
 
 class CropForPainting(io.ComfyNode):

@@ -1,4 +1,4 @@
-"""DiffRIR: the paper's network that takes the seam out of an inpainted picture; and how much of a seam there is."""
+"""Nodes for DiffRIR, the paper's restorer of inpainted images, and for measuring a seam."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..llmga.images import channels_first, channels_last, fit_mask
 from ..llmga.restore import DiffRIRS2, load_checkpoint, restore
 from ..llmga.restore.colour import ColourMatch, match_colour
-from ..llmga.restore.pictures import fitted
+from ..llmga.restore.network_input import resize_to
 from ..llmga.restore.seam import Disparity, Seam, seam
 from . import check, host
 from .types import Restorer as RestorerType
@@ -176,18 +176,20 @@ class DiffRIRRestore(io.ComfyNode):
             result = restore(
                 restorer.net, image, reference, holes, seed, blend=blend, on_step=host.progress()
             )
-            said = restorer.what
+            readout = restorer.what
         else:
             found = match_colour(image, reference, holes if blend == "soft" else (holes >= 0.5).float(), RING)
-            result, said = found.image, colour_readout(found)
+            result, readout = found.image, colour_readout(found)
         pasted = torch.lerp(
             reference,
-            fitted(image, result.shape[-2:], "bicubic"),
-            fitted(holes, result.shape[-2:], "bilinear"),
+            resize_to(image, result.shape[-2:], "bicubic"),
+            resize_to(holes, result.shape[-2:], "bilinear"),
         )
         difference = ((result - pasted).abs() * ENLARGED).clamp(0, 1)
-        said = "\n".join([said, *warnings(image, reference, holes, method)])
-        return io.NodeOutput(channels_last(result), channels_last(difference), said, ui={"text": [said]})
+        readout = "\n".join([readout, *warnings(image, reference, holes, method)])
+        return io.NodeOutput(
+            channels_last(result), channels_last(difference), readout, ui={"text": [readout]}
+        )
 
 
 def colour_readout(found: ColourMatch) -> str:
@@ -209,22 +211,22 @@ def colour_readout(found: ColourMatch) -> str:
 
 def warnings(image: torch.Tensor, reference: torch.Tensor, holes: torch.Tensor, method: str) -> list[str]:
     """What a person would want to know about the inputs: (B, C, H, W) each."""
-    said = []
+    readout = []
     if not holes.any():
         return ["the mask is empty: nothing was changed"]
     if (holes >= 0.5).all():
-        said.append("the mask covers everything: nothing is preserved to compare with")
+        readout.append("the mask covers everything: nothing is preserved to compare with")
     elif image.shape == reference.shape:
-        kept = fitted(holes, image.shape[-2:], "bilinear") == 0
+        kept = resize_to(holes, image.shape[-2:], "bilinear") == 0
         if kept.any() and torch.equal(image * kept, reference * kept):
-            said.append(
+            readout.append(
                 "image equals reference around the hole: give what VAE Decode made, before the original is pasted in; "
                 "otherwise it cannot be seen how far the colours are off"
             )
     if image.shape[-2:] != reference.shape[-2:]:
         sizes = (f"{x.shape[-1]}×{x.shape[-2]}" for x in (image, reference))
-        said.append("image is {}, reference and result are {}".format(*sizes))
-    return said
+        readout.append("image is {}, reference and result are {}".format(*sizes))
+    return readout
 
 
 class SeamReport(io.ComfyNode):
@@ -273,10 +275,10 @@ class SeamReport(io.ComfyNode):
         holes = fit_mask(check.mask("mask", mask), image)[:, None]
         check.integer("band", band, 1, 128)
         found = seam(channels_first(image), holes, band)
-        said = "\n".join(seam_readout(i, one) for i, one in enumerate(found))
+        readout = "\n".join(seam_readout(i, one) for i, one in enumerate(found))
         picture = channels_last(torch.stack([one.picture for one in found]))
         means = (mean(found, name) for name in ("texture", "brightness", "contrast"))
-        return io.NodeOutput(*means, picture, said, ui={"text": [said]})
+        return io.NodeOutput(*means, picture, readout, ui={"text": [readout]})
 
 
 def mean(found: list[Seam], name: str) -> float:

@@ -1,11 +1,11 @@
-"""Training data: the released json files, their mixture, instructions; building more of it.
+"""Training data: the released JSON files, their mixture and instructions, and builders of more data.
 
-``llmga.data.degradations`` is imported by itself, for it brings torch, and the rest does without.
+``llmga.data.degradations`` must be imported explicitly: it needs torch, and the rest does not.
 """
 
 from .building import Manifest, Options, build_captions, build_edits, build_refinements
 from .mixture import Mixture, Part, Preset, parts_from_dict, preset
-from .samples import Hole, Recipe, Sample, Turn, make_sample
+from .samples import RandomHole, Sample, SampleOptions, SampleTurn, make_sample
 from .schemas import Caption, Dialogue, Edit, Message, Record, Records, Refinement, write_records
 from .templates import TEMPLATES, pick, tagged
 
@@ -14,19 +14,19 @@ __all__ = [
     "Caption",
     "Dialogue",
     "Edit",
-    "Hole",
+    "RandomHole",
     "Manifest",
     "Message",
     "Mixture",
     "Options",
     "Part",
     "Preset",
-    "Recipe",
+    "SampleOptions",
     "Record",
     "Records",
     "Refinement",
     "Sample",
-    "Turn",
+    "SampleTurn",
     "build_captions",
     "build_edits",
     "build_refinements",

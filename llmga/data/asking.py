@@ -1,7 +1,7 @@
-"""Ask a language model many questions, a few at once, and keep each answer as soon as it comes.
+"""Concurrent requests to a language model with a resumable answer log.
 
-Each raw reply is one line of a file as soon as it is there. A build that was killed goes on where it stopped;
-a line that was cut off by the kill is dropped and its question asked again.
+Each raw reply is appended to a file as soon as it arrives. A build that was killed resumes from there; a line that
+the kill cut off is dropped and its question is asked again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..chat.engines.endpoint import EndpointError
 PICTURE_SIDE = 1024  # pixels; vision models see no more
 MAX_FAILURES = 5
 
-OnStep = Callable[[int, int], None]
-"""``on_step(done, total)`` after each answer; whatever it raises ends the build, and the answers stay."""
+OnAnswer = Callable[[int, int], None]
+"""``on_step(done, total)``, called after each answer; an exception ends the build and keeps the answers."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a question: the raw reply, or why its picture cannot be shown."""
+    """Outcome of a question: the raw reply, or why its image cannot be read."""
 
     reply: str = ""
     unreadable: str = ""
@@ -48,7 +48,7 @@ class Answer:
 
 
 class AnswerLog:
-    """The answers so far, on disk.
+    """The answers so far, as a JSON-lines file on disk.
 
     Raises:
         ValueError: the file was begun with other settings, or is damaged before its last line.
@@ -90,7 +90,7 @@ class AnswerLog:
 
 
 class _Stopped(BaseException):
-    """Ends the requests that still run when the build ends."""
+    """Raised inside running requests to end them when the build ends."""
 
 
 def ask_all(
@@ -100,9 +100,9 @@ def ask_all(
     *,
     sampling: Sampling,
     concurrency: int,
-    on_step: OnStep,
+    on_step: OnAnswer,
 ) -> dict[str, str]:
-    """Ask what the log does not know yet; returns the questions that failed, each with its error.
+    """Ask the questions that the log does not answer yet; return those that failed, each with its error.
 
     A failed question is not in the log, so the next run asks it again. The seed of each follows from its key.
 

@@ -1,4 +1,4 @@
-"""Blur kernels of real pictures, and one convolution that takes pictures of any size.
+"""Blur kernels of real photographs, and a reflect-padded convolution for images of any size.
 
 Source: Real-ESRGAN (arXiv 2107.10833, §3.1 and §3.4). Kernels are (n, n) float32 with n odd, and sum to 1.
 """
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-Family = Literal["gaussian", "generalised", "plateau"]
+KernelFamily = Literal["gaussian", "generalised", "plateau"]
 
 
-def gaussian_like(
-    family: Family, size: int, sigma: tuple[float, float], rotation: float = 0.0, beta: float = 1.0
+def bell_kernel(
+    family: KernelFamily, size: int, sigma: tuple[float, float], rotation: float = 0.0, beta: float = 1.0
 ) -> np.ndarray:
-    """A bell whose axes have the deviations ``sigma`` (pixels), turned by ``rotation`` (radians).
+    """Bell-shaped kernel whose axes have the deviations ``sigma`` (pixels), rotated by ``rotation`` (radians).
 
     With q the squared Mahalanobis distance: exp(-q/2) (gaussian), exp(-q^beta/2) (generalised), 1/(1 +
     q^beta) (plateau).
@@ -38,8 +38,8 @@ def gaussian_like(
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def sinc(size: int, cutoff: float) -> np.ndarray:
-    """The circular low-pass filter, which rings and overshoots; ``cutoff`` in radians per pixel, up to π."""
+def sinc_kernel(size: int, cutoff: float) -> np.ndarray:
+    """2-D sinc kernel, the circular low-pass filter, which rings; ``cutoff`` in radians per pixel, up to π."""
     axis = np.arange(size) - size // 2
     radius = np.hypot(*np.meshgrid(axis, axis))
     at_centre = radius == 0
@@ -49,8 +49,8 @@ def sinc(size: int, cutoff: float) -> np.ndarray:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def convolve(image: torch.Tensor, kernel: np.ndarray) -> torch.Tensor:
-    """The picture, (B, C, H, W), filtered by one kernel, its edges mirrored; the size stays."""
+def filter_image(image: torch.Tensor, kernel: np.ndarray) -> torch.Tensor:
+    """Filter (B, C, H, W) with one kernel and reflected edges; the size stays the same."""
     pad = len(kernel) // 2
     rows, columns = (_mirrored(size, pad, image.device) for size in image.shape[-2:])
     padded = image[:, :, rows][:, :, :, columns]

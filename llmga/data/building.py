@@ -1,4 +1,4 @@
-"""Build LLMGA's training data with any language model that sees: captions, refinements and edits.
+"""Builders of LLMGA's training data with any vision-language model: captions, refinements and edits.
 
 A build asks (``asking``), cleans (``cleaning``), and writes into ``out``: ``answers.jsonl`` with every raw
 reply, ``train.json`` in the released schema, and ``manifest.json``. Running it again asks only what is
@@ -23,8 +23,8 @@ from ..chat.endpoints import find_endpoint
 from ..chat.engines.base import ChatEngine, Sampling
 from ..chat.engines.endpoint import EndpointEngine, EndpointError
 from ..files.writing import write_text
-from .asking import Answer, AnswerLog, OnStep, Question, ask_all
-from .cleaning import RULES, RejectedError, clean_caption, clean_edit, words
+from .asking import Answer, AnswerLog, OnAnswer, Question, ask_all
+from .cleaning import RULES, RejectedError, clean_caption, clean_edit, word_list
 from .schemas import Caption, Edit, Records, Refinement, check_image_path, write_records
 from .templates import Language
 
@@ -32,7 +32,7 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 _KEY_DIGITS = 12
 Built = Caption | Refinement | Edit
-"""What a build makes."""
+"""A record that a build makes."""
 
 _LANGUAGES: Mapping[Language, str] = {"en": "English", "zh": "Chinese"}
 
@@ -72,7 +72,7 @@ EDIT_KINDS = (
 
 @dataclass(frozen=True)
 class Options:
-    """How a build asks.
+    """Settings of a build.
 
     Args:
         language: of what the model writes.
@@ -84,12 +84,12 @@ class Options:
     language: Language = "en"
     sampling: Sampling = Sampling(temperature=0.7, top_p=0.95, max_new_tokens=512)
     concurrency: int = 4
-    on_step: OnStep = lambda done, total: None
+    on_step: OnAnswer = lambda done, total: None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a build came to.
+    """Summary of a build, written as ``manifest.json``.
 
     Args:
         kind: ``captions``, ``refinements`` or ``edits``.
@@ -226,7 +226,7 @@ def _build(
 def _sort_out(
     jobs: Mapping[str, _Job], answers: Mapping[str, Answer]
 ) -> tuple[list[Built], dict[str, list[str]]]:
-    """The records worth keeping, and the keys of the others by reason; in the order of the jobs."""
+    """Split answers into records to keep and keys of rejected ones by reason, in the order of the jobs."""
     kept: list[Built] = []
     rejected: dict[str, list[str]] = {}
     seen: set[Hashable] = set()
@@ -252,9 +252,9 @@ def _sort_out(
 
 
 def _said(record: Built) -> Hashable:
-    """What the model wrote, without case and punctuation."""
+    """The words that the model wrote, without case and punctuation: equal ones are duplicates."""
     texts = (record.instruction, record.new_caption) if isinstance(record, Edit) else (record.caption,)
-    return tuple(tuple(words(text)) for text in texts)
+    return tuple(tuple(word_list(text)) for text in texts)
 
 
 def _key(record: Caption) -> str:

@@ -1,6 +1,6 @@
-"""What a model's reply is worth as training data: the caption or the edit in it, or why it is thrown away.
+"""Cleaning of model replies: extract the caption or the edit, or reject the reply with a reason.
 
-Pure functions of the reply, so that rules can be changed and applied again without asking anybody.
+All are pure functions of the reply, so rules can be changed and applied again without new requests.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _EDIT = re.compile(
 
 
 class RejectedError(ValueError):
-    """A reply that is not worth keeping; the message is one of a few fixed reasons."""
+    """Raised for a reply that is not kept; the message is one of a few fixed reasons."""
 
 
 @dataclass(frozen=True)
 class CaptionRules:
-    """What a detailed caption must be like.
+    """Requirements on a detailed caption.
 
     Args:
         language: in which it is written.
@@ -69,8 +69,8 @@ MIN_OVERLAP = 0.55
 """Share of words that an edit's captions have in common, in order: prompt-to-prompt aligns them."""
 
 
-def words(text: str) -> list[str]:
-    """Lower-case words and numbers; each Chinese character is one."""
+def word_list(text: str) -> list[str]:
+    """Split into lower-case words and numbers; each Chinese character is a word."""
     return _WORD.findall(text.lower())
 
 
@@ -88,12 +88,12 @@ def clean_caption(reply: str, rules: CaptionRules) -> str:
         text = text[:1].upper() + text[1:]
     text = " ".join(text.split()).strip('"“” ')
     _check_text(text, rules.language)
-    said = words(text)
-    if len(said) < rules.words[0]:
+    found = word_list(text)
+    if len(found) < rules.words[0]:
         raise RejectedError("too short")
-    if len(said) > rules.words[1]:
+    if len(found) > rules.words[1]:
         raise RejectedError("too long")
-    triples = list(zip(said, said[1:], said[2:], strict=False))
+    triples = list(zip(found, found[1:], found[2:], strict=False))
     if triples and len(set(triples)) < rules.distinct * len(triples):
         raise RejectedError("repeats itself")
     return text
@@ -115,9 +115,9 @@ def clean_edit(reply: str, source: str, language: Language) -> tuple[str, str]:
     )
     for part in (instruction, caption):
         _check_text(part, language)
-    if instruction.endswith(("?", "？")) or len(words(instruction)) > MAX_INSTRUCTION_WORDS:
+    if instruction.endswith(("?", "？")) or len(word_list(instruction)) > MAX_INSTRUCTION_WORDS:
         raise RejectedError("not an instruction")
-    before, after = words(source), words(caption)
+    before, after = word_list(source), word_list(caption)
     if before == after:
         raise RejectedError("changes nothing")
     if SequenceMatcher(None, before, after, autojunk=False).ratio() < MIN_OVERLAP:
@@ -131,8 +131,8 @@ def _plain(reply: str) -> str:
 
 
 def _check_text(text: str, language: Language) -> None:
-    said = words(text)
-    if not said:
+    found = word_list(text)
+    if not found:
         raise RejectedError("no words")
     if is_refusal(text):
         raise RejectedError("refusal")

@@ -1,8 +1,7 @@
-"""How a good picture is spoilt to train DiffRIR: twice blurred, resized, made noisy and JPEG-compressed, then
-shifted in contrast and brightness.
+"""Degradation pipeline for training DiffRIR: two rounds of blur, resize, noise and JPEG, then a colour shift.
 
-Each picture of a batch draws everything for itself. (The published trainers draw the resize and the kind of
-noise once a batch, and keep a pool of 160 pictures to make up for it; there is no need of one here.)
+Every image of a batch draws its own random parameters. (The published trainers draw the resize and the kind of
+noise once a batch and mix batches through a pool of 160 images, which is not needed here.)
 
 Sources: Real-ESRGAN (arXiv 2107.10833, §3); the numbers are DiffRIR's (9f3931e, ``options/*.yml``); colour:
 LLMGA §3.4.
@@ -20,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .blur import Family, convolve, gaussian_like, sinc
+from .blur import KernelFamily, bell_kernel, filter_image, sinc_kernel
 
 Range = tuple[float, float]
 
 _KERNEL_SIZES = range(7, 22, 2)
 _RESIZES: tuple[Literal["area", "bilinear", "bicubic"], ...] = ("area", "bilinear", "bicubic")
-_FAMILIES: tuple[tuple[Family, bool], ...] = (
+_FAMILIES: tuple[tuple[KernelFamily, bool], ...] = (
     ("gaussian", True),
     ("gaussian", False),
     ("generalised", True),
@@ -75,7 +74,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Degradation:
-    """The whole chain; the defaults are the paper's.
+    """Parameters of the whole pipeline; the defaults are the paper's.
 
     Args:
         first, second: the two rounds.
@@ -101,7 +100,7 @@ class Degradation:
 
 
 def degrade(image: torch.Tensor, rng: np.random.Generator, config: Degradation | None = None) -> torch.Tensor:
-    """Spoil each picture of a batch in its own way.
+    """Degrade each image of a batch with its own random parameters.
 
     Filters and resizes run on the picture's device, JPEG and the noise on the CPU.
 
@@ -128,28 +127,30 @@ def shift_colour(image: torch.Tensor, gain: float | torch.Tensor, bias: float | 
 
 def _degrade_one(image: torch.Tensor, rng: np.random.Generator, config: Degradation) -> torch.Tensor:
     size = (image.shape[2] // config.scale, image.shape[3] // config.scale)
-    image = _spoil(image, (image.shape[2], image.shape[3]), rng, config.first)
+    image = _blur_resize_noise(image, (image.shape[2], image.shape[3]), rng, config.first)
     image = _jpeg(image, rng, config.first)
-    image = _spoil(image, size, rng, config.second)
+    image = _blur_resize_noise(image, size, rng, config.second)
     # The final resize and filter stay together: with the JPEG between them lines get twisted (Real-ESRGAN).
     jpeg_last = rng.random() < 0.5
     if not jpeg_last:
         image = _jpeg(image, rng, config.second)
     image = _resize(image, size, rng)
     if rng.random() < config.final_sinc:
-        image = convolve(image, sinc(int(rng.choice(_KERNEL_SIZES)), rng.uniform(math.pi / 3, math.pi)))
+        image = filter_image(
+            image, sinc_kernel(int(rng.choice(_KERNEL_SIZES)), rng.uniform(math.pi / 3, math.pi))
+        )
     if jpeg_last:
         image = _jpeg(image, rng, config.second)
     gain, bias = 1 + rng.uniform(-config.gain, config.gain), rng.uniform(-config.bias, config.bias)
     return shift_colour(image, gain, bias).mul(255).round().div(255)
 
 
-def _spoil(
+def _blur_resize_noise(
     image: torch.Tensor, base: tuple[int, int], rng: np.random.Generator, config: Pass
 ) -> torch.Tensor:
-    """Blur, resize to a factor of ``base``, add noise."""
+    """Apply blur, a resize to a random factor of ``base``, and noise."""
     if rng.random() < config.blur:
-        image = convolve(image, _random_kernel(rng, config))
+        image = filter_image(image, _random_kernel(rng, config))
     smallest, largest = config.resize
     up, down, keep = (1.0, largest), (smallest, 1.0), (1.0, 1.0)
     low, high = (up, down, keep)[_choice(rng, config.resize_weights)]
@@ -162,7 +163,7 @@ def _spoil(
 def _random_kernel(rng: np.random.Generator, config: Pass) -> np.ndarray:
     size = int(rng.choice(_KERNEL_SIZES))
     if rng.random() < config.sinc:
-        return sinc(size, rng.uniform(math.pi / (3 if size < 13 else 5), math.pi))
+        return sinc_kernel(size, rng.uniform(math.pi / (3 if size < 13 else 5), math.pi))
     family, isotropic = _FAMILIES[_choice(rng, config.families)]
     sigma = rng.uniform(*config.sigma)
     if isotropic:
@@ -175,7 +176,7 @@ def _random_kernel(rng: np.random.Generator, config: Pass) -> np.ndarray:
         "plateau": config.plateau_beta,
     }[family]
     beta = rng.uniform(betas[0], 1.0) if rng.random() < 0.5 else rng.uniform(1.0, betas[1])
-    return gaussian_like(family, size, sigmas, rotation, beta)
+    return bell_kernel(family, size, sigmas, rotation, beta)
 
 
 def _resize(image: torch.Tensor, size: tuple[int, int], rng: np.random.Generator) -> torch.Tensor:
@@ -191,7 +192,7 @@ def _gaussian_noise(image: torch.Tensor, rng: np.random.Generator, config: Pass)
 
 
 def _poisson_noise(image: torch.Tensor, rng: np.random.Generator, config: Pass) -> torch.Tensor:
-    """Shot noise, as of a sensor that counts as many levels as the picture has shades, to a power of two."""
+    """Poisson (shot) noise of a sensor with as many levels as the image has shades, rounded up to a power of two."""
     scale = rng.uniform(*config.poisson_scale)
     light = image
     if rng.random() < config.grey_noise:

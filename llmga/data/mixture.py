@@ -1,8 +1,7 @@
-"""Several data sets as one, in fixed proportions, as a pure function of seed and index.
+"""Weighted mixture of datasets as a pure function of seed and index.
 
-A trainer needs no iterator state: sample ``i`` is the same whichever process asks, in whichever order, before
-or after a restart. Within an epoch every part has exactly its share, and no record of a part comes again
-before all others did.
+A trainer needs no iterator state: sample ``i`` is the same in every process, in every order, before and after a
+restart. Within an epoch every part has exactly its share, and no record of a part repeats before all others came.
 
 The paper gives "training ratios" (VQA 1, the others 0.3) and does not say of what. ``weights`` takes them as
 probabilities, with an epoch that passes once over the first part; ``fraction`` as the share of each file that
@@ -22,10 +21,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from .samples import SCHEMAS, Recipe, Sample, Task, make_sample
+from .samples import SCHEMAS, DataTask, Sample, SampleOptions, make_sample
 from .schemas import Records
 
-Mode = Literal["weights", "fraction"]
+MixtureMode = Literal["weights", "fraction"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,13 @@ class Part:
 
     path: Path
     images: Path
-    task: Task
+    task: DataTask
     ratio: float = 1.0
     fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.task not in get_args(Task):
-            raise ValueError(f"'task' must be one of {', '.join(get_args(Task))}, got {self.task!r}")
+        if self.task not in get_args(DataTask):
+            raise ValueError(f"'task' must be one of {', '.join(get_args(DataTask))}, got {self.task!r}")
         if not _is_number(self.ratio) or not 0 <= self.ratio < math.inf:
             raise ValueError(f"'ratio' must be 0 or more, got {self.ratio!r}")
         if not _is_number(self.fraction) or not 0 < self.fraction <= 1:
@@ -74,18 +73,18 @@ class Mixture:
         self,
         parts: Mapping[str, Part],
         *,
-        mode: Mode = "weights",
+        mode: MixtureMode = "weights",
         seed: int = 0,
-        recipe: Recipe | None = None,
+        recipe: SampleOptions | None = None,
     ) -> None:
-        if mode not in get_args(Mode):
-            raise ValueError(f"'mode' must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+        if mode not in get_args(MixtureMode):
+            raise ValueError(f"'mode' must be one of {', '.join(get_args(MixtureMode))}, got {mode!r}")
         if seed < 0:
             raise ValueError(f"'seed' must be 0 or more, got {seed}")
         self._parts = {name: part for name, part in parts.items() if part.ratio > 0}
         self._names = list(self._parts)
         self._seed = seed
-        self._recipe = recipe or Recipe()
+        self._recipe = recipe or SampleOptions()
         self._records = {name: Records(part.path, SCHEMAS[part.task]) for name, part in self._parts.items()}
         self._sizes = [
             math.ceil(part.fraction * len(self._records[name])) for name, part in self._parts.items()
@@ -139,7 +138,7 @@ class Mixture:
             record = int(_permutation(total, 0)[record])
         return Place(self._names[k], record)
 
-    def _shares(self, mode: Mode) -> list[int]:
+    def _shares(self, mode: MixtureMode) -> list[int]:
         ratios = [part.ratio for part in self._parts.values()]
         per_ratio = [self._sizes[0] / ratios[0]] * len(ratios) if mode == "weights" else self._sizes
         return [max(1, round(ratio * count)) for ratio, count in zip(ratios, per_ratio, strict=True)]
@@ -176,7 +175,7 @@ class Preset(NamedTuple):
     """A published mixture, to be given to ``Mixture``."""
 
     parts: dict[str, Part]
-    mode: Mode
+    mode: MixtureMode
 
 
 def preset(name: Literal["paper", "released-code"], data: Path) -> Preset:
@@ -192,7 +191,7 @@ def preset(name: Literal["paper", "released-code"], data: Path) -> Preset:
         return Part(jsons / "text-data" / file, data, "qa", ratio)
 
     def tasks(ratio: float) -> dict[str, Part]:
-        folders: dict[str, Task] = {"T2I": "t2i", "SG": "sg", "inpainting": "inpainting", "Edit": "edit"}
+        folders: dict[str, DataTask] = {"T2I": "t2i", "SG": "sg", "inpainting": "inpainting", "Edit": "edit"}
         return {
             task: Part(jsons / "llmga-data" / folder / "train.json", pictures, task, ratio)
             for folder, task in folders.items()

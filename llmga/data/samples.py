@@ -1,6 +1,6 @@
-"""From a record to what the language model is trained on: turns, the picture, and the hole in it.
+"""Training samples of the language model, made from records: turns, the image, and the hole in it.
 
-All chance comes from one generator, so a sample is a function of record and generator.
+All randomness comes from one generator, so a sample is a function of record and generator.
 
 Source: LLMGA 7e32eb6, ``llava/datasets/*.py``. Deviations: an edit shows its picture (the released loader
 loads it and inserts no ``<image>``) or, as in the paper, begins with the caption of the picture instead; of
@@ -21,14 +21,14 @@ from PIL import Image, ImageOps
 
 from ..paint.masks import MIXES, Borders, MaskMix, Shape
 from .schemas import IMAGE_MARK, Caption, Dialogue, Edit, Record, Refinement
-from .templates import Language, Role, pick, tagged
+from .templates import Language, TemplateRole, pick, tagged
 
-Task = Literal["vqa", "qa", "t2i", "sg", "inpainting", "edit"]
+DataTask = Literal["vqa", "qa", "t2i", "sg", "inpainting", "edit"]
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What one side says. Where ``shows_image``, the picture comes before the text."""
+class SampleTurn:
+    """One turn of a sample. With ``shows_image`` the image comes before the text."""
 
     role: Literal["user", "assistant"]
     text: str
@@ -36,8 +36,8 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Hole:
-    """A hole that is drawn when the size of its picture is known."""
+class RandomHole:
+    """A random hole that is drawn once the size of its image is known."""
 
     shape: Shape
     seed: int
@@ -57,9 +57,9 @@ class Sample:
         hole: what is painted black in it, or None.
     """
 
-    turns: tuple[Turn, ...]
+    turns: tuple[SampleTurn, ...]
     image: Path | None = None
-    hole: Hole | None = None
+    hole: RandomHole | None = None
 
     def picture(self) -> Image.Image | None:
         """The picture as the model sees it: RGB, upright, its hole black; size and aspect as in the file."""
@@ -74,8 +74,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is left to chance when a record is put into words.
+class SampleOptions:
+    """Probabilities and choices of the wording when a record becomes a sample.
 
     Args:
         tag: ``gen_image`` (released code and weights) or ``gen_img`` (paper).
@@ -107,8 +107,10 @@ class Recipe:
                 raise ValueError(f"{name!r} must be a probability, got {getattr(self, name)!r}")
 
 
-def make_sample(task: Task, record: Record, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
-    """Put a record of the task's schema (see ``SCHEMAS``) into words.
+def make_sample(
+    task: DataTask, record: Record, images: Path, recipe: SampleOptions, rng: np.random.Generator
+) -> Sample:
+    """Make the sample of a task from a record of its schema (see ``SCHEMAS``).
 
     Args:
         images: the folder that the record's ``image`` lies under; it is not looked at.
@@ -119,7 +121,7 @@ def make_sample(task: Task, record: Record, images: Path, recipe: Recipe, rng: n
     return _MAKERS[task](record, images, recipe, rng)
 
 
-def _dialogue(record: Dialogue, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
+def _dialogue(record: Dialogue, images: Path, recipe: SampleOptions, rng: np.random.Generator) -> Sample:
     # Long ShareGPT talks were cut into pieces, so one may begin with an answer or end with a question.
     messages = list(record.messages)
     if messages[0].speaker == "gpt":
@@ -131,65 +133,67 @@ def _dialogue(record: Dialogue, images: Path, recipe: Recipe, rng: np.random.Gen
     turns = []
     for message in messages:
         if message.speaker == "gpt":
-            turns.append(Turn("assistant", message.value))
+            turns.append(SampleTurn("assistant", message.value))
         elif record.image and IMAGE_MARK in message.value:
-            turns.append(Turn("user", message.value.replace(IMAGE_MARK, "").strip(), shows_image=True))
+            turns.append(SampleTurn("user", message.value.replace(IMAGE_MARK, "").strip(), shows_image=True))
         else:
-            turns.append(Turn("user", message.value))
+            turns.append(SampleTurn("user", message.value))
     shown = any(turn.shows_image for turn in turns)
     return Sample(tuple(turns), images / record.image if record.image and shown else None)
 
 
-def _refinement(record: Refinement, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
+def _refinement(record: Refinement, images: Path, recipe: SampleOptions, rng: np.random.Generator) -> Sample:
     generate, behind = rng.random() < recipe.generate, rng.random() < recipe.behind
-    role: Role = "expand" if not generate else "generate_behind" if behind else "generate_before"
+    role: TemplateRole = "expand" if not generate else "generate_behind" if behind else "generate_before"
     parts = (record.ori_caption, _say(role, recipe, rng))
     asked = " ".join(parts if behind else reversed(parts))
     return Sample(_exchange(asked, record.caption, recipe, tags=generate))
 
 
-def _similar(record: Caption, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
+def _similar(record: Caption, images: Path, recipe: SampleOptions, rng: np.random.Generator) -> Sample:
     generate = rng.random() < recipe.similar
     asked = _say("similar" if generate else "describe", recipe, rng)
     return Sample(_exchange(asked, record.caption, recipe, tags=generate, image=True), images / record.image)
 
 
-def _inpainting(record: Caption, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
-    hole = Hole(recipe.holes.pick(rng), int(rng.integers(2**63)))
+def _inpainting(record: Caption, images: Path, recipe: SampleOptions, rng: np.random.Generator) -> Sample:
+    hole = RandomHole(recipe.holes.pick(rng), int(rng.integers(2**63)))
     asked = _say("outpaint" if isinstance(hole.shape, Borders) else "inpaint", recipe, rng)
     return Sample(_exchange(asked, record.caption, recipe, image=True), images / record.image, hole)
 
 
-def _edit(record: Edit, images: Path, recipe: Recipe, rng: np.random.Generator) -> Sample:
+def _edit(record: Edit, images: Path, recipe: SampleOptions, rng: np.random.Generator) -> Sample:
     instruction = record.instruction.strip().rstrip(".。")
     if rng.random() < recipe.edit_caption and record.caption is not None:
         return Sample(_exchange(f"{record.caption} {instruction}", record.new_caption, recipe))
     return Sample(_exchange(instruction, record.new_caption, recipe, image=True), images / record.image)
 
 
-def _say(role: Role, recipe: Recipe, rng: np.random.Generator) -> str:
+def _say(role: TemplateRole, recipe: SampleOptions, rng: np.random.Generator) -> str:
     return pick(role, recipe.languages[rng.integers(len(recipe.languages))], rng)
 
 
 def _exchange(
-    asked: str, caption: str, recipe: Recipe, *, tags: bool = True, image: bool = False
-) -> tuple[Turn, ...]:
+    asked: str, caption: str, recipe: SampleOptions, *, tags: bool = True, image: bool = False
+) -> tuple[SampleTurn, ...]:
     answer = tagged(caption, recipe.tag) if tags else caption
-    return Turn("user", asked, image), Turn("assistant", answer)
+    return SampleTurn("user", asked, image), SampleTurn("assistant", answer)
 
 
-SCHEMAS: Mapping[Task, type[Record]] = MappingProxyType(
+SCHEMAS: Mapping[DataTask, type[Record]] = MappingProxyType(
     {"vqa": Dialogue, "qa": Dialogue, "t2i": Refinement, "sg": Caption, "inpainting": Caption, "edit": Edit}
 )
 """The record type that each task reads."""
 
-_MAKERS: Mapping[Task, Callable[[Any, Path, Recipe, np.random.Generator], Sample]] = MappingProxyType(
-    {
-        "vqa": _dialogue,
-        "qa": _dialogue,
-        "t2i": _refinement,
-        "sg": _similar,
-        "inpainting": _inpainting,
-        "edit": _edit,
-    }
+_MAKERS: Mapping[DataTask, Callable[[Any, Path, SampleOptions, np.random.Generator], Sample]] = (
+    MappingProxyType(
+        {
+            "vqa": _dialogue,
+            "qa": _dialogue,
+            "t2i": _refinement,
+            "sg": _similar,
+            "inpainting": _inpainting,
+            "edit": _edit,
+        }
+    )
 )

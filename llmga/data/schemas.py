@@ -1,4 +1,4 @@
-"""The released json files: one record type for each schema, read lazily and written.
+"""The released JSON files: one record type per schema, a lazy reader and a writer.
 
 A file is an array of objects. Opening it finds where each object lies and decodes none, so that a file of a
 gigabyte costs seconds once and little memory; an object is decoded and checked when it is asked for. Other
@@ -79,7 +79,7 @@ class Records(Sequence[R], Generic[R]):
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no array of objects; on access, a record is not as its schema says. The
+        ValueError: the file is not an array of objects; on access, a record is not as its schema says. The
             message names file, record and field.
     """
 

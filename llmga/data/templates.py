@@ -1,4 +1,4 @@
-"""What the user says in the training data, by role, and what the assistant answers.
+"""Instruction templates of the training data by role, and the tagged answer.
 
 The roles and their numbers are those of LLMGA's lists (7e32eb6, ``llava/prompt_temp.py``,
 ``prompt_zh_temp.py``); the words are ours. ``story`` and ``design`` belong to no released loader: they are
@@ -16,7 +16,7 @@ import numpy as np
 from . import templates_en, templates_zh
 
 Language = Literal["en", "zh"]
-Role = Literal[
+TemplateRole = Literal[
     "describe",  # a shown picture, no tags
     "similar",  # generate a picture like the shown one
     "inpaint",
@@ -29,11 +29,11 @@ Role = Literal[
 ]
 
 TEMPLATES: Mapping[Language, Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"en": templates_en.TEMPLATES, "zh": templates_zh.TEMPLATES}
+    {"en": templates_en.ENGLISH_TEMPLATES, "zh": templates_zh.CHINESE_TEMPLATES}
 )
 
 
-def pick(role: Role, language: Language, rng: np.random.Generator) -> str:
+def pick(role: TemplateRole, language: Language, rng: np.random.Generator) -> str:
     """One of the role's instructions, all equally likely."""
     choices = TEMPLATES[language][role]
     return choices[rng.integers(len(choices))]

@@ -1,6 +1,6 @@
 """Instructions of the training data, in English."""
 
-TEMPLATES: dict[str, tuple[str, ...]] = {
+ENGLISH_TEMPLATES: dict[str, tuple[str, ...]] = {
     "describe": (
         "Describe this picture.",
         "Tell me what this image shows.",

@@ -1,6 +1,6 @@
 """Instructions of the training data, in Chinese."""
 
-TEMPLATES: dict[str, tuple[str, ...]] = {
+CHINESE_TEMPLATES: dict[str, tuple[str, ...]] = {
     "describe": (
         "请描述这张图片。",
         "告诉我这张图里有什么。",

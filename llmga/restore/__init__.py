@@ -1,19 +1,19 @@
-"""Restoring generated pictures with DiffRIR: the network, its prior diffusion, its files, and using it."""
+"""DiffRIR, the restorer of inpainted images: network, prior diffusion, checkpoints and inference."""
 
 from .checkpoint import Loaded, load_checkpoint
 from .inference import restore, strip_rows
-from .network import Architecture, DiffRIRS1, DiffRIRS2, join
-from .prior import Denoiser, PriorDiffusion, PriorEncoder
+from .network import Architecture, DiffRIRS1, DiffRIRS2, join_inputs
+from .prior import PriorDenoiser, PriorDiffusion, PriorEncoder
 
 __all__ = [
     "Architecture",
-    "Denoiser",
+    "PriorDenoiser",
     "DiffRIRS1",
     "DiffRIRS2",
     "Loaded",
     "PriorDiffusion",
     "PriorEncoder",
-    "join",
+    "join_inputs",
     "load_checkpoint",
     "restore",
     "strip_rows",

@@ -1,8 +1,8 @@
-"""Correcting a generated picture's colours without a network: the gain and bias that fit what was preserved.
+"""Colour correction without a network: a least-squares gain and bias fitted to the preserved pixels.
 
 A painter's autoencoder shifts contrast and brightness of a picture as a whole (LLMGA §3.4 trains against exactly this:
-``gain · x + bias``). Where the picture was preserved both are known, before and after, so the shift is a straight line
-through those pixels and can be undone.
+``gain · x + bias``). Where the image was preserved, the values before and after are both known, so the shift is a straight
+line through those pixels and can be undone.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from .pictures import check, fitted
+from .network_input import check_inputs, resize_to
 
 Channels = Literal["each", "together"]
 
 _LEAST = 16
-"""Pixels that a line can be laid through with some right."""
+"""The fewest pixels that a line is fitted to."""
 _GAINS = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
 class ColourMatch:
-    """What was found: (B, 3) each, and how many pixels it was found from, (B,)."""
+    """Result of ``match_colour``: the image (B, 3, H, W), gain and bias (B, 3), and the pixels they were fitted to (B,)."""
 
     image: torch.Tensor
     gain: torch.Tensor
@@ -40,7 +40,7 @@ def match_colour(
     *,
     channels: Channels = "each",
 ) -> ColourMatch:
-    """Give the hole the colours of its surroundings, by the least-squares line through a ring of preserved pixels.
+    """Correct the colours inside the hole by the least-squares line through a ring of preserved pixels.
 
     Args:
         image: (B, 3, h, w), 0 .. 1: what the painter gave, whole; resized to ``reference`` if it has another size.
@@ -61,15 +61,15 @@ def match_colour(
     Source: inverse of LLMGA eq. 8; ordinary least squares. Pixels that are clipped in either picture are left out: they
     no longer lie on the line.
     """
-    check(image, reference, mask, "soft", None)
+    check_inputs(image, reference, mask, "soft", None)
     if ring < 0:
         raise ValueError(f"ring must be 0 (everything) or more pixels, got {ring}")
     if channels not in ("each", "together"):
         raise ValueError(f"channels must be each or together, got {channels!r}")
     batch, size = max(map(len, (image, reference, mask))), reference.shape[-2:]
     kept = reference[:, :3].expand(batch, -1, -1, -1)
-    made = fitted(image[:, :3], size, "bicubic").to(kept.device).expand(batch, -1, -1, -1)
-    weights = fitted(mask, size, "bilinear").to(kept.device).expand(batch, -1, -1, -1)
+    made = resize_to(image[:, :3], size, "bicubic").to(kept.device).expand(batch, -1, -1, -1)
+    weights = resize_to(mask, size, "bilinear").to(kept.device).expand(batch, -1, -1, -1)
     lines = [
         _line(*pair, channels) for pair in zip(made.float(), kept.float(), around(weights, ring), strict=True)
     ]
@@ -80,13 +80,13 @@ def match_colour(
 
 
 def around(mask: torch.Tensor, ring: int) -> torch.Tensor:
-    """(B, 1, H, W) of bool: what is preserved (mask exactly 0) and within ``ring`` pixels of the hole; 0 means all."""
+    """The preserved pixels (mask exactly 0) within ``ring`` pixels of the hole, (B, 1, H, W) bool; ring 0 takes all."""
     kept = mask == 0
     return kept if ring == 0 else kept & (spread((~kept).float(), ring) > 0)
 
 
 def spread(x: torch.Tensor, reach: int) -> torch.Tensor:
-    """The greatest value within ``reach`` pixels, in a square: rows, then columns."""
+    """Max pool over the square of ``reach`` pixels around each pixel: rows first, then columns."""
     rows = F.max_pool2d(x, (2 * reach + 1, 1), 1, (reach, 0))
     return F.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))
 
@@ -96,7 +96,7 @@ def _line(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gain and bias (3,) with ``kept`` ≈ gain · made + bias, and the count of pixels."""
     inside = where & ((made > 0) & (made < 1) & (kept > 0) & (kept < 1)).all(0, keepdim=True)
-    precise = torch.float32 if made.device.type == "mps" else torch.float64  # which it has not
+    precise = torch.float32 if made.device.type == "mps" else torch.float64  # MPS has no float64
     x, y = (values[:, inside[0]].to(precise) for values in (made, kept))
     count = torch.tensor(x.shape[1], device=made.device)
     if count < _LEAST:

@@ -1,4 +1,4 @@
-"""Restoring a generated picture of any size, exact outside the hole."""
+"""DiffRIR inference on images of any size, in strips of rows; pixels outside the mask are kept bit for bit."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from typing import Any, Literal
 
 import torch
 
+from .diffrir_strips import DIRformerInStrips, encode_prior
+from .diffrir_tail import FoldedTail
 from .network import Architecture, DiffRIRS2
-from .pictures import Folded, check, fitted
-from .strips import StripFormer, encode
-from .tail import Tail
+from .network_input import FoldedInput, check_inputs, resize_to
 
-Blend = Literal["soft", "hard"]
-OnStep = Callable[..., Any]
-"""``on_step(i, n)``: i of n parts are done. May raise."""
-
+MaskBlend = Literal["soft", "hard"]
 _CACHE = 7_000_000
-"""Bytes of a strip on a CPU: more is hardly faster, and of what a picture of 512² needs no small part."""
+"""Bytes of a strip on a CPU: a larger one is hardly faster, and this is already a good part of what 512² pixels need."""
 _SHARE = 0.5
-"""Of a GPU's free memory, for a strip; the pictures themselves come on top."""
+"""Share of a GPU's free memory that a strip may take; the images themselves come on top."""
 
 
 @torch.no_grad()
@@ -30,11 +27,11 @@ def restore(
     mask: torch.Tensor,
     seed: int = 0,
     *,
-    blend: Blend = "soft",
+    blend: MaskBlend = "soft",
     strip: int | None = None,
-    on_step: OnStep | None = None,
+    on_step: Callable[[int, int], Any] | None = None,
 ) -> torch.Tensor:
-    """Restore what was generated inside a hole, looking at what was preserved around it.
+    """Restore the generated content of a hole, conditioned on the preserved pixels around it.
 
     Each picture of a batch is restored by itself and starts from the same noise, so a batch is the loop. A batch of 1
     in one argument serves the whole batch of another.
@@ -64,7 +61,7 @@ def restore(
     (theirs joins pictures of two sizes and fails); a side shorter than its padding is mirrored again; sizes may differ;
     soft masks blend; nothing is rounded to 8 bits.
     """
-    check(image, reference, mask, blend, strip)
+    check_inputs(image, reference, mask, blend, strip)
     architecture, weight = net.architecture, next(net.parameters())
     start = torch.randn(1, architecture.prior, generator=torch.Generator().manual_seed(seed)).to(weight)
     batch = max(len(image), len(reference), len(mask))
@@ -72,16 +69,16 @@ def restore(
     step = _Steps(on_step, batch * _parts(architecture))
     tail = None
     for i, kept in enumerate(result):
-        weights = fitted(mask[i % len(mask)][None], kept.shape[-2:], "bilinear")[0].to(kept)
+        weights = resize_to(mask[i % len(mask)][None], kept.shape[-2:], "bilinear")[0].to(kept)
         if blend == "hard":
             weights = (weights >= 0.5).to(kept)
         if not weights.any():
             step.skip(_parts(architecture))
             continue
         truth = reference[i % len(reference)][:3]
-        folded = Folded(image[i % len(image)], truth, weights, architecture, weight)
+        folded = FoldedInput(image[i % len(image)], truth, weights, architecture, weight)
         rows = max(1, (strip or strip_rows(architecture, kept.shape[-1], weight)) // 4)
-        tail = tail or Tail(net.G.tail, weight)
+        tail = tail or FoldedTail(net.G.tail, weight)
         for at, made in _restored(net, folded, start, tail, rows, step):
             part, share = kept[:, at : at + made.shape[1]], weights[:, at : at + made.shape[1]]
             mixed = torch.lerp(part, made.clamp_(0, 1).to(part), share)
@@ -112,7 +109,9 @@ def strip_rows(
 
 
 class _Steps:
-    def __init__(self, on_step: OnStep | None, total: int) -> None:
+    """Counts progress steps over the whole batch and reports each one to ``on_step``."""
+
+    def __init__(self, on_step: Callable[[int, int], Any] | None, total: int) -> None:
         self.on_step, self.done, self.total = on_step, 0, total
 
     def skip(self, count: int) -> None:
@@ -126,18 +125,23 @@ class _Steps:
 
 
 def _parts(architecture: Architecture) -> int:
-    """The prior, and each block: those of the first three levels are passed on the way down and up."""
+    """Progress steps of one image: the prior and every block; the first three levels have blocks on the way down and up."""
     first, second, third, deepest = architecture.num_blocks
     return 1 + 2 * (first + second + third) + deepest + architecture.num_refinement_blocks
 
 
 def _restored(
-    net: DiffRIRS2, folded: Folded, start: torch.Tensor, tail: Tail, rows: int, step: Callable[[], None]
+    net: DiffRIRS2,
+    folded: FoldedInput,
+    start: torch.Tensor,
+    tail: FoldedTail,
+    rows: int,
+    step: Callable[[], None],
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Strips (3, n, W) of the restored picture and the row that each begins with."""
-    prior = net.diffusion(net.denoise, encode(net.condition, folded.rows(rows), folded.height), start)
+    """Yield the first row and the pixels (3, n, W) of each strip of the restored image."""
+    prior = net.diffusion(net.denoise, encode_prior(net.condition, folded.rows(rows), folded.height), start)
     step()
-    former = StripFormer(net.G, tail, prior, rows, step)
+    former = DIRformerInStrips(net.G, tail, prior, rows, step)
     at = 0
     for strip in former(folded.rows(rows), folded.height, folded.width):
         n = strip.shape[1]

@@ -1,7 +1,7 @@
-"""DiffRIR: the restorer of a generated picture that looks at what was preserved.
+"""The two DiffRIR networks: S1, whose encoder reads the prior off the ground truth, and S2, which predicts it.
 
-S1 is trained first: it sees the truth, from which its encoder reads the prior. S2, the one that is used, finds the same
-prior by a diffusion from what is at hand.
+S1 is trained first. S2 is the restorer: a small diffusion model predicts the same prior from the degraded image and the
+preserved pixels alone.
 
 Source: LLMGA (arXiv 2311.16500, §3.4); DiffRIR 9f3931e ``DiffRIR/archs/S1_arch.py``, ``S2_arch.py``. The official
 repository states no licence: this is written from the equations, and only the names of the weights are theirs.
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .former import DIRformer
-from .prior import Denoiser, PriorDiffusion, PriorEncoder
+from .dirformer import DIRformer
+from .prior import PriorDenoiser, PriorDiffusion, PriorEncoder
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Architecture:
 
 
 class DiffRIRS1(nn.Module):
-    """The first stage, of no use for restoring: it must be told the truth."""
+    """The first stage. It cannot restore, because its encoder needs the ground truth."""
 
     def __init__(self, architecture: Architecture, operations: Any = nn) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class DiffRIRS1(nn.Module):
         self.E = PriorEncoder(a.channels + 3 * 16, a.n_feats, a.n_encoder_res, operations)
 
     def prior(self, inputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """(B, 4·n_feats) from what ``join`` gives and the true picture (B, 3, H, W), 0 .. 1."""
+        """(B, 4·n_feats) from what ``join_inputs`` gives and the true picture (B, 3, H, W), 0 .. 1."""
         folded = F.pixel_unshuffle(inputs, 4 // self.architecture.scale)
         return self.E(torch.cat([folded, F.pixel_unshuffle(truth, 4)], 1))
 
@@ -105,41 +105,41 @@ class DiffRIRS1(nn.Module):
 
 
 class DiffRIRS2(nn.Module):
-    """The second stage, the restorer."""
+    """The second stage, the restorer: DIRformer with a prior from ``PriorDiffusion``."""
 
     def __init__(self, architecture: Architecture, operations: Any = nn) -> None:
         super().__init__()
         a = self.architecture = architecture
         self.G = a.former(operations)
         self.condition = PriorEncoder(a.channels, a.n_feats, a.n_encoder_res, operations)
-        self.denoise = Denoiser(a.prior, a.n_denoise_res, a.timesteps, operations)
+        self.denoise = PriorDenoiser(a.prior, a.n_denoise_res, a.timesteps, operations)
         self.diffusion = PriorDiffusion(a.timesteps, a.linear_start, a.linear_end)
 
     def prior(self, inputs: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-        """(B, 4·n_feats) from what ``join`` gives and where the diffusion starts, (B, 4·n_feats)."""
+        """(B, 4·n_feats) from what ``join_inputs`` gives and where the diffusion starts, (B, 4·n_feats)."""
         folded = F.pixel_unshuffle(inputs, 4 // self.architecture.scale)
         return self.diffusion(self.denoise, self.condition(folded), start)
 
     def forward(self, inputs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The restored picture (B, 3, scale·h, scale·w), not clamped, from what ``join`` gives and noise
+        """The restored picture (B, 3, scale·h, scale·w), not clamped, from what ``join_inputs`` gives and noise
         (B, 4·n_feats) of variance 1."""
         return self.G(inputs, self.prior(inputs, noise))
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As every module's, and it takes the dictionary of an official file.
+        """As of any module; it also accepts the state dict of an official file.
 
         Raises:
-            ValueError: what such a file says twice differs.
+            ValueError: two copies of one tensor in such a file differ.
         """
         return super().load_state_dict(without_repetitions(state_dict), strict, assign)
 
 
-def join(
+def join_inputs(
     image: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor, architecture: Architecture
 ) -> torch.Tensor:
-    """What the networks take: the degraded picture and, folded to its size, the true one with a black hole.
+    """Concatenate the degraded image and the reference with a black hole, unshuffled to the size of the image.
 
     Args:
         image: (B, 3, h, w), 0 .. 1, whole: with the truth pasted in, its change of colours could not be seen.
@@ -155,7 +155,11 @@ def join(
 
 
 def without_repetitions(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Official files hold two modules under two names each, and next to β what follows from it."""
+    """Drop what an official file repeats: two modules under second names, and the buffers that follow from β.
+
+    Raises:
+        ValueError: a copy differs from its original.
+    """
     own = {}
     for name, value in state.items():
         twin = name.replace("diffusion.condition.", "condition.").replace("diffusion.model.", "denoise.")

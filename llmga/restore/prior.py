@@ -1,4 +1,4 @@
-"""The prior: a vector per picture that says how it is to be restored, and the diffusion that finds it.
+"""The prior, one vector per image that modulates the restorer, with its encoder and its few-step diffusion.
 
 Source: DiffIR (arXiv 2303.09472, §3.2-3.3); DiffRIR 9f3931e ``ldm/ddpm.py``, ``DiffRIR/archs/S2_arch.py``.
 """
@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 SLOPE = 0.1
-"""Of the leaky ReLUs of every network here."""
+"""Negative slope of the leaky ReLUs in the prior's networks."""
 
 
 class PriorEncoder(nn.Module):
-    """Reads the prior (B, 4·n_feats) off a folded picture (B, channels, h, w); in the papers CPEN."""
+    """Encoder (the papers' CPEN) from an unshuffled image (B, channels, h, w) to the prior (B, 4·n_feats)."""
 
     def __init__(self, channels: int, n_feats: int, n_encoder_res: int, operations: Any = nn) -> None:
         super().__init__()
@@ -38,8 +38,8 @@ class PriorEncoder(nn.Module):
         return self.mlp(self.E(folded).flatten(1))
 
 
-class Denoiser(nn.Module):
-    """Guesses the clean prior x₀ from the noisy one, the timestep and a condition (all of a length)."""
+class PriorDenoiser(nn.Module):
+    """MLP that predicts the clean prior x₀ from the noisy prior, the timestep and a condition of the same length."""
 
     def __init__(self, length: int, n_denoise_res: int, timesteps: int, operations: Any = nn) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Denoiser(nn.Module):
 
 
 class PriorDiffusion(nn.Module):
-    """A DDPM of very few steps, each of which takes the posterior's mean: chance is in the start alone.
+    """A DDPM of very few steps that takes the posterior mean in each: only the start is random.
 
     Args:
         linear_start, linear_end: the first and last β; their roots are linear in the timestep.
@@ -80,8 +80,8 @@ class PriorDiffusion(nn.Module):
         alpha = (1 - self.betas).prod()
         return alpha.sqrt() * prior + (1 - alpha).sqrt() * noise
 
-    def forward(self, denoiser: Denoiser, condition: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Walk all the steps from ``x``, (B, length), which is noise, or ``noisy`` while training."""
+    def forward(self, denoiser: PriorDenoiser, condition: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Run all steps from ``x`` (B, length): noise, or the output of ``noisy`` while training."""
         betas = self.betas
         alphas = (1 - betas).cumprod(0)
         before = torch.cat([alphas.new_ones(1), alphas[:-1]])
@@ -93,6 +93,8 @@ class PriorDiffusion(nn.Module):
 
 
 class Residual(nn.Module):
+    """A body with a skip connection."""
+
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body

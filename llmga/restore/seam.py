@@ -1,4 +1,4 @@
-"""How much the border of a hole shows, in numbers and a picture.
+"""Seam measure: disparity of texture, brightness and contrast across the border of a hole, as numbers and an image.
 
 Two bands run along the border, each ``band`` pixels wide, one inside the hole and one outside. Compared are
 
@@ -40,7 +40,7 @@ class Disparity:
 
 @dataclass(frozen=True)
 class Seam:
-    """What one picture's border shows."""
+    """Seam measure of one image."""
 
     disparity: Disparity | None
     """None: there is no border, because the hole is empty or everything."""
@@ -51,7 +51,7 @@ class Seam:
 
 
 def seam(image: torch.Tensor, mask: torch.Tensor, band: int = 8, gain: float = 10.0) -> list[Seam]:
-    """Measure the border of every picture of a batch.
+    """Measure the seam of every image of a batch.
 
     Args:
         image: (B, 3, H, W), 0 .. 1: with the hole filled; alpha is dropped.
@@ -108,7 +108,7 @@ def _disparities(
         share = side.float()
         coarse = _mean(
             grey, share, _FINE // 2
-        )  # of this side alone: the step across the border is no texture
+        )  # of this side alone: the step across the border must not count as texture
         fine = (grey - coarse).square()
         bright, square, texture = (_mean(x, share, band) for x in (coarse, coarse.square(), fine))
         sides.append((texture.sqrt(), bright, (square - bright.square()).clamp_min(0).sqrt()))

@@ -1,9 +1,9 @@
 """Training: one loop, strict configurations, and the trainers of LLMGA's networks."""
 
+from .captioned_images import CaptionedPictures, Pictures, names_a_side
 from .config import build, presets, read_config, write_config
+from .example_order import ExampleOrder, derive, generator
 from .loop import LoopConfig, Metrics, Objective, Trainer, Weights, learning_rate, train
-from .order import Order, derive, generator
-from .pictures import CaptionedPictures, Pictures, names_a_side
 from .stage2 import Stage2, Stage2Config
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "LoopConfig",
     "Metrics",
     "Objective",
-    "Order",
+    "ExampleOrder",
     "Pictures",
     "Stage2",
     "Stage2Config",

@@ -1,4 +1,4 @@
-"""Tables of tensors on disk in safetensors shards: written once, resumable, read through a memory map."""
+"""On-disk tables of tensors in safetensors shards: written once, resumable, memory-mapped."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch
 from ..files.writing import PART, replacing, write_text
 
 SHARD = 1024
-"""Rows of one file."""
+"""Rows in one file."""
 
-Rows = dict[str, torch.Tensor]
+TableRows = dict[str, torch.Tensor]
 
 
 class Table:
-    """Columns of equally many rows, on a device whole or on the disk page by page."""
+    """Columns of equal length, either whole on a device or memory-mapped from disk."""
 
-    def __init__(self, shards: list[Rows], rows_per_shard: int) -> None:
+    def __init__(self, shards: list[TableRows], rows_per_shard: int) -> None:
         self._shards = shards
         self._size = rows_per_shard
 
@@ -32,7 +32,7 @@ class Table:
         }
         return Table([columns], sum(len(next(iter(shard.values()))) for shard in self._shards))
 
-    def take(self, rows: torch.Tensor, device: torch.device) -> Rows:
+    def take(self, rows: torch.Tensor, device: torch.device) -> TableRows:
         """The rows (n,) of all columns, on ``device``."""
         if len(self._shards) == 1:
             shard = self._shards[0]
@@ -57,7 +57,7 @@ def cache_folder(root: Path, inputs: Mapping[str, Any]) -> Path:
     return folder
 
 
-def write_rows(path: Path, rows: Rows) -> None:
+def write_rows(path: Path, rows: TableRows) -> None:
     """Write one safetensors file, whole or not at all."""
     from safetensors.torch import save_file
 
@@ -69,7 +69,7 @@ def fill(
     folder: Path,
     name: str,
     count: int,
-    make: Callable[[int, int], Rows],
+    make: Callable[[int, int], TableRows],
     rank: int = 0,
     world: int = 1,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there, whenever the process dies."""
+"""Atomic checkpoint folders: whole or absent, whenever the process dies."""
 
 from __future__ import annotations
 

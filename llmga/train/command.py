@@ -1,4 +1,4 @@
-"""``python -m llmga train``: a stage from a configuration, or the curve of a log."""
+"""The command ``llmga train``: run a stage from a configuration, or plot a log."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from .config import presets, read_config
+from .config_keys import describe_keys
 
 STAGES = {
     "stage1": (".stage1", "Stage1Config"),
@@ -20,14 +22,32 @@ STAGES = {
 """Each stage's module, which has ``run(config, output)``, and the class of its configuration in it."""
 
 
+class _VerbParser(argparse.ArgumentParser):
+    """The parser of one verb; a stage's help ends with the keys of its configuration."""
+
+    stage: str | None = None
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        return text if self.stage is None else f"{text}\n{describe_keys(_config_class(self.stage))}"
+
+
+def _config_class(stage: str) -> Any:
+    module_name, config_name = STAGES[stage]
+    return getattr(import_module(module_name, __package__), config_name)
+
+
 def main(arguments: Sequence[str]) -> int:
+    """Run ``llmga train`` with its arguments; returns the exit status, 2 for a mistake in them."""
     parser = argparse.ArgumentParser(
         prog="llmga train",
-        epilog=f"presets: {', '.join(presets())}. On several devices: accelerate launch -m llmga train …",
+        epilog=f"presets: {', '.join(presets())}. llmga train STAGE --help lists the keys of its configuration. "
+        "On several devices: accelerate launch -m llmga train …",
     )
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="verb", required=True, parser_class=_VerbParser)
     for stage in STAGES:
         verb = verbs.add_parser(stage, help=f"train {stage}, or go on where it was left")
+        verb.stage = stage
         verb.add_argument("--config", required=True, help="a YAML file or the name of a preset")
         verb.add_argument("--output", required=True, type=Path, help="the folder of this run")
         verb.add_argument("overrides", nargs="*", metavar="key=value", help="such as loop.micro_batch=8")
@@ -42,10 +62,8 @@ def main(arguments: Sequence[str]) -> int:
 
             plot(options.log, options.out or options.log.with_suffix(".png"), options.key)
         else:
-            module_name, config_name = STAGES[options.verb]
-            module = import_module(module_name, __package__)
-            config = read_config(getattr(module, config_name), options.config, options.overrides)
-            module.run(config, options.output)
+            config = read_config(_config_class(options.verb), options.config, options.overrides)
+            import_module(STAGES[options.verb][0], __package__).run(config, options.output)
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f"llmga train: {error}\n")
         return 2

@@ -1,4 +1,4 @@
-"""The networks of a Stable Diffusion checkpoint, and what training asks of those that stay frozen."""
+"""The networks of a Stable Diffusion checkpoint, and the encoding that training does with the frozen ones."""
 
 from __future__ import annotations
 

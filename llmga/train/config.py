@@ -1,4 +1,4 @@
-"""Configurations: frozen dataclasses, read strictly from YAML, changed by ``key=value``."""
+"""Configurations: frozen dataclasses, read strictly from YAML, with ``key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from ..files.writing import write_text
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-def read_config(kind: type[T], source: str | Path, overrides: Sequence[str] = ()) -> T:
+def read_config(kind: type[_T], source: str | Path, overrides: Sequence[str] = ()) -> _T:
     """Read a configuration of the dataclass ``kind``.
 
     Args:
@@ -46,8 +46,13 @@ def read_config(kind: type[T], source: str | Path, overrides: Sequence[str] = ()
     return build(kind, values)
 
 
-def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
+def build(kind: type[_T], values: Mapping[str, Any], where: str = "", defaults: _T | None = None) -> _T:
     """An instance of the dataclass ``kind`` from plain values, nested dataclasses from nested mappings.
+
+    Args:
+        where: put before a key in messages.
+        defaults: gives the values that are not said, instead of the class: a field's own default may differ from those
+            of its class.
 
     Raises:
         ValueError: see ``read_config``.
@@ -58,12 +63,16 @@ def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"did you mean {where}{near[0]}?" if near else f"known are {', '.join(fields)}"
-            raise ValueError(f"{where}{key} is no key of this configuration; {hint}")
+            raise ValueError(f"{where}{key} is not a key of this configuration; {hint}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
+        if required and name not in values and defaults is None:
             raise ValueError(f"{where}{name} is missing")
-    return kind(**{key: _convert(value, hints[key], where + key) for key, value in values.items()})
+    converted = {}
+    for key, value in values.items():
+        default = fields[key].default if defaults is None else getattr(defaults, key)
+        converted[key] = _convert(value, hints[key], where + key, default)
+    return kind(**converted) if defaults is None else dataclasses.replace(defaults, **converted)  # type: ignore[type-var]
 
 
 def write_config(config: Any, path: Path) -> None:
@@ -89,13 +98,15 @@ def _load(source: Path, seen: set[str]) -> dict[str, Any]:
     elif str(source) in presets():
         text = files(_PACKAGE).joinpath("presets").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
     else:
-        raise FileNotFoundError(f"{source} is no file and no preset; the presets are {', '.join(presets())}")
+        raise FileNotFoundError(
+            f"{source} is neither a file nor a preset; the presets are {', '.join(presets())}"
+        )
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{source} is not YAML: {error}") from error
+        raise ValueError(f"{source} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{source} must hold keys and values, got a {type(values).__name__}")
+        raise ValueError(f"{source} must hold keys and values, got {type(values).__name__}")
     if (parent := values.pop("extends", None)) is None:
         return values
     beside = source.parent / str(parent)
@@ -110,12 +121,13 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
+def _convert(value: Any, hint: Any, where: str, default: Any = None) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):  # only X | None
-        return None if value is None else _convert(value, next(a for a in args if a is not type(None)), where)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return build(typing.cast(type, hint), value, f"{where}.")
+        inner = next(a for a in args if a is not type(None))
+        return None if value is None else _convert(value, inner, where, default)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return build(hint, value, f"{where}.", default if isinstance(default, hint) else None)
     if origin is Literal:
         # YAML 1.1 reads a bare no as False
         value = "no" if value is False and "no" in args else value

@@ -1,4 +1,4 @@
-"""What judges pictures while a restorer is trained against it: a U-Net critic, and distances of VGG features.
+"""Adversarial and perceptual losses for the restorer: a U-Net discriminator and a VGG feature distance.
 
 Source: Real-ESRGAN (arXiv 2107.10833, §3.3 and §4.1), whose losses DiffRIR's last stage has (9f3931e,
 ``options/train_DiffRIRS2_GAN_x1.yml``).
@@ -20,7 +20,7 @@ VGG_LAYERS: Mapping[int, float] = {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}
 
 
 class UNetCritic(nn.Module):
-    """One logit per pixel, (B, 1, H, W), of pictures (B, 3, H, W) whose sides are multiples of 8."""
+    """U-Net discriminator with spectral norm: (B, 3, H, W), sides multiples of 8, to logits (B, 1, H, W)."""
 
     def __init__(self, features: int = 64) -> None:
         super().__init__()

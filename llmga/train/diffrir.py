@@ -1,4 +1,4 @@
-"""What the trainers of DiffRIR's stages share: their configuration, inputs, sample grids and results."""
+"""Base of the DiffRIR trainers: configuration, inputs, sample grids and exported weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..images import to_pil
-from ..restore import Architecture, DiffRIRS1, DiffRIRS2, join
-from ..restore.prior import SLOPE, Denoiser, PriorEncoder, Residual
+from ..restore import Architecture, DiffRIRS1, DiffRIRS2, join_inputs
+from ..restore.prior import SLOPE, PriorDenoiser, PriorEncoder, Residual
 from .config import write_config
+from .degraded_images import Crops, DegradedImages, Examples, PictureList, RestorationBatch
+from .example_order import generator as seeded
 from .loop import LoopConfig, Weights
-from .order import generator as seeded
-from .restoration import Crops, Examples, Part, PictureList, SpoiltPictures
 
 RESULT = "restorer.safetensors"
 Net = TypeVar("Net", DiffRIRS1, DiffRIRS2)
@@ -34,6 +34,8 @@ class ListConfig:
 
 @dataclass(frozen=True)
 class RestorerConfig:
+    """Configuration that all stages of DiffRIR share."""
+
     loop: LoopConfig
     network: Architecture = field(default_factory=Architecture)
     crops: Crops = field(default_factory=Crops)
@@ -44,7 +46,7 @@ class RestorerConfig:
 
 
 class RestorerTrainer:
-    """All of a trainer (see ``loop.Trainer``) but its loss, and ``restored``."""
+    """Base class of a trainer (see ``loop.Trainer``); subclasses add ``loss`` and ``restored``."""
 
     def __init__(
         self, config: RestorerConfig, examples: Examples, net: DiffRIRS1 | DiffRIRS2, *frozen: nn.Module
@@ -67,25 +69,25 @@ class RestorerTrainer:
         for module in (self.net, *self._frozen):
             module.to(device)
 
-    def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Part:
+    def batch(self, indices: torch.Tensor, generator: torch.Generator) -> RestorationBatch:
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         return self.examples.part(indices.tolist(), rng, self.device)
 
-    def inputs(self, part: Part) -> torch.Tensor:
+    def inputs(self, part: RestorationBatch) -> torch.Tensor:
         """What the networks take."""
-        joined = join(part.image, part.truth, part.mask, self.config.network)
+        joined = join_inputs(part.image, part.truth, part.mask, self.config.network)
         return joined.contiguous(memory_format=torch.channels_last)
 
-    def noise(self, part: Part, generator: torch.Generator) -> torch.Tensor:
+    def noise(self, part: RestorationBatch, generator: torch.Generator) -> torch.Tensor:
         shape = (len(part.image), self.config.network.prior)
         return torch.randn(shape, generator=generator).to(self.device)
 
-    def restored(self, part: Part, generator: torch.Generator) -> torch.Tensor:
+    def restored(self, part: RestorationBatch, generator: torch.Generator) -> torch.Tensor:
         """(B, 3, H, W), as after training."""
         raise NotImplementedError
 
     def sample(self, step: int, folder: Path) -> None:
-        """A PNG grid; its rows: spoilt, reference, restored, the restored in the reference's hole, the truth."""
+        """A PNG grid; its rows: degraded, reference, restored, the restored in the reference's hole, the truth."""
         count, seed = min(self.config.samples, len(self)), self.config.loop.seed
         part = self.batch(torch.arange(count), seeded(seed, "sample"))
         made = self.restored(part, seeded(seed, "sample noise")).float()
@@ -122,13 +124,13 @@ def new_net(kind: type[Net], config: RestorerConfig) -> Net:
         torch.manual_seed(config.loop.seed)
         net = kind(config.network)
         for module in net.modules():
-            if isinstance(module, (PriorEncoder, Denoiser)):
-                module.apply(_wake)
+            if isinstance(module, (PriorEncoder, PriorDenoiser)):
+                module.apply(_he_init)
     return net
 
 
 @torch.no_grad()
-def _wake(module: nn.Module) -> None:
+def _he_init(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
         if module.bias is not None:
@@ -158,7 +160,7 @@ def load_net(kind: type[Net], config: RestorerConfig, path: Path | None, key: st
     return net
 
 
-def listed(config: RestorerConfig, output: Path) -> SpoiltPictures:
+def degraded_images_of(config: RestorerConfig, output: Path) -> DegradedImages:
     """The examples that a configuration describes; it is written into ``output``.
 
     Raises:
@@ -169,4 +171,4 @@ def listed(config: RestorerConfig, output: Path) -> SpoiltPictures:
     pictures = PictureList(config.pictures.paths, config.pictures.root)
     output.mkdir(parents=True, exist_ok=True)
     write_config(config, output / "config.yaml")
-    return SpoiltPictures(pictures, config.crops, config.network.scale)
+    return DegradedImages(pictures, config.crops, config.network.scale)

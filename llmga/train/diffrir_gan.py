@@ -1,4 +1,4 @@
-"""DiffRIR S2-GAN: the finished restorer goes on against a critic, so that what it makes looks sharp."""
+"""DiffRIR S2-GAN: fine-tune the finished restorer with a discriminator and a perceptual loss."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import nn
 
 from ..restore import DiffRIRS1, DiffRIRS2
 from .critic import UNetCritic, vgg_distance
-from .diffrir import l1_and_psnr, listed, load_net
+from .degraded_images import Examples, RestorationBatch
+from .diffrir import degraded_images_of, l1_and_psnr, load_net
 from .diffrir_s2 import S2Config, S2Trainer
 from .loop import Metrics, Weights, train
-from .restoration import Examples, Part
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class GanTrainer(S2Trainer):
             torch.manual_seed(config.loop.seed)
             self.adversary = Adversary(UNetCritic(config.critic_features))
 
-    def loss(self, inputs: Part, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
+    def loss(self, inputs: RestorationBatch, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         config = self.config
         joined = self.inputs(inputs)
         prior, off = self.predict(joined, inputs.truth, self.noise(inputs, generator))
         made = self.net.G(joined, prior).float()
         inputs.made = made.detach()
         pixel, psnr = l1_and_psnr(made, inputs.truth)
-        fooled = self.adversary.judged_real(made)
-        loss = pixel + off + config.gan_weight * fooled
-        metrics = {"pixel": pixel, "prior": off, "psnr": psnr, "fooled": fooled}
+        gan = self.adversary.generator_loss(made)
+        loss = pixel + off + config.gan_weight * gan
+        metrics = {"pixel": pixel, "prior": off, "psnr": psnr, "fooled": gan}
         if self.distance is not None:
             metrics["perceptual"] = self.distance(made, inputs.truth)
             loss = loss + config.perceptual_weight * metrics["perceptual"]
@@ -85,7 +85,7 @@ class GanTrainer(S2Trainer):
 
 
 class Adversary:
-    """The critic's side (see ``loop.Objective``): to tell real pictures from restored ones."""
+    """The discriminator's objective (see ``loop.Objective``): tell real images from restored ones."""
 
     def __init__(self, critic: UNetCritic) -> None:
         self.critic = critic
@@ -93,22 +93,22 @@ class Adversary:
     def modules(self) -> Mapping[str, nn.Module]:
         return {"critic": self.critic}
 
-    def judged_real(self, made: torch.Tensor) -> torch.Tensor:
-        """How surprised the critic is to hear that these are real; its own weights get no gradient."""
+    def generator_loss(self, made: torch.Tensor) -> torch.Tensor:
+        """The generator's loss: cross-entropy of the critic's logits with "real"; the critic gets no gradient."""
         self.critic.requires_grad_(False)
         logits = self.critic(made).float()
         self.critic.requires_grad_(True)
-        return _surprise(logits, 1.0)
+        return _cross_entropy(logits, 1.0)
 
-    def loss(self, inputs: Part, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
+    def loss(self, inputs: RestorationBatch, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         if inputs.made is None:
             raise ValueError("the critic's loss comes after the restorer's, on the same part")
         real, made = self.critic(inputs.real).float(), self.critic(inputs.made).float()
         metrics = {"critic_real": real.mean(), "critic_made": made.mean()}
-        return _surprise(real, 1.0) + _surprise(made, 0.0), metrics
+        return _cross_entropy(real, 1.0) + _cross_entropy(made, 0.0), metrics
 
 
-def _surprise(logits: torch.Tensor, label: float) -> torch.Tensor:
+def _cross_entropy(logits: torch.Tensor, label: float) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 
 
@@ -128,4 +128,6 @@ def run(config: GanConfig, output: Path) -> Path:
         distance = vgg_distance(config.vgg)
     s1 = load_net(DiffRIRS1, config, config.s1, "s1")
     s2 = load_net(DiffRIRS2, config, config.s2, "s2")
-    return train(GanTrainer(config, listed(config, output), s1, s2, distance), config.loop, output)
+    return train(
+        GanTrainer(config, degraded_images_of(config, output), s1, s2, distance), config.loop, output
+    )

@@ -1,4 +1,4 @@
-"""DiffRIR S1: the restorer learns together with an encoder that is shown the truth."""
+"""DiffRIR S1: train the restorer together with an encoder that sees the ground truth."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from ..restore import DiffRIRS1
-from .diffrir import RestorerConfig, RestorerTrainer, l1_and_psnr, listed, new_net
+from .degraded_images import Examples, RestorationBatch
+from .diffrir import RestorerConfig, RestorerTrainer, degraded_images_of, l1_and_psnr, new_net
 from .loop import Metrics, train
-from .restoration import Examples, Part
 
 
 @dataclass(frozen=True)
 class S1Config(RestorerConfig):
-    pass
+    """Configuration of S1."""
 
 
 class S1Trainer(RestorerTrainer):
@@ -29,10 +29,10 @@ class S1Trainer(RestorerTrainer):
     def __init__(self, config: S1Config, examples: Examples) -> None:
         super().__init__(config, examples, new_net(DiffRIRS1, config))
 
-    def restored(self, part: Part, generator: torch.Generator) -> torch.Tensor:
+    def restored(self, part: RestorationBatch, generator: torch.Generator) -> torch.Tensor:
         return self.net(self.inputs(part), part.truth)
 
-    def loss(self, inputs: Part, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
+    def loss(self, inputs: RestorationBatch, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         loss, psnr = l1_and_psnr(self.restored(inputs, generator).float(), inputs.truth)
         return loss, {"psnr": psnr}
 
@@ -43,4 +43,4 @@ def run(config: S1Config, output: Path) -> Path:
     Raises:
         ValueError: ``pictures`` is missing, or see ``loop.train``.
     """
-    return train(S1Trainer(config, listed(config, output)), config.loop, output)
+    return train(S1Trainer(config, degraded_images_of(config, output)), config.loop, output)

@@ -1,4 +1,4 @@
-"""DiffRIR S2: a diffusion learns to find the prior that S1's encoder read off the truth, then all learns together.
+"""DiffRIR S2: train a diffusion to predict the prior of S1's encoder, then train all parts together.
 
 The first phase is a run of its own in the folder ``prior``: fewer weights, its own learning rates.
 """
@@ -14,9 +14,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..restore import DiffRIRS1, DiffRIRS2
-from .diffrir import RESULT, RestorerConfig, RestorerTrainer, l1_and_psnr, listed, load_net, new_net
+from .degraded_images import Examples, RestorationBatch
+from .diffrir import (
+    RESULT,
+    RestorerConfig,
+    RestorerTrainer,
+    degraded_images_of,
+    l1_and_psnr,
+    load_net,
+    new_net,
+)
 from .loop import LoopConfig, Metrics, train
-from .restoration import Examples, Part
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class S2Trainer(RestorerTrainer):
         found = super().modules()
         return {name: found[name] for name in ("condition", "denoise")} if self.only_prior else found
 
-    def restored(self, part: Part, generator: torch.Generator) -> torch.Tensor:
+    def restored(self, part: RestorationBatch, generator: torch.Generator) -> torch.Tensor:
         return self.net(self.inputs(part), self.noise(part, generator))
 
     def predict(
@@ -65,7 +73,7 @@ class S2Trainer(RestorerTrainer):
         prior = self.net.prior(joined, self.net.diffusion.noisy(wanted, noise))
         return prior, F.l1_loss(prior.float(), wanted.float())
 
-    def loss(self, inputs: Part, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
+    def loss(self, inputs: RestorationBatch, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         joined, truth = self.inputs(inputs), inputs.truth
         prior, off = self.predict(joined, truth, self.noise(inputs, generator))
         if self.only_prior:
@@ -101,4 +109,4 @@ def run(config: S2Config, output: Path) -> Path:
         FileNotFoundError: there is no file ``s1``.
     """
     s1 = load_net(DiffRIRS1, config, config.s1, "s1")
-    return train_s2(config, listed(config, output), s1, output)
+    return train_s2(config, degraded_images_of(config, output), s1, output)

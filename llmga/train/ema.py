@@ -1,4 +1,4 @@
-"""The exponential moving average of weights."""
+"""Exponential moving average of weights."""
 
 from __future__ import annotations
 

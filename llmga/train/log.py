@@ -1,4 +1,4 @@
-"""The record of a run: one JSON object per line, and the curve drawn from it."""
+"""Training log as JSON lines, and a plot of one of its columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..files.writing import write_text
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add one line."""
+    """Append one row."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
@@ -32,8 +32,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def rewind(path: Path, step: int) -> None:
-    """Forget what was logged after ``step``: the run goes on from there."""
+def drop_rows_after(path: Path, step: int) -> None:
+    """Drop the rows after ``step`` (used on resume)."""
     if path.exists():
         kept = [row for row in read_log(path) if row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

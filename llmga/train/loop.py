@@ -24,7 +24,7 @@ from torch import nn
 
 from . import checkpoint, log
 from .ema import Ema
-from .order import Order, derive, generator
+from .example_order import ExampleOrder, derive, generator
 
 Metrics = Mapping[str, torch.Tensor]
 Weights = dict[str, dict[str, torch.Tensor]]
@@ -32,6 +32,8 @@ Weights = dict[str, dict[str, torch.Tensor]]
 
 @dataclass(frozen=True)
 class LoopConfig:
+    """Settings of the training loop."""
+
     steps: int
     """Optimizer steps of the whole run."""
     batch: int
@@ -49,7 +51,7 @@ class LoopConfig:
     weight_decay: float = 0.01
     adam_eps: float = 1e-8
     clip: float = 1.0
-    """Largest norm of the gradient; 0 lets every gradient pass."""
+    """Largest norm of the gradient; 0 lets every gradient pass. The log's ``grad_norm`` is the norm before clipping."""
     ema: float = 0.0
     """Decay of the average of the weights; 0 keeps none."""
     seed: int = 0
@@ -100,7 +102,7 @@ class Trainer(Objective, Protocol):
         ...
 
     def prepare(self, device: torch.device, rank: int, world: int, barrier: Callable[[], None]) -> None:
-        """Called once before training: move what is frozen, fill caches. ``barrier`` waits for all processes."""
+        """Called once before training: move frozen modules to the device, fill caches. ``barrier`` waits for all."""
         ...
 
     def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Any:
@@ -189,7 +191,7 @@ class _Run:
             torch.set_float32_matmul_precision("high")  # TF32
         output.mkdir(parents=True, exist_ok=True)
         trainer.prepare(self.accelerator.device, rank, world, self.accelerator.wait_for_everyone)
-        self.order = Order(len(trainer), config.seed)
+        self.order = ExampleOrder(len(trainer), config.seed)
         adversary = getattr(trainer, "adversary", None)
         self.sides = [self._side(objective) for objective in (trainer, adversary) if objective is not None]
         net = self.accelerator.unwrap_model(self.sides[0][0])
@@ -236,7 +238,7 @@ class _Run:
                 self.ema.load(load_file(folder / "ema.safetensors"))
             self.done = state["step"]
         if self.accelerator.is_main_process:
-            log.rewind(self.output / "log.jsonl", self.done)
+            log.drop_rows_after(self.output / "log.jsonl", self.done)
 
     def steps(self) -> None:
         from tqdm import tqdm
@@ -271,6 +273,7 @@ class _Run:
 
     def _update(self, net: nn.Module, optimizer: Any, inputs: list[Any]) -> None:
         c, step = self.config, self.done
+        side = "" if net is self.sides[0][0] else "adversary_"
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(c, step)
         optimizer.zero_grad()  # an adversary holds gradients of the other side's loss
@@ -280,13 +283,16 @@ class _Run:
                 loss, metrics = net(batch, generator(c.seed, step, part, "loss"))
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients and c.clip:
-                    self.accelerator.clip_grad_norm_(net.parameters(), c.clip)
+                    norm = self.accelerator.clip_grad_norm_(net.parameters(), c.clip)
+                    if norm is not None:  # DeepSpeed may give none
+                        self._add(f"{side}grad_norm", torch.as_tensor(norm, device=loss.device))
                 optimizer.step()
-            loss_name = "loss" if net is self.sides[0][0] else "adversary_loss"
-            for name, value in {loss_name: loss, **metrics}.items():
-                self.total[name] = self.total.get(name, torch.zeros(())) + value.detach().float() / len(
-                    self.parts
-                )
+            for name, value in {f"{side}loss": loss, **metrics}.items():
+                self._add(name, value / len(self.parts))
+
+    def _add(self, name: str, value: torch.Tensor) -> None:
+        """Add to the sum over the steps since the last line of the log."""
+        self.total[name] = self.total.get(name, torch.zeros(())) + value.detach().float()
 
     def _log(self) -> dict[str, float]:
         names = list(self.total)

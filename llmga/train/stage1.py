@@ -1,4 +1,4 @@
-"""Stage 1: a LLaVA learns to answer with prompts in tags, on the mixture of LLMGA's tasks."""
+"""Stage 1: train a LLaVA on the mixture of LLMGA's tasks, whose answers are prompts in tags."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data.mixture import Mixture, Part, preset
-from ..data.samples import Recipe, Sample
+from ..data.samples import Sample, SampleOptions
 from .config import write_config
-from .layouts import llava_hf_names
+from .llava_layouts import llava_hf_names
 from .loop import LoopConfig, Metrics, Weights, train
-from .turns import IGNORED, Inputs, TurnEncoder
+from .turns import IGNORED, ConversationInputs, TurnEncoder
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class MixtureConfig:
         mode = self.mode
         if self.preset and self.data:
             parts, mode = preset(self.preset, self.data)
-        return Mixture(parts, mode=mode, seed=seed, recipe=Recipe(tag=self.tag, languages=self.languages))
+        return Mixture(
+            parts, mode=mode, seed=seed, recipe=SampleOptions(tag=self.tag, languages=self.languages)
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Conversations(Protocol):
     """What is learned; ``batch`` may be called from several threads."""
 
     def __len__(self) -> int: ...
-    def batch(self, indices: torch.Tensor, device: torch.device) -> Inputs: ...
+    def batch(self, indices: torch.Tensor, device: torch.device) -> ConversationInputs: ...
 
 
 class MixedConversations:
@@ -98,7 +100,7 @@ class MixedConversations:
     def __len__(self) -> int:
         return len(self._mixture)
 
-    def batch(self, indices: torch.Tensor, device: torch.device) -> Inputs:
+    def batch(self, indices: torch.Tensor, device: torch.device) -> ConversationInputs:
         rows = []
         for i in indices.tolist():
             sample: Sample = self._mixture[i]
@@ -115,7 +117,7 @@ class Stage1:
         processor: saved with the result.
 
     Raises:
-        ValueError: the net is no LLaVA.
+        ValueError: the net is not a LLaVA.
 
     Source: LLMGA, llmga/llava/train/train.py (7e32eb6). Deviation: a mean over the learned tokens of a part, where
     theirs is one over those of a process.
@@ -130,7 +132,7 @@ class Stage1:
             self._projector_name, self._projector = _ending(modules, "multi_modal_projector")
             _, tower = _ending(modules, "vision_tower")
         except LookupError as error:
-            raise ValueError(f"{type(net).__name__} is no LLaVA: it has no {error}") from error
+            raise ValueError(f"{type(net).__name__} is not a LLaVA: it has no {error}") from error
         if config.train == "lora":
             self._add_adapters(modules)
         for name, parameter in net.named_parameters():
@@ -170,10 +172,10 @@ class Stage1:
         if self.config.train == "projector":
             self.net.to(device)
 
-    def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Inputs:
+    def batch(self, indices: torch.Tensor, generator: torch.Generator) -> ConversationInputs:
         return self._conversations.batch(indices, self._device)
 
-    def loss(self, inputs: Inputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
+    def loss(self, inputs: ConversationInputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         pictures = {"pixel_values": inputs.pixels} if len(inputs.pixels) else {}
         learned = F.pad(inputs.labels[:, 1:] != IGNORED, (0, 1))  # (B, T): whose next token is learned
         with _only(self.net.get_output_embeddings(), learned):

@@ -1,4 +1,4 @@
-"""Stage 2: a Stable Diffusion UNet learns to read long prompts, in the layout of 75·n + 2 rows."""
+"""Stage 2: train a Stable Diffusion UNet on long prompts, encoded as 75·n + 2 rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..images import to_pil
+from .captioned_images import CaptionedPictures, ExampleVariants, Pictures
 from .components import (
     Components,
     draw_latents,
@@ -21,10 +22,9 @@ from .components import (
     widen_for_inpainting,
 )
 from .config import write_config
+from .example_order import generator as seeded
 from .loop import LoopConfig, Metrics, Weights, train
-from .order import generator as seeded
-from .pictures import CaptionedPictures, Draws, Pictures
-from .sources import Encoder, Live, Source, fill_cache
+from .stage2_inputs import EncodeOnDemand, Encoder, InputSource, fill_cache
 
 _LIMIT = 60.0
 """The largest weight of ``inverse_alpha``."""
@@ -81,7 +81,7 @@ class Stage2Config:
             raise ValueError("cache_in_memory needs cache, the folder it is read from")
 
 
-class Inputs(NamedTuple):
+class Stage2Inputs(NamedTuple):
     """A part on the device: as ``Encoder.images`` and ``Encoder.chunks`` give it, each chunk once."""
 
     images: Mapping[str, torch.Tensor]
@@ -139,24 +139,24 @@ class Stage2:
         config = self.config
         for net in self._frozen:
             net.to(device)
-        draws = Draws(self.pictures, config.loop.seed, config.flip, config.task == "inpainting")
+        draws = ExampleVariants(self.pictures, config.loop.seed, config.flip, config.task == "inpainting")
         dtype = getattr(torch, config.cache_dtype)
         frozen_text = not config.train_text_encoder
         encoder = Encoder(self.components, draws, device, dtype, config.max_chunks, frozen_text)
-        self._source: Source = Live(encoder)
+        self._source: InputSource = EncodeOnDemand(encoder)
         if config.cache:
             in_memory = config.cache_in_memory
             self._source = fill_cache(encoder, config.cache, config.variants, in_memory, rank, world, barrier)
         self._scheduler: Any = DDIMScheduler.from_config(self.components.scheduler_config)
         self._alphas = self._scheduler.alphas_cumprod.to(device)
 
-    def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Inputs:
+    def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Stage2Inputs:
         size = indices.shape
         variants = torch.randint(self.config.variants or 2**31, size, generator=generator)
         dropped = torch.rand(size, generator=generator) < self.config.caption_dropout
         return self._inputs(indices, variants, dropped)
 
-    def _inputs(self, indices: torch.Tensor, variants: torch.Tensor, dropped: torch.Tensor) -> Inputs:
+    def _inputs(self, indices: torch.Tensor, variants: torch.Tensor, dropped: torch.Tensor) -> Stage2Inputs:
         pairs = list(zip(indices.tolist(), variants.tolist(), strict=True))
         numbers, lookup = self._source.captions(pairs)
         numbers = numbers.masked_fill(dropped[:, None], 0)
@@ -165,9 +165,9 @@ class Stage2:
         unique, where = numbers[:, :longest].unique(return_inverse=True)
         images = {name: value.float() for name, value in self._source.images(pairs).items()}
         chunks = {name: value if name == "ids" else value.float() for name, value in lookup(unique).items()}
-        return Inputs(images, chunks, where.to(images["moments"].device))
+        return Stage2Inputs(images, chunks, where.to(images["moments"].device))
 
-    def loss(self, inputs: Inputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
+    def loss(self, inputs: Stage2Inputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         latents = self._latents(inputs.images["moments"], generator)
         device, count = latents.device, len(latents)
         noise = torch.randn(latents.shape, generator=generator).to(device)
@@ -183,13 +183,15 @@ class Stage2:
     def _latents(self, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return draw_latents(moments, self.components.vae.config.latent_channels, generator)
 
-    def _with_picture(self, noisy: torch.Tensor, inputs: Inputs, generator: torch.Generator) -> torch.Tensor:
+    def _with_picture(
+        self, noisy: torch.Tensor, inputs: Stage2Inputs, generator: torch.Generator
+    ) -> torch.Tensor:
         if self.config.task == "t2i":
             return noisy
         masked = self._latents(inputs.images["masked"], generator)
         return torch.cat([noisy, inputs.images["mask"], masked], 1)  # 4 + 1 + 4 channels
 
-    def _predict(self, sample: torch.Tensor, timesteps: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+    def _predict(self, sample: torch.Tensor, timesteps: torch.Tensor, inputs: Stage2Inputs) -> torch.Tensor:
         chunks = inputs.chunks
         if "ids" in chunks:
             hidden, pooled = encode_chunks(self.components.text_encoders, chunks["ids"])

@@ -1,4 +1,4 @@
-"""From a conversation to token ids, of which the assistant's words and their end token are learned."""
+"""Tokenisation of conversations with labels: only the assistant's words and their end token are learned."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ IGNORED = -100
 """The label of a token that is not learned, as PyTorch's cross-entropy has it."""
 
 
-class Said(Protocol):
-    """One turn; see ``llmga.data.samples.Turn``."""
+class SpokenTurn(Protocol):
+    """One turn of a conversation, such as ``llmga.data.samples.SampleTurn``."""
 
     @property
     def role(self) -> str: ...
@@ -33,7 +33,7 @@ class Encoded(NamedTuple):
     pixels: torch.Tensor
 
 
-class Inputs(NamedTuple):
+class ConversationInputs(NamedTuple):
     """Conversations of one part, padded on the right: ids and labels (B, T), all their pictures in order.
 
     ``weights`` (B, T) float32 says how much each label counts; without it all count alike.
@@ -83,7 +83,9 @@ class TurnEncoder:
         """What fills the end of a row; any id will do, for nothing sees it."""
         return self._tokenizer.pad_token_id or 0
 
-    def encode(self, turns: Sequence[Said], pictures: Sequence[Image.Image], system: str = "") -> Encoded:
+    def encode(
+        self, turns: Sequence[SpokenTurn], pictures: Sequence[Image.Image], system: str = ""
+    ) -> Encoded:
         """The conversation, with its pictures in the order in which turns show them.
 
         Raises:
@@ -93,7 +95,7 @@ class TurnEncoder:
         shown = self.pictures_in(ids)
         return Encoded(torch.tensor(ids), torch.tensor(labels), self.pixels(pictures[:shown]))
 
-    def tokens(self, turns: Sequence[Said], system: str = "") -> tuple[list[int], list[int]]:
+    def tokens(self, turns: Sequence[SpokenTurn], system: str = "") -> tuple[list[int], list[int]]:
         """Ids and labels, each picture as all of its tokens. Raises as ``encode`` does."""
         messages = [self._message("system", system)] if system else []
         said = len(messages)
@@ -123,13 +125,13 @@ class TurnEncoder:
             return torch.empty(0, 3, self._side, self._side)
         return self.processor.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
 
-    def collate(self, rows: Sequence[Encoded], device: torch.device) -> Inputs:
+    def collate(self, rows: Sequence[Encoded], device: torch.device) -> ConversationInputs:
         """A part of conversations, on the device."""
         pad = torch.nn.utils.rnn.pad_sequence
         ids = pad([row.ids for row in rows], batch_first=True, padding_value=self.pad_id)
         labels = pad([row.labels for row in rows], batch_first=True, padding_value=IGNORED)
         pixels = torch.cat([row.pixels for row in rows])
-        return Inputs(ids.to(device), labels.to(device), pixels.to(device))
+        return ConversationInputs(ids.to(device), labels.to(device), pixels.to(device))
 
     def _message(self, role: str, text: str, shows_image: bool = False) -> dict[str, Any]:
         # As LocalEngine: text that spells a control token is text.

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from llmga.train.order import generator
+from llmga.train.example_order import generator
 
 from ..world.dataset import ATTRIBUTES, Painted, as_images
 from ..world.scene import BACKGROUNDS, PLACES, SIDES, TONES

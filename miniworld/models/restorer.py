@@ -29,10 +29,10 @@ from llmga.data.degradations import Degradation, Pass, degrade, shift_colour
 from llmga.paint.masks import MIXES
 from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2
 from llmga.train import LoopConfig, derive, train
+from llmga.train.degraded_images import Crops, Examples, RestorationBatch
 from llmga.train.diffrir import RESULT, load_net
 from llmga.train.diffrir_s1 import S1Config, S1Trainer
 from llmga.train.diffrir_s2 import S2Config, train_s2
-from llmga.train.restoration import Crops, Examples, Part
 
 from ..world.dataset import Painted, as_images, as_pixels
 from ..world.scene import Scene
@@ -114,7 +114,7 @@ class Pool:
 
 
 class PoolCrops:
-    """Crops, mirrorings, holes and colours, drawn anew every time (see ``llmga.train.restoration.Examples``)."""
+    """Crops, mirrorings, holes and colours, drawn anew every time (see ``llmga.train.degraded_images.Examples``)."""
 
     def __init__(self, pool: Pool, crops: Crops) -> None:
         self.pool, self.crops = pool, crops
@@ -122,7 +122,9 @@ class PoolCrops:
     def __len__(self) -> int:
         return len(self.pool.truth)
 
-    def part(self, indices: Sequence[int], rng: np.random.Generator, device: torch.device) -> Part:
+    def part(
+        self, indices: Sequence[int], rng: np.random.Generator, device: torch.device
+    ) -> RestorationBatch:
         drawn = [self._draw(i, rng) for i in indices]
         truth, degraded, mask = (np.stack(values) for values in zip(*drawn, strict=True))
         d, shape = self.crops.degradation, (len(drawn), 1, 1, 1)
@@ -130,7 +132,7 @@ class PoolCrops:
         bias = torch.from_numpy(rng.uniform(-d.bias, d.bias, shape)).float()
         image = shift_colour(_images(degraded), gain, bias).to(device)
         whole = _images(truth).to(device)
-        return Part(image, whole, torch.from_numpy(mask)[:, None].to(device), whole)
+        return RestorationBatch(image, whole, torch.from_numpy(mask)[:, None].to(device), whole)
 
     def _draw(self, i: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """True and degraded pixels (size, size, 3), and the hole (size, size)."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from llmga.train.turns import IGNORED, Inputs, TurnEncoder
+from llmga.train.turns import IGNORED, ConversationInputs, TurnEncoder
 
 from ..world.dataset import Painted, as_images
 from ..world.dialogues import Shown
@@ -54,7 +54,7 @@ class Dialogues:
     def __len__(self) -> int:
         return len(self._bundles)
 
-    def batch(self, indices: torch.Tensor, device: torch.device) -> Inputs:
+    def batch(self, indices: torch.Tensor, device: torch.device) -> ConversationInputs:
         if self._pictures.device != device:
             self._pictures, self._holes = self._pictures.to(device), self._holes.to(device)
         rows = [self._rows[i] for k in indices.tolist() for i in self._bundles[k]]
@@ -69,7 +69,9 @@ class Dialogues:
         hidden = self._holes[torch.tensor(holes, dtype=torch.int64, device=device)]
         images = as_images(pixels.masked_fill(hidden[..., None], 0))
         weights = torch.from_numpy(self._counts[ids]).to(device)
-        return Inputs(torch.from_numpy(ids).to(device), torch.from_numpy(labels).to(device), images, weights)
+        return ConversationInputs(
+            torch.from_numpy(ids).to(device), torch.from_numpy(labels).to(device), images, weights
+        )
 
 
 def counts_of(tokenizer: Any, facts: float) -> np.ndarray:

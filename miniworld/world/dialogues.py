@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from llmga.chat.tasks import TASKS
-from llmga.data.samples import Turn
+from llmga.data.samples import SampleTurn
 from llmga.data.templates import TEMPLATES
 
 from .captions import Order, vague_caption
@@ -63,8 +63,8 @@ class Exchange:
     """It goes on from the exchange before."""
 
     @property
-    def turns(self) -> tuple[Turn, Turn]:
-        return Turn("user", self.asked, self.shown is not None), Turn("assistant", self.reply)
+    def turns(self) -> tuple[SampleTurn, SampleTurn]:
+        return SampleTurn("user", self.asked, self.shown is not None), SampleTurn("assistant", self.reply)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def test_unloading_drops_the_keys_and_values(tmp_path: Path) -> None:
     folder = importlib.import_module("miniworld.models.random_language").write_tiny_text(
         tmp_path / "tiny", seed=1
     )
-    engine: Any = comfy_inprocess.pack("llmga.chat.engines.local").load_local_engine(folder)
+    engine: Any = comfy_inprocess.pack("llmga.chat.folders").load_local_engine(folder)
     engine.load = host.managed(engine.net, engine.forget)
     said = []
     for _ in range(2):

@@ -10,12 +10,12 @@ import torch
 from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2
 from llmga.train.config import build
 from llmga.train.critic import VGG_LAYERS, FeatureDistance
+from llmga.train.degraded_images import DegradedImages
 from llmga.train.diffrir import new_net
 from llmga.train.diffrir_gan import GanConfig, GanTrainer
 from llmga.train.diffrir_s1 import S1Config, S1Trainer
 from llmga.train.diffrir_s2 import S2Config, train_s2
 from llmga.train.loop import train
-from llmga.train.restoration import SpoiltPictures
 from support.diffrir_weights import uniform
 
 LOOP: dict[str, Any] = {
@@ -57,8 +57,8 @@ def config(kind: type, loop: dict[str, Any] | None = None, network: Any = None, 
     )
 
 
-def examples(settings: Any) -> SpoiltPictures:
-    return SpoiltPictures(Clean(), settings.crops, settings.network.scale)
+def examples(settings: Any) -> DegradedImages:
+    return DegradedImages(Clean(), settings.crops, settings.network.scale)
 
 
 def teacher(settings: Any) -> DiffRIRS1:

@@ -76,7 +76,7 @@ def test_logits_are_those_of_the_official_forward_pass(engines, folders, name: s
     ours = logits(engines[name], CHATS[chat])
     theirs = reference(name, folders[name], engines[name], CHATS[chat])
     assert ours.shape == theirs.shape
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
     assert theirs.std() > 0.1
 
 
@@ -113,7 +113,7 @@ def test_a_converted_folder_says_the_same(engines, folders, name: str, tmp_path:
         )
         with torch.no_grad():
             theirs = net(**{**inputs, **official}).logits  # the training's pixels
-        torch.testing.assert_close(theirs, logits(engines[name], chat), rtol=0, atol=1e-5)
+        torch.testing.assert_close(theirs, logits(engines[name], chat), rtol=1e-5, atol=1e-5)
     again = load_local_engine(out)
     assert again.knows_tags and engines[name].knows_tags
     assert again.generate(

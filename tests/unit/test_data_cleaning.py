@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmga.data.cleaning import RULES, RejectedError, clean_caption, clean_edit, words
+from llmga.data.cleaning import RULES, RejectedError, clean_caption, clean_edit, word_list
 
 CAPTION = (
     "A red double-decker bus waits at a kerb on the left, its windows bright with reflected clouds. Behind it a "
@@ -129,7 +129,7 @@ def test_any_reply_is_cleaned_or_rejected(reply):
 
 
 def test_words_count_letters_and_chinese_characters():
-    assert words("A well-known Dog's 2 toys, 红色 bus!") == [
+    assert word_list("A well-known Dog's 2 toys, 红色 bus!") == [
         "a",
         "well-known",
         "dog's",

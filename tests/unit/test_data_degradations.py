@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmga.data.blur import convolve, gaussian_like, sinc
+from llmga.data.blur import bell_kernel, filter_image, sinc_kernel
 from llmga.data.degradations import Degradation, Pass, degrade, shift_colour
 
 OFF = Pass(blur=0, resize_weights=(0, 0, 1), gaussian=1, noise_sigma=(0, 0), jpeg=0)
@@ -137,12 +137,12 @@ def test_the_paper_is_the_default():
 
 
 KERNELS = [
-    gaussian_like("gaussian", 21, (2.0, 2.0)),
-    gaussian_like("gaussian", 21, (3.0, 1.0), 0.5),
-    gaussian_like("generalised", 15, (2.0, 1.0), 1.0, 0.5),
-    gaussian_like("plateau", 21, (2.0, 2.0), 0.0, 1.5),
-    sinc(7, math.pi / 2),
-    sinc(21, math.pi),
+    bell_kernel("gaussian", 21, (2.0, 2.0)),
+    bell_kernel("gaussian", 21, (3.0, 1.0), 0.5),
+    bell_kernel("generalised", 15, (2.0, 1.0), 1.0, 0.5),
+    bell_kernel("plateau", 21, (2.0, 2.0), 0.0, 1.5),
+    sinc_kernel(7, math.pi / 2),
+    sinc_kernel(21, math.pi),
 ]
 
 
@@ -151,32 +151,32 @@ def test_kernels_sum_to_one_and_are_symmetric(kernel):
     assert kernel.dtype == np.float32 and kernel.sum() == pytest.approx(1, abs=1e-5)
     assert np.allclose(kernel, kernel[::-1, ::-1], atol=1e-7)
     flat = torch.full((1, 3, 9, 5), 0.3)
-    assert torch.allclose(convolve(flat, kernel), flat, atol=1e-5)
+    assert torch.allclose(filter_image(flat, kernel), flat, atol=1e-5)
 
 
 def test_kernel_shapes_are_those_of_their_formulas():
-    round_, turned = gaussian_like("gaussian", 21, (2, 2)), gaussian_like("gaussian", 21, (3, 1), math.pi / 2)
+    round_, turned = bell_kernel("gaussian", 21, (2, 2)), bell_kernel("gaussian", 21, (3, 1), math.pi / 2)
     axis = np.arange(21) - 10
     assert (round_.sum(0) * axis**2).sum() == pytest.approx(4, rel=0.01)  # variance, in pixels
     assert (turned.sum(1) * axis**2).sum() == pytest.approx(
         9, rel=0.05
     )  # turned by 90°: the long axis is upright
     assert (turned.sum(0) * axis**2).sum() == pytest.approx(1, rel=0.05)
-    assert np.allclose(gaussian_like("generalised", 21, (2, 2), beta=1.0), round_, atol=1e-7)
-    plateau = gaussian_like("plateau", 21, (2, 2), beta=1.0)
+    assert np.allclose(bell_kernel("generalised", 21, (2, 2), beta=1.0), round_, atol=1e-7)
+    plateau = bell_kernel("plateau", 21, (2, 2), beta=1.0)
     assert plateau[10, 12] / plateau[10, 10] == pytest.approx(1 / 2)
-    assert (sinc(21, math.pi / 3) < 0).any()  # it rings
+    assert (sinc_kernel(21, math.pi / 3) < 0).any()  # it rings
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 30), (64, 64)])
 def test_convolution_mirrors_the_edges_of_pictures_of_any_size(size):
     image = torch.rand((2, 3, *size), generator=torch.Generator().manual_seed(0))
-    kernel = gaussian_like("gaussian", 21, (3.0, 1.0), 0.5)
+    kernel = bell_kernel("gaussian", 21, (3.0, 1.0), 0.5)
     padded = np.pad(image.numpy(), ((0, 0), (0, 0), (10, 10), (10, 10)), mode="reflect")
     expected = sum(
         kernel[i, j] * padded[:, :, i : i + size[0], j : j + size[1]] for i in range(21) for j in range(21)
     )
-    assert np.allclose(convolve(image, kernel), expected, atol=1e-5)
+    assert np.allclose(filter_image(image, kernel), expected, atol=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmga.data.samples import SCHEMAS, Hole, Recipe, Sample, Turn, make_sample
+from llmga.data.samples import SCHEMAS, RandomHole, Sample, SampleOptions, SampleTurn, make_sample
 from llmga.data.schemas import Caption, Dialogue, Edit, Message, Refinement
 from llmga.data.templates import TEMPLATES, Language
 from llmga.paint.masks import MIXES, Borders, Boxes, MaskMix
@@ -18,7 +18,7 @@ TAGGED = "<gen_image> A long caption. </gen_image>"
 
 def draw(task, record, recipe=None, count=2000):
     rng = np.random.default_rng(0)
-    return [make_sample(task, record, ROOT, recipe or Recipe(), rng) for _ in range(count)]
+    return [make_sample(task, record, ROOT, recipe or SampleOptions(), rng) for _ in range(count)]
 
 
 def said(role: str, language: Language = "en") -> set[str]:
@@ -64,9 +64,9 @@ def test_inpainting_is_asked_for_by_the_kind_of_hole():
 
 
 def test_an_edit_shows_its_picture_or_begins_with_its_caption():
-    answer = Turn("assistant", "<gen_image> a blue bus </gen_image>")
-    with_picture = Sample((Turn("user", "Make it blue", shows_image=True), answer), ROOT / "a/1.jpg")
-    with_caption = Sample((Turn("user", "a red bus Make it blue"), answer))
+    answer = SampleTurn("assistant", "<gen_image> a blue bus </gen_image>")
+    with_picture = Sample((SampleTurn("user", "Make it blue", shows_image=True), answer), ROOT / "a/1.jpg")
+    with_caption = Sample((SampleTurn("user", "a red bus Make it blue"), answer))
     samples = draw("edit", EDIT)
     assert {*samples} == {with_picture, with_caption}
     assert samples.count(with_picture) / 2000 == pytest.approx(0.5, abs=0.04)
@@ -74,7 +74,7 @@ def test_an_edit_shows_its_picture_or_begins_with_its_caption():
 
 
 def test_probabilities_tag_and_language_are_the_recipes():
-    recipe = Recipe(tag="gen_img", languages=("zh",), similar=1.0, generate=0.0, behind=1.0)
+    recipe = SampleOptions(tag="gen_img", languages=("zh",), similar=1.0, generate=0.0, behind=1.0)
     assert all(
         s.turns[1].text == "<gen_img> A long caption. </gen_img>" for s in draw("sg", CAPTION, recipe, 50)
     )
@@ -82,7 +82,7 @@ def test_probabilities_tag_and_language_are_the_recipes():
     assert {s.turns[0].text for s in draw("t2i", REFINEMENT, recipe, 300)} == {
         "a bus " + text for text in said("expand", "zh")
     }
-    both = [s.turns[0].text for s in draw("sg", CAPTION, Recipe(languages=("en", "zh")), 1000)]
+    both = [s.turns[0].text for s in draw("sg", CAPTION, SampleOptions(languages=("en", "zh")), 1000)]
     assert sum(text.isascii() for text in both) / 1000 == pytest.approx(0.5, abs=0.05)
 
 
@@ -98,7 +98,7 @@ def test_probabilities_tag_and_language_are_the_recipes():
 )
 def test_a_wrong_recipe_is_refused(wrong):
     with pytest.raises(ValueError, match=repr(next(iter(wrong)))):
-        Recipe(**wrong)
+        SampleOptions(**wrong)
 
 
 def talk(*messages: tuple[str, str], image: str | None = None) -> Dialogue:
@@ -114,21 +114,23 @@ def test_a_dialogue_keeps_its_words_and_takes_the_mark_off():
         count=1,
     )
     assert sample.turns == (
-        Turn("user", "What?", shows_image=True),
-        Turn("assistant", "A bus."),
-        Turn("user", "Sure?"),
-        Turn("assistant", "Yes"),
+        SampleTurn("user", "What?", shows_image=True),
+        SampleTurn("assistant", "A bus."),
+        SampleTurn("user", "Sure?"),
+        SampleTurn("assistant", "Yes"),
     )
     assert sample.image == ROOT / "1.jpg"
     [plain] = draw("qa", talk(("human", "What is <image> in HTML? "), ("gpt", "No tag.")), count=1)
-    assert plain == Sample((Turn("user", "What is <image> in HTML? "), Turn("assistant", "No tag.")))
+    assert plain == Sample(
+        (SampleTurn("user", "What is <image> in HTML? "), SampleTurn("assistant", "No tag."))
+    )
 
 
 def test_a_cut_dialogue_begins_with_a_question_and_ends_with_an_answer():
     [sample] = draw(
         "qa", talk(("gpt", "…so."), ("human", "Why?"), ("gpt", "Because."), ("human", "And?")), count=1
     )
-    assert sample.turns == (Turn("user", "Why?"), Turn("assistant", "Because."))
+    assert sample.turns == (SampleTurn("user", "Why?"), SampleTurn("assistant", "Because."))
     with pytest.raises(ValueError, match="no question with an answer"):
         draw("qa", talk(("gpt", "so."), ("human", "Why?")), count=1)
 
@@ -144,7 +146,7 @@ def test_the_picture_is_upright_rgb_and_black_in_its_hole(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     Image.new("RGBA", (30, 20), (200, 100, 50, 255)).save(file, exif=exif)
-    hole = Hole(Boxes((1, 1), (200, 200)), seed=1)
+    hole = RandomHole(Boxes((1, 1), (200, 200)), seed=1)
     picture = Sample((), file, hole).picture()
     assert picture is not None and picture.size == (20, 30) and picture.mode == "RGB"
     pixels, mask = np.asarray(picture), hole.mask(30, 20)
@@ -156,6 +158,6 @@ def test_the_picture_is_upright_rgb_and_black_in_its_hole(tmp_path):
 
 
 def test_holes_of_a_recipe_are_its_own():
-    only_boxes = Recipe(holes=MaskMix(((1.0, Boxes((1, 1), (9, 9))),)))
+    only_boxes = SampleOptions(holes=MaskMix(((1.0, Boxes((1, 1), (9, 9))),)))
     assert all(s.turns[0].text in said("inpaint") for s in draw("inpainting", CAPTION, only_boxes, 50))
-    assert Recipe().holes is MIXES["stage1"]
+    assert SampleOptions().holes is MIXES["stage1"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmga.chat import parse
-from llmga.data.templates import TEMPLATES, Language, Role, pick, tagged
+from llmga.data.templates import TEMPLATES, Language, TemplateRole, pick, tagged
 
 # How many the released lists hold (prompt_temp.py, prompt_zh_temp.py).
 COUNTS = {
@@ -17,7 +17,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("language", get_args(Language))
 def test_each_role_has_as_many_different_instructions_as_the_released_lists(language):
-    roles = get_args(Role)
+    roles = get_args(TemplateRole)
     assert tuple(TEMPLATES[language]) == roles
     assert [len(set(TEMPLATES[language][role])) for role in roles] == COUNTS[language]
 

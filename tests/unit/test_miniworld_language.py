@@ -27,7 +27,7 @@ from transformers import AutoProcessor
 from llmga.chat import SYSTEM_PROMPT, TASKS, Conversation, Picture, Reply, Sampling, respond
 from llmga.chat.folders import load_local_engine
 from llmga.train import build
-from llmga.train.layouts import official_to_transformers, to_official
+from llmga.train.llava_layouts import official_to_transformers, to_official
 from llmga.train.turns import IGNORED
 from miniworld.checks.chat import Answer, _answer, _scored, _talk, edit_made
 from miniworld.models.chat_folder import new_llava, write_processor

@@ -16,7 +16,7 @@ pytest.importorskip("accelerate", reason="training needs accelerate")
 from llmga.data.degradations import Degradation, Pass
 from llmga.restore import Architecture, DiffRIRS2
 from llmga.train import LoopConfig
-from llmga.train.restoration import Crops
+from llmga.train.degraded_images import Crops
 from miniworld.checks.restorer import RestorerCheck, check_restorers
 from miniworld.models.restorer import (
     MILD,

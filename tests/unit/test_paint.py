@@ -65,6 +65,15 @@ def test_a_ramp_goes_inwards_only() -> None:
     assert inner_ramp(torch.ones(1, 9, 9), 3).eq(1).all() and not inner_ramp(torch.zeros(1, 9, 9), 3).any()
 
 
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7, 1.0])
+def test_a_ramp_is_nowhere_more_than_its_mask(value: float) -> None:
+    """Not by a rounding error either: the mean over a plateau of a soft mask can come out above it."""
+    for reach in (1, 8, 20):
+        mask = torch.full((1, 90, 90), value)
+        mask[:, :20] = 0
+        assert (inner_ramp(mask, reach) <= mask).all()
+
+
 def test_masks_fit_pictures() -> None:
     image = picture(8, 12, batch=5)
     assert fit_mask(torch.ones(1, 3, 3), image).shape == (5, 8, 12)

@@ -62,6 +62,42 @@ def test_masks_that_are_empty_full_or_soft() -> None:
     assert torch.equal(full, restore(net, image, torch.zeros_like(reference), torch.ones(1, 1, 40, 33)))
 
 
+@pytest.mark.parametrize("strip", [4, None])
+def test_hard_replaces_from_one_half_on_and_keeps_what_is_just_below(strip: int | None) -> None:
+    """One half itself is hole, for the network and for the blend; the next smaller float32 is not."""
+    net, image, reference = net_of(), torch.rand(1, 3, 40, 33), torch.rand(1, 3, 40, 33)
+    half = torch.tensor(0.5)
+    mask = torch.zeros(1, 1, 40, 33)
+    mask[..., 10:20, 5:15], mask[..., 10:20, 15:25] = half, torch.nextafter(half, torch.tensor(0.0))
+    made = restore(net, image, reference, mask, blend="hard", strip=strip)
+    inside = (mask == half).expand_as(made)
+    assert torch.equal(made[~inside], reference[~inside])
+    assert torch.equal(made, restore(net, image, reference, (mask == half).float(), strip=strip))
+    assert not torch.isclose(made[inside], reference[inside]).all()
+
+
+@pytest.mark.parametrize("blend", ["soft", "hard"])
+@pytest.mark.parametrize("strip", [4, None])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_outside_the_mask_survives_a_network_that_gives_no_numbers(
+    broken: float, strip: int | None, blend: Any
+) -> None:
+    """As float16 does when it overflows: 0 · NaN is NaN, so mixing by a weight of 0 is not enough."""
+    net, image, reference = net_of(), torch.rand(2, 3, 40, 33), torch.rand(2, 3, 40, 33)
+    for weight in (net.G.patch_embed["proj"].weight, net.G.tail[1].weight):
+        kept = weight.detach().clone()
+        with torch.no_grad():
+            weight[0, 0] = broken
+        mask = hole(40, 33) * 0.75
+        mask[..., :3, :3] = 0.25
+        made = restore(net, image, reference, mask, blend=blend, strip=strip)
+        outside = (mask < 0.5 if blend == "hard" else mask == 0).expand_as(made)
+        assert torch.equal(made[outside], reference[outside])
+        assert made[~outside].isnan().any()  # else nothing was tested
+        with torch.no_grad():
+            weight.copy_(kept)
+
+
 def test_an_empty_mask_does_not_run_the_network() -> None:
     net, calls = net_of(), []
     net.denoise.register_forward_hook(lambda *_: calls.append(1))

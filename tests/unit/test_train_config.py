@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from llmga.__main__ import main
 from llmga.train import LoopConfig, Stage2Config, presets, read_config, write_config
+from llmga.train.command import STAGES
+from llmga.train.config_keys import config_keys
+from llmga.train.diffrir_s2 import S2Config
 
 
 def written(folder: Path, text: str) -> Path:
@@ -33,9 +38,9 @@ def test_values_overrides_and_a_round_trip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LOOP + "taks: t2i", "taks is no key.*did you mean task"),
-        (LOOP + "loop.stesp: 1", "is no key"),
-        (LOOP.replace("steps", "stesp"), r"loop\.stesp is no key.*did you mean loop\.steps"),
+        (LOOP + "taks: t2i", "taks is not a key.*did you mean task"),
+        (LOOP + "loop.stesp: 1", "is not a key"),
+        (LOOP.replace("steps", "stesp"), r"loop\.stesp is not a key.*did you mean loop\.steps"),
         (LOOP.replace("lr: 1e-5", "seed: 1"), r"loop\.lr is missing"),
         (LOOP.replace("10", "10.5"), r"loop\.steps must be int, got 10\.5"),
         (LOOP.replace("10", "true"), r"loop\.steps must be int, got True"),
@@ -44,7 +49,7 @@ def test_values_overrides_and_a_round_trip(tmp_path: Path) -> None:
         (LOOP.replace("lr:", "betas: [1], lr:"), r"loop\.betas must hold 2 values"),
         (LOOP + "variants: 0\ncache: x", "no cache can hold"),
         ("- 1", "must hold keys and values"),
-        ("a: [", "is not YAML"),
+        ("a: [", "is not valid YAML"),
         (LOOP + "extends: run.yaml", "extends itself"),
     ],
 )
@@ -100,3 +105,39 @@ def test_the_command_line_draws_a_log(tmp_path: Path) -> None:
     log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n', encoding="utf-8")
     assert main(["train", "plot", str(log)]) == 0
     assert log.with_suffix(".png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_help_lists_every_key_with_its_type_and_default(
+    stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", stage, "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "  loop.steps: int  (needed)\n" in shown and "  loop.clip: float  (default: 1.0)\n" in shown
+    assert "schedule: constant | cosine | multistep  (default: constant)" in shown
+    assert "Optimizer steps of the whole run." in shown
+
+
+def test_every_key_that_is_listed_is_read_and_every_key_that_is_read_is_listed(tmp_path: Path) -> None:
+    listed = [key.name for key in config_keys(S2Config)]
+    assert len(set(listed)) == len(listed)
+    path = written(tmp_path, LOOP)
+    write_config(read_config(S2Config, path), tmp_path / "whole.yaml")
+
+    def names(values: dict[str, Any], prefix: str = "") -> set[str]:
+        return {
+            name
+            for key, value in values.items()
+            for name in (names(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key})
+        }
+
+    accepted = names(yaml.safe_load((tmp_path / "whole.yaml").read_text(encoding="utf-8")))
+    assert accepted <= set(listed)
+    # The key of a whole mapping, and what lies below a default of null.
+    assert {key.partition(".")[0] for key in set(listed) - accepted} == {"loop", "pictures", "prior"}
+    defaults = {key.name: key.default for key in config_keys(S2Config)}
+    for name in ("crops.degradation.second.sigma", "network.num_blocks", "loop.ema", "crops.masks"):
+        again = read_config(S2Config, path, [f"{name}={defaults[name]}"])
+        assert again == read_config(S2Config, path), name

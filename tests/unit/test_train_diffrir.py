@@ -30,15 +30,15 @@ from support.tiny_restoration import (
 
 from llmga.__main__ import main
 from llmga.data.degradations import Degradation, Pass
-from llmga.restore import DiffRIRS1, DiffRIRS2, join
+from llmga.restore import DiffRIRS1, DiffRIRS2, join_inputs
 from llmga.train import LoopConfig, generator, read_config, train
 from llmga.train.command import STAGES
+from llmga.train.degraded_images import Crops, DegradedImages, PictureList, sharpen
 from llmga.train.diffrir import new_net
 from llmga.train.diffrir_gan import GanConfig, GanTrainer
 from llmga.train.diffrir_s1 import S1Config, S1Trainer
 from llmga.train.diffrir_s2 import S2Config, S2Trainer
 from llmga.train.log import read_log
-from llmga.train.restoration import Crops, PictureList, SpoiltPictures, sharpen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STILL = Pass(blur=0, resize=(1, 1), noise_sigma=(0, 0), gaussian=1, jpeg=0)
@@ -53,7 +53,7 @@ def prepared(trainer: Any) -> Any:
 def drawn(images: list[torch.Tensor], crops: Crops, scale: int = 1) -> Any:
     pictures: Any = type("Pictures", (list,), {"image": list.__getitem__})(images)
     indices, rng = range(len(images)), np.random.default_rng(0)
-    return SpoiltPictures(pictures, crops, scale).part(indices, rng, torch.device("cpu"))
+    return DegradedImages(pictures, crops, scale).part(indices, rng, torch.device("cpu"))
 
 
 def part_of(trainer: Any, count: int = 3) -> Any:
@@ -143,7 +143,7 @@ def test_s1_is_told_the_truth_and_scored_all_over() -> None:
     trainer = prepared(S1Trainer(config(S1Config), examples(config(S1Config))))
     part = part_of(trainer)
     loss, metrics = trainer.loss(part, generator(2))
-    made = trainer.net(join(part.image, part.truth, part.mask, architecture()), part.truth)
+    made = trainer.net(join_inputs(part.image, part.truth, part.mask, architecture()), part.truth)
     torch.testing.assert_close(loss, (made - part.truth).abs().mean())
     torch.testing.assert_close(metrics["psnr"], -10 * (made - part.truth).square().mean().log10())
     assert set(trainer.modules()) == {"G", "E"}
@@ -156,7 +156,7 @@ def test_s2_is_scored_by_the_hole_and_by_the_prior(composite: bool) -> None:
     trainer = prepared(S2Trainer(settings, examples(settings), s1, net))
     part = part_of(trainer)
     loss, metrics = trainer.loss(part, generator(2))
-    joined = join(part.image, part.truth, part.mask, architecture())
+    joined = join_inputs(part.image, part.truth, part.mask, architecture())
     wanted = s1.prior(joined, part.truth)
     noise = torch.randn(3, 16, generator=generator(2))
     alpha = (1 - net.diffusion.betas).prod()

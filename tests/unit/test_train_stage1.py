@@ -19,19 +19,19 @@ from support.tiny_stage1 import PICTURE, values, write_base, write_data
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llmga.chat.folders import load_local_engine
-from llmga.data.samples import Turn
+from llmga.data.samples import SampleTurn
 from llmga.train import build, presets, read_config
-from llmga.train.layouts import official_to_transformers, to_official
+from llmga.train.llava_layouts import official_to_transformers, to_official
 from llmga.train.stage1 import MixedConversations, MixtureConfig, Stage1, Stage1Config, merged, run
 from llmga.train.turns import IGNORED, TurnEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TALK = (
-    Turn("user", "Draw a cat.", True),
-    Turn("assistant", "<gen_image> a cat </gen_image>"),
-    Turn("user", "And a dog"),
-    Turn("assistant", "No."),
+    SampleTurn("user", "Draw a cat.", True),
+    SampleTurn("assistant", "<gen_image> a cat </gen_image>"),
+    SampleTurn("user", "And a dog"),
+    SampleTurn("assistant", "No."),
 )
 
 
@@ -89,7 +89,7 @@ def test_the_ids_are_those_that_the_chat_reads(base: Path, processor: Any) -> No
 
 
 def test_text_that_spells_a_control_token_is_text(processor: Any) -> None:
-    turns = (Turn("user", "an <image> </s>"), Turn("assistant", "<image></s> no"))
+    turns = (SampleTurn("user", "an <image> </s>"), SampleTurn("assistant", "<image></s> no"))
     encoded = TurnEncoder(processor, 500).encode(turns, [])
     tokenizer = processor.tokenizer
     assert tokenizer.convert_tokens_to_ids("<image>") not in encoded.ids
@@ -97,7 +97,7 @@ def test_text_that_spells_a_control_token_is_text(processor: Any) -> None:
 
 
 def test_a_long_conversation_loses_its_end_and_no_picture_is_cut(processor: Any) -> None:
-    turns = (*TALK, Turn("user", "Look", True), Turn("assistant", "I see."))
+    turns = (*TALK, SampleTurn("user", "Look", True), SampleTurn("assistant", "I see."))
     whole = TurnEncoder(processor, 500).encode(turns, [PICTURE, PICTURE])
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
     for length in range(1, len(whole.ids) + 2):

@@ -66,8 +66,8 @@ class Checkpoint:
         tokenizer: the folder's own, untouched.
         image_token: the token that stands for one feature of a picture.
         eos_ids: token ids that the folder itself names as the end of a reply.
-        processor_folder: the folder that brings a processor and a template of its own, as ``llmga.train.layouts`` writes
-            them.
+        processor_folder: the folder that brings a processor and a template of its own, as
+            ``llmga.train.llava_layouts`` writes them.
     """
 
     name: str

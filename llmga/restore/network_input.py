@@ -1,4 +1,7 @@
-"""What the network is given, made strip by strip: padded, joined and folded pictures that never exist as a whole."""
+"""Input of the DIRformer, made strip by strip: padding, concatenation and pixel unshuffle without a whole copy.
+
+Also the checks and the resizing that restoring and colour correction share.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .network import Architecture, join
-from .rows import Rows
+from .network import Architecture, join_inputs
+from .row_streams import RowStream
 
 _ROUNDED = 64
-"""Pixels by which a painter's picture may differ in shape: their sides are multiples of 8 to 64."""
+"""Pixels by which the image may differ in shape from the reference: inpainting rounds sides to multiples of 8 to 64."""
 
 
-class Folded:
-    """One picture at a quarter of the result's size.
+class FoldedInput:
+    """One image and its reference, unshuffled to a quarter of the result's size.
 
     Args:
         image: (3 or more, h, w).
@@ -35,7 +38,7 @@ class Folded:
         self.architecture, self.like, scale = architecture, like, architecture.scale
         self.fold, self.sides = 4 // scale, truth.shape[-2:]
         small = tuple(-(-side // scale) for side in self.sides)
-        self.image = fitted(image[None, :3], small, "bicubic")[0]
+        self.image = resize_to(image[None, :3], small, "bicubic")[0]
         self.truth, self.hole = truth if architecture.reference else None, weights >= 0.5
         # Mirrored below and on the right, in pixels of the small picture, as the official script does.
         padded = [-(-side // architecture.multiple) * architecture.multiple for side in small]
@@ -48,8 +51,8 @@ class Folded:
             for side, a, index in zip(self.sides, small, self.index, strict=True)
         ]
 
-    def rows(self, count: int) -> Rows:
-        """The folded input in strips."""
+    def rows(self, count: int) -> RowStream:
+        """The input in strips of ``count`` rows, (1, n, W, channels)."""
         for top in range(0, self.height, count):
             bottom = min(top + count, self.height)
             image = self._image(top, bottom)[None]
@@ -60,7 +63,7 @@ class Folded:
                 truth, hole = (
                     x[:, fine][..., self._fine[1]].to(self.like)[None] for x in (self.truth, self.hole)
                 )
-                joined = join(image, truth, hole, self.architecture)
+                joined = join_inputs(image, truth, hole, self.architecture)
             yield F.pixel_unshuffle(joined, self.fold).permute(0, 2, 3, 1)
 
     def enlarged(self, top: int, bottom: int) -> torch.Tensor:
@@ -73,17 +76,17 @@ class Folded:
         return self.image[:, rows][..., self.index[1]].to(self.like)
 
 
-def fitted(x: torch.Tensor, size: Any, mode: str) -> torch.Tensor:
-    """(B, C, h, w) resized, in float32, if it has not that size already."""
+def resize_to(x: torch.Tensor, size: Any, mode: str) -> torch.Tensor:
+    """Resize (B, C, h, w) in float32, antialiased and clamped to 0 .. 1; an input of that size is returned as it is."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x.float(), tuple(size), mode=mode, antialias=True).clamp_(0, 1)
 
 
-def check(
+def check_inputs(
     image: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, blend: str, strip: int | None
 ) -> None:
-    """Raises ValueError for what ``restore`` does not take."""
+    """Raise ValueError where shapes or settings do not fit ``restore``."""
     for name, x, least in (("image", image, 3), ("reference", reference, 3), ("mask", mask, 1)):
         if x.ndim != 4 or 0 in x.shape or (x.shape[1] not in (3, 4) if least == 3 else x.shape[1] != 1):
             wanted = "(B, 3 or 4, height, width)" if least == 3 else "(B, 1, height, width)"
@@ -107,7 +110,7 @@ def check(
 
 
 def _mirrored(size: int, total: int) -> torch.Tensor:
-    """Indices of ``total`` rows out of ``size``, going back and forth."""
+    """Indices of reflect padding from ``size`` to ``total`` rows, reflected again where one reflection is too short."""
     period = max(1, 2 * (size - 1))
     index = torch.arange(total) % period
     return torch.minimum(index, period - index)

@@ -1,4 +1,4 @@
-"""Where stage 2's inputs come from: encoded when asked for, or once and kept. Both give the same numbers."""
+"""Encoded inputs of stage 2, either computed on demand or read from a cache on disk; both give the same numbers."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
-from .cache import Rows, Table, cache_folder, fill, open_table, write_rows
+from .cache import Table, TableRows, cache_folder, fill, open_table, write_rows
+from .captioned_images import ExampleVariants
 from .components import Chunk, Components, chunks_of, encode_chunks, encode_images, ids_of, weights_hash
-from .pictures import Draws
 
-Pair = tuple[int, int]
+ExampleVariant = tuple[int, int]
 """An example and its variant."""
 
-Lookup = Callable[[torch.Tensor], Rows]
+Lookup = Callable[[torch.Tensor], TableRows]
 """From chunk numbers (u,), 0 the empty chunk, to the columns that ``Encoder.chunks`` gives."""
 
 _AT_ONCE = 16
 """Pictures or chunks in one encoder call while a cache is filled."""
 
 
-class Source(Protocol):
-    def images(self, pairs: Sequence[Pair]) -> Rows:
+class InputSource(Protocol):
+    """Gives the encoded images and captions of examples."""
+
+    def images(self, pairs: Sequence[ExampleVariant]) -> TableRows:
         """What ``Encoder.images`` gives."""
         ...
 
-    def captions(self, pairs: Sequence[Pair]) -> tuple[torch.Tensor, Lookup]:
+    def captions(self, pairs: Sequence[ExampleVariant]) -> tuple[torch.Tensor, Lookup]:
         """(B, n) chunk numbers on the CPU, each caption's followed by zeros, and what the numbers mean."""
         ...
 
@@ -39,13 +41,13 @@ class Encoder:
     """The frozen networks, applied to draws. ``dtype`` is what results are rounded to, kept or not."""
 
     components: Components
-    draws: Draws
+    draws: ExampleVariants
     device: torch.device
     dtype: torch.dtype
     max_chunks: int
     frozen_text: bool
 
-    def images(self, pairs: Sequence[Pair]) -> Rows:
+    def images(self, pairs: Sequence[ExampleVariant]) -> TableRows:
         """``moments`` (B, C or 2C, h, w); for inpainting ``mask`` (B, 1, h, w) and ``masked`` like moments; for
         SDXL ``size`` (B, 6).
 
@@ -65,7 +67,7 @@ class Encoder:
         return rows
 
     @torch.no_grad()
-    def chunks(self, chunks: Sequence[Chunk]) -> Rows:
+    def chunks(self, chunks: Sequence[Chunk]) -> TableRows:
         """``hidden`` (u, 77, dim), for SDXL ``pooled``; ``ids`` (u, 1, 77) if the text encoder is trained."""
         ids = ids_of(chunks, self.components.tokenizers).to(self.device)
         if not self.frozen_text:
@@ -74,7 +76,7 @@ class Encoder:
         rows = {"hidden": hidden.to(self.dtype)}
         return rows if pooled is None else {**rows, "pooled": pooled.to(self.dtype)}
 
-    def number(self, pairs: Iterable[Pair]) -> tuple[torch.Tensor, list[Chunk]]:
+    def number(self, pairs: Iterable[ExampleVariant]) -> tuple[torch.Tensor, list[Chunk]]:
         """(B, n) numbers of the captions' chunks, and the chunk behind each number."""
         known: dict[Chunk, int] = {(): 0}
         numbers = []
@@ -86,20 +88,20 @@ class Encoder:
         return torch.tensor(padded, dtype=torch.int64), list(known)
 
 
-class Live:
-    """Everything is encoded when it is asked for."""
+class EncodeOnDemand:
+    """Source that encodes every example when it is asked for."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.images = encoder.images
 
-    def captions(self, pairs: Sequence[Pair]) -> tuple[torch.Tensor, Lookup]:
+    def captions(self, pairs: Sequence[ExampleVariant]) -> tuple[torch.Tensor, Lookup]:
         numbers, chunks = self.encoder.number(pairs)
         return numbers, lambda rows: self.encoder.chunks([chunks[row] for row in rows.tolist()])
 
 
-class Cached:
-    """Everything was encoded before: ``variants`` draws of each example."""
+class ReadFromCache:
+    """Source that reads ``variants`` variants of each example from tables filled before."""
 
     def __init__(
         self, images: Table, numbers: torch.Tensor, chunks: Table, variants: int, device: torch.device
@@ -107,13 +109,13 @@ class Cached:
         self._images, self._numbers, self._chunks = images, numbers, chunks
         self._variants, self._device = variants, device
 
-    def images(self, pairs: Sequence[Pair]) -> Rows:
+    def images(self, pairs: Sequence[ExampleVariant]) -> TableRows:
         return self._images.take(self._rows(pairs), self._device)
 
-    def captions(self, pairs: Sequence[Pair]) -> tuple[torch.Tensor, Lookup]:
+    def captions(self, pairs: Sequence[ExampleVariant]) -> tuple[torch.Tensor, Lookup]:
         return self._numbers[self._rows(pairs)].long(), lambda rows: self._chunks.take(rows, self._device)
 
-    def _rows(self, pairs: Sequence[Pair]) -> torch.Tensor:
+    def _rows(self, pairs: Sequence[ExampleVariant]) -> torch.Tensor:
         return torch.tensor([i * self._variants + variant for i, variant in pairs])
 
 
@@ -125,7 +127,7 @@ def fill_cache(
     rank: int,
     world: int,
     barrier: Callable[[], None],
-) -> Cached:
+) -> ReadFromCache:
     """Encode ``variants`` draws of every example into a folder under ``root``, or what is missing of them.
 
     The folder belongs to these weights, settings and pictures: with others, another is made.
@@ -158,13 +160,13 @@ def fill_cache(
     captions = load_file(folder / "captions.safetensors")
     ids, lengths = captions["ids"], captions["lengths"]
 
-    def images(start: int, stop: int) -> Rows:
+    def images(start: int, stop: int) -> TableRows:
         pairs = [divmod(row, variants) for row in range(start, stop)]
         return _concatenated(
             [encoder.images(pairs[i : i + _AT_ONCE]) for i in range(0, len(pairs), _AT_ONCE)]
         )
 
-    def chunks_between(start: int, stop: int) -> Rows:
+    def chunks_between(start: int, stop: int) -> TableRows:
         parts = []
         for first in range(start, stop, _AT_ONCE):
             rows = range(first, min(first + _AT_ONCE, stop))
@@ -177,8 +179,8 @@ def fill_cache(
     tables = [open_table(folder, "images", count), open_table(folder, "chunks", len(ids))]
     if in_memory:
         tables = [table.to(encoder.device) for table in tables]
-    return Cached(tables[0], captions["numbers"], tables[1], variants, encoder.device)
+    return ReadFromCache(tables[0], captions["numbers"], tables[1], variants, encoder.device)
 
 
-def _concatenated(parts: Sequence[Rows]) -> Rows:
+def _concatenated(parts: Sequence[TableRows]) -> TableRows:
     return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}

@@ -1,4 +1,4 @@
-"""DIRformer: a U-Net that attends over channels, every block steered by one vector per picture, the prior.
+"""DIRformer: a Restormer-like U-Net with channel attention whose blocks are modulated by one prior vector per image.
 
 Modules are named as in the official weights. All convolutions of the blocks are without bias.
 
@@ -18,7 +18,7 @@ _EPS = 1e-5
 
 
 class Norm(nn.Module):
-    """Divides by the deviation over the channels, yet subtracts no mean: neither a LayerNorm nor an RMSNorm."""
+    """Bias-free layer norm over channels: it divides by the standard deviation but does not subtract the mean."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Norm(nn.Module):
 
 
 class Modulated(nn.Module):
-    """What begins with a scale and a shift of each channel that the prior decides."""
+    """Base of the layers whose input is scaled and shifted per channel by a projection of the prior."""
 
     def __init__(self, width: int, prior: int, operations: Any) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Modulated(nn.Module):
 
 
 class Attention(Modulated):
-    """Channels attend to channels: the map of a head is c × c, whatever the size of the picture."""
+    """Transposed (channel) attention: each head's map is c × c, whatever the size of the image."""
 
     def __init__(self, width: int, heads: int, prior: int, operations: Any) -> None:
         super().__init__(width, prior, operations)
@@ -61,6 +61,8 @@ class Attention(Modulated):
 
 
 class FeedForward(Modulated):
+    """Gated feed-forward layer with depthwise convolutions (Restormer's GDFN)."""
+
     def __init__(self, width: int, expansion: float, prior: int, operations: Any) -> None:
         super().__init__(width, prior, operations)
         hidden = int(width * expansion)
@@ -74,6 +76,8 @@ class FeedForward(Modulated):
 
 
 class Block(nn.Module):
+    """Pre-norm transformer block: channel attention, then the gated feed-forward layer."""
+
     def __init__(self, width: int, heads: int, expansion: float, prior: int, operations: Any) -> None:
         super().__init__()
         self.norm1, self.norm2 = Norm(width), Norm(width)
@@ -86,7 +90,7 @@ class Block(nn.Module):
 
 
 class Level(nn.ModuleList):
-    """Blocks one after the other."""
+    """A sequence of blocks that share one prior."""
 
     def forward(self, x: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
         for block in self:
@@ -95,7 +99,7 @@ class Level(nn.ModuleList):
 
 
 class DIRformer(nn.Module):
-    """Takes what ``network.join`` makes of the inputs; gives (B, 3, scale·h, scale·w).
+    """The restoring U-Net: takes the output of ``join_inputs`` and gives (B, 3, scale·h, scale·w).
 
     Four levels, the first at a quarter of the output's size: its sides must be multiples of 32.
 

@@ -1,8 +1,8 @@
-"""The last layers of the DIRformer as one convolution.
+"""The last layers of the DIRformer folded into one 5×5 convolution.
 
-They are three 3×3 convolutions with two pixel shuffles between them and nothing that is not linear: together a 5×5
-convolution to 4 × 4 pixels of 3 colours each, and a bias. Only the zeros that each of them puts around the picture do not
-fit that; they touch the outermost pixels alone, which get kernels of their own.
+They are three 3×3 convolutions with two pixel shuffles and no nonlinearity between them: together a 5×5 convolution to
+4 × 4 pixels of 3 colours each, and a bias. Only the zero padding of each layer does not fit that. It touches the outermost
+pixels alone, which get kernels of their own.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .rows import Rows, convolve, shuffled, windows
+from .row_streams import RowStream, convolve_rows, pixel_shuffle, with_halo
 
 REACH = 2
 FIRST, INNER, LAST = range(3)
 _PART = 16
 
 
-class Tail:
-    """Kernels and biases by [row, column] of ``FIRST``, ``INNER``, ``LAST``: (48, width, 5, 5) and (48,) each."""
+class FoldedTail:
+    """The folded kernels (48, width, 5, 5) and biases (48,), by [row, column] of ``FIRST``, ``INNER``, ``LAST``."""
 
     def __init__(self, layers: Any, like: torch.Tensor) -> None:
         """``layers`` is ``DIRformer.tail``; the kernels get the dtype and device of ``like``."""
-        at = torch.device("cpu") if like.device.type == "mps" else like.device  # which has no float64
+        at = torch.device("cpu") if like.device.type == "mps" else like.device  # MPS has no float64
         first, _, second, _ = layers[0]
         convolutions = [
             (layer.weight.to(at), layer.bias.to(at, torch.float64)) for layer in (first, second, layers[1])
@@ -37,13 +37,13 @@ class Tail:
                 for column in range(3):
                     self.kernels[row, column, its], self.biases[row, column, its] = collapse.at(row, column)
 
-    def __call__(self, stream: Rows, height: int) -> Rows:
+    def __call__(self, stream: RowStream, height: int) -> RowStream:
         """Strips (1, n, W, width) to (1, 4·n, 4·W, 3)."""
-        return shuffled(self._folded(stream, height), 4)
+        return pixel_shuffle(self._folded(stream, height), 4)
 
-    def _folded(self, stream: Rows, height: int) -> Rows:
+    def _folded(self, stream: RowStream, height: int) -> RowStream:
         row = 0
-        for block in windows(stream, height, REACH):
+        for block in with_halo(stream, height, REACH):
             out = self._rows(block, INNER)
             if row == 0:
                 out[:, :1] = self._rows(block[:, : 2 * REACH + 1], FIRST)
@@ -56,7 +56,7 @@ class Tail:
         """(1, n, W, 48) from (1, n + 4, W, width)."""
 
         def at(column: int, x: torch.Tensor, padding: int) -> torch.Tensor:
-            return convolve(x, self.kernels[row, column], self.biases[row, column], padding)
+            return convolve_rows(x, self.kernels[row, column], self.biases[row, column], padding)
 
         out = at(INNER, block, REACH)
         out[:, :, :1] = at(FIRST, F.pad(block[:, :, : REACH + 1], (0, 0, REACH, 0)), 0)

@@ -1,4 +1,4 @@
-"""What restorers are trained on: clean pictures, spoilt in random ways, and a hole in each.
+"""Training examples of the restorers: clean images, random degradations of them, and random holes.
 
 Source: DiffRIR 9f3931e ``DiffRIR/data/diffrir_y_mask_dataset.py`` and ``DiffRIR/models/DiffRIR_GAN_S2_model.py``.
 """
@@ -13,12 +13,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..data.blur import convolve, gaussian_like
+from ..data.blur import bell_kernel, filter_image
 from ..data.degradations import Degradation, degrade
 from ..paint.masks import MIXES
 
 
 class CleanPictures(Protocol):
+    """A dataset of clean images."""
+
     def __len__(self) -> int: ...
 
     def image(self, i: int) -> torch.Tensor:
@@ -54,14 +56,14 @@ class PictureList:
 
 @dataclass(frozen=True)
 class Crops:
-    """How examples are cut out of pictures and spoilt.
+    """Cropping, degradation and masking of training examples.
 
     Raises:
         ValueError: the sizes or the name do not fit.
     """
 
     canvas: int = 400
-    """Pixels: a square of this size is spoilt and gets its hole; a smaller picture is mirrored at its far edges."""
+    """Pixels: a square of this size is degraded and gets its hole; a smaller picture is mirrored at its far edges."""
     size: int = 256
     """Pixels: what is trained on is a square of this size out of the canvas."""
     flip: bool = True
@@ -83,11 +85,11 @@ class Crops:
 
 
 @dataclass
-class Part:
-    """Examples on the device, 0 .. 1."""
+class RestorationBatch:
+    """A micro-batch of examples on the device, 0 .. 1."""
 
     image: torch.Tensor
-    """(B, 3, h, w), spoilt all over."""
+    """(B, 3, h, w), degraded everywhere, hole or not."""
     truth: torch.Tensor
     """(B, 3, scale·h, scale·w)"""
     mask: torch.Tensor
@@ -95,24 +97,26 @@ class Part:
     real: torch.Tensor
     """As ``truth``, never sharpened."""
     made: torch.Tensor | None = None
-    """What the restorer made of it, for the critic."""
+    """The restorer's output, for the critic."""
 
 
 class Examples(Protocol):
-    """What restorers are trained on."""
+    """A dataset of restoration examples."""
 
     def __len__(self) -> int: ...
 
-    def part(self, indices: Sequence[int], rng: np.random.Generator, device: torch.device) -> Part:
+    def part(
+        self, indices: Sequence[int], rng: np.random.Generator, device: torch.device
+    ) -> RestorationBatch:
         """These examples, as ``rng`` draws them."""
         ...
 
 
-class SpoiltPictures:
-    """Pictures, cut, spoilt and punched anew every time.
+class DegradedImages:
+    """Images that are cropped, degraded and masked anew every time.
 
     Args:
-        scale: how many times smaller the spoilt ones are.
+        scale: how many times smaller the degraded images are.
     """
 
     def __init__(self, pictures: CleanPictures, crops: Crops, scale: int) -> None:
@@ -121,10 +125,12 @@ class SpoiltPictures:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def part(self, indices: Sequence[int], rng: np.random.Generator, device: torch.device) -> Part:
+    def part(
+        self, indices: Sequence[int], rng: np.random.Generator, device: torch.device
+    ) -> RestorationBatch:
         images = (self.pictures.image(i).to(device) for i in indices)
         drawn = [_draw(image, self.crops, self.scale, rng) for image in images]
-        return Part(*(torch.cat(values) for values in zip(*drawn, strict=True)))
+        return RestorationBatch(*(torch.cat(values) for values in zip(*drawn, strict=True)))
 
 
 def sharpen(image: torch.Tensor) -> torch.Tensor:
@@ -132,9 +138,9 @@ def sharpen(image: torch.Tensor) -> torch.Tensor:
 
     Source: Real-ESRGAN's sharpened targets, BasicSR ``USMSharp`` with its defaults: 51 pixels, hence a deviation of 8.
     """
-    blur = gaussian_like("gaussian", 51, (8.0, 8.0))
-    detail = image - convolve(image, blur)
-    where = convolve((detail.abs() > 10 / 255).to(image), blur)
+    blur = bell_kernel("gaussian", 51, (8.0, 8.0))
+    detail = image - filter_image(image, blur)
+    where = filter_image((detail.abs() > 10 / 255).to(image), blur)
     return image + where * ((image + 0.5 * detail).clamp(0, 1) - image)
 
 
@@ -148,13 +154,13 @@ def _draw(
     real = image[:, rows][:, :, columns][None]
     truth = sharpen(real) if crops.sharpen else real
     mask = torch.from_numpy(MIXES[crops.masks].draw(rng, canvas, canvas)).to(image)[None, None]
-    spoilt = degrade(truth, rng, replace(crops.degradation, scale=scale))
+    degraded = degrade(truth, rng, replace(crops.degradation, scale=scale))
     top, left = (int(rng.integers((canvas - size) // scale + 1)) for _ in range(2))
     small, large = (
         (..., slice(top * k, top * k + size // by), slice(left * k, left * k + size // by))
         for k, by in ((1, scale), (scale, 1))
     )
-    return spoilt[small], truth[large], mask[large], real[large]
+    return degraded[small], truth[large], mask[large], real[large]
 
 
 def _window(side: int, canvas: int, rng: np.random.Generator, device: torch.device) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What comes when, and what chance brings: functions of the seed and the step, so there is no state to save."""
+"""Deterministic example order, and RNG seeds derived from (seed, step): there is no state to save."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def derive(*words: int | str) -> int:
-    """A seed of 63 bits from any words, the same on every machine."""
+    """Derive a 63-bit seed from any words; the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -18,8 +18,8 @@ def generator(*words: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive(*words))
 
 
-class Order:
-    """An endless sequence of example indices, epoch after epoch a fresh permutation, decided by the seed alone."""
+class ExampleOrder:
+    """Endless sequence of example indices: one permutation per epoch, a function of the seed alone."""
 
     def __init__(self, examples: int, seed: int) -> None:
         if examples < 1:

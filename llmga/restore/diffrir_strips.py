@@ -1,15 +1,14 @@
-"""The DIRformer and the prior's encoder in strips of rows: exactly what the networks give, in a fraction of the memory.
+"""DIRformer and the prior's encoder computed in row strips: the same result up to rounding, in a fraction of the memory.
 
-Tiles would change the picture, because every block attends over all its pixels. All that reaches so far, though, is one
-matrix of channels by channels in each block, a sum over the pixels. So each block is two sweeps over strips: one that sums
-up its statistics, one that applies them; and each second sweep is one with the next block's first. What stays in
-memory is one picture per level.
+Tiles would change the result, because every block attends over all pixels. That global part is only a matrix of channels by
+channels per block, a sum over the pixels. Each block is therefore two sweeps over the strips: one sums up the matrix, one
+applies it, and the second sweep is merged with the first one of the next block. One image per level stays in memory.
 
-Besides,
+In addition,
 
 - the norm's weight is folded into the prior's scale;
 - the projection of an attention's output is folded into its map;
-- the tail is one convolution, see ``tail.py``.
+- the tail is one convolution, see ``diffrir_tail.py``.
 """
 
 from __future__ import annotations
@@ -20,22 +19,32 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .former import _EPS as EPS
-from .former import Block, DIRformer
+from .diffrir_tail import FoldedTail
+from .dirformer import _EPS as EPS
+from .dirformer import Block, DIRformer
 from .prior import SLOPE, PriorEncoder, Residual
-from .rows import Rows, convolve, convolved, residual, shuffled, stored, strips, unshuffled, windows
-from .tail import Tail
+from .row_streams import (
+    RowStream,
+    add_residual,
+    conv3x3,
+    convolve_rows,
+    pixel_shuffle,
+    pixel_unshuffle,
+    split_rows,
+    store,
+    with_halo,
+)
 
 
-def encode(encoder: PriorEncoder, stream: Rows, height: int) -> torch.Tensor:
-    """(1, 4·n_feats): what the encoder makes of a folded picture that comes in strips."""
+def encode_prior(encoder: PriorEncoder, stream: RowStream, height: int) -> torch.Tensor:
+    """Run the prior's encoder on a stream of strips; returns (1, 4·n_feats)."""
     layers: list[Any] = list(encoder.E)
     *chain, _ = (layer for layer in layers if not isinstance(layer, torch.nn.LeakyReLU))
     for layer in chain:
         if isinstance(layer, Residual):
             stream = _residual(stream, height, layer.body)
         else:
-            stream = convolved(stream, height, layer, SLOPE)
+            stream = conv3x3(stream, height, layer, SLOPE)
     total: Any = 0
     pixels, dtype = 0, None
     for strip in stream:
@@ -44,12 +53,12 @@ def encode(encoder: PriorEncoder, stream: Rows, height: int) -> torch.Tensor:
     return encoder.mlp((total / pixels).to(dtype))
 
 
-def _residual(stream: Rows, height: int, body: Any) -> Rows:
-    return residual(stream, lambda rows: convolved(convolved(rows, height, body[0], SLOPE), height, body[2]))
+def _residual(stream: RowStream, height: int, body: Any) -> RowStream:
+    return add_residual(stream, lambda rows: conv3x3(conv3x3(rows, height, body[0], SLOPE), height, body[2]))
 
 
-class StripFormer:
-    """A DIRformer for pictures of one prior.
+class DIRformerInStrips:
+    """A DIRformer that runs in strips on an image with a given prior.
 
     Args:
         prior: (1, prior).
@@ -60,16 +69,15 @@ class StripFormer:
     def __init__(
         self,
         former: DIRformer,
-        tail: Tail,
+        tail: FoldedTail,
         prior: torch.Tensor,
         rows: int,
         on_block: Callable[[], None] = lambda: None,
     ) -> None:
         self.former, self.tail, self.prior, self.rows, self.on_block = former, tail, prior, rows, on_block
 
-    def __call__(self, stream: Rows, height: int, width: int) -> Rows:
-        """Strips (1, n, W, channels) of the folded input to strips (1, 4·n, 4·W, 3); to be added to the degraded
-        picture."""
+    def __call__(self, stream: RowStream, height: int, width: int) -> RowStream:
+        """Turn strips (1, n, W, channels) of the input into strips (1, 4·n, 4·W, 3), to be added to the degraded image."""
         net: Any = self.former
         dim = len(net.patch_embed["proj"].weight)
         last, second, third, deepest = (
@@ -77,7 +85,7 @@ class StripFormer:
             for level in range(4)
         )
         first = last[..., dim:]  # where the decoder will look for it
-        rows = self._through(net.encoder_level1, convolved(stream, height, net.patch_embed["proj"]), first)
+        rows = self._through(net.encoder_level1, conv3x3(stream, height, net.patch_embed["proj"]), first)
         rows = self._through(net.encoder_level2, _down(net.down1_2, rows, height), second)
         rows = self._through(net.encoder_level3, _down(net.down2_3, rows, height // 2), third)
         rows = self._through(net.latent, _down(net.down3_4, rows, height // 4), deepest)
@@ -85,25 +93,25 @@ class StripFormer:
         rows = self._through(net.decoder_level3, rows, third)
         rows = _reduced(net.reduce_chan_level2, _up(net.up3_2, rows, height // 4), second)
         rows = self._through(net.decoder_level2, rows, second)
-        for _ in stored(_up(net.up2_1, rows, height // 2), last[..., :dim]):
+        for _ in store(_up(net.up2_1, rows, height // 2), last[..., :dim]):
             pass
         del rows, second, third, deepest
-        rows = self._through([*net.decoder_level1, *net.refinement], strips(last, self.rows), last)
+        rows = self._through([*net.decoder_level1, *net.refinement], split_rows(last, self.rows), last)
         return self.tail(rows, height)
 
-    def _through(self, blocks: Any, stream: Rows, x: torch.Tensor) -> Rows:
-        """Through blocks, into the picture ``x``, which ``stream`` may be views of."""
-        stream = stored(stream, x)
+    def _through(self, blocks: Any, stream: RowStream, x: torch.Tensor) -> RowStream:
+        """Apply blocks and store the result in the image ``x``; ``stream`` may be views of it."""
+        stream = store(stream, x)
         for block in blocks:
-            folded = StripBlock(block, self.prior)
+            folded = BlockInStrips(block, self.prior)
             mixing = folded.mixing(stream, x.shape[1])
             self.on_block()
-            stream = folded.fed(folded.attended(strips(x, self.rows), x, mixing), x)
+            stream = folded.fed(folded.attended(split_rows(x, self.rows), x, mixing), x)
         return stream
 
 
-class StripBlock:
-    """A block with its prior folded in."""
+class BlockInStrips:
+    """A transformer block with the prior folded into its weights."""
 
     def __init__(self, block: Block, prior: torch.Tensor) -> None:
         attention, feed = block.attn, block.ffn
@@ -118,8 +126,8 @@ class StripBlock:
         self.ffn = _halves(feed.project_in, feed.dwconv, 2, prior)
         self.ffn_out = feed.project_out.weight.to(prior)[..., 0, 0]
 
-    def mixing(self, stream: Rows, height: int) -> torch.Tensor:
-        """(C, C): the attention's map over the whole picture, its projection included."""
+    def mixing(self, stream: RowStream, height: int) -> torch.Tensor:
+        """First sweep: the attention map over the whole image times the output projection, (C, C)."""
         gram: Any = 0
         squares: Any = 0
         for pair in _surroundings(stream, height, self.modulations[0], self.qk):
@@ -134,34 +142,34 @@ class StripBlock:
         out = self.out.unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, C, c)
         return (out @ weights).transpose(0, 1).flatten(1)
 
-    def attended(self, stream: Rows, x: torch.Tensor, mixing: torch.Tensor) -> Rows:
+    def attended(self, stream: RowStream, x: torch.Tensor, mixing: torch.Tensor) -> RowStream:
         values = _surroundings(stream, x.shape[1], self.modulations[0], self.v)
         return _added((pair.pop() for pair in values), x, mixing.to(x))
 
-    def fed(self, stream: Rows, x: torch.Tensor) -> Rows:
+    def fed(self, stream: RowStream, x: torch.Tensor) -> RowStream:
         pairs = _surroundings(stream, x.shape[1], self.modulations[1], self.ffn)
         return _added((F.gelu(pair.pop(0)).mul_(pair.pop()) for pair in pairs), x, self.ffn_out)
 
 
-Pair = tuple[torch.Tensor, torch.Tensor]
+_Modulation = tuple[torch.Tensor, torch.Tensor]
 
 
-def _halves(inner: Any, around: Any, parts: int, like: torch.Tensor) -> list[Pair]:
-    """Of a 1×1 convolution the weight (N, C) and of the depthwise one behind it, in parts."""
+def _halves(inner: Any, around: Any, parts: int, like: torch.Tensor) -> list[_Modulation]:
+    """Weights (N, C) of a 1×1 convolution and of the depthwise convolution behind it, split into ``parts``."""
     weights = (layer.weight.to(like).chunk(parts) for layer in (inner, around))
     return [(weight[..., 0, 0], kernel) for weight, kernel in zip(*weights, strict=True)]
 
 
-def _modulation(norm: Any, part: Any, prior: torch.Tensor) -> Pair:
-    """Scale and shift (C,) of the prior, the norm's weight included."""
+def _modulation(norm: Any, part: Any, prior: torch.Tensor) -> _Modulation:
+    """Scale and shift (C,) that the prior gives, with the norm's weight multiplied into the scale."""
     scale, shift = part.kernel(prior)[0].chunk(2)
     return norm.body["weight"].to(scale) * scale, shift
 
 
 def _surroundings(
-    stream: Rows, height: int, modulation: Pair, layers: list[Pair]
+    stream: RowStream, height: int, modulation: _Modulation, layers: list[_Modulation]
 ) -> Iterator[list[torch.Tensor]]:
-    """Norm, modulation, then through each of the layers of equal widths: (1, n, W, N) of each."""
+    """Apply norm and modulation, then each pair of layers; yields one (1, n, W, N) per pair. All have equal widths."""
     width, (scale, shift) = len(layers[0][0]), modulation
 
     def project(strip: torch.Tensor, out: torch.Tensor) -> None:
@@ -170,17 +178,17 @@ def _surroundings(
         for (weight, _), part in zip(layers, out, strict=True):
             torch.mm(given, weight.T, out=part.flatten(0, 1))
 
-    for block in windows(stream, height, 1, (len(layers), width), project):
+    for block in with_halo(stream, height, 1, (len(layers), width), project):
         made = [
-            convolve(part[None], around, None, 1, width)
+            convolve_rows(part[None], around, None, 1, width)
             for (_, around), part in zip(layers, block, strict=True)
         ]
-        del block  # see ``windows``; whoever empties the list frees what was in it
+        del block  # see ``with_halo``; whoever empties the list frees what was in it
         yield made
 
 
-def _added(stream: Rows, x: torch.Tensor, weight: torch.Tensor) -> Rows:
-    """Through a 1×1 convolution and added to the picture, in place; goes on with views of it."""
+def _added(stream: RowStream, x: torch.Tensor, weight: torch.Tensor) -> RowStream:
+    """Apply a 1×1 convolution, add the result to the image in place and yield views of it."""
     row = 0
     for strip in stream:
         view = x[:, row : row + strip.shape[1]]
@@ -190,16 +198,16 @@ def _added(stream: Rows, x: torch.Tensor, weight: torch.Tensor) -> Rows:
         yield view
 
 
-def _down(layer: Any, stream: Rows, height: int) -> Rows:
-    return unshuffled(convolved(stream, height, layer["body"][0]), 2)
+def _down(layer: Any, stream: RowStream, height: int) -> RowStream:
+    return pixel_unshuffle(conv3x3(stream, height, layer["body"][0]), 2)
 
 
-def _up(layer: Any, stream: Rows, height: int) -> Rows:
-    return shuffled(convolved(stream, height, layer["body"][0]), 2)
+def _up(layer: Any, stream: RowStream, height: int) -> RowStream:
+    return pixel_shuffle(conv3x3(stream, height, layer["body"][0]), 2)
 
 
-def _reduced(layer: Any, stream: Rows, x: torch.Tensor) -> Rows:
-    """A stream and ``x`` one upon the other, through a 1×1 convolution."""
+def _reduced(layer: Any, stream: RowStream, x: torch.Tensor) -> RowStream:
+    """Concatenate a stream and ``x`` by channels and apply a 1×1 convolution."""
     row, weight = 0, layer.weight.to(x)[..., 0, 0].T
     for strip in stream:
         both = torch.cat([strip, x[:, row : row + strip.shape[1]]], 3)

@@ -1,4 +1,4 @@
-"""The two file layouts of a LLaVA: transformers' (``llava-hf``) and that of the official LLMGA code."""
+"""Conversion between the two folder layouts of a LLaVA: transformers' (``llava-hf``) and the official LLMGA code's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def to_official(folder: Path, out: Path) -> Path:
     """Copy a LLaVA with a Llama from transformers' layout to the official one, which LLMGA's own code reads.
 
     Raises:
-        ValueError: it is no LLaVA with a Llama and a CLIP tower.
+        ValueError: it is not a LLaVA with a Llama and a CLIP tower.
 
     Source: LLMGA 7e32eb6, llmga/llava/model/llava_arch.py:56-77 and train/train.py:490-523. Deviation: where the vision
     tower is no hub's, ``mm_vision_tower`` names a folder inside this one that holds its config.
@@ -30,7 +30,7 @@ def to_official(folder: Path, out: Path) -> Path:
     kinds = [part.get("model_type") for part in (config, text, vision)]
     if kinds != ["llava", "llama", "clip_vision_model"]:
         raise ValueError(
-            f"{folder.name!r} is no LLaVA with a Llama and a CLIP tower: {', '.join(map(str, kinds))}"
+            f"{folder.name!r} is not a LLaVA with a Llama and a CLIP tower: {', '.join(map(str, kinds))}"
         )
     official = {
         **text,

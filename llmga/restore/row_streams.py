@@ -1,8 +1,8 @@
-"""A picture as a stream of strips of rows, from the top to the bottom, through layers that look one row up and down.
+"""Convolutions over an image that comes as a stream of row strips, from top to bottom.
 
 A stream is an iterator of tensors (1, n, W, C) with n of at least 1 that follow each other without gap or overlap; channels
-come last, because then 1×1 convolutions are matrix products and depthwise ones are fastest. Streams are lazy: layers put
-behind each other work on a strip while it is warm, each some rows behind the one before.
+come last, because then 1×1 convolutions are matrix products and depthwise ones are fastest. Streams are lazy: chained
+layers work on a strip while it is in cache, each some rows behind the one before.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-Rows = Iterator[torch.Tensor]
+RowStream = Iterator[torch.Tensor]
 
 
-def strips(x: torch.Tensor, rows: int) -> Rows:
-    """The picture (1, H, W, C) in views of ``rows`` rows each."""
+def split_rows(x: torch.Tensor, rows: int) -> RowStream:
+    """Split an image (1, H, W, C) into views of ``rows`` rows each."""
     return iter(x.split(rows, 1))
 
 
-def windows(
-    stream: Rows,
+def with_halo(
+    stream: RowStream,
     height: int,
     reach: int = 1,
     shape: tuple[int, int] | None = None,
     project: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
-) -> Rows:
-    """Strips with the ``reach`` rows above and below that a stencil needs; 0 beyond the picture.
+) -> RowStream:
+    """Extend each strip by the ``reach`` rows above and below that a convolution needs; zeros beyond the image.
 
     No row is computed twice: the last ones are carried over to the next strip. None is higher than the highest given:
     at the end each layer has some rows left over, and behind many layers they would come all at once.
@@ -65,38 +65,38 @@ def windows(
             carried = block
 
 
-def convolved(stream: Rows, height: int, layer: Any, slope: float | None = None) -> Rows:
-    """Through a 3×3 convolution, then a leaky ReLU if there is a ``slope``."""
+def conv3x3(stream: RowStream, height: int, layer: Any, slope: float | None = None) -> RowStream:
+    """Apply a 3×3 convolution, then a leaky ReLU if ``slope`` is given."""
     weight = bias = None
-    for block in windows(stream, height):
+    for block in with_halo(stream, height):
         if weight is None:
             weight = layer.weight.to(block)
             bias = None if layer.bias is None else layer.bias.to(block)
         # oneDNN copies the weight, twice; with fewer pixels than that has outputs, its copy outgrows the columns.
         few = (block.shape[1] - 2) * block.shape[2] < len(weight)
-        given = [(multiply if few else convolve)(block, weight, bias, 1)]
+        given = [(convolve_by_matmul if few else convolve_rows)(block, weight, bias, 1)]
         del block
         if slope is not None:
             F.leaky_relu_(given[0], slope)
         yield given.pop()
 
 
-def convolve(
+def convolve_rows(
     block: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     padding: int = 0,
     groups: int = 1,
 ) -> torch.Tensor:
-    """A convolution with channels last, padded on the left and right."""
+    """Apply a convolution to (1, n, W, C), padded on the left and right only."""
     out = F.conv2d(block.permute(0, 3, 1, 2), weight, bias, padding=(0, padding), groups=groups)
     return out.permute(0, 2, 3, 1)
 
 
-def multiply(
+def convolve_by_matmul(
     block: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, padding: int = 0
 ) -> torch.Tensor:
-    """``convolve`` as one matrix product of the weight as it is and a column for each pixel."""
+    """``convolve_rows`` as one matrix product (im2col), which does not copy the weight."""
     high, wide = weight.shape[2:]
     columns = F.unfold(block.permute(0, 3, 1, 2), (high, wide), padding=(0, padding))  # 1, C·high·wide, n·W
     out = columns[0].T @ weight.flatten(1).T
@@ -105,8 +105,8 @@ def multiply(
     return out.view(1, block.shape[1] - high + 1, -1, len(weight))
 
 
-def regrouped(stream: Rows, multiple: int) -> Rows:
-    """The same rows in strips whose heights are multiples."""
+def regroup(stream: RowStream, multiple: int) -> RowStream:
+    """Regroup the rows into strips whose heights are multiples of ``multiple``."""
     left = None
     for strip in stream:
         strip = strip if left is None else torch.cat([left, strip], 1)
@@ -116,8 +116,8 @@ def regrouped(stream: Rows, multiple: int) -> Rows:
             yield strip[:, :whole]
 
 
-def stored(stream: Rows, x: torch.Tensor) -> Rows:
-    """Written into the picture ``x`` on the way; goes on with views of it."""
+def store(stream: RowStream, x: torch.Tensor) -> RowStream:
+    """Write the stream into the image ``x`` and yield views of it."""
     row = 0
     for strip in stream:
         view = x[:, row : row + strip.shape[1]]
@@ -127,11 +127,11 @@ def stored(stream: Rows, x: torch.Tensor) -> Rows:
         yield view
 
 
-def residual(stream: Rows, body: Callable[[Rows], Rows]) -> Rows:
-    """The sum of a stream and what ``body`` makes of it, which comes some rows late."""
+def add_residual(stream: RowStream, body: Callable[[RowStream], RowStream]) -> RowStream:
+    """Add a stream to the output of ``body`` on it, which lags some rows behind."""
     waiting: list[torch.Tensor] = []
 
-    def noted() -> Rows:
+    def noted() -> RowStream:
         for strip in stream:
             waiting.append(strip)
             yield strip
@@ -145,15 +145,15 @@ def residual(stream: Rows, body: Callable[[Rows], Rows]) -> Rows:
         yield given.pop()
 
 
-def shuffled(stream: Rows, factor: int) -> Rows:
-    """``F.pixel_shuffle``."""
+def pixel_shuffle(stream: RowStream, factor: int) -> RowStream:
+    """``F.pixel_shuffle`` of a stream."""
     for strip in stream:
         yield F.pixel_shuffle(strip.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
 
 
-def unshuffled(stream: Rows, factor: int) -> Rows:
-    """``F.pixel_unshuffle``."""
-    for strip in regrouped(stream, factor):
+def pixel_unshuffle(stream: RowStream, factor: int) -> RowStream:
+    """``F.pixel_unshuffle`` of a stream."""
+    for strip in regroup(stream, factor):
         yield F.pixel_unshuffle(strip.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
 
 

@@ -1,4 +1,4 @@
-"""Captioned pictures: what stage 2 asks of a data set, LLMGA's lists, and what is drawn from an example."""
+"""Captioned images for stage 2: the dataset protocol, LLMGA's list format, and random variants of an example."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from typing import Protocol
 
 import torch
 
-from .order import derive, generator
+from .example_order import derive, generator
 
-Size = tuple[int, int, int, int, int, int]
+MicroConditioning = tuple[int, int, int, int, int, int]
 """SDXL's micro-conditioning in pixels: original height, width, crop top, left, target height, width."""
 
 
 class Pictures(Protocol):
+    """A dataset of captioned images of one size."""
+
     def __len__(self) -> int: ...
 
     def image(self, i: int) -> torch.Tensor:
@@ -32,7 +34,7 @@ class Pictures(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Another text whenever a picture or a caption is another: it keys the caches."""
+        """A hash of all images and captions, which keys the caches."""
         ...
 
 
@@ -88,7 +90,7 @@ class CaptionedPictures:
         picture = picture.crop((left, top, left + self.resolution, top + self.resolution))
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
 
-    def size(self, i: int) -> Size:
+    def size(self, i: int) -> MicroConditioning:
         from PIL import Image
 
         r = self.resolution
@@ -137,8 +139,8 @@ def names_a_side(caption: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """The variants of the examples: which caption, mirroring and mask each has is chance, decided by the seed.
+class ExampleVariants:
+    """Random variants of examples: caption, mirroring and mask, each a function of seed, example and variant.
 
     A variant never changes, so it can be computed once and kept.
     """
@@ -164,7 +166,7 @@ class Draws:
             return image, None
         return image, self.pictures.mask(i, generator(self.seed, i, variant, "mask"))
 
-    def size(self, i: int) -> Size:
+    def size(self, i: int) -> MicroConditioning:
         if hasattr(self.pictures, "size"):
             return self.pictures.size(i)  # type: ignore[attr-defined]
         height, width = self.pictures.image(i).shape[-2:]
