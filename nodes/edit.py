@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..llmga.edit.editor import Edited, edit
-from ..llmga.edit.words import LocalBlend, Told, Words, control_of
+from ..llmga.edit.prompt_to_prompt import LocalBlend, Told, Words, control_of
 from . import check, host, host_denoiser
 from .edit_inputs import (
     LAYOUTS,

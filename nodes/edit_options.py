@@ -6,7 +6,7 @@ from typing import get_args
 
 from comfy_api.latest import io
 
-from ..llmga.edit.words import Mode, Words, read_phrases, read_spans, read_weights
+from ..llmga.edit.prompt_to_prompt import Mode, Words, read_phrases, read_spans, read_weights
 from . import check, host
 from .types import PromptToPrompt
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..llmga.edit.heatmaps import paint, word_maps
 from ..llmga.edit.inversion import invert
 from ..llmga.edit.phrases import locate
-from ..llmga.edit.words import read_phrases
+from ..llmga.edit.prompt_to_prompt import read_phrases
 from ..llmga.text import readout
 from . import check, host, host_denoiser
 from .edit_inputs import (

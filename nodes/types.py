@@ -12,7 +12,7 @@ Inversion = io.Custom("LLMGA_INVERSION")
 """A ``nodes.inversion.Inverted``: a picture's way to noise, and the prompt it was told by."""
 
 PromptToPrompt = io.Custom("LLMGA_P2P_OPTIONS")
-"""A ``llmga.edit.words.Words``."""
+"""A ``llmga.edit.prompt_to_prompt.Words``."""
 
 Restorer = io.Custom("LLMGA_RESTORER")
 """A ``nodes.restore.Restorer``: a DiffRIR under the host's memory management."""

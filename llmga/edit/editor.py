@@ -9,7 +9,7 @@ import torch
 
 from ..diffusion.denoiser import Denoiser, noise
 from ..diffusion.schedule import clean, transfer
-from .attention import SourceTaps, Step, TargetTaps
+from .attention_taps import SourceTaps, Step, TargetTaps
 from .blend import LocalBlend, blended
 from .control import Control
 from .inversion import OnStep, Trajectory, silent

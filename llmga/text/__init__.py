@@ -1,7 +1,7 @@
 """Long prompts for CLIP: chunking, LLMGA's two layouts, and CLIP's tokenizer without a download."""
 
 from .chunks import Layout, Plan, Token, chunk_ids, join, plan, read, same_length, weigh
-from .encode import encode_sd15, encode_sdxl
+from .encoder import encode_sd15, encode_sdxl
 from .prompt import BreakAt, parse_weights, spans
 from .readout import readout
 from .tokenizer import clip_tokenizer

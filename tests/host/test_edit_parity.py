@@ -25,7 +25,7 @@ CASES = {
 
 
 def told(plans: dict[str, Any], layout: str, options: dict[str, Any]) -> Any:
-    words = comfy.pack("llmga.edit.words")
+    words = comfy.pack("llmga.edit.prompt_to_prompt")
     said = words.Words(**{name: value for name, value in options.items() if name == "weights"})
     return words.control_of(
         said,

@@ -14,7 +14,7 @@ from support.tiny_unet import SD15, SDXL, noise, tiny_unet
 from llmga.diffusion import DiffusersContext, DiffusersDenoiser, Schedule, Site, StopForward, transfer
 from llmga.diffusion.attention import attention
 from llmga.edit import Blend, Control, Edited, Trajectory, edit, invert
-from llmga.edit.attention import SourceTaps, Step, TargetTaps
+from llmga.edit.attention_taps import SourceTaps, Step, TargetTaps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

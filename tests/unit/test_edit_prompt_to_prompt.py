@@ -8,7 +8,7 @@ import torch
 from llmga.diffusion import Schedule, Site, StopForward
 from llmga.edit.heatmaps import looks, paint, word_maps
 from llmga.edit.inversion import Trajectory
-from llmga.edit.words import Words, aligned, control_of, read_phrases, read_spans, read_weights
+from llmga.edit.prompt_to_prompt import Words, aligned, control_of, read_phrases, read_spans, read_weights
 from llmga.text import clip_tokenizer, read
 
 TOKENIZER = clip_tokenizer()
