@@ -28,7 +28,7 @@ from support.tiny_unet import SD15, noise, tiny_unet  # noqa: E402
 
 from llmga.diffusion import DiffusersContext, DiffusersDenoiser, Site, StopForward  # noqa: E402
 from llmga.edit import Blend, Control, edit, invert  # noqa: E402
-from llmga.edit.attention import SourceTaps, Step, TargetTaps  # noqa: E402
+from llmga.edit.attention_taps import SourceTaps, Step, TargetTaps  # noqa: E402
 
 TOKENS = 77
 SIDE, HEADS, WIDTH = 64, 10, 640

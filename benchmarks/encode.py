@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support import comfy_inprocess  # noqa: E402
 
-from llmga.text import chunk_ids, clip_tokenizer, encode_sd15, join, read, same_length  # noqa: E402
+from llmga.text import chunk_ids, clip_tokenizer, encode_sd15, join_chunks, plan_prompt  # noqa: E402
 
 Encode = Callable[[list[list[int]]], torch.Tensor]
 """n × 77 ids to (n, 77, 768)."""
@@ -84,16 +84,19 @@ def ways(encode: Encode, node: Callable[[], torch.Tensor]) -> tuple[Ways, Ways]:
     tokenizer = clip_tokenizer()
     texts = (PROMPT, NEGATIVE)
     plans = [
-        read(text, lambda part: tokenizer(part, add_special_tokens=False, verbose=False).input_ids)
+        plan_prompt(text, lambda part: tokenizer(part, add_special_tokens=False, verbose=False).input_ids)
         for text in texts
     ]
-    prompt, negative = ([chunk_ids(chunk, pad=49407) for chunk in each.chunks] for each in same_length(plans))
+    count = max(len(each.chunks) for each in plans)
+    prompt, negative = (
+        [chunk_ids(chunk, pad=49407) for chunk in each.padded(count).chunks] for each in plans
+    )
 
     def one_by_one(chunks: list[list[int]]) -> torch.Tensor:
-        return join(torch.cat([encode([chunk]) for chunk in chunks]), "llmga")
+        return join_chunks(torch.cat([encode([chunk]) for chunk in chunks])[None], "llmga")
 
     return (
-        (lambda: join(encode(prompt), "llmga"), lambda: one_by_one(prompt)),
+        (lambda: join_chunks(encode(prompt)[None], "llmga"), lambda: one_by_one(prompt)),
         (node, lambda: torch.cat([one_by_one(prompt), one_by_one(negative)])),
     )
 

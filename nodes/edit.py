@@ -1,31 +1,24 @@
-"""Inversion Edit: a real picture, changed as two prompts differ."""
+"""Inversion Edit: change a real picture as its prompt is changed."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
 from comfy_api.latest import io
 
-from ..llmga.edit.editor import Edited, edit
-from ..llmga.edit.words import LocalBlend, Told, Words, control_of
-from . import check, host, host_denoiser
-from .edit_inputs import (
-    LAYOUTS,
-    MOST_STEPS,
-    STEPS,
-    TRAINED_CHUNKS,
-    Inverted,
-    Prompts,
-    fitted_mask,
-    longest,
-    pictures_of,
-)
-from .inversion import MODEL_TOOLTIP, inverted_of, require_same_model
+from ..llmga.edit import EditSettings, PromptToPromptOptions
+from ..llmga.edit.fit import fit_mask
+from ..llmga.edit.prompt_to_prompt import BlendOption
+from ..llmga.edit.session import STEPS
+from ..llmga.text import longest
+from . import check, host
+from .edit_inputs import MODEL_TOOLTIP, MOST_STEPS, HostInversion, HostModels, latents_of
+from .prompt_encoder import LAYOUTS
 from .types import Inversion, PromptToPrompt
 
-BLENDS = get_args(LocalBlend)
+BLENDS = get_args(BlendOption)
 MOST_CFG = 30.0
 
 
@@ -169,129 +162,112 @@ class InversionEdit(io.ComfyNode):
 
     @classmethod
     @host.guarded
-    def execute(
-        cls, model, clip, vae, target_prompt, cfg, cross_replace, self_replace, local_blend, steps, layout,
-        source_prompt="", negative_prompt="", inversion=None, image=None, mask=None, options=None, control=None,
-    ) -> io.NodeOutput:  # fmt: skip
-        settings = {
-            "cfg": check.number("cfg", cfg, 1, MOST_CFG),
-            "cross_replace": check.number("cross_replace", cross_replace, 0, 1),
-            "self_replace": check.number("self_replace", self_replace, 0, 1),
-            "local_blend": check.choice("local_blend", local_blend, BLENDS),
-        }
-        options = Words() if options is None else options
-        check.instance("options", options, Words, "Prompt-to-Prompt Options")
-        wanted, models = wanted_prompt(target_prompt), (model, clip, vae)
-        inversion, note = inversion_for(
-            models,
-            wanted,
-            source_prompt,
-            check.integer("steps", steps, 1, MOST_STEPS),
-            layout,
+    def execute(cls, model, clip, vae, target_prompt, **others) -> io.NodeOutput:
+        inputs = EditInputs(target_prompt, **others)
+        models = HostModels(model, clip, vae)
+        inversion, note = inputs.inversion, ""
+        if inversion is None:
+            inversion, note = inverted(models, inputs)
+        session = models.session_of(inversion)
+        result = session.edit(
             inversion,
-            image,
-            control,
+            target_prompt,
+            inputs.settings,
+            negative_prompt=inputs.negative_prompt,
+            mask=inputs.fitted_mask(inversion.pixels),
+            on_step=models.on_step(inversion.trajectory.steps),
         )
-        mask = None if mask is None else fitted_mask(mask, image, inversion.pixels)
-        result, told = edited_of(model, clip, inversion, wanted, negative_prompt, options, mask, settings)
-        pictures, samples = pictures_of(model, vae, result.latent)
-        changed = torch.nn.functional.interpolate(result.mask, pictures.shape[1:3])[:, 0]
-        rows = f"{result.rows} rows through the UNet, and {inversion.trajectory.steps} a picture to invert it"
-        report = "\n".join(filter(None, [note, *told.notes, rows]))
+        pictures = models.codec.decode(result.edited.latent)
+        samples = {"samples": models.codec.to_samples(result.edited.latent)}
+        changed = torch.nn.functional.interpolate(result.edited.mask, pictures.shape[1:3])[:, 0]
+        steps = inversion.trajectory.steps
+        rows = f"{result.edited.rows} rows through the UNet, and {steps} a picture to invert it"
+        report = "\n".join(filter(None, [note or models.note_on(inversion), *result.notes, rows]))
         return io.NodeOutput(pictures, samples, changed, report, ui={"text": [report]})
 
 
-def inversion_for(
-    models: tuple[Any, Any, Any],
-    wanted: str,
-    source_prompt: Any,
-    steps: int,
-    layout: Any,
-    inversion: Any,
-    image: Any,
-    control: Any,
-) -> tuple[Inverted, str]:
-    """The inversion that is connected, or that of the image, its prompt as long as the wanted one; and a note on it."""
-    if inversion is not None:
-        return inversion, require_inversion(inversion, models[0], source_prompt, image, control)
-    if image is None:
-        raise ValueError("connect either inversion or image, got neither")
-    host_denoiser.require_editable(models[0])
-    chunks = longest(Prompts.of(models[1], layout, TRAINED_CHUNKS).read(wanted))
-    return inverted_of(
-        *models, source_prompt, steps, layout, TRAINED_CHUNKS, image=image, control=control, chunks=chunks
-    )
-
-
-def wanted_prompt(target_prompt: Any) -> str:
-    """
-    Raises:
-        ValueError: it is no text, or empty.
-    """
-    if not check.text("target_prompt", target_prompt).strip():
-        raise ValueError("target_prompt is empty; write what the picture shall show after the edit")
-    return target_prompt
-
-
-def require_inversion(inversion: Any, model: Any, source_prompt: Any, image: Any, control: Any) -> str:
-    """A note on the inversion.
+@dataclass(frozen=True)
+class EditInputs:
+    """The inputs of the node but its models, checked.
 
     Raises:
-        ValueError: it is none, was made with another kind of model, or something else is connected that it has already.
+        ValueError: an input is of another kind, out of range, or missing.
     """
-    check.instance("inversion", inversion, Inverted, "Invert")
-    host_denoiser.require_editable(model)
-    if image is not None or control is not None:
-        given = "image" if image is not None else "control"
-        raise ValueError(
-            f"inversion and {given} are both connected; the inversion has its own: disconnect one"
+
+    target_prompt: Any
+    cfg: Any
+    cross_replace: Any
+    self_replace: Any
+    local_blend: Any
+    steps: Any
+    layout: Any
+    source_prompt: Any = ""
+    negative_prompt: Any = ""
+    inversion: Any = None
+    image: Any = None
+    mask: Any = None
+    options: Any = None
+    control: Any = None
+
+    def __post_init__(self) -> None:
+        check.number("cfg", self.cfg, 1, MOST_CFG)
+        check.number("cross_replace", self.cross_replace, 0, 1)
+        check.number("self_replace", self.self_replace, 0, 1)
+        check.choice("local_blend", self.local_blend, BLENDS)
+        if self.options is not None:
+            check.instance("options", self.options, PromptToPromptOptions, "Prompt-to-Prompt Options")
+        if not check.text("target_prompt", self.target_prompt).strip():
+            raise ValueError("target_prompt is empty; write what the picture shall show after the edit")
+        check.text("negative_prompt", self.negative_prompt)
+        check.text("source_prompt", self.source_prompt)
+        check.integer("steps", self.steps, 1, MOST_STEPS)
+        self._check_pictures()
+
+    @property
+    def settings(self) -> EditSettings:
+        return EditSettings(
+            cfg=float(self.cfg),
+            cross_replace=float(self.cross_replace),
+            self_replace=float(self.self_replace),
+            local_blend=self.local_blend,
+            options=self.options or PromptToPromptOptions(),
         )
-    if check.text("source_prompt", source_prompt).strip() not in ("", inversion.prompt.strip()):
-        raise ValueError(
-            "source_prompt differs from the prompt that the inversion was made with; leave it empty, or change it in Invert"
-        )
-    return require_same_model(inversion, model)
+
+    def _check_pictures(self) -> None:
+        """Either an image, or an inversion with nothing else that it has already."""
+        if self.inversion is None:
+            if self.image is None:
+                raise ValueError("connect either inversion or image, got neither")
+            return
+        check.instance("inversion", self.inversion, HostInversion, "Invert")
+        if self.image is not None or self.control is not None:
+            given = "image" if self.image is not None else "control"
+            raise ValueError(
+                f"inversion and {given} are both connected; the inversion has its own: disconnect one"
+            )
+        if self.source_prompt.strip() not in ("", self.inversion.prompt.strip()):
+            raise ValueError(
+                "source_prompt differs from the prompt that the inversion was made with; leave it empty, or change it in "
+                "Invert"
+            )
+
+    def fitted_mask(self, pixels: tuple[int, int]) -> torch.Tensor | None:
+        """The mask at the size of the pictures; None for none and for an empty one."""
+        if self.mask is None:
+            return None
+        uncut = None if self.image is None else (self.image.shape[1], self.image.shape[2])
+        return fit_mask(check.mask("mask", self.mask), pixels, uncut)
 
 
-def edited_of(
-    model: Any,
-    clip: Any,
-    inversion: Inverted,
-    target_prompt: str,
-    negative_prompt: str,
-    options: Words,
-    mask: torch.Tensor | None,
-    settings: dict[str, Any],
-) -> tuple[Edited, Told]:
-    """Plan and encode the prompts at one length, and edit; without a wish, what was inverted."""
-    prompts = Prompts.of(clip, inversion.layout, inversion.max_chunks)
-    source, target = prompts.read(inversion.prompt), prompts.read(target_prompt)
-    trajectory = inversion.trajectory
-    height, width = trajectory.latents.shape[-2:]
-    size = (height, width)
-    cells = None if mask is None else torch.nn.functional.interpolate(mask[:, None], size, mode="area")
-    # A cell is 8 pixels; one that is masked in part may change, or else the mask's edge would stay.
-    cells = None if cells is None else (cells > 0).float()
-    told = control_of(options, source["l"], target["l"], prompts.layout, size=size, mask=cells, **settings)
-    if told.asks_for_nothing and not check.text("negative_prompt", negative_prompt).strip():
-        kept = replace(told, notes=("no word differs and none has a weight: the picture is kept as it is",))
-        return Edited(trajectory.latents[0], torch.zeros(len(trajectory.latents[0]), 1, *size), 0), kept
-    chunks = longest(source, target)
-    conditionings = {"source": prompts.encode(source, chunks), "target": prompts.encode(target, chunks)}
-    negative = prompts.encode_negative(
-        check.text("negative_prompt", negative_prompt), chunks, conditionings["target"]
+def inverted(models: HostModels, inputs: EditInputs) -> tuple[HostInversion, str]:
+    """The image, inverted with a source prompt as long as the target prompt, and a note on it."""
+    session = models.session(inputs.layout, control=inputs.control)
+    chunks = longest(session.encoder.plan(inputs.target_prompt))
+    latents, note = latents_of(models.codec, inputs.image, None)
+    inversion = session.invert(
+        latents, inputs.source_prompt, inputs.steps, min_chunks=chunks, on_step=models.on_step(inputs.steps)
     )
-    conditionings = {
-        name: host_denoiser.with_control(each, inversion.control)
-        for name, each in {**conditionings, "negative": negative}.items()
-    }
-    on_step = host_denoiser.progress(model, trajectory.steps)
-
-    def work(denoiser, contexts):
-        source, target, negative = (contexts[name] for name in ("source", "target", "negative"))
-        return edit(denoiser, trajectory, source, target, negative, told.control, on_step)
-
-    return host_denoiser.run(model, conditionings, trajectory.latents.shape[1:], work), told
+    return models.made(inversion, inputs.control), f"{note}\n{inversion.report}"
 
 
 NODES = [InversionEdit]

@@ -6,11 +6,12 @@ from typing import get_args
 
 from comfy_api.latest import io
 
-from ..llmga.edit.words import Mode, Words, read_phrases, read_spans, read_weights
+from ..llmga.edit import prompt_to_prompt
+from ..llmga.edit.prompt_to_prompt import ModeOption, read_phrases, read_spans, read_weights
 from . import check, host
 from .types import PromptToPrompt
 
-MODES = get_args(Mode)
+MODES = get_args(ModeOption)
 
 
 class PromptToPromptOptions(io.ComfyNode):
@@ -103,7 +104,7 @@ class PromptToPromptOptions(io.ComfyNode):
         self_max,
     ) -> io.NodeOutput:
         check.choice("mode", mode, MODES)
-        words = Words(
+        options = prompt_to_prompt.PromptToPromptOptions(
             weights=read_weights(check.text("word_weights", word_weights)),
             spans=read_spans(check.text("word_steps", word_steps)),
             blend=read_phrases(check.text("blend_words", blend_words)),
@@ -113,7 +114,7 @@ class PromptToPromptOptions(io.ComfyNode):
             mode=mode,
             self_max=check.number("self_max", self_max, 0, 1),
         )
-        return io.NodeOutput(words)
+        return io.NodeOutput(options)
 
 
 NODES = [PromptToPromptOptions]

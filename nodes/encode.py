@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from functools import partial
 from typing import Any, get_args
 
-import torch
 from comfy_api.latest import io
 
-from ..llmga.text import BreakAt, Layout, Plan, chunk_ids, join, read, readout, weigh
-from ..llmga.text.chunks import BOS, CONTENT, EOS, MAX_CHUNKS, TRAINED_CHUNKS
+from ..llmga.text import BreakAt, longest, readout
+from ..llmga.text.chunks import MAX_CHUNKS, TRAINED_CHUNKS
 from . import check, host
+from .prompt_encoder import LAYOUTS as LLMGA_LAYOUTS
+from .prompt_encoder import Conditioning, HostPromptEncoder, clip_encoders, zeros_like
 
-LAYOUTS = (*get_args(Layout), "host")
+LAYOUTS = (*LLMGA_LAYOUTS, "host")
 EMPTY_NEGATIVE = ("auto", "encode", "zeros")
-PADS = {"l": EOS, "g": 0}
-"""The padding of SD1.5's and SDXL's encoders, by the names ComfyUI gives their tokens."""
 
 NOT_CLIP = (
     "encoded as CLIP Text Encode does: this is not SD1.5's or SDXL's CLIP, and no option here applies to it"
 )
-
-Conditioning = list[list[Any]]
-"""The host's: [rows (1, tokens, dim), {"pooled_output": …}] for each stretch of the schedule."""
 
 
 class LongCLIPEncode(io.ComfyNode):
@@ -160,86 +154,33 @@ class LongCLIPEncode(io.ComfyNode):
         elif layout == "host":
             encoded = encode_host(clip, texts, weights, min_chunks, match_chunks)
         else:
-            options = {"weights": weights, "break_at": break_at, "max_chunks": max_chunks}
-            encoded = encode_llmga(clip, texts, encoders, layout, options, min_chunks, match_chunks)
+            encoder = HostPromptEncoder(clip, encoders, layout, max_chunks)
+            encoded = encode_llmga(encoder, texts, weights, break_at, min_chunks, match_chunks)
         if zeros:
             encoded.append((zeros_like(encoded[0][0]), "zeros"))
-        (positive, said), (negative, said_negative) = encoded
-        return io.NodeOutput(positive, negative, f"positive: {said}\nnegative: {said_negative}")
-
-
-def clip_encoders(clip: Any) -> tuple[str, ...]:
-    """The encoders of SD1.5's CLIP, ("l",), of SDXL's, ("l", "g"), or () for any other text encoder.
-
-    Told by what the tokenizer makes of nothing: SD3 and Flux have more encoders, Long-CLIP more positions.
-    """
-    if not hasattr(clip, "tokenize") or not hasattr(clip, "encode_from_tokens_scheduled"):
-        raise ValueError(
-            f"clip must be a CLIP from a checkpoint or CLIP loader, got {type(clip).__name__}; "
-            "the checkpoint may hold no text encoder"
-        )
-    empty = clip.tokenize("")
-    for encoders in (("l",), ("l", "g")):
-        if empty.keys() == set(encoders) and all(
-            [[token[0] for token in chunk] for chunk in empty[key]] == [[BOS, EOS, *[PADS[key]] * CONTENT]]
-            for key in encoders
-        ):
-            return encoders
-    return ()
+        (positive, readout_positive), (negative, readout_negative) = encoded
+        report = f"positive: {readout_positive}\nnegative: {readout_negative}"
+        return io.NodeOutput(positive, negative, report)
 
 
 def encode_llmga(
-    clip: Any,
+    encoder: HostPromptEncoder,
     texts: list[str],
-    encoders: tuple[str, ...],
-    layout: Layout,
-    options: dict[str, Any],
+    weights: bool,
+    break_at: BreakAt,
     min_chunks: int,
     match_chunks: bool,
 ) -> list[tuple[Conditioning, str]]:
-    if "g" in encoders and options["weights"]:
+    """In LLMGA's layouts, with a readout of each prompt."""
+    if encoder.is_sdxl and weights:
         raise ValueError("weights: LLMGA's SDXL layouts have none; turn weights off or set layout to host")
-    plans = [
-        {key: read(text, partial(content_tokens, clip, key), **options) for key in encoders} for text in texts
-    ]
-    counts = targets(
-        [max(len(each.chunks) for each in plan.values()) for plan in plans], min_chunks, match_chunks
-    )
+    prompts = [encoder.plan(text, weights=weights, break_at=break_at) for text in texts]
+    counts = chunk_counts([longest(plans) for plans in prompts], min_chunks, match_chunks)
     encoded = []
-    for plan, count in zip(plans, counts, strict=True):
-        plan = {key: each.padded(count) for key, each in plan.items()}
-        said = dict.fromkeys(readout(each) for each in plan.values())
-        encoded.append((encode_plan(clip, plan, layout), "\nsecond encoder: ".join(said)))
+    for plans, count in zip(prompts, counts, strict=True):
+        readouts = dict.fromkeys(readout(plan.padded(count)) for plan in plans.values())
+        encoded.append((encoder.encode(plans, count), "\nsecond encoder: ".join(readouts)))
     return encoded
-
-
-def encode_plan(clip: Any, plan: dict[str, Plan], layout: Layout) -> Conditioning:
-    """One encoder call for all chunks, and the host's rows put into LLMGA's order.
-
-    The host keeps the pooled vector of the first chunk and LLMGA that of the last: the chunks go in
-    backwards. The host itself cuts, pads, pools and weighs nothing here, so that clip skip, hooks and
-    schedules work as ever.
-    """
-    if "g" in plan:
-        layout = "llmga"  # LLMGA's SDXL runs as it was trained
-    ids = {key: [tuple(chunk_ids(chunk, PADS[key])) for chunk in each.chunks] for key, each in plan.items()}
-    chunks = list(zip(*ids.values(), strict=True))
-    # A prompt padded to another's length ends in equal chunks: each is encoded once.
-    order = {chunk: i for i, chunk in enumerate(dict.fromkeys(reversed(chunks)))}
-    where = [order[chunk] for chunk in chunks]
-    tokens = {key: [[(token, 1.0) for token in chunk[i]] for chunk in order] for i, key in enumerate(ids)}
-    return [
-        [weigh(join(cond[0].unflatten(0, (-1, CONTENT + 2))[where], layout), plan["l"], layout), extra]
-        for cond, extra in clip.encode_from_tokens_scheduled(tokens)
-    ]
-
-
-def content_tokens(clip: Any, key: str, text: str) -> list[Any]:
-    """A text's tokens for one encoder, textual inversions included, without BOS, EOS and padding (word 0)."""
-    # The host reads \( as ( even with weights off; doubled, the backslash stays the text it is.
-    literal = re.sub(r"\\([()])", r"\\\\\1", text)
-    chunks = clip.tokenize(literal, return_word_ids=True, disable_weights=True)[key]
-    return [token for chunk in chunks for token, _, word in chunk if word]
 
 
 def encode_host(
@@ -251,30 +192,20 @@ def encode_host(
     sizes = [min(len(chunks) for chunks in each.values()) for each in tokens]
     empty = clip.tokenize("")
     encoded = []
-    for each, size, count in zip(tokens, sizes, targets(sizes, min_chunks, match_chunks), strict=True):
-        said = sum(word != 0 for chunk in each["l"] for *_, word in chunk)
+    for each, size, count in zip(tokens, sizes, chunk_counts(sizes, min_chunks, match_chunks), strict=True):
+        length = sum(word != 0 for chunk in each["l"] for *_, word in chunk)
         pairs = {key: [[token[:2] for token in chunk] for chunk in chunks] for key, chunks in each.items()}
         if count > size:
             pairs = {key: chunks + empty[key] * (count - len(chunks)) for key, chunks in pairs.items()}
-        line = f"{said} tokens in {size} chunks, {count - size} of padding, as CLIP Text Encode"
+        line = f"{length} tokens in {size} chunks, {count - size} of padding, as CLIP Text Encode"
         encoded.append((clip.encode_from_tokens_scheduled(pairs), line))
     return encoded
 
 
-def targets(counts: list[int], min_chunks: int, match_chunks: bool) -> list[int]:
+def chunk_counts(sizes: list[int], min_chunks: int, match_chunks: bool) -> list[int]:
     """How many chunks each prompt gets."""
-    floor = max(min_chunks, *counts) if match_chunks else min_chunks
-    return [max(floor, count) for count in counts]
-
-
-def zeros_like(conditioning: Conditioning) -> Conditioning:
-    """Zeros in the shape of a conditioning, its pooled vector included, as the host's ConditioningZeroOut."""
-    return [
-        [torch.zeros_like(cond), extra | {"pooled_output": torch.zeros_like(extra["pooled_output"])}]
-        if extra.get("pooled_output") is not None
-        else [torch.zeros_like(cond), extra]
-        for cond, extra in conditioning
-    ]
+    floor = max(min_chunks, *sizes) if match_chunks else min_chunks
+    return [max(floor, size) for size in sizes]
 
 
 NODES = [LongCLIPEncode]

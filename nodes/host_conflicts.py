@@ -1,4 +1,4 @@
-"""What an edit cannot be done with: told from the host's MODEL before anything runs, by the name of who did it.
+"""Refuse models that cannot be edited with, before anything runs, and name the node whose patch is in the way.
 
 An edit takes over the attention layers of a noise-predicting UNet. A model of another kind, and a patch of another node
 that wants the same layers or would silently not run, is an error that says which node to go around.
@@ -40,11 +40,10 @@ WANTED = "connect the MODEL of an SD1.5 or SDXL checkpoint (Load Checkpoint, or 
 
 
 def require_editable(model: Any) -> None:
-    """Raise the error of a MODEL whose pictures cannot be inverted and edited.
-
+    """
     Raises:
-        ValueError: it is no MODEL, no SD1.5- or SDXL-like UNet of 4 channels that predicts noise or v, it is compiled, or
-            another node's patch needs the same attention or guidance.
+        ValueError: it is not a MODEL with an SD1.5- or SDXL-like UNet of 4 channels that predicts noise or v, it is
+            compiled, or another node's patch needs the same attention or guidance.
     """
     if not hasattr(model, "get_model_object") or not hasattr(model, "model_options"):
         raise ValueError(f"model must be a MODEL, got {type(model).__name__}; {WANTED}")
@@ -76,11 +75,11 @@ def refuse_replaced(transformer_options: dict[str, Any]) -> None:
 
 
 def named(patch: Any, key: str = "") -> str:
-    """Who made a patch, in words: the name that artists know, else what its code is called."""
+    """The name of a patch: the one that artists know, else that of its code."""
     code = getattr(patch, "__qualname__", None) or type(patch).__qualname__
     module = str(getattr(patch, "__module__", ""))
-    told = f"{module} {code} {key}".lower().replace("-", "_")
-    known = next((name for word, name in KNOWN.items() if word in told), None)
+    haystack = f"{module} {code} {key}".lower().replace("-", "_")
+    known = next((name for word, name in KNOWN.items() if word in haystack), None)
     folder = module.replace("\\", "/").rpartition("/")[2]
     return known or f"{code.partition('.')[0]} ({folder})"
 

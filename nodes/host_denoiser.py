@@ -1,8 +1,8 @@
-"""The host's MODEL as ``llmga.diffusion.Denoiser``. With ``host.py`` the only file that touches ``comfy.*``.
+"""The host's MODEL as ``llmga.diffusion.Denoiser``.
 
 ``run`` puts the work inside a guider and a sampler of the host's own kind, so that the host loads, offloads, patches and
 cleans up as for any KSampler: LoRA, hooks, ControlNet, wrappers, lowvram. The host's sampling function is not used: it
-feeds one latent to all conditionings, and an edit needs another latent in each row.
+feeds one latent to all conditionings, and an edit needs a different latent in each row.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 
 from ..llmga.diffusion.denoiser import Site, StopForward, Taps
+from ..llmga.diffusion.gradient import autograd_enabled, require_variable
 from ..llmga.diffusion.schedule import Schedule
 from . import host
 from .host_conflicts import refuse_replaced, require_editable
+from .host_gradient import differentiable_attention, input_gradients
+from .prompt_encoder import Conditioning
 
-Conditioning = list[list[Any]]
 Work = Callable[["HostDenoiser", dict[str, "HostContext"]], Any]
 
 
@@ -49,6 +51,8 @@ class HostDenoiser:
         self.schedule = schedule_of(net.model_sampling)
         self.sites = sites_of(net.diffusion_model)
         self._taps: Taps | None = None
+        self._hooked: dict[str, Any] = {}
+        """The transformer options of the hooks that act now."""
         self._patches: dict[str, dict[Any, Any]] = {"attn1": {}, "attn2": {}}
         for site in self.sites:
             kind = "attn1" if site.kind == "self" else "attn2"
@@ -57,14 +61,40 @@ class HostDenoiser:
     def eps(
         self, x: torch.Tensor, timestep: int, contexts: Sequence[HostContext], taps: Taps | None = None
     ) -> torch.Tensor | None:
-        """See ``Denoiser``: (B, 4, h, w) in, the noise in it (B, 4, h, w) float32 out, None after a StopForward."""
+        """See ``Denoiser``."""
         host.raise_if_cancelled()
-        if len(contexts) != len(x):
-            raise ValueError(f"contexts must be one for each of {len(x)} rows, got {len(contexts)}")
-        sigma = self._sigmas[timestep]
+        entries = self._entries(contexts, x, timestep)
+        return self._predict(x, timestep, contexts, entries, taps)
+
+    def with_gradient(
+        self, x: torch.Tensor, timestep: int, contexts: Sequence[HostContext], taps: Taps | None = None
+    ) -> torch.Tensor | None:
+        """See ``Denoiser``: outside inference mode, with layers that never save the host's inference weights."""
+        host.raise_if_cancelled()
+        require_variable(x)
+        # Hooks patch weights in place, which the host does in inference mode.
+        with torch.inference_mode():
+            entries = self._entries(contexts, x, timestep)
+        control = entries[0].get("control")
+        nets = [self._net.diffusion_model]
+        if control is not None:
+            nets += [patcher.model for patcher in control.get_models()]
+        with autograd_enabled(), input_gradients(module for net in nets for module in net.modules()):
+            return self._predict(x, timestep, contexts, entries, taps, differentiable=True)
+
+    def _predict(
+        self,
+        x: torch.Tensor,
+        timestep: int,
+        contexts: Sequence[HostContext],
+        entries: Sequence[dict[str, Any]],
+        taps: Taps | None,
+        differentiable: bool = False,
+    ) -> torch.Tensor | None:
+        sigma = self._sigmas[timestep].clone()
         # The host's UNet takes latents in sigma space and divides by this again.
         scaled = x.to(self.device, torch.float32) * (1 + sigma**2).sqrt()
-        call = self._call(contexts, sigma.expand(len(x)), scaled, taps)
+        call = self._call(contexts, entries, sigma.expand(len(x)), scaled, taps, differentiable)
         self._taps = taps
         try:
             denoised = self._apply(scaled, sigma.expand(len(x)), call)
@@ -74,30 +104,48 @@ class HostDenoiser:
             self._taps = None
         return ((scaled - denoised) / sigma).to(x.device)
 
-    def _call(
-        self, contexts: Sequence[HostContext], sigmas: torch.Tensor, scaled: torch.Tensor, taps: Taps | None
-    ) -> dict[str, Any]:
-        """The keyword arguments of the host's ``apply_model``, as its own sampling function makes them."""
+    def _entries(
+        self, contexts: Sequence[HostContext], x: torch.Tensor, timestep: int
+    ) -> list[dict[str, Any]]:
+        """The entry of each row that acts at this timestep; their hooks are put into the weights."""
+        if len(contexts) != len(x):
+            raise ValueError(f"contexts must be one for each of {len(x)} rows, got {len(contexts)}")
+        sigmas = self._sigmas[timestep].expand(len(x))
         entries = [_active(context, float(sigmas[0])) for context in contexts]
-        hooks, control = (_shared(name, entries) for name in ("hooks", "control"))
-        patcher = self._net.current_patcher
+        patcher, hooks = self._net.current_patcher, _shared("hooks", entries)
         if hooks is not None:
             patcher.prepare_hook_patches_current_keyframe(sigmas, hooks, self._model_options)
         patcher.prepare_state(sigmas, self._model_options)
+        self._hooked = patcher.apply_hooks(hooks=hooks)
+        return entries
+
+    def _call(
+        self,
+        contexts: Sequence[HostContext],
+        entries: Sequence[dict[str, Any]],
+        sigmas: torch.Tensor,
+        scaled: torch.Tensor,
+        taps: Taps | None,
+        differentiable: bool,
+    ) -> dict[str, Any]:
+        """The keyword arguments of the host's ``apply_model``, as its own sampling function makes them."""
+        control = _shared("control", entries)
         options = comfy.patcher_extension.merge_nested_dicts(
-            patcher.apply_hooks(hooks=hooks),
-            self._model_options.get("transformer_options", {}),
-            copy_dict1=False,
+            self._hooked, self._model_options.get("transformer_options", {}), copy_dict1=False
         )
         chunks = len(contexts) // self._pictures if len(contexts) % self._pictures == 0 else len(contexts)
         heads = contexts[:: len(contexts) // chunks]
         options["cond_or_uncond"] = [int(context.name == "negative") for context in heads]
         options["uuids"] = [entry["uuid"] for entry in entries[:: len(contexts) // chunks]]
         options["sigmas"] = sigmas
+        if differentiable:
+            options["optimized_attention_override"] = differentiable_attention
         if taps is not None:
             refuse_replaced(options)
             options["patches_replace"] = {**options.get("patches_replace", {}), **self._patches}
         call = {name: _rows(name, entries) for name in entries[0]["model_conds"]}
+        if differentiable:  # autograd cannot save what was made in inference mode
+            call = {name: rows.clone() for name, rows in call.items()}
         call["transformer_options"] = options
         if control is not None:
             call["control"] = control.get_control(scaled, sigmas, call, chunks, options)
@@ -107,8 +155,8 @@ class HostDenoiser:
         wrapper = self._model_options.get("model_function_wrapper")
         if wrapper is None:
             return self._net.apply_model(scaled, sigmas, **call)
-        told = call["transformer_options"]["cond_or_uncond"]
-        arguments = {"input": scaled, "timestep": sigmas, "c": call, "cond_or_uncond": told}
+        cond_or_uncond = call["transformer_options"]["cond_or_uncond"]
+        arguments = {"input": scaled, "timestep": sigmas, "c": call, "cond_or_uncond": cond_or_uncond}
         return wrapper(self._net.apply_model, arguments)
 
     def _attend(
@@ -124,12 +172,24 @@ class HostDenoiser:
         )
 
 
+@dataclass(frozen=True)
+class HostRunner:
+    """``llmga.diffusion.DenoiserRunner`` on the host's MODEL, with a ControlNet if there is one."""
+
+    model: Any
+    control: Conditioning | None = None
+
+    def run(self, prompts: Mapping[str, Conditioning], shape: Sequence[int], work: Work) -> Any:
+        conditionings = {name: with_control(prompt, self.control) for name, prompt in prompts.items()}
+        return run(self.model, conditionings, shape, work)
+
+
 def run(model: Any, conditionings: Mapping[str, Conditioning], shape: Sequence[int], work: Work) -> Any:
     """Call ``work(denoiser, contexts)`` with the model loaded, and return what it returns.
 
     Args:
         model: the host's MODEL; left as it was.
-        conditionings: by name; ``negative`` is told to other packs' patches as the unconditional one. ``contexts`` has
+        conditionings: by name; ``negative`` is the unconditional one for the patches of other packs. ``contexts`` has
             the same names.
         shape: of the latent batch (B, 4, h, w), from which the host estimates the memory.
 

@@ -1,4 +1,4 @@
-"""Invert and Attention Maps: a picture's way to noise, and where the words of its prompt look on it."""
+"""Invert and Attention Maps: DDIM inversion of a picture, and heat maps of the words of its prompt."""
 
 from __future__ import annotations
 
@@ -7,30 +7,14 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..llmga.edit.heatmaps import paint, word_maps
-from ..llmga.edit.inversion import invert
-from ..llmga.edit.phrases import locate
-from ..llmga.edit.words import read_phrases
-from ..llmga.text import readout
-from . import check, host, host_denoiser
-from .edit_inputs import (
-    LAYOUTS,
-    MAX_CHUNKS,
-    MOST_STEPS,
-    STEPS,
-    TRAINED_CHUNKS,
-    Inverted,
-    Prompts,
-    latents_of,
-    longest,
-    pictures_of,
-)
+from ..llmga.edit.heatmaps import paint_heatmap
+from ..llmga.edit.prompt_to_prompt import read_phrases
+from ..llmga.edit.session import STEPS
+from ..llmga.text.chunks import MAX_CHUNKS, TRAINED_CHUNKS
+from . import check, host
+from .edit_inputs import MODEL_TOOLTIP, MOST_STEPS, HostModels, latents_of
+from .prompt_encoder import LAYOUTS
 from .types import Inversion
-
-MODEL_TOOLTIP = (
-    "An SD1.5 or SDXL model that predicts noise (eps or v), with its LoRAs. Not inpainting, flow or compiled models, nor "
-    "IPAdapter, SAG, PAG, HyperTile, ToMe."
-)
 
 
 class Invert(io.ComfyNode):
@@ -112,75 +96,14 @@ class Invert(io.ComfyNode):
         cls, model, clip, vae, source_prompt, steps, layout, max_chunks, image=None, latent=None, control=None
     ) -> io.NodeOutput:
         check.integer("steps", steps, 1, MOST_STEPS)
-        inverted, said = inverted_of(
-            model,
-            clip,
-            vae,
-            source_prompt,
-            steps,
-            layout,
-            max_chunks,
-            image=image,
-            latent=latent,
-            control=control,
-        )
-        pictures, _ = pictures_of(model, vae, inverted.trajectory.latents[0])
-        return io.NodeOutput(inverted, pictures, said, ui=shown(pictures, said))
-
-
-def inverted_of(
-    model,
-    clip,
-    vae,
-    source_prompt,
-    steps,
-    layout,
-    max_chunks,
-    *,
-    image=None,
-    latent=None,
-    control=None,
-    chunks=1,
-) -> tuple[Inverted, str]:
-    """Invert an IMAGE or a LATENT; ``chunks`` pads the prompt, so that it is read as beside a longer one."""
-    host_denoiser.require_editable(model)
-    prompts = Prompts.of(clip, layout, max_chunks)
-    plans = prompts.read(check.text("source_prompt", source_prompt))
-    chunks = max(chunks, longest(plans))
-    clean, said = latents_of(model, vae, image, latent)
-    told = {"source": host_denoiser.with_control(prompts.encode(plans, chunks), control)}
-    on_step = host_denoiser.progress(model, steps)
-    trajectory = host_denoiser.run(
-        model,
-        told,
-        clean.shape,
-        lambda denoiser, contexts: invert(denoiser, clean, contexts["source"], steps, on_step),
-    )
-    made_by = host_denoiser.identity(model)
-    inverted = Inverted(trajectory, source_prompt, prompts.layout, max_chunks, control, made_by)
-    empty = (
-        "" if source_prompt.strip() else "\nsource_prompt is empty: no word can be kept or changed by an edit"
-    )
-    return inverted, f"{said}\n{steps} steps\nsource prompt: {readout(plans['l'])}{empty}"
-
-
-def require_same_model(inversion, model) -> str:
-    """A note where the weights are others.
-
-    Raises:
-        ValueError: the model is of another kind.
-    """
-    made_by, this = inversion.made_by, host_denoiser.identity(model)
-    if made_by.kind != this.kind:
-        raise ValueError(
-            "inversion was made with another kind of model than the one in 'model'; connect the MODEL that Invert has"
-        )
-    same = made_by.weights == this.weights
-    return (
-        ""
-        if same
-        else "the inversion is of another checkpoint or other LoRAs than model: expect more to change"
-    )
+        models = HostModels(model, clip, vae)
+        session = models.session(layout, max_chunks, control)
+        prompt = check.text("source_prompt", source_prompt)
+        latents, note = latents_of(models.codec, image, latent)
+        inversion = session.invert(latents, prompt, steps, on_step=models.on_step(steps))
+        pictures = models.codec.decode(inversion.trajectory.latents[0])
+        report = f"{note}\n{inversion.report}"
+        return io.NodeOutput(models.made(inversion, control), pictures, report, ui=shown(pictures, report))
 
 
 class AttentionMaps(io.ComfyNode):
@@ -230,53 +153,20 @@ class AttentionMaps(io.ComfyNode):
     @classmethod
     @host.guarded
     def execute(cls, model, clip, vae, inversion, words, steps) -> io.NodeOutput:
-        check.instance("inversion", inversion, Inverted, "Invert")
         check.integer("steps", steps, 1, MOST_STEPS)
-        host_denoiser.require_editable(model)
-        require_same_model(inversion, model)
-        prompts = Prompts.of(clip, inversion.layout, inversion.max_chunks)
-        plans = prompts.read(inversion.prompt)
-        found, said = located(plans["l"], check.text("words", words), prompts.layout)
-        told = {
-            "source": host_denoiser.with_control(prompts.encode(plans, longest(plans)), inversion.control)
-        }
-        trajectory, on_step = inversion.trajectory, host_denoiser.progress(model, steps)
-        heat = host_denoiser.run(
-            model,
-            told,
-            trajectory.latents.shape[1:],
-            lambda denoiser, contexts: word_maps(
-                denoiser, trajectory, contexts["source"], found, steps, on_step
-            ),
-        ).flatten(0, 1)  # (words · pictures, h, w)
-        pictures, _ = pictures_of(model, vae, trajectory.latents[0])
-        painted = paint(pictures.repeat(len(found), 1, 1, 1), heat)
+        models = HostModels(model, clip, vae)
+        session = models.session_of(inversion)
+        phrases = read_phrases(check.text("words", words))
+        maps = session.word_maps(inversion, phrases, steps, models.on_step(steps))
+        pictures = models.codec.decode(inversion.trajectory.latents[0])
+        heat = maps.heat.flatten(0, 1)  # (words, pictures, h, w) -> (words · pictures, h, w)
+        painted = paint_heatmap(pictures.repeat(len(maps.heat), 1, 1, 1), heat)
         grown = torch.nn.functional.interpolate(heat[:, None], pictures.shape[1:3], mode="bilinear")[:, 0]
-        return io.NodeOutput(painted, grown, said, ui=shown(painted, said))
-
-
-def located(plan, words: str, layout) -> tuple[list[list[int]], str]:
-    """The token positions of each word that occurs, and a report of all.
-
-    Raises:
-        ValueError: none of them occurs.
-    """
-    phrases = read_phrases(words)
-    places = {phrase: [at for each in locate(plan, phrase, layout) for at in each] for phrase in phrases}
-    found = {phrase: at for phrase, at in places.items() if at}
-    missing = [phrase for phrase in places if phrase not in found]
-    if not found:
-        raise ValueError(
-            f"words must name words of the source prompt, got {words[:60]!r}, none of which occurs in it"
-        )
-    lines = [f"map {i}: {phrase} ({len(at)} tokens)" for i, (phrase, at) in enumerate(found.items(), 1)]
-    return list(found.values()), "\n".join(
-        [*lines, *(f"{phrase!r} does not occur in the source prompt" for phrase in missing)]
-    )
+        return io.NodeOutput(painted, grown, maps.report, ui=shown(painted, maps.report))
 
 
 def shown(pictures: torch.Tensor, text: str) -> dict[str, Any]:
-    """A node's ``ui``: its pictures below it, and its report for who reads the history."""
+    """A node's ``ui``: its pictures below it, and its report in the history."""
     return {**ui.PreviewImage(pictures).as_dict(), "text": [text]}
 
 

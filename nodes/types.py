@@ -9,10 +9,10 @@ History = io.Custom("LLMGA_HISTORY")
 """A ``llmga.chat.Conversation``."""
 
 Inversion = io.Custom("LLMGA_INVERSION")
-"""A ``nodes.inversion.Inverted``: a picture's way to noise, and the prompt it was told by."""
+"""A ``nodes.edit_inputs.HostInversion``: an inverted picture and its prompt."""
 
 PromptToPrompt = io.Custom("LLMGA_P2P_OPTIONS")
-"""A ``llmga.edit.words.Words``."""
+"""A ``llmga.edit.PromptToPromptOptions``."""
 
 Restorer = io.Custom("LLMGA_RESTORER")
 """A ``nodes.restore.Restorer``: a DiffRIR under the host's memory management."""

@@ -1,16 +1,18 @@
-"""A diffusers UNet as a Denoiser."""
+"""A diffusers UNet as a ``Denoiser``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import torch
 
 from .attention import attention
-from .denoiser import Site, StopForward, Taps
+from .denoiser import CELL, Result, Site, StopForward, Taps
+from .gradient import require_variable
 from .schedule import Schedule
 
 Prediction = Literal["epsilon", "v_prediction"]
@@ -34,7 +36,7 @@ class DiffusersDenoiser:
     Its attention processors are exchanged only while ``eps`` runs with taps.
 
     Raises:
-        ValueError: the UNet takes something else than 4-channel latents, or ``prediction`` is unknown.
+        ValueError: the UNet does not take latents of 4 channels, or ``prediction`` is unknown.
     """
 
     def __init__(
@@ -56,6 +58,22 @@ class DiffusersDenoiser:
     def sites(self) -> list[Site]:
         return list(self._layers)
 
+    def run(
+        self,
+        prompts: Mapping[str, Any],
+        shape: Sequence[int],
+        work: Callable[[DiffusersDenoiser, dict[str, DiffusersContext]], Result],
+    ) -> Result:
+        """See ``DenoiserRunner``; a prompt is an ``EncodedPrompt``: ``states`` and, for SDXL, ``pooled``."""
+        height, width = shape[-2] * CELL, shape[-1] * CELL
+        contexts = {}
+        for name, prompt in prompts.items():
+            time_ids = None
+            if prompt.pooled is not None:
+                time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
+            contexts[name] = DiffusersContext(prompt.states, prompt.pooled, time_ids)
+        return work(self, contexts)
+
     @torch.no_grad()
     def eps(
         self,
@@ -63,6 +81,24 @@ class DiffusersDenoiser:
         timestep: int,
         contexts: Sequence[DiffusersContext],
         taps: Taps | None = None,
+    ) -> torch.Tensor | None:
+        """See ``Denoiser``."""
+        return self._predict(x, timestep, contexts, taps)
+
+    def with_gradient(
+        self,
+        x: torch.Tensor,
+        timestep: int,
+        contexts: Sequence[DiffusersContext],
+        taps: Taps | None = None,
+    ) -> torch.Tensor | None:
+        """See ``Denoiser``."""
+        require_variable(x)
+        with _frozen(self.unet):
+            return self._predict(x, timestep, contexts, taps)
+
+    def _predict(
+        self, x: torch.Tensor, timestep: int, contexts: Sequence[DiffusersContext], taps: Taps | None
     ) -> torch.Tensor | None:
         if len(contexts) != len(x):
             raise ValueError(f"contexts must be one for each of {len(x)} rows, got {len(contexts)}")
@@ -87,7 +123,7 @@ class DiffusersDenoiser:
 
 
 def attention_layers(unet: Any) -> dict[Site, Any]:
-    """Every attention layer under ComfyUI's name for it, in the order in which it runs.
+    """Every attention layer by ComfyUI's name for it, in the order in which they run.
 
     ComfyUI counts the blocks through: the first convolution is input 0, a downsampler an input of its own; an upsampler
     belongs to the last output of its level.
@@ -115,8 +151,21 @@ def attention_layers(unet: Any) -> dict[Site, Any]:
     return found
 
 
+@contextmanager
+def _frozen(unet: Any) -> Iterator[None]:
+    """Within it no parameter requires a gradient: autograd then keeps only what the gradient of x needs."""
+    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
 class _Tapped:
-    """For as long as it is entered, the layers ask the taps first."""
+    """A context in which the attention layers ask the taps first."""
 
     def __init__(self, layers: dict[Site, Any], taps: Taps | None, size: tuple[int, int]) -> None:
         self._layers = layers if taps is not None else {}
@@ -134,7 +183,7 @@ class _Tapped:
 
 
 class _Processor:
-    """What diffusers' own attention processor does, with the taps before it."""
+    """Diffusers' own attention processor, with the taps before it."""
 
     def __init__(self, site: Site, taps: Taps, size: tuple[int, int]) -> None:
         self._site, self._taps, self._size = site, taps, size
@@ -156,7 +205,11 @@ class _Processor:
 
 
 def grid(queries: int, height: int, width: int) -> tuple[int, int]:
-    """The (h, w) of a layer with so many queries; each level of a UNet has half the sides of the one above, rounded up."""
+    """The (h, w) of a layer with so many queries: each level of a UNet halves the sides of the one above, rounding up.
+
+    Raises:
+        ValueError: no level has so many.
+    """
     while height * width > queries:
         height, width = -(-height // 2), -(-width // 2)
     if height * width != queries:
@@ -165,9 +218,10 @@ def grid(queries: int, height: int, width: int) -> tuple[int, int]:
 
 
 def _states(contexts: Sequence[DiffusersContext]) -> torch.Tensor:
-    """(B, T, dim), shorter ones repeated: attention does not change if all its tokens come twice."""
+    """(B, T, dim), shorter contexts repeated: attention does not change if all its tokens come twice."""
     total = math.lcm(*(context.states.shape[1] for context in contexts))
-    return torch.cat([context.states.repeat(1, total // context.states.shape[1], 1) for context in contexts])
+    rows = [context.states.repeat(1, total // context.states.shape[1], 1) for context in contexts]
+    return torch.cat(rows)
 
 
 def _added(contexts: Sequence[DiffusersContext], weight: torch.Tensor) -> dict[str, torch.Tensor] | None:

@@ -1,4 +1,4 @@
-"""The noise schedule of Stable Diffusion, and DDIM's step between any two of its levels."""
+"""The noise schedule of Stable Diffusion, and the DDIM step between any two of its noise levels."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import dataclass
 import torch
 
 BETA_START, BETA_END, TRAIN_TIMESTEPS = 0.00085, 0.012, 1000
-"""Of SD1.x, SD2.x and SDXL."""
+"""The values of SD1.x, SD2.x and SDXL."""
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """How much of the picture is left at each timestep.
+    """The noise level of each timestep, variance preserving.
 
     Args:
         alphas_cumprod: (T,), descending from almost 1 towards 0; kept as float64 on the CPU. At timestep t a latent is
-            √ᾱ[t] picture + √(1 - ᾱ[t]) noise (variance preserving).
+            √ᾱ[t] x0 + √(1 - ᾱ[t]) noise.
+
+    Raises:
+        ValueError: it has another shape.
     """
 
     alphas_cumprod: torch.Tensor
@@ -48,22 +51,22 @@ class Schedule:
         return [i * stride + 1 for i in reversed(range(steps))]
 
     def stride(self, steps: int) -> int:
-        """How many timesteps lie between two of ``timesteps(steps)``. Raises as that does."""
+        """The distance between two of ``timesteps(steps)``; raises as that does."""
         total = len(self.alphas_cumprod)
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps < total:
             raise ValueError(f"steps must be a whole number from 1 to {total - 1}, got {steps!r}")
         return total // steps
 
     def abar(self, timestep: int) -> float:
-        """ᾱ of a timestep; below 0 that of timestep 0, at which a clean latent is taken to be."""
+        """ᾱ of a timestep; for a negative one that of timestep 0, which counts as the level of the picture itself."""
         return float(self.alphas_cumprod[max(timestep, 0)])
 
 
-def transfer(x: torch.Tensor, eps: torch.Tensor, a: float, b: float) -> torch.Tensor:
-    """DDIM: take a latent from level ᾱ = ``a`` to level ᾱ = ``b``, up or down, given the noise in it."""
-    return b**0.5 * clean(x, eps, a) + (1 - b) ** 0.5 * eps
+def ddim_step(x: torch.Tensor, eps: torch.Tensor, a: float, b: float) -> torch.Tensor:
+    """DDIM without noise: move a latent from level ᾱ = ``a`` to level ᾱ = ``b``, up or down, given the noise in it."""
+    return b**0.5 * predict_x0(x, eps, a) + (1 - b) ** 0.5 * eps
 
 
-def clean(x: torch.Tensor, eps: torch.Tensor, a: float) -> torch.Tensor:
-    """The picture in a latent of level ᾱ = ``a`` if ``eps`` is the noise in it."""
+def predict_x0(x: torch.Tensor, eps: torch.Tensor, a: float) -> torch.Tensor:
+    """The latent without noise that a latent of level ᾱ = ``a`` comes from, if ``eps`` is the noise in it."""
     return (x - (1 - a) ** 0.5 * eps) / a**0.5

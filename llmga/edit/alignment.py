@@ -1,4 +1,4 @@
-"""Which word of the edited prompt is which word of the source prompt, for prompts of any number of chunks.
+"""Token alignment of two prompts of any number of chunks, for prompt-to-prompt.
 
 Prompt-to-prompt gives each target word the attention that its source word had. With ``matrix`` S and ``own`` d that is
 ``P_new = P_source · S + P_target · diag(d)``: linear in the attention, so it never has to be held as a matrix.
@@ -6,50 +6,51 @@ Prompt-to-prompt gives each target word the attention that its source word had. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
-from ..text.chunks import Layout, Plan
-from .phrases import Pieces, clip_pieces, words
-from .positions import Places
+from ..text.chunks import JoinLayout, Plan
+from .phrases import Pieces, clip_pieces, split_words
+from .positions import TokenPositions
 
-Mode = Literal["refine", "replace"]
+AlignmentMode = Literal["refine", "replace"]
 MINIMUM_RATIO = 0.5
-"""Below this aligned ratio two prompts are different texts: what still aligns is mostly articles and commas."""
+"""Below this aligned ratio two prompts are different texts: mostly articles and commas still align."""
 
 _RUN = 1
-"""What a matched pair is worth more when the pair before it is matched too; a match itself is worth 1."""
+"""The score of a pair is 1, and so much more if the tokens before are a pair too."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Where the attention of T_src source positions goes among T_tgt target positions.
+    """How the attention of T_src source positions is distributed over T_tgt target positions.
 
-    Both lengths are those of the same number of chunks: encode both prompts with ``min_chunks=chunks``.
+    Both lengths are those of the same number of chunks: encode both prompts with ``chunks`` chunks.
     """
 
     matrix: torch.Tensor
-    """(T_src, T_tgt) float32; a row adds up to 1, or to 0 for a word that is gone."""
+    """(T_src, T_tgt) float32; a row adds up to 1, or to 0 for a removed word."""
     own: torch.Tensor
-    """(T_tgt,) float32: 1 for a new word, which attends as it likes, else 0."""
+    """(T_tgt,) float32: 1 for an added word, which keeps its own attention, else 0."""
     aligned_ratio: float
-    """The part of the target's text tokens that take attention from the source; 1 for an empty target."""
+    """The part of the target's text tokens that are paired with source tokens, 0 .. 1; 1 for an empty target."""
     removed: tuple[int, ...]
     """Source positions of the words that the target does not keep."""
     added: tuple[int, ...]
     """Target positions of the words that the source does not have."""
     chunks: int
+    """How many chunks both prompts are encoded with."""
 
 
 def align(
     source: Plan,
     target: Plan,
-    layout: Layout,
-    mode: Mode = "refine",
+    layout: JoinLayout,
+    mode: AlignmentMode = "refine",
     pieces: Pieces = clip_pieces,
 ) -> Alignment:
     """Align two prompts; the one with fewer chunks counts as padded to the other's number.
@@ -75,82 +76,103 @@ def align(
     swapped word moves with it (theirs stays at the same number, which is another word once token counts differ).
     """
     _check(layout, mode)
-    count = max(len(source.chunks), len(target.chunks))
-    rows, columns = (Places.of(plan.padded(count), layout) for plan in (source, target))
+    chunks = max(len(source.chunks), len(target.chunks))
+    rows = TokenPositions.of(source.padded(chunks), layout)
+    columns = TokenPositions.of(target.padded(chunks), layout)
+    source_codes, target_codes = _token_codes(source), _token_codes(target)
     if mode == "refine":
-        pairs = [
-            (rows.text[i], columns.text[j], 1.0)
-            for i, j in common_runs(*(_codes(plan) for plan in (source, target)))
-        ]
+        pairs = [(rows.text[i], columns.text[j], 1.0) for i, j in common_runs(source_codes, target_codes)]
     else:
         pairs = _word_by_word(source, target, rows, columns, pieces)
-    matrix = torch.zeros(rows.length, columns.length)
+    matrix = torch.zeros(rows.length, columns.length)  # (T_src, T_tgt)
     for i, j, part in [*pairs, *_around_text(rows, columns)]:
         matrix[i, j] += part
-    own = torch.zeros(columns.length)
-    kept = {j for _, j, _ in pairs}
-    own[[j for j in columns.text if j not in kept]] = 1
-    tokens = [dict(zip(p.text, _codes(plan), strict=True)) for p, plan in ((rows, source), (columns, target))]
-    same = [(i, j) for i, j, _ in pairs if tokens[0][i] == tokens[1][j]]
-    removed, added = (
-        tuple(sorted(set(places.text) - {pair[k] for pair in same}))
-        for k, places in enumerate((rows, columns))
+    paired = {j for _, j, _ in pairs}
+    own = torch.zeros(columns.length)  # (T_tgt,)
+    own[[j for j in columns.text if j not in paired]] = 1
+    # Words are kept where a token is paired with the same token; `replace` pairs others too.
+    source_at = dict(zip(rows.text, source_codes, strict=True))
+    target_at = dict(zip(columns.text, target_codes, strict=True))
+    same = [(i, j) for i, j, _ in pairs if source_at[i] == target_at[j]]
+    removed = set(rows.text) - {i for i, _ in same}
+    added = set(columns.text) - {j for _, j in same}
+    return Alignment(
+        matrix,
+        own,
+        aligned_ratio=len(paired) / len(columns.text) if columns.text else 1.0,
+        removed=tuple(sorted(removed)),
+        added=tuple(sorted(added)),
+        chunks=chunks,
     )
-    ratio = len(kept) / len(columns.text) if columns.text else 1.0
-    return Alignment(matrix, own, ratio, removed, added, count)
 
 
 def common_runs(source: Sequence[int], target: Sequence[int]) -> list[tuple[int, int]]:
-    """The best ordered pairs (i, j) with ``source[i] == target[j]``, as ``align`` scores them."""
+    """The ordered pairs (i, j) with ``source[i] == target[j]`` of the highest score, as ``align`` scores them.
+
+    Dynamic programming over prefixes, as for the longest common subsequence; time and memory are O(len · len).
+    """
     a, b = np.asarray(source, dtype=np.int64), np.asarray(target, dtype=np.int64)
     n, m = len(a), len(b)
-    best = np.zeros((n + 1, m + 1), dtype=np.int32)  # of the first i and j tokens
-    ending = np.full((n + 1, m + 1), -1, dtype=np.int32)  # of those, with the last two of them a pair
+    # best[i, j] is the score of the first i and j tokens; ending[i, j] is that score if the last two of them are a
+    # pair, -1 if they cannot be.
+    best = np.zeros((n + 1, m + 1), dtype=np.int32)
+    ending = np.full((n + 1, m + 1), -1, dtype=np.int32)
     for i in range(1, n + 1):
-        before = np.maximum(best[i - 1, :-1], np.where(ending[i - 1, :-1] > 0, ending[i - 1, :-1] + _RUN, 0))
+        continued = np.where(ending[i - 1, :-1] > 0, ending[i - 1, :-1] + _RUN, 0)
+        before = np.maximum(best[i - 1, :-1], continued)
         ending[i, 1:] = np.where(a[i - 1] == b, 1 + before, -1)
         best[i] = np.maximum.accumulate(np.maximum(best[i - 1], ending[i]))
+    return _trace_back(best, ending)
+
+
+def _trace_back(best: np.ndarray, ending: np.ndarray) -> list[tuple[int, int]]:
+    """The pairs that lead to the score of all tokens; of equal ways the one whose pairs come earliest."""
     pairs = []
-    i, j, running = n, m, False
+    i, j = best.shape[0] - 1, best.shape[1] - 1
+    in_run = False
     while i and j:
-        if not running and best[i, j] == best[i, j - 1]:
+        if not in_run and best[i, j] == best[i, j - 1]:
             j -= 1
-        elif not running and best[i, j] == best[i - 1, j]:
+        elif not in_run and best[i, j] == best[i - 1, j]:
             i -= 1
         else:
             i, j = i - 1, j - 1
             pairs.append((i, j))
-            running = ending[i, j] > 0 and ending[i, j] + _RUN >= best[i, j]
+            in_run = bool(ending[i, j] > 0 and ending[i, j] + _RUN >= best[i, j])
     return pairs[::-1]
 
 
 _Pairs = list[tuple[int, int, float]]
 
 
-def _around_text(source: Places, target: Places) -> _Pairs:
+def _around_text(source: TokenPositions, target: TokenPositions) -> _Pairs:
+    """The pairs of BOS, and of the padding and EOS after each chunk's text, resampled where their numbers differ."""
     pairs: _Pairs = [(i, j, 1.0) for i, j in zip(source.bos, target.bos, strict=True)]
     for rows, columns in zip(source.after, target.after, strict=True):
         columns = columns or target.after[-1]
         n, m = len(rows), len(columns)
-        # Row k is the interval k/n .. (k+1)/n, column l the interval l/m .. (l+1)/m; counted in 1/(n·m).
+        # Both are spread over the same length n · m: row k covers k·m .. (k+1)·m, column c covers c·n .. (c+1)·n.
+        # A row gives each column the part of itself that they share.
         for k, i in enumerate(rows):
-            for at in range(k * m // n, -(-(k + 1) * m // n)):
-                shared = min((k + 1) * m, (at + 1) * n) - max(k * m, at * n)
-                pairs.append((i, columns[at], shared / m))
+            first, end = k * m // n, -(-(k + 1) * m // n)
+            for c in range(first, end):
+                shared = min((k + 1) * m, (c + 1) * n) - max(k * m, c * n)
+                pairs.append((i, columns[c], shared / m))
     return pairs
 
 
 def _word_by_word(
-    source: Plan, target: Plan, rows: Places, columns: Places, pieces: Callable[..., list[str]]
+    source: Plan, target: Plan, rows: TokenPositions, columns: TokenPositions, pieces: Pieces
 ) -> _Pairs:
-    ours, theirs = words(source, pieces), words(target, pieces)
-    if len(ours) != len(theirs):
+    """The pairs of tokens of words that stand at the same place; a word's tokens share where their numbers differ."""
+    source_words, target_words = split_words(source, pieces), split_words(target, pieces)
+    if len(source_words) != len(target_words):
         raise ValueError(
-            f"mode replace needs prompts of as many words, punctuation included; source has {len(ours)}, target "
-            f"{len(theirs)}; take mode refine"
+            f"mode replace needs prompts of as many words, punctuation included; source has {len(source_words)}, target "
+            f"{len(target_words)}; take mode refine"
         )
     pairs: _Pairs = []
-    for old, new in zip(ours, theirs, strict=True):
+    for old, new in zip(source_words, target_words, strict=True):
         if len(old) == len(new):
             pairs += [(rows.text[i], columns.text[j], 1.0) for i, j in zip(old, new, strict=True)]
         else:
@@ -158,7 +180,7 @@ def _word_by_word(
     return pairs
 
 
-def _codes(plan: Plan) -> list[int]:
+def _token_codes(plan: Plan) -> list[int]:
     """A number for each token, the same for the same token; weights do not count."""
     return [_code(token.id) for chunk in plan.chunks for token in chunk]
 
@@ -171,6 +193,9 @@ def _code(token: Any) -> int:
 
 
 def _check(layout: str, mode: str) -> None:
-    for name, value, known in (("layout", layout, get_args(Layout)), ("mode", mode, get_args(Mode))):
+    for name, value, known in (
+        ("layout", layout, get_args(JoinLayout)),
+        ("mode", mode, get_args(AlignmentMode)),
+    ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")

@@ -1,4 +1,4 @@
-"""Where the picture may change: found from the words' attention while it is edited, or given by a mask."""
+"""LocalBlend: find in the cross-attention of chosen words where the picture may change, and restore the rest."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch.nn.functional import interpolate, max_pool2d
 
-from ..diffusion.attention import attention
+from ..diffusion.attention import token_attention
 from ..diffusion.denoiser import Site
 from .control import Blend
 
-Size = tuple[int, int]
+GridSize = tuple[int, int]
+"""(h, w) of a layer's queries or of a latent."""
+
 QueriesAndKeys = tuple[torch.Tensor, torch.Tensor]
 
 
 class LocalBlend:
-    """Adds up where the words of the source and of the target look, over layers and steps.
+    """Adds up the attention to the words of the source and of the target, over layers and steps.
 
     Source: prompt-to-prompt's ``LocalBlend`` as in cure-lab/PnPInversion 07f97f4. Deviations: any size of picture (theirs
     reads the 16 × 16 maps of a picture of 512 × 512; here the layers nearest to a quarter of the latent's sides, which are
@@ -28,14 +30,14 @@ class LocalBlend:
         size: (h, w) of the latent.
     """
 
-    def __init__(self, blend: Blend, tokens: tuple[int, int], size: Size) -> None:
+    def __init__(self, blend: Blend, tokens: tuple[int, int], size: GridSize) -> None:
         self._blend, self._size = blend, size
         self._source = _indicator(tokens[0], blend.source, blend.subtract_source)
         self._target = _indicator(tokens[1], blend.target, blend.subtract_target)
-        self._total: torch.Tensor | None = None  # (B, 4, h, w); the channels as in `add`
+        self._total: torch.Tensor | None = None  # (B, 4, h, w), the channels as in `add`
 
-    def sites(self, sizes: Mapping[Site, Size | None]) -> set[Site]:
-        """The cross-attention layers whose maps count; all, while a size is not known."""
+    def sites(self, sizes: Mapping[Site, GridSize | None]) -> set[Site]:
+        """The cross-attention layers whose maps count: those of the wanted size, or all while a size is not known."""
         known = {site: size for site, size in sizes.items() if size is not None}
         if len(known) < len(sizes):
             return set(sizes)
@@ -53,27 +55,36 @@ class LocalBlend:
         target: QueriesAndKeys,
         cross: tuple[torch.Tensor, torch.Tensor] | None,
         heads: int,
-        size: Size,
+        size: GridSize,
     ) -> None:
-        """Add one layer's maps, the target's as edited by ``cross``: S, d.
+        """Add one layer's maps.
 
-        The probabilities of some tokens added up are attention whose values are 1 at these tokens and 0 elsewhere.
+        Args:
+            source, target: queries (B, N, heads · dim) and keys (B, T, heads · dim).
+            cross: S (T_src, T_tgt) and d (T_tgt,), by which the target's probabilities are edited; None: they are not.
+            size: (h, w), N = h · w.
         """
+        # Channels: the source's words, the source's subtracted words, then the target's.
         if cross is None:
-            maps = torch.cat([_looks(*source, self._source, heads), _looks(*target, self._target, heads)], -1)
+            source_maps = token_attention(*source, self._source, heads)  # (B, N, 2)
+            target_maps = token_attention(*target, self._target, heads)
+            maps = torch.cat([source_maps, target_maps], -1)
         else:
             matrix, own = cross
-            # Channels: source's words, source's subtracted words, then the target's.
-            maps = _looks(*source, torch.cat([self._source, matrix @ self._target], 1), heads)
-            maps[..., 2:] += _looks(*target, own[:, None] * self._target, heads)
-        maps = maps.transpose(1, 2).unflatten(-1, size)
+            maps = token_attention(*source, torch.cat([self._source, matrix @ self._target], 1), heads)
+            maps[..., 2:] += token_attention(*target, own[:, None] * self._target, heads)
+        maps = maps.transpose(1, 2).unflatten(-1, size)  # (B, N, 4) -> (B, 4, h, w)
         self._total = maps if self._total is None else self._total + maps
 
     def mask(self) -> torch.Tensor:
-        """(B, 1, h, w) in the latent's size: 1 where the picture may change, else 0; on the CPU."""
+        """(B, 1, h, w) float32 on the CPU, in the latent's size: 1 where the picture may change, else 0.
+
+        Raises:
+            RuntimeError: no layer's maps were added.
+        """
         if self._total is None:
             raise RuntimeError("no cross-attention was seen")
-        words, subtracted = self._total[:, ::2], self._total[:, 1::2]
+        words, subtracted = self._total[:, ::2], self._total[:, 1::2]  # (B, 2, h, w): source, target
         pooled = max_pool2d(words, 3, stride=1, padding=1)
         mask = self._above(pooled, self._blend.threshold)
         if self._blend.subtract_source or self._blend.subtract_target:
@@ -95,18 +106,8 @@ def blended(x: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> tor
 
 
 def _indicator(tokens: int, words: Sequence[int], subtracted: Sequence[int]) -> torch.Tensor:
+    """(tokens, 2): 1 at the tokens of the words, and at those of the subtracted words."""
     chosen = torch.zeros(tokens, 2)
     chosen[list(words), 0] = 1
     chosen[list(subtracted), 1] = 1
     return chosen
-
-
-def _looks(q: torch.Tensor, k: torch.Tensor, values: torch.Tensor, heads: int) -> torch.Tensor:
-    """The mean over the heads of attention to ``values`` (T, channels): (B, N, channels) float32."""
-    channels = values.shape[1]
-    # As wide as a head, or else the fused kernels turn it down and a matrix is made after all.
-    width = max(channels, q.shape[-1] // heads)
-    padded = torch.zeros(len(values), width, device=q.device)
-    padded[:, :channels] = values.to(q.device)
-    out = attention(q.float(), k.float(), padded.repeat(1, heads).expand(len(q), -1, -1), heads)
-    return out.unflatten(-1, (heads, width))[..., :channels].mean(-2)

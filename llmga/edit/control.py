@@ -1,4 +1,4 @@
-"""What an edit does to the attention and to the latent, and at which steps."""
+"""Control: which attention an edit takes from the source, at which steps, and where the picture may change."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from dataclasses import dataclass, field
 import torch
 
 Share = float | tuple[float, float]
-"""Of the steps, 0 .. 1: up to where, or from where to where."""
+"""A part of the steps, 0 .. 1: its end, or its start and end."""
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Words whose attention says where the picture may change (LocalBlend); elsewhere it stays as it was.
+    """The words of a ``LocalBlend``: the picture may change where they are attended to, and stays elsewhere.
 
     Args:
-        source, target: positions of the words' tokens in either context; at least one of all.
-        subtract_source, subtract_target: of words whose places stay as they were in any case.
-        threshold, subtract_threshold: from which part of the greatest attention on a place belongs to the words.
-        start: the part of the steps in which the picture may still change everywhere.
+        source, target: positions of the words' tokens in either context; at least one position in all.
+        subtract_source, subtract_target: positions of words whose places never change.
+        threshold, subtract_threshold: the part of the greatest attention from which a place belongs to the words.
+        start: the part of the steps in which the whole picture may still change.
+
+    Raises:
+        ValueError: no position is given, or a number is out of range.
     """
 
     source: tuple[int, ...] = ()
@@ -31,7 +34,7 @@ class Blend:
 
     def __post_init__(self) -> None:
         if not (*self.source, *self.target):
-            raise ValueError("blend needs the position of one token at least, in source or target; got none")
+            raise ValueError("blend needs the position of at least one token, in source or target; got none")
         for name in ("threshold", "subtract_threshold", "start"):
             _check_range(f"blend {name}", getattr(self, name), 1)
 
@@ -50,7 +53,7 @@ class Control:
         equalizer: (T_tgt,): how strong each target token is; 1 leaves it as it is. Acts while the token is replaced.
         cross_replace: up to which part of the steps, or (from, to); (T_tgt,) or (T_tgt, 2) for each token by itself.
         self_replace: likewise for self-attention, which keeps the layout.
-        self_max_pixels: self-attention of more queries is left alone; None: a quarter of the latent's.
+        self_max_pixels: self-attention with more queries is not replaced; None: a quarter of the latent's cells.
         blend: None: the whole picture may change.
         mask: (B or 1, 1, h, w) in the latent's size, 0 .. 1: outside it (0) the picture stays as it was, bit for bit. With a
             blend both must agree.
@@ -90,7 +93,7 @@ class Control:
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """T_src, T_tgt."""
+        """(T_src, T_tgt)."""
         return self.matrix.shape[0], self.matrix.shape[1]
 
     def cross(self, step: int, steps: int) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -104,11 +107,12 @@ class Control:
         return self.matrix.float().cpu() * strength, self.own.float().cpu() * strength + (1 - acts)
 
     def replaces_self(self, step: int, steps: int) -> bool:
+        """Whether a step (0-based) takes self-attention from the source."""
         first, end = (int(at * steps + _ROUNDING) for at in _span(self.self_replace))
         return first <= step < end
 
     def _token_spans(self) -> torch.Tensor:
-        """(T_tgt, 2) float64: from where to where each token is replaced."""
+        """(T_tgt, 2) float64: the start and end of the steps in which each token is replaced."""
         given = self.cross_replace
         if isinstance(given, (int, float, tuple)):
             spans = torch.tensor(_span(given), dtype=torch.float64).repeat(len(self.own), 1)
@@ -140,7 +144,7 @@ class Control:
                 raise ValueError(f"blend {name} must be positions below {count}, got {wrong}")
 
 
-_ROUNDING = 1e-5  # forgives a float32 0.7 that 10 times it is less than 7
+_ROUNDING = 1e-5  # 10 times the float32 number 0.7 is less than 7
 
 
 def _span(share: Share) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Where an edit has to happen, as DiffEdit finds it: where the two prompts ask for different noise."""
+"""DiffEdit's mask: the places where two prompts predict different noise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..diffusion.denoiser import Denoiser, noise
+from ..diffusion.denoiser import Denoiser, predict_noise
 from .inversion import OnStep, silent
 
 
@@ -30,13 +30,13 @@ def difference_mask(
     All pictures of a batch get the same noise, so a batch is the loop. Takes 2 · ``maps`` rows per picture.
 
     Args:
-        latent: (B, C, h, w), clean.
+        latent: (B, C, h, w), of the picture.
         generator: on the CPU; gives ``maps`` times the noise of one picture.
         strength: how noisy, 0 .. 1: step ``int(steps · strength)`` from the end of a schedule of ``steps``.
-        ratio: of what the map's mean is multiplied with, half is the threshold.
-        everywhere: a mask that holds less than this part of all the difference, 0 .. 1, is given up for the whole
-            picture: a new background changes the noise everywhere, and what is above the threshold is chance. The
-            official code has no such rule; 0 turns it off.
+        ratio: the threshold is the map's mean times half of this.
+        everywhere: a mask that holds less than this part of the whole difference, 0 .. 1, is replaced by ones: a new
+            background changes the noise everywhere, and what is above the threshold is chance. 0 turns it off; the
+            official code has no such rule.
         on_step: ``on_step(i, maps)`` after each map; may raise.
 
     Returns:
@@ -64,7 +64,7 @@ def difference_mask(
     for i in range(maps):
         drawn = torch.randn(1, *latent.shape[1:], generator=generator).to(latent.device)
         noisy = abar**0.5 * latent.float() + (1 - abar) ** 0.5 * drawn
-        source, target = noise(denoiser, noisy.repeat(2, 1, 1, 1), timestep, contexts).chunk(2)
+        source, target = predict_noise(denoiser, noisy.repeat(2, 1, 1, 1), timestep, contexts).chunk(2)
         difference += (target - source).abs().mean(1).cpu()
         on_step(i + 1, maps)
     threshold = difference.mean((1, 2), keepdim=True) * ratio / 2

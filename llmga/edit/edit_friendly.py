@@ -1,8 +1,8 @@
-"""The editor of LLMGA's command line: noise maps that reproduce a picture, denoised again with the target prompt.
+"""Edit-friendly DDPM inversion, as LLMGA's command line edits: noise maps that reproduce a picture, and their denoising.
 
-Instead of following one path back to noise, each noise level gets noise of its own, and what the solver would have to
-add to come from each level to the next is stored. The stored noise carries the picture's structure into the edit. No
-attention is touched; where the prompts agree (see ``diffedit``) guidance is left out.
+Each noise level gets independent noise, and the noise that the solver must add to get from each level to the next is
+stored. The stored noise carries the picture's structure into the edit. Attention is not changed; where the prompts agree
+(see ``diffedit``) guidance is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..diffusion.denoiser import Denoiser, noise
+from ..diffusion.denoiser import Denoiser, predict_noise
 from ..diffusion.schedule import Schedule
 from .diffedit import difference_mask
 from .inversion import OnStep, silent
@@ -21,7 +21,7 @@ from .inversion import OnStep, silent
 
 @dataclass(frozen=True)
 class NoiseMaps:
-    """What reproduces pictures: where denoising starts and the noise that each step adds, all float32 on the CPU."""
+    """The start of denoising and the noise that each step adds, by which pictures are reproduced; float32 on the CPU."""
 
     start: torch.Tensor
     """(B, C, h, w), at the level of the first timestep."""
@@ -57,10 +57,10 @@ def edit_friendly(
     mask: torch.Tensor | None = None,
     on_step: OnStep = silent,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The whole of it: find the mask, invert, denoise.
+    """Edit pictures: find the mask, find the noise maps, denoise with the target prompt.
 
     Args:
-        latent: (B, C, h, w), clean.
+        latent: (B, C, h, w), of the pictures.
         seed: of all noise; the same for each picture of the batch, so a batch is the loop.
         mask: (B or 1, 1, h, w), 0 .. 1, instead of the one that ``difference_mask`` finds.
         on_step: ``on_step(i, n, preview)`` over all three parts; the preview is the latent while it is denoised.
@@ -129,10 +129,10 @@ def find_noise_maps(
     cfg: float = 3.5,
     on_step: OnStep = silent,
 ) -> NoiseMaps:
-    """The noise maps with which ``denoise`` gives the latent back.
+    """Find the noise maps with which ``denoise`` reproduces the latent.
 
     Args:
-        latent: (B, C, h, w), clean; it is taken to be at the noise level of timestep 0.
+        latent: (B, C, h, w), of the pictures; it is taken to be at the noise level of timestep 0.
         generator: on the CPU; gives ``steps`` times the noise of one picture, which the whole batch gets.
         skip: the noisiest part of the schedule that is left out, 0 .. 1.
         cfg: 1 leaves out the negative rows.
@@ -148,17 +148,17 @@ def find_noise_maps(
     too, so that the latent is still given back (theirs is not).
     """
     timesteps = _timesteps(denoiser.schedule, steps, skip)
-    clean = latent.float()
-    levels = [clean]
+    x0 = latent.float()
+    levels = [x0]
     for t in reversed(timesteps):
         abar = float(denoiser.schedule.alphas_cumprod[t])
-        drawn = torch.randn(1, *latent.shape[1:], generator=generator).to(clean)
-        levels.append(abar**0.5 * clean + (1 - abar) ** 0.5 * drawn)
-    levels.reverse()  # noisiest first; the last is the clean one
+        drawn = torch.randn(1, *latent.shape[1:], generator=generator).to(x0)
+        levels.append(abar**0.5 * x0 + (1 - abar) ** 0.5 * drawn)
+    levels.reverse()  # noisiest first; the last is x0
     solver = _Solver(denoiser.schedule, timesteps)
     x, maps = levels[0], []
     for i, t in enumerate(timesteps):
-        eps = _guided(denoiser, x, t, context, negative_context, cfg)
+        eps = _guided_noise(denoiser, x, t, context, negative_context, cfg)
         mean, deviation = solver.step(i, x, eps)
         maps.append((levels[i + 1] - mean) / deviation)
         x = mean + deviation * maps[-1]  # the next level up to rounding, which must not add up
@@ -194,7 +194,7 @@ def denoise(
     where = None if mask is None else mask.to(device).float()
     x = maps.start.to(device)
     for i, t in enumerate(maps.timesteps):
-        eps = _guided(denoiser, x, t, context, negative_context, cfg, where)
+        eps = _guided_noise(denoiser, x, t, context, negative_context, cfg, where)
         mean, deviation = solver.step(i, x, eps)
         x = mean + deviation * maps.maps[i].to(device)
         on_step(i + 1, len(maps.timesteps), x)
@@ -213,15 +213,15 @@ class _Solver:
     def step(self, i: int, x: torch.Tensor, eps: torch.Tensor) -> tuple[torch.Tensor, float]:
         """The mean of level i + 1 given level i, and the standard deviation around it."""
         alpha, sigma, half_logsnr = self._alpha, self._sigma, self._half_logsnr
-        clean = (x - float(sigma[i]) * eps) / float(alpha[i])
+        x0 = (x - float(sigma[i]) * eps) / float(alpha[i])
         h = half_logsnr[i + 1] - half_logsnr[i]
         drift = -torch.expm1(-2 * h)
-        slope = torch.zeros_like(clean)
+        slope = torch.zeros_like(x0)
         if self._before is not None:
-            slope = float(h / (half_logsnr[i] - half_logsnr[i - 1])) * (clean - self._before)
-        self._before = clean
+            slope = float(h / (half_logsnr[i] - half_logsnr[i - 1])) * (x0 - self._before)
+        self._before = x0
         kept = float(sigma[i + 1] / sigma[i] * torch.exp(-h))
-        mean = kept * x + float(alpha[i + 1] * drift) * (clean + 0.5 * slope)
+        mean = kept * x + float(alpha[i + 1] * drift) * (x0 + 0.5 * slope)
         return mean, float(sigma[i + 1] * drift.sqrt())
 
 
@@ -238,7 +238,7 @@ def _timesteps(schedule: Schedule, steps: int, skip: float) -> list[int]:
     return [int(highest + i * (1 - highest) / (steps - 1) + 1e-9) for i in range(steps)]
 
 
-def _guided(
+def _guided_noise(
     denoiser: Denoiser,
     x: torch.Tensor,
     timestep: int,
@@ -249,8 +249,8 @@ def _guided(
 ) -> torch.Tensor:
     batch = len(x)
     if cfg == 1 and mask is None:
-        return noise(denoiser, x, timestep, [context] * batch)
+        return predict_noise(denoiser, x, timestep, [context] * batch)
     contexts = [negative_context] * batch + [context] * batch
-    untold, told = noise(denoiser, x.repeat(2, 1, 1, 1), timestep, contexts).chunk(2)
-    guidance = cfg * (told - untold)
-    return untold + (guidance if mask is None else guidance * mask)
+    eps_uncond, eps_cond = predict_noise(denoiser, x.repeat(2, 1, 1, 1), timestep, contexts).chunk(2)
+    guidance = cfg * (eps_cond - eps_uncond)
+    return eps_uncond + (guidance if mask is None else guidance * mask)

@@ -1,4 +1,4 @@
-"""Editing an inverted picture: Direct Inversion and prompt-to-prompt."""
+"""Edit inverted pictures: Direct Inversion with prompt-to-prompt."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..diffusion.denoiser import Denoiser, noise
-from ..diffusion.schedule import clean, transfer
-from .attention import SourceTaps, Step, TargetTaps
+from ..diffusion.denoiser import Denoiser, predict_noise
+from ..diffusion.schedule import ddim_step, predict_x0
+from .attention_taps import SourceTaps, Step, TargetTaps
 from .blend import LocalBlend, blended
 from .control import Control
 from .inversion import OnStep, Trajectory, silent
@@ -17,12 +17,14 @@ from .inversion import OnStep, Trajectory, silent
 
 @dataclass(frozen=True, eq=False)
 class Edited:
+    """The result of ``edit``."""
+
     latent: torch.Tensor
     """(B, 4, h, w) float32 on the CPU."""
     mask: torch.Tensor
-    """(B, 1, h, w): where it could change at the last step; ones without a blend and a mask."""
+    """(B, 1, h, w), 0 .. 1: where the picture could change at the last step; ones without a blend and a mask."""
     rows: int
-    """That went through the UNet, those of aborted passes too."""
+    """How many rows went through the UNet, those of stopped passes included."""
 
 
 @torch.no_grad()
@@ -38,7 +40,7 @@ def edit(
     """Denoise inverted pictures again with another prompt, under the attention that their own prompt had.
 
     The source is not denoised: at every step it is the latent that the inversion passed through. This is Direct
-    Inversion in closed form: its offset is whatever brings the source's latent back there. What holds for that reason:
+    Inversion in closed form: its offset is whatever brings the source's latent back there. Therefore:
 
     - Where the mask is 0 the result is the trajectory's first latent, bit for bit.
     - A batch is the loop over its pictures (which share the prompts).
@@ -50,7 +52,7 @@ def edit(
     Args:
         source_context: the one that the trajectory was inverted with.
         negative_context: unused, may be None, if ``cfg`` is 1.
-        on_step: ``on_step(i, steps, preview)`` after each step; the preview is the clean latent foreseen.
+        on_step: ``on_step(i, steps, preview)`` after each step; the preview is the predicted x0.
 
     Raises:
         ValueError: the trajectory belongs to another schedule; the mask has another size; a context has not as many
@@ -67,30 +69,30 @@ def edit(
         )
     _, batch, _, *size = trajectory.latents.shape
     given = _user_mask(control, batch, (size[0], size[1]))
-    local = LocalBlend(control.blend, control.tokens, (size[0], size[1])) if control.blend else None
+    local_blend = LocalBlend(control.blend, control.tokens, (size[0], size[1])) if control.blend else None
     limit = control.self_max_pixels
-    source = SourceTaps(denoiser.sites, size[0] * size[1] // 4 if limit is None else limit, local)
+    source = SourceTaps(denoiser.sites, size[0] * size[1] // 4 if limit is None else limit, local_blend)
     target = TargetTaps(source, control.tokens)
     names = [target_context] if control.cfg == 1 else [negative_context, target_context]
     contexts = [context for context in names for _ in range(batch)]
     x, mask, rows = trajectory.latents[steps], given, 0
     for i, t in enumerate(trajectory.timesteps):
         taken = source.begin(
-            Step(control.cross(i, steps), control.replaces_self(i, steps), local is not None)
+            Step(control.cross(i, steps), control.replaces_self(i, steps), local_blend is not None)
         )
         if taken:
             denoiser.eps(trajectory.latents[steps - i], t, [source_context] * batch, source)
             rows += batch
-        eps = noise(denoiser, x.repeat(len(names), 1, 1, 1), t, contexts, target if taken else None)
+        eps = predict_noise(denoiser, x.repeat(len(names), 1, 1, 1), t, contexts, target if taken else None)
         rows += len(contexts)
         if len(names) == 2:
-            untold, told = eps.chunk(2)
-            eps = untold + control.cfg * (told - untold)
+            eps_uncond, eps_cond = eps.chunk(2)
+            eps = eps_uncond + control.cfg * (eps_cond - eps_uncond)
         level, next_level = schedule.abar(t), schedule.abar(t - schedule.stride(steps))
-        preview = clean(x, eps, level)
-        x = transfer(x, eps, level, next_level)
-        if local is not None and control.blend is not None and i >= int(control.blend.start * steps):
-            mask = given * local.mask()
+        preview = predict_x0(x, eps, level)
+        x = ddim_step(x, eps, level, next_level)
+        if local_blend is not None and control.blend is not None and i >= int(control.blend.start * steps):
+            mask = given * local_blend.mask()
         x = blended(x, trajectory.latents[steps - i - 1], mask)
         on_step(i + 1, steps, preview)
     return Edited(x, mask.expand(batch, -1, -1, -1), rows)

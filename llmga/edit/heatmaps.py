@@ -1,4 +1,4 @@
-"""Where a prompt's words look in a picture: cross-attention, added up over the layers and over the way of its inversion."""
+"""Heat maps of words: cross-attention added up over the layers and the steps of an inversion (as DAAM does)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch.nn.functional import interpolate
 
-from ..diffusion.attention import attention
+from ..diffusion.attention import token_attention
 from ..diffusion.denoiser import Denoiser, Site, StopForward
 from .inversion import OnStep, Trajectory, silent
 
-# Colours of the heat from 0 to 1: dark blue, blue, cyan, yellow, red. Each is told apart in grey too.
-_RAMP = torch.tensor(
+# Colours of the heat from 0 to 1: dark blue, blue, cyan, yellow, red. They differ in grey too.
+_COLOURS = torch.tensor(
     [[0.05, 0.03, 0.3], [0.1, 0.3, 0.9], [0.2, 0.85, 0.9], [0.98, 0.9, 0.25], [0.9, 0.1, 0.05]]
 )
-_STRENGTH = 0.65  # of the colour over the picture
+_OPACITY = 0.65  # of the colour over the picture
 
 
 class HeatTaps:
-    """Taps that add up the probabilities of chosen tokens, and change nothing.
+    """Taps that add up the probabilities of chosen tokens and change nothing.
 
     Args:
         words: for each word the positions of its tokens in the context.
@@ -47,7 +47,10 @@ class HeatTaps:
         tokens = max(max(each) for each in self._words) + 1
         if k.shape[1] < tokens:
             raise ValueError(f"words must be positions below {k.shape[1]}, got {tokens - 1}")
-        grid = looks(q, k, self._words, heads).mT.unflatten(-1, size)  # (B, words, *size)
+        chosen = _indicator(self._words, k.shape[1])
+        grid = token_attention(q, k, chosen, heads).mT.unflatten(
+            -1, size
+        )  # (B, N, words) -> (B, words, h, w)
         grown = interpolate(grid, self._size, mode="bilinear", antialias=True)
         self.total = grown if self.total is None else self.total + grown
         if site == self._last:
@@ -55,16 +58,12 @@ class HeatTaps:
         return None
 
 
-def looks(q: torch.Tensor, k: torch.Tensor, words: Sequence[Sequence[int]], heads: int) -> torch.Tensor:
-    """How much of the attention goes to each word, averaged over the heads: (B, N, words) float32.
-
-    The probabilities of some tokens added up are attention whose values are 1 at these tokens and 0 elsewhere.
-    """
-    values = torch.zeros(k.shape[1], max(len(words), q.shape[-1] // heads), device=q.device)
-    for channel, tokens in enumerate(words):
-        values[list(tokens), channel] = 1
-    out = attention(q.float(), k.float(), values.repeat(1, heads).expand(len(q), -1, -1), heads)
-    return out.unflatten(-1, (heads, -1))[..., : len(words)].mean(-2)
+def _indicator(words: Sequence[Sequence[int]], tokens: int) -> torch.Tensor:
+    """(tokens, words): 1 at the tokens of each word, else 0."""
+    chosen = torch.zeros(tokens, len(words))
+    for channel, positions in enumerate(words):
+        chosen[list(positions), channel] = 1
+    return chosen
 
 
 def word_maps(
@@ -75,12 +74,12 @@ def word_maps(
     steps: int,
     on_step: OnStep = silent,
 ) -> torch.Tensor:
-    """Heat maps of words over a picture that was inverted.
+    """Compute heat maps of words over pictures that were inverted.
 
     Args:
         context: the source prompt's.
         words: token positions of each word in that context, each at least one.
-        steps: how many of the trajectory's steps are looked at, evenly spread; each costs one row a picture.
+        steps: how many of the trajectory's steps are evaluated, evenly spread; each costs one row a picture.
         on_step: ``on_step(i, n)`` after each; may raise.
 
     Returns:
@@ -110,14 +109,14 @@ def word_maps(
     return maps / maps.amax((-2, -1), keepdim=True).clamp_min(1e-12)
 
 
-def paint(image: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
-    """A heat map over a picture: (B, H, W, C) and (B, h, w), both 0 .. 1 -> (B, H, W, 3)."""
+def paint_heatmap(image: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
+    """Paint a heat map over a picture: (B, H, W, C) and (B, h, w), both 0 .. 1 -> (B, H, W, 3)."""
     grown = interpolate(heat[:, None].float(), image.shape[1:3], mode="bilinear")[:, 0].clamp(0, 1)
-    place = grown * (len(_RAMP) - 1)
-    lower = place.floor().clamp_max(len(_RAMP) - 2).long()
+    place = grown * (len(_COLOURS) - 1)
+    lower = place.floor().clamp_max(len(_COLOURS) - 2).long()
     share = (place - lower)[..., None]
-    colour = _RAMP[lower] * (1 - share) + _RAMP[lower + 1] * share
+    colour = _COLOURS[lower] * (1 - share) + _COLOURS[lower + 1] * share
     rgb = image[..., :3].float().cpu().expand(-1, -1, -1, 3)
-    # The picture in grey below, so that its own colours are not taken for heat.
+    # The picture is grey, so that its own colours are not taken for heat.
     grey = rgb.mean(-1, keepdim=True)
-    return grey * (1 - _STRENGTH) + colour * _STRENGTH
+    return grey * (1 - _OPACITY) + colour * _OPACITY

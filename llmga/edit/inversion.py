@@ -1,4 +1,4 @@
-"""DDIM inversion: the latents through which a picture goes on its way to noise."""
+"""DDIM inversion: from a picture's latent to the noise that DDIM would denoise to it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from ..diffusion.denoiser import Denoiser, noise
-from ..diffusion.schedule import transfer
+from ..diffusion.denoiser import Denoiser, predict_noise
+from ..diffusion.schedule import ddim_step
 
 OnStep = Callable[..., None]
-"""``on_step(i, n, preview)``: i of n steps are done; the preview is a clean latent (B, 4, h, w) or None. May raise."""
+"""``on_step(i, n, preview=None)``: i of n steps are done; the preview is a predicted x0 (B, 4, h, w). It may raise."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """Every latent between a batch of pictures and the noise that DDIM takes them to."""
+    """All latents between a batch of pictures and the noise that DDIM inversion takes them to."""
 
     latents: torch.Tensor
-    """(steps + 1, B, 4, h, w) float32 on the CPU; the first is the clean latent."""
+    """(steps + 1, B, 4, h, w) float32 on the CPU; the first is that of the pictures."""
     timesteps: tuple[int, ...]
     """Descending, ``steps`` of them: ``latents[steps - i]`` is at the noise level of ``timesteps[i]``."""
 
@@ -30,7 +30,7 @@ class Trajectory:
 
 
 def silent(i: int, n: int, preview: torch.Tensor | None = None) -> None:
-    """An ``on_step`` that does nothing."""
+    """The default ``on_step``: do nothing."""
 
 
 @torch.no_grad()
@@ -40,14 +40,15 @@ def invert(
     """Follow DDIM from pictures towards noise, without guidance; takes ``steps`` rows per picture.
 
     Args:
-        latent: (B, 4, h, w), clean, of any size.
-        context: of the prompt that describes the pictures.
+        latent: (B, 4, h, w), of any size.
+        context: the encoded prompt that describes the pictures.
+        on_step: ``on_step(i, steps)`` after each step; may raise.
 
     Raises:
         ValueError: ``latent`` has another shape, or more steps than the schedule has timesteps.
 
     Source: Ju et al., Direct Inversion (ICLR 2024); cure-lab/PnPInversion 07f97f4 ``models/p2p/inversion.py``. As there,
-    the noise is asked for at the noisier timestep of each step, and the clean latent counts as one of timestep 0.
+    the noise is predicted at the noisier timestep of each step, and the picture's latent counts as one of timestep 0.
     """
     if latent.ndim != 4 or latent.shape[1] != 4 or 0 in latent.shape:
         raise ValueError(f"latent must be (B, 4, h, w), got {tuple(latent.shape)}")
@@ -57,8 +58,8 @@ def invert(
     latents = [x]
     stride = schedule.stride(steps)
     for i, t in enumerate(reversed(timesteps), 1):
-        eps = noise(denoiser, x, t, [context] * len(x))
-        x = transfer(x, eps, schedule.abar(t - stride), schedule.abar(t))
+        eps = predict_noise(denoiser, x, t, [context] * len(x))
+        x = ddim_step(x, eps, schedule.abar(t - stride), schedule.abar(t))
         latents.append(x)
         on_step(i, steps)
     return Trajectory(torch.stack(latents), tuple(timesteps))

@@ -1,4 +1,4 @@
-"""Words and phrases in a planned prompt: from characters to the positions of its tokens."""
+"""Find words and phrases in a planned prompt: from characters to token positions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..text.chunks import Layout, Plan
-from ..text.tokenizer import clip_tokenizer
+from ..text.chunks import JoinLayout, Plan
+from ..text.tokenizer import byte_alphabet, clip_tokenizer
 from .positions import text_positions
 
 Pieces = Callable[[Sequence[Any]], list[str]]
-"""From token ids to the pieces of words that they stand for, in the vocabulary's own spelling: ``</w>`` closes a word, and
-each character is one byte of UTF-8 in CLIP's alphabet. The empty string is a token without text."""
+"""A function from token ids to their pieces of words in the vocabulary's spelling: ``</w>`` ends a word, and each
+character is one byte of UTF-8 in CLIP's alphabet. The empty string is a token without text."""
 
 _END = "</w>"
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -23,25 +23,27 @@ _UNIT = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}])[^\W\d_])+|\d")
 
 
 def clip_pieces(ids: Sequence[Any]) -> list[str]:
-    """CLIP's own pieces; what is no id, a textual inversion, is a token without text."""
+    """CLIP's own pieces; an id that is the vector of a textual inversion is a token without text."""
     known = [i for i in ids if isinstance(i, int)]
     pieces = iter(_tokenizer().convert_ids_to_tokens(known))
     return [next(pieces) if isinstance(i, int) else "" for i in ids]
 
 
-def words(plan: Plan, pieces: Pieces = clip_pieces) -> list[list[int]]:
-    """The words of a plan, punctuation being words too, each as the numbers of its tokens within the plan's text."""
+def split_words(plan: Plan, pieces: Pieces = clip_pieces) -> list[list[int]]:
+    """Split a plan into words, punctuation included, each as the numbers of its tokens within the plan's text."""
     found: list[list[int]] = []
-    open_ = False
+    in_word = False
     for number, piece in enumerate(pieces(_ids(plan))):
-        if not open_:
+        if not in_word:
             found.append([])
         found[-1].append(number)
-        open_ = bool(piece) and not piece.endswith(_END)
+        in_word = bool(piece) and not piece.endswith(_END)
     return found
 
 
-def locate(plan: Plan, phrase: str, layout: Layout, pieces: Pieces = clip_pieces) -> list[tuple[int, ...]]:
+def locate(
+    plan: Plan, phrase: str, layout: JoinLayout, pieces: Pieces = clip_pieces
+) -> list[tuple[int, ...]]:
     """Every occurrence of a phrase in a planned prompt, each as the positions of its tokens in the encoded prompt.
 
     Case, punctuation and number do not matter: "red fox" is found in "Red foxes," and in "a red (fox)"; a phrase never
@@ -49,12 +51,12 @@ def locate(plan: Plan, phrase: str, layout: Layout, pieces: Pieces = clip_pieces
     beyond the plan's last chunk are not found.
 
     Returns:
-        Nothing for a phrase that does not occur, or that holds no letter and no digit; the caller says so.
+        An empty list for a phrase that does not occur, or that has neither letters nor digits.
 
     Raises:
         ValueError: unknown layout.
     """
-    wanted = [_numbers(unit) for unit in _UNIT.findall(_normal(phrase))]
+    wanted = [_forms(unit) for unit in _UNIT.findall(_normal(phrase))]
     if not wanted:
         return []
     where = text_positions(plan, layout)
@@ -62,32 +64,34 @@ def locate(plan: Plan, phrase: str, layout: Layout, pieces: Pieces = clip_pieces
     found = []
     for start in range(len(units) - len(wanted) + 1):
         part = units[start : start + len(wanted)]
-        if all(unit.numbers & forms for unit, forms in zip(part, wanted, strict=True)):
+        if all(unit.forms & forms for unit, forms in zip(part, wanted, strict=True)):
             found.append(tuple(sorted({where[i] for unit in part for i in unit.tokens})))
     return found
 
 
 class _Unit(NamedTuple):
-    numbers: frozenset[str]
-    """The word, and what it may be the plural of."""
+    forms: frozenset[str]
+    """The word in small letters, and its possible singulars."""
     tokens: tuple[int, ...]
 
 
 def _units(plan: Plan, pieces: Pieces) -> Iterator[_Unit]:
     ids = _ids(plan)
     spelled = pieces(ids)
-    for word in words(plan, pieces):
+    for word in split_words(plan, pieces):
         text, tokens = _spell([(i, spelled[i].removesuffix(_END)) for i in word])
         if not any(spelled[i] for i in word):
             yield _Unit(frozenset(), tuple(word))  # a word that no phrase can name
         for match in _UNIT.finditer(text):
-            yield _Unit(_numbers(match[0]), tuple(sorted(set().union(*tokens[match.start() : match.end()]))))
+            yield _Unit(_forms(match[0]), tuple(sorted(set().union(*tokens[match.start() : match.end()]))))
 
 
 def _spell(pieces: Sequence[tuple[int, str]]) -> tuple[str, list[set[int]]]:
-    """The text of one word, and which tokens each of its characters comes from; a character may be in several."""
-    alphabet = _alphabet()
-    bytes_ = [(alphabet[letter], token) for token, piece in pieces for letter in piece if letter in alphabet]
+    """The text of one word, and for each of its characters the tokens that hold its bytes."""
+    alphabet = byte_alphabet()
+    bytes_ = []  # (byte, token)
+    for token, piece in pieces:
+        bytes_ += [(alphabet[letter], token) for letter in piece if letter in alphabet]
     text, tokens, at = "", [], 0
     for character in bytes(byte for byte, _ in bytes_).decode("utf-8", errors="replace"):
         width = 1 if character == "\ufffd" else len(character.encode())
@@ -97,8 +101,8 @@ def _spell(pieces: Sequence[tuple[int, str]]) -> tuple[str, list[set[int]]]:
     return text, tokens
 
 
-def _numbers(word: str) -> frozenset[str]:
-    """A word and the singulars that it could be the plural of: "foxes" is "foxe" or "fox"."""
+def _forms(word: str) -> frozenset[str]:
+    """A word and its possible singulars: "foxes" may be of "foxe" or "fox"."""
     word = word.casefold()
     forms = {word}
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
@@ -121,11 +125,3 @@ def _ids(plan: Plan) -> list[Any]:
 @lru_cache(maxsize=1)
 def _tokenizer() -> Any:
     return clip_tokenizer()
-
-
-@lru_cache(maxsize=1)
-def _alphabet() -> dict[str, int]:
-    """CLIP's letters for the 256 bytes: those with a glyph stand for themselves, the others borrow one from 256 on."""
-    shown = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(hidden)}

@@ -1,36 +1,44 @@
-"""Where the tokens of a planned prompt stand among the rows that ``chunks.join`` makes."""
+"""Positions of a planned prompt's tokens in its encoded sequence (see ``text.chunks.join_chunks``)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..text.chunks import CONTENT, Layout, Plan
+from ..text.chunks import CONTENT, JoinLayout, Plan
 
 
 @dataclass(frozen=True)
-class Places:
-    """The positions of one encoded prompt: its text, each chunk's BOS, and what follows the text in each chunk."""
+class TokenPositions:
+    """The positions of one encoded prompt."""
 
     text: list[int]
+    """The tokens of the text, chunk after chunk."""
     bos: list[int]
+    """Each BOS: one in ``llmga``, one for each chunk in ``llmga_lpw``."""
     after: list[list[int]]
+    """For each chunk the padding and EOS that follow its text."""
     length: int
+    """T: how many positions there are."""
 
     @classmethod
-    def of(cls, plan: Plan, layout: Layout) -> Places:
-        stride = CONTENT if layout == "llmga" else CONTENT + 2
-        last = len(plan.chunks) - 1
+    def of(cls, plan: Plan, layout: JoinLayout) -> TokenPositions:
+        count = len(plan.chunks)
+        if layout == "llmga":  # BOS, 75 tokens of each chunk, EOS
+            stride, bos, length = CONTENT, [0], CONTENT * count + 2
+        else:  # BOS, 75 tokens and EOS of each chunk
+            stride = CONTENT + 2
+            bos, length = [stride * i for i in range(count)], stride * count
         text: list[int] = []
         after: list[list[int]] = []
-        for c, chunk in enumerate(plan.chunks):
-            start = 1 + stride * c
-            ends = start + CONTENT + (1 if layout == "llmga_lpw" or c == last else 0)  # with EOS
+        for i, chunk in enumerate(plan.chunks):
+            start = 1 + stride * i
+            has_eos = layout == "llmga_lpw" or i == count - 1
+            end = start + CONTENT + (1 if has_eos else 0)
             text += range(start, start + len(chunk))
-            after.append(list(range(start + len(chunk), ends)))
-        bos = [0] if layout == "llmga" else [stride * c for c in range(last + 1)]
-        return cls(text, bos, after, stride * (last + 1) + (2 if layout == "llmga" else 0))
+            after.append(list(range(start + len(chunk), end)))
+        return cls(text, bos, after, length)
 
 
-def text_positions(plan: Plan, layout: Layout) -> list[int]:
+def text_positions(plan: Plan, layout: JoinLayout) -> list[int]:
     """The position of each of a plan's tokens, chunk after chunk."""
-    return Places.of(plan, layout).text
+    return TokenPositions.of(plan, layout).text

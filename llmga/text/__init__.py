@@ -1,26 +1,40 @@
-"""Long prompts for CLIP: chunking, LLMGA's two layouts, and CLIP's tokenizer without a download."""
+"""Long prompts for CLIP: chunks, LLMGA's two layouts, prompt encoders, and CLIP's tokenizer without a download."""
 
-from .chunks import Layout, Plan, Token, chunk_ids, join, plan, read, same_length, weigh
-from .encode import encode_sd15, encode_sdxl
+from .chunks import JoinLayout, Plan, Token, chunk_ids, join_chunks, plan_chunks, plan_prompt, weigh
+from .encoder import (
+    CLIPPromptEncoder,
+    EncodedPrompt,
+    Plans,
+    PromptEncoder,
+    encode_sd15,
+    encode_sdxl,
+    longest,
+    number_chunks,
+)
 from .prompt import BreakAt, parse_weights, spans
 from .readout import readout
 from .tokenizer import clip_tokenizer
 
 __all__ = [
     "BreakAt",
-    "Layout",
+    "CLIPPromptEncoder",
+    "EncodedPrompt",
+    "JoinLayout",
     "Plan",
+    "Plans",
+    "PromptEncoder",
     "Token",
     "chunk_ids",
     "clip_tokenizer",
     "encode_sd15",
     "encode_sdxl",
-    "join",
+    "join_chunks",
+    "longest",
+    "number_chunks",
     "parse_weights",
-    "plan",
-    "read",
+    "plan_chunks",
+    "plan_prompt",
     "readout",
-    "same_length",
     "spans",
     "weigh",
 ]

@@ -23,7 +23,7 @@ MAX_CHUNKS = 64
 TRAINED_CHUNKS = 4
 """LLMGA was trained on up to 300 tokens."""
 
-Layout = Literal["llmga", "llmga_lpw"]
+JoinLayout = Literal["llmga", "llmga_lpw"]
 Cut = Literal["hard", "sentence", "break"]
 
 
@@ -35,18 +35,24 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What each chunk says, why chunk ``i`` ended (``cuts[i]``), and what lay beyond the last one allowed."""
+    """The tokens of a prompt's chunks.
+
+    Args:
+        chunks: up to 75 tokens each; an empty chunk is all padding.
+        cuts: why chunk ``i`` ended, for each chunk but the last.
+        dropped: the tokens beyond the last chunk allowed.
+    """
 
     chunks: tuple[tuple[Token, ...], ...]
     cuts: tuple[Cut, ...] = ()
     dropped: tuple[Token, ...] = ()
 
     def padded(self, count: int) -> Plan:
-        """This plan with chunks of padding at its end: ``count`` chunks in all, if it has fewer."""
+        """Append chunks of padding up to ``count`` chunks; a longer plan stays as it is."""
         return replace(self, chunks=self.chunks + ((),) * (count - len(self.chunks)))
 
 
-def read(
+def plan_prompt(
     text: str,
     tokenize: Callable[[str], Sequence[Any]],
     *,
@@ -54,18 +60,21 @@ def read(
     break_at: BreakAt = "hard",
     max_chunks: int = TRAINED_CHUNKS,
 ) -> Plan:
-    """Plan the chunks of a prompt; ``tokenize`` gives a text's tokens without BOS, EOS and padding.
+    """Tokenise a prompt and distribute its tokens over chunks.
+
+    Args:
+        tokenize: gives the ids of a text, without BOS, EOS and padding.
 
     Raises:
-        ValueError: see ``prompt.spans`` and ``plan``.
+        ValueError: see ``prompt.spans`` and ``plan_chunks``.
     """
-    parts = spans(text, weights=weights, break_at=break_at)
-    return plan(
-        (([Token(i, part.weight) for i in tokenize(part.text)], part.after) for part in parts), max_chunks
-    )
+    parts = []
+    for span in spans(text, weights=weights, break_at=break_at):
+        parts.append(([Token(i, span.weight) for i in tokenize(span.text)], span.after))
+    return plan_chunks(parts, max_chunks)
 
 
-def plan(parts: Iterable[tuple[Sequence[Token], Boundary]], max_chunks: int = TRAINED_CHUNKS) -> Plan:
+def plan_chunks(parts: Iterable[tuple[Sequence[Token], Boundary]], max_chunks: int = TRAINED_CHUNKS) -> Plan:
     """Fill chunks of 75 tokens, greedily and in order.
 
     A sentence that fits a chunk is not split: it moves to the next one. A longer one is cut where the chunk
@@ -101,13 +110,6 @@ def plan(parts: Iterable[tuple[Sequence[Token], Boundary]], max_chunks: int = TR
     return Plan(kept, tuple(cuts[: max_chunks - 1]), tuple(chain.from_iterable(chunks[max_chunks:])))
 
 
-def same_length(plans: Sequence[Plan], min_chunks: int = 1) -> list[Plan]:
-    """Pad plans to one chunk count, at least ``min_chunks``, as LLMGA's training pads a batch of prompts."""
-    check_count("min_chunks", min_chunks)
-    count = max(min_chunks, *(len(each.chunks) for each in plans))
-    return [each.padded(count) for each in plans]
-
-
 def check_count(name: str, count: int) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_CHUNKS:
         raise ValueError(f"{name} must be a whole number from 1 to {MAX_CHUNKS}, got {count!r}")
@@ -122,23 +124,32 @@ def chunk_ids(chunk: Sequence[Token], pad: int) -> list[Any]:
     return [BOS, *(token.id for token in chunk), *[pad] * (CONTENT - len(chunk)), EOS]
 
 
-def join(hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Outputs of n chunks as one sequence.
+def join_chunks(hidden: torch.Tensor, layout: JoinLayout) -> torch.Tensor:
+    """Join the encoder's outputs for the n chunks of each prompt into one sequence.
 
-    Takes (n, 77, dim); returns (1, 75·n + 2, dim) for ``llmga``, (1, 77·n, dim) for ``llmga_lpw``.
+    Args:
+        hidden: (B, n, 77, dim).
+
+    Returns:
+        (B, 75·n + 2, dim) for ``llmga``, (B, 77·n, dim) for ``llmga_lpw``.
 
     Raises:
         ValueError: unknown layout.
     """
     if layout == "llmga":
-        return torch.cat([hidden[0, :1], hidden[:, 1:-1].flatten(0, 1), hidden[-1, -1:]])[None]
+        first_bos, last_eos = hidden[:, 0, :1], hidden[:, -1, -1:]  # (B, 1, dim)
+        content = hidden[:, :, 1:-1].flatten(1, 2)  # (B, n · 75, dim)
+        return torch.cat([first_bos, content, last_eos], 1)
     if layout == "llmga_lpw":
-        return hidden.flatten(0, 1)[None]
-    raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}; got {layout!r}")
+        return hidden.flatten(1, 2)
+    raise ValueError(f"layout must be one of {', '.join(get_args(JoinLayout))}; got {layout!r}")
 
 
-def weigh(embeds: torch.Tensor, plan: Plan, layout: Layout) -> torch.Tensor:
-    """Multiply each row that ``join`` made by its token's weight, then rescale the whole to its old mean.
+def weigh(embeds: torch.Tensor, plan: Plan, layout: JoinLayout) -> torch.Tensor:
+    """Multiply each row by the weight of its token, then rescale the whole to its old mean.
+
+    Args:
+        embeds: (1, T, dim), as ``join_chunks`` gives for this plan.
 
     Raises:
         ValueError: the weights bring the mean to zero, so that it cannot be restored.
@@ -152,7 +163,8 @@ def weigh(embeds: torch.Tensor, plan: Plan, layout: Layout) -> torch.Tensor:
         [1.0, *(token.weight for token in chunk), *[1.0] * (CONTENT + 1 - len(chunk))]
         for chunk in plan.chunks
     ]
-    weighted = embeds * join(torch.tensor(rows, dtype=embeds.dtype, device=embeds.device)[..., None], layout)
+    weights = torch.tensor(rows, dtype=embeds.dtype, device=embeds.device)  # (n, 77)
+    weighted = embeds * join_chunks(weights[None, ..., None], layout)
     scale = embeds.float().mean() / weighted.float().mean()
     if not torch.isfinite(scale):
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 Boundary = Literal["", "sentence", "break"]
 BreakAt = Literal["hard", "sentence"]
 
-MAX_TEXT = 200_000
+MAX_PROMPT_LENGTH = 200_000
 MAX_WEIGHT = 100.0
 MAX_NESTING = 100
 
@@ -43,11 +43,11 @@ def spans(text: str, *, weights: bool = False, break_at: BreakAt = "hard") -> li
     read it as a word.
 
     Raises:
-        ValueError: the text is longer than ``MAX_TEXT`` characters, brackets are nested deeper than
+        ValueError: the text is longer than ``MAX_PROMPT_LENGTH`` characters, brackets are nested deeper than
             ``MAX_NESTING``, or a weight is beyond ±``MAX_WEIGHT``.
     """
-    if len(text) > MAX_TEXT:
-        raise ValueError(f"text holds {len(text)} characters, at most {MAX_TEXT} are allowed")
+    if len(text) > MAX_PROMPT_LENGTH:
+        raise ValueError(f"text holds {len(text)} characters, at most {MAX_PROMPT_LENGTH} are allowed")
     if break_at not in get_args(BreakAt):
         raise ValueError(f"break_at must be one of {', '.join(get_args(BreakAt))}; got {break_at!r}")
     out: list[Span] = []

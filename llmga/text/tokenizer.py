@@ -39,8 +39,7 @@ def clip_tokenizer(pad_token: str = _END) -> CLIPTokenizer:
 
 
 def decode(ids: Iterable[Any]) -> str:
-    """Token ids as text (lower case, as CLIP reads it); what is no id, a textual inversion, shows as
-    ``<embedding>``."""
+    """Token ids as text, in lower case as CLIP reads it; the vector of a textual inversion shows as ``<embedding>``."""
     tokenizer: Any = _shared_tokenizer()
     text, run = [], []
     for token in ids:
@@ -55,16 +54,19 @@ def decode(ids: Iterable[Any]) -> str:
 _shared_tokenizer = lru_cache(maxsize=1)(clip_tokenizer)
 
 
-def _vocabulary(merges: str) -> dict[str, int]:
+def byte_alphabet() -> dict[str, int]:
+    """CLIP's character for each of the 256 bytes: printable bytes are their own, the others follow from 256 on."""
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),
         *range(ord("®"), ord("ÿ") + 1),
     ]
-    # Bytes without a glyph of their own borrow one from 256 upwards.
-    letters = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
-    merged = (line.replace(" ", "") for line in merges.splitlines())
-    return {
-        word: i
-        for i, word in enumerate([*letters, *(letter + "</w>" for letter in letters), *merged, _START, _END])
-    }
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def _vocabulary(merges: str) -> dict[str, int]:
+    letters = list(byte_alphabet())
+    closing = [letter + "</w>" for letter in letters]
+    merged = [line.replace(" ", "") for line in merges.splitlines()]
+    return {word: i for i, word in enumerate([*letters, *closing, *merged, _START, _END])}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..text import Token, chunk_ids, read
+from ..text import CLIPPromptEncoder
+from ..text.chunks import TRAINED_CHUNKS
 
 Chunk = tuple[int, ...]
 """Up to 75 token ids; the empty chunk is all padding."""
@@ -29,6 +29,10 @@ class Components:
     @property
     def is_sdxl(self) -> bool:
         return len(self.text_encoders) == 2
+
+    def prompt_encoder(self, max_chunks: int = TRAINED_CHUNKS) -> CLIPPromptEncoder:
+        """The text encoders as they are now, in the layout that LLMGA was trained in."""
+        return CLIPPromptEncoder(self.tokenizers, self.text_encoders, max_chunks=max_chunks)
 
 
 def from_pipeline(pipeline: Any) -> Components:
@@ -86,42 +90,6 @@ def draw_latents(moments: torch.Tensor, channels: int, generator: torch.Generato
         return moments
     mean, std = moments.chunk(2, 1)
     return mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
-
-
-def chunks_of(tokenizer: Any, caption: str, max_chunks: int) -> list[Chunk]:
-    """A caption's chunks of at most 75 tokens, as LLMGA's training cut it."""
-    plan = read(
-        caption,
-        lambda text: tokenizer(text, add_special_tokens=False, verbose=False).input_ids,
-        max_chunks=max_chunks,
-    )
-    return [tuple(token.id for token in chunk) for chunk in plan.chunks]
-
-
-def ids_of(chunks: Sequence[Chunk], tokenizers: Sequence[Any]) -> torch.Tensor:
-    """(U, tokenizers, 77): SDXL's tokenizers differ in padding only."""
-    rows = [[chunk_ids([Token(i) for i in chunk], t.pad_token_id) for t in tokenizers] for chunk in chunks]
-    return torch.tensor(rows, dtype=torch.int64)
-
-
-def encode_chunks(
-    text_encoders: Sequence[Any], ids: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Run chunks (U, encoders, 77) through CLIP.
-
-    Returns:
-        For one encoder its last hidden state (U, 77, dim) and None; for SDXL's two their penultimate hidden
-        states side by side, and the second's pooled vector (U, projection dim).
-    """
-    if len(text_encoders) == 1:
-        return text_encoders[0](ids[:, 0])[0], None
-    outputs = [net(ids[:, k], output_hidden_states=True) for k, net in enumerate(text_encoders)]
-    return torch.cat([output.hidden_states[-2] for output in outputs], -1), outputs[1].text_embeds
-
-
-def join_chunks(hidden: torch.Tensor) -> torch.Tensor:
-    """Outputs (B, n, 77, dim) as the conditioning (B, 75·n + 2, dim): ``llmga.text.join``, for a batch."""
-    return torch.cat([hidden[:, 0, :1], hidden[:, :, 1:-1].flatten(1, 2), hidden[:, -1, -1:]], 1)
 
 
 def weights_hash(net: nn.Module) -> str:

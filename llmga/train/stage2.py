@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..images import to_pil
+from ..text import join_chunks
 from .captioned_images import CaptionedPictures, ExampleVariants, Pictures
 from .components import (
     Components,
     draw_latents,
-    encode_chunks,
-    join_chunks,
     load_components,
     widen_for_inpainting,
 )
@@ -194,7 +193,7 @@ class Stage2:
     def _predict(self, sample: torch.Tensor, timesteps: torch.Tensor, inputs: Stage2Inputs) -> torch.Tensor:
         chunks = inputs.chunks
         if "ids" in chunks:
-            hidden, pooled = encode_chunks(self.components.text_encoders, chunks["ids"])
+            hidden, pooled = self.components.prompt_encoder().hidden_states(chunks["ids"])
         else:
             hidden, pooled = chunks["hidden"], chunks.get("pooled")
         added: dict[str, Any] = {}
@@ -204,7 +203,7 @@ class Stage2:
                 "text_embeds": pooled[inputs.where[:, -1]],
                 "time_ids": inputs.images["size"],
             }
-        context = join_chunks(hidden[inputs.where])
+        context = join_chunks(hidden[inputs.where], "llmga")
         return self.components.unet(sample, timesteps, context, **added).sample
 
     def sample(self, step: int, folder: Path) -> None:

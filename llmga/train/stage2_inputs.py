@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
+from ..text import CLIPPromptEncoder, number_chunks
 from .cache import Table, TableRows, cache_folder, fill, open_table, write_rows
 from .captioned_images import ExampleVariants
-from .components import Chunk, Components, chunks_of, encode_chunks, encode_images, ids_of, weights_hash
+from .components import Chunk, Components, encode_images, weights_hash
 
 ExampleVariant = tuple[int, int]
 """An example and its variant."""
@@ -47,6 +48,10 @@ class Encoder:
     max_chunks: int
     frozen_text: bool
 
+    @property
+    def prompts(self) -> CLIPPromptEncoder:
+        return self.components.prompt_encoder(self.max_chunks)
+
     def images(self, pairs: Sequence[ExampleVariant]) -> TableRows:
         """``moments`` (B, C or 2C, h, w); for inpainting ``mask`` (B, 1, h, w) and ``masked`` like moments; for
         SDXL ``size`` (B, 6).
@@ -69,23 +74,21 @@ class Encoder:
     @torch.no_grad()
     def chunks(self, chunks: Sequence[Chunk]) -> TableRows:
         """``hidden`` (u, 77, dim), for SDXL ``pooled``; ``ids`` (u, 1, 77) if the text encoder is trained."""
-        ids = ids_of(chunks, self.components.tokenizers).to(self.device)
+        ids = self.prompts.ids(chunks).to(self.device)
         if not self.frozen_text:
             return {"ids": ids}
-        hidden, pooled = encode_chunks(self.components.text_encoders, ids)
+        hidden, pooled = self.prompts.hidden_states(ids)
         rows = {"hidden": hidden.to(self.dtype)}
         return rows if pooled is None else {**rows, "pooled": pooled.to(self.dtype)}
 
     def number(self, pairs: Iterable[ExampleVariant]) -> tuple[torch.Tensor, list[Chunk]]:
         """(B, n) numbers of the captions' chunks, and the chunk behind each number."""
-        known: dict[Chunk, int] = {(): 0}
-        numbers = []
-        for pair in pairs:
-            chunks = chunks_of(self.components.tokenizers[0], self.draws.caption(*pair), self.max_chunks)
-            numbers.append([known.setdefault(chunk, len(known)) for chunk in chunks])
+        prompts = self.prompts
+        captions = (prompts.chunks(self.draws.caption(*pair)) for pair in pairs)
+        numbers, chunks = number_chunks(captions, known=[()])
         width = max(map(len, numbers))
         padded = [row + [0] * (width - len(row)) for row in numbers]
-        return torch.tensor(padded, dtype=torch.int64), list(known)
+        return torch.tensor(padded, dtype=torch.int64), chunks
 
 
 class EncodeOnDemand:
@@ -150,7 +153,7 @@ def fill_cache(
         folder = cache_folder(root, inputs)
         if not (folder / "captions.safetensors").exists():
             numbers, chunks = encoder.number(divmod(row, variants) for row in range(count))
-            ids = ids_of(chunks, c.tokenizers)[:, 0].int()
+            ids = encoder.prompts.ids(chunks)[:, 0].int()
             lengths = torch.tensor([len(chunk) for chunk in chunks])
             write_rows(
                 folder / "captions.safetensors", {"numbers": numbers.int(), "ids": ids, "lengths": lengths}

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from llmga.diffusion import DiffusersContext, DiffusersDenoiser
-from llmga.diffusion.denoiser import noise
-from llmga.diffusion.schedule import transfer
-from llmga.edit import Blend, Control, Trajectory, edit, invert
+from llmga.diffusion import DiffusersContext, DiffusersDenoiser, ddim_step
+from llmga.diffusion.denoiser import predict_noise
+from llmga.edit import Blend, Control, EditSession, Inversion
 from llmga.edit.alignment import Alignment, align
 from llmga.edit.diffedit import difference_mask
 from llmga.edit.edit_friendly import EditFriendly, edit_friendly
-from llmga.text import Plan, encode_sd15, read
+from llmga.text import CLIPPromptEncoder, EncodedPrompt, Plan, longest
 from llmga.text.tokenizer import decode
 
 from ..files import CHECKPOINT, READER, UNETS
@@ -51,75 +50,83 @@ class EditsConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """One edit ready to be made: prompts encoded to one length, the picture as a latent."""
+class EditCase:
+    """One edit to be made: its session, the picture as a latent and inverted, and its prompts at one length."""
 
     number: int
     edit: Edit
-    denoiser: DiffusersDenoiser
-    source: DiffusersContext
-    target: DiffusersContext
-    negative: DiffusersContext
-    alignment: Alignment
+    session: EditSession[EncodedPrompt]
+    target_prompt: str
     plans: tuple[Plan, Plan]
+    alignment: Alignment
+    contexts: dict[str, DiffusersContext]
+    """``source``, ``target`` and ``negative``."""
     latent: torch.Tensor
     """(1, 4, 16, 16)"""
     mask: torch.Tensor
     """(1, 1, 16, 16): where the prompts differ, as ``difference_mask`` finds it."""
-    trajectory: Trajectory
+    inversion: Inversion
+
+    @property
+    def denoiser(self) -> DiffusersDenoiser:
+        return self.session.runner  # type: ignore[return-value] # made in MiniatureEditor
 
 
-class Studio:
+class MiniatureEditor:
     """The miniature's networks, as an edit needs them."""
 
     def __init__(self, out: Path) -> None:
-        self.pipeline = load_pipeline(out / CHECKPOINT)
-        self.autoencoder = skip_idle_blocks(self.pipeline.vae)
+        pipeline = load_pipeline(out / CHECKPOINT)
+        self.autoencoder = skip_idle_blocks(pipeline.vae)
         self.reader: Reader = load_reader(out / READER)
+        encoder = CLIPPromptEncoder((pipeline.tokenizer,), (pipeline.text_encoder,))
         # Stage 2 has learnt to read long captions.
-        self._denoisers = {
-            False: DiffusersDenoiser(self.pipeline.unet),
-            True: DiffusersDenoiser(load_unet(out / UNETS["stage2"])),
+        self._sessions = {
+            False: EditSession(DiffusersDenoiser(pipeline.unet), encoder),
+            True: EditSession(DiffusersDenoiser(load_unet(out / UNETS["stage2"])), encoder),
         }
 
     @torch.no_grad()
-    def job(self, number: int, found: Edit, detailed: bool, config: EditsConfig) -> Job:
-        prompts = found.detailed if detailed else found.short
-        source_plan, target_plan = (self._plan(prompt) for prompt in prompts)
-        aligned = align(source_plan, target_plan, "llmga")
-        source, target, negative = (self._context(text, aligned.chunks) for text in (*prompts, ""))
-        denoiser = self._denoisers[detailed]
+    def case(self, number: int, found: Edit, detailed: bool, config: EditsConfig) -> EditCase:
+        session = self._sessions[detailed]
+        source_prompt, target_prompt = found.detailed if detailed else found.short
+        source, target = session.encoder.plan(source_prompt), session.encoder.plan(target_prompt)
         latent = self.encode(picture(found.source))
+        contexts = session.runner.run(
+            session.encode_prompts(source, target), latent.shape, lambda _, contexts: contexts
+        )
         mask = difference_mask(
-            denoiser,
+            session.runner,  # type: ignore[arg-type] # a DiffusersDenoiser
             latent,
-            source,
-            target,
+            contexts["source"],
+            contexts["target"],
             generator=torch.Generator().manual_seed(config.seed),
             maps=config.maps,
             ratio=config.mask_ratio,
             everywhere=config.everywhere,
         )
-        trajectory = invert(denoiser, latent, source, config.steps)
-        plans = (source_plan, target_plan)
-        return Job(
-            number, found, denoiser, source, target, negative, aligned, plans, latent, mask, trajectory
+        inversion = session.invert(latent, source_prompt, config.steps, min_chunks=longest(source, target))
+        return EditCase(
+            number,
+            found,
+            session,
+            target_prompt,
+            (source["l"], target["l"]),
+            align(source["l"], target["l"], session.encoder.layout),
+            contexts,
+            latent,
+            mask,
+            inversion,
         )
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 128, 128) in -1 .. 1 -> (B, 4, 16, 16)."""
         return self.autoencoder.encode(images).latents * self.autoencoder.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """(B, 4, 16, 16) -> (B, 3, 128, 128) in -1 .. 1."""
         return self.autoencoder.decode(latent / self.autoencoder.config.scaling_factor).sample.clamp(-1, 1)
-
-    def _plan(self, text: str) -> Plan:
-        tokenizer = self.pipeline.tokenizer
-        return read(text, lambda part: tokenizer(part, add_special_tokens=False, verbose=False).input_ids)
-
-    def _context(self, text: str, chunks: int) -> DiffusersContext:
-        parts = (self.pipeline.tokenizer, self.pipeline.text_encoder)
-        return DiffusersContext(encode_sd15(*parts, text, min_chunks=chunks))
 
 
 def picture(scene: Scene) -> torch.Tensor:
@@ -127,23 +134,24 @@ def picture(scene: Scene) -> torch.Tensor:
     return as_images(torch.from_numpy(np.asarray(render(scene).image).copy())[None])
 
 
-def _nothing(job: Job, config: EditsConfig) -> torch.Tensor:
-    """The picture through the autoencoder: how much of it the reader can find at all."""
-    return job.latent
+def _nothing(case: EditCase, config: EditsConfig) -> torch.Tensor:
+    """No edit: the picture through the autoencoder, which bounds what the reader can find."""
+    return case.latent
 
 
-def _direct(job: Job, config: EditsConfig) -> torch.Tensor:
-    return _replayed(job, _control(job, config, mask=job.mask))
+def _direct(case: EditCase, config: EditsConfig) -> torch.Tensor:
+    return _edited(case, _control(case, config, mask=case.mask))
 
 
-def _direct_blend(job: Job, config: EditsConfig) -> torch.Tensor:
-    """As prompt-to-prompt has it: the place is found in the attention of the words that differ."""
+def _direct_blend(case: EditCase, config: EditsConfig) -> torch.Tensor:
+    """As in prompt-to-prompt: the place is found in the attention of the words that differ, punctuation left out."""
+    changed = (case.alignment.removed, case.alignment.added)
     source, target = (
         tuple(at for at in positions if any(map(str.isalnum, decode([token_at(plan, at)]))))
-        for plan, positions in zip(job.plans, (job.alignment.removed, job.alignment.added), strict=True)
+        for plan, positions in zip(case.plans, changed, strict=True)
     )
-    return _replayed(
-        job, _control(job, config, blend=Blend(source, target, threshold=config.blend_threshold))
+    return _edited(
+        case, _control(case, config, blend=Blend(source, target, threshold=config.blend_threshold))
     )
 
 
@@ -153,10 +161,10 @@ def token_at(plan: Plan, position: int) -> Any:
     return plan.chunks[chunk][place].id
 
 
-def _control(job: Job, config: EditsConfig, **more: Any) -> Control:
+def _control(case: EditCase, config: EditsConfig, **more: Any) -> Control:
     return Control(
-        matrix=job.alignment.matrix,
-        own=job.alignment.own,
+        matrix=case.alignment.matrix,
+        own=case.alignment.own,
         cross_replace=config.cross_replace,
         self_replace=config.self_replace,
         cfg=config.cfg,
@@ -164,52 +172,52 @@ def _control(job: Job, config: EditsConfig, **more: Any) -> Control:
     )
 
 
-def _replayed(job: Job, control: Control, trajectory: Trajectory | None = None) -> torch.Tensor:
-    return edit(
-        job.denoiser, trajectory or job.trajectory, job.source, job.target, job.negative, control
-    ).latent
+def _edited(case: EditCase, control: Control, inversion: Inversion | None = None) -> torch.Tensor:
+    result = case.session.edit(inversion or case.inversion, case.target_prompt, control=control)
+    return result.edited.latent
 
 
 @torch.no_grad()
-def _ddim(job: Job, config: EditsConfig) -> torch.Tensor:
+def _ddim(case: EditCase, config: EditsConfig) -> torch.Tensor:
     """DDIM inversion with prompt-to-prompt: the source is denoised again, with guidance, and drifts off.
 
-    That is Direct Inversion on the path that it takes then, instead of the one on which it was inverted.
+    That is Direct Inversion on the path that the source takes then, instead of the one on which it was inverted.
     """
-    way = [job.trajectory.latents[-1]]
-    schedule, stride = job.denoiser.schedule, job.denoiser.schedule.stride(config.steps)
-    for t in job.trajectory.timesteps:
-        eps = _guided(job, way[-1], t, job.source, config.cfg)
-        way.append(transfer(way[-1], eps, schedule.abar(t), schedule.abar(t - stride)))
-    drifted = replace(job.trajectory, latents=torch.stack(way[::-1]))
-    return _replayed(job, _control(job, config, mask=job.mask), drifted)
+    trajectory = case.inversion.trajectory
+    path = _denoised(case, trajectory.latents[-1], "source", config)
+    drifted = replace(trajectory, latents=torch.stack(path[::-1]))
+    control = _control(case, config, mask=case.mask)
+    return _edited(case, control, replace(case.inversion, trajectory=drifted))
 
 
 @torch.no_grad()
-def _generate(job: Job, config: EditsConfig) -> torch.Tensor:
+def _generate(case: EditCase, config: EditsConfig) -> torch.Tensor:
     """A new picture from the target prompt."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + job.number)
-    x = torch.randn(job.latent.shape, generator=generator)
-    schedule, stride = job.denoiser.schedule, job.denoiser.schedule.stride(config.steps)
-    for t in job.trajectory.timesteps:
-        eps = _guided(job, x, t, job.target, config.cfg)
-        x = transfer(x, eps, schedule.abar(t), schedule.abar(t - stride))
-    return x
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + case.number)
+    return _denoised(case, torch.randn(case.latent.shape, generator=generator), "target", config)[-1]
 
 
-def _edit_friendly(job: Job, config: EditsConfig) -> torch.Tensor:
+def _denoised(case: EditCase, x: torch.Tensor, prompt: str, config: EditsConfig) -> list[torch.Tensor]:
+    """All latents from ``x`` to the picture, by DDIM with guidance towards one of the prompts."""
+    path = [x]
+    schedule, stride = case.denoiser.schedule, case.denoiser.schedule.stride(config.steps)
+    contexts = [case.contexts["negative"], case.contexts[prompt]]
+    for t in case.inversion.trajectory.timesteps:
+        eps = predict_noise(case.denoiser, path[-1].repeat(2, 1, 1, 1), t, contexts)
+        eps_uncond, eps_cond = eps.chunk(2)
+        eps = eps_uncond + config.cfg * (eps_cond - eps_uncond)
+        path.append(ddim_step(path[-1], eps, schedule.abar(t), schedule.abar(t - stride)))
+    return path
+
+
+def _edit_friendly(case: EditCase, config: EditsConfig) -> torch.Tensor:
     """The editor of LLMGA's command line, with its own settings but the number of steps and the mask's noise maps."""
     settings = EditFriendly(steps=config.steps)
-    contexts = (job.source, job.target, job.negative)
-    return edit_friendly(job.denoiser, job.latent, *contexts, settings, seed=config.seed, mask=job.mask)[0]
+    contexts = (case.contexts[name] for name in ("source", "target", "negative"))
+    return edit_friendly(case.denoiser, case.latent, *contexts, settings, seed=config.seed, mask=case.mask)[0]
 
 
-def _guided(job: Job, x: torch.Tensor, timestep: int, context: DiffusersContext, cfg: float) -> torch.Tensor:
-    untold, told = noise(job.denoiser, x.repeat(2, 1, 1, 1), timestep, [job.negative, context]).chunk(2)
-    return untold + cfg * (told - untold)
-
-
-METHODS: dict[str, Callable[[Job, EditsConfig], torch.Tensor]] = {
+METHODS: dict[str, Callable[[EditCase, EditsConfig], torch.Tensor]] = {
     "no edit": _nothing,
     "direct p2p": _direct,
     "direct p2p local blend": _direct_blend,

@@ -14,7 +14,7 @@ from ..models.reader import Reader, Reading
 from ..world.dataset import ATTRIBUTES
 from ..world.edits import Edit, Kind, sample_edit
 from ..world.scene import BACKGROUNDS, PLACES, Thing, sample_scene
-from .editors import METHODS, EditsConfig, Studio, picture
+from .editors import METHODS, EditsConfig, MiniatureEditor, picture
 
 KINDS: tuple[Kind, ...] = ("recolour", "reshape", "resize", "add", "remove", "background")
 RESULT = "check_edits.json"
@@ -79,15 +79,15 @@ def check_edits(
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
         raise ValueError(f"methods must be of {', '.join(METHODS)}; got {', '.join(unknown)}")
-    studio, found, sheet = Studio(out), [], []
+    editor, found, sheet = MiniatureEditor(out), [], []
     for number, (wanted, detailed) in enumerate(sample_edits(config)):
-        job = studio.job(number, wanted, detailed, config)
-        before, reconstruction = picture(wanted.source), studio.decode(job.latent)
+        case = editor.case(number, wanted, detailed, config)
+        before, reconstruction = picture(wanted.source), editor.decode(case.latent)
         row = [before]
         for method in methods:
-            made = studio.decode(METHODS[method](job, config))
+            made = editor.decode(METHODS[method](case, config))
             row.append(made)
-            found.append(score_edit(method, wanted, detailed, studio.reader, made, before, reconstruction))
+            found.append(score_edit(method, wanted, detailed, editor.reader, made, before, reconstruction))
         if number < _SHEET:
             sheet.append(torch.cat(row) / 2 + 0.5)
         if number + 1 in (_SHEET, config.edits):

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmga.text import clip_tokenizer
+from llmga.text import CLIPPromptEncoder, clip_tokenizer, join_chunks, number_chunks
 from llmga.train import LoopConfig, Metrics, Weights
-from llmga.train.components import Chunk, chunks_of, encode_chunks, ids_of, join_chunks
 
 from ..world.dataset import ATTRIBUTES, Mix, Painted
 from ..world.scene import BACKGROUNDS, PLACES
@@ -82,14 +81,11 @@ class WordsTrainer:
 
     def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Inputs:
         """Token ids (U, 1, 77) of each chunk once, where they stand (B, n), and labels (B, 37)."""
-        rows = [chunks_of(self._tokenizer, self._captions[int(i)], 4) for i in indices]
-        known: dict[Chunk, int] = {(): 0}
+        encoder = self._prompts()
+        rows, chunks = number_chunks((encoder.chunks(self._captions[int(i)]) for i in indices), known=[()])
         longest = max(map(len, rows))
-        where = [
-            [known.setdefault(chunk, len(known)) for chunk in row] + [0] * (longest - len(row))
-            for row in rows
-        ]
-        ids = ids_of(list(known), (self._tokenizer,))
+        where = [row + [0] * (longest - len(row)) for row in rows]
+        ids = encoder.ids(chunks)
         return (
             ids.to(self._device),
             torch.tensor(where).to(self._device),
@@ -98,9 +94,12 @@ class WordsTrainer:
 
     def loss(self, inputs: Inputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         ids, where, labels = inputs
-        states = join_chunks(encode_chunks((self.net,), ids)[0][where])
+        states = join_chunks(self._prompts().hidden_states(ids)[0][where], "llmga")
         places, background = self.telling(states)
         return reading_loss(places, background, labels), {"right": _right(places, labels)}
+
+    def _prompts(self) -> CLIPPromptEncoder:
+        return CLIPPromptEncoder((self._tokenizer,), (self.net,))
 
     def sample(self, step: int, folder: Path) -> None:
         """Words make no pictures."""

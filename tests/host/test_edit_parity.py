@@ -24,11 +24,11 @@ CASES = {
 }
 
 
-def told(plans: dict[str, Any], layout: str, options: dict[str, Any]) -> Any:
-    words = comfy.pack("llmga.edit.words")
-    said = words.Words(**{name: value for name, value in options.items() if name == "weights"})
-    return words.control_of(
-        said,
+def control(plans: dict[str, Any], layout: str, options: dict[str, Any]) -> Any:
+    library = comfy.pack("llmga.edit")
+    words = library.PromptToPromptOptions(**{k: v for k, v in options.items() if k == "weights"})
+    return library.build_control(
+        words,
         plans["source"],
         plans["target"],
         layout,
@@ -57,22 +57,22 @@ def test_a_whole_edit_is_the_same(kind: str, v: bool, case: str) -> None:
     source, target, options = CASES[case]
     comfy.start()
     net, clip = tiny.diffusers_unet(kind), comfy.tiny_clip(kind)
-    host, inputs = comfy.pack("nodes.host_denoiser"), comfy.pack("nodes.edit_inputs")
+    host, encoders = comfy.pack("nodes.host_denoiser"), comfy.pack("nodes.prompt_encoder")
     library, unet = comfy.pack("llmga.edit"), comfy.pack("llmga.diffusion.diffusers_unet")
-    prompts = inputs.Prompts.of(clip, "llmga", 4)
+    prompts = encoders.HostPromptEncoder(clip, encoders.clip_encoders(clip))
     plans = {
-        name: prompts.read(text) for name, text in (("source", source), ("target", target), ("negative", ""))
+        name: prompts.plan(text) for name, text in (("source", source), ("target", target), ("negative", ""))
     }
-    chunks = inputs.longest(*plans.values())
+    chunks = comfy.pack("llmga.text").longest(*plans.values())
     conds = {name: prompts.encode(plan, chunks) for name, plan in plans.items()}
-    control = told({name: plan["l"] for name, plan in plans.items()}, prompts.layout, options)
+    chosen = control({name: plan["l"] for name, plan in plans.items()}, prompts.layout, options)
     clean = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 
     def work(denoiser, contexts):
         def both(on, known):
             trajectory = library.invert(on, clean, known["source"], STEPS)
             return trajectory, library.edit(
-                on, trajectory, known["source"], known["target"], known["negative"], control
+                on, trajectory, known["source"], known["target"], known["negative"], chosen
             )
 
         other = unet.DiffusersDenoiser(net, denoiser.schedule, "v_prediction" if v else "epsilon")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import interpolate, max_pool2d
 
-from llmga.diffusion import Denoiser, Site, transfer
+from llmga.diffusion import Denoiser, Site, ddim_step
 from llmga.diffusion.denoiser import noise
 from llmga.edit import Control
 
@@ -113,13 +113,13 @@ def published_edit(
     trajectory = [latent]
     for t in reversed(timesteps):
         eps = noise(denoiser, trajectory[-1], t, [source], Probabilities())
-        trajectory.append(transfer(trajectory[-1], eps, schedule.abar(t - stride), schedule.abar(t)))
+        trajectory.append(ddim_step(trajectory[-1], eps, schedule.abar(t - stride), schedule.abar(t)))
 
     def down(z: torch.Tensor, t: int, taps: Probabilities) -> torch.Tensor:
         eps = noise(denoiser, z.repeat(2, 1, 1, 1), t, [negative, negative, source, target], taps)
-        untold, told = eps.chunk(2)
-        guided = untold + control.cfg * (told - untold)
-        return transfer(z, guided, schedule.abar(t), schedule.abar(t - stride))
+        eps_uncond, eps_cond = eps.chunk(2)
+        guided = eps_uncond + control.cfg * (eps_cond - eps_uncond)
+        return ddim_step(z, guided, schedule.abar(t), schedule.abar(t - stride))
 
     def denoised(taps: Stored) -> torch.Tensor:
         z = trajectory[-1].repeat(2, 1, 1, 1)

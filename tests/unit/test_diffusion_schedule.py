@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llmga.diffusion import Schedule, clean, transfer
+from llmga.diffusion import Schedule, ddim_step, predict_x0
 
 
 def test_the_default_is_stable_diffusions() -> None:
@@ -33,8 +33,8 @@ def test_a_transfer_is_undone_by_the_one_back_and_finds_the_clean_picture() -> N
     picture, eps = torch.randn(2, 4, 5, 7), torch.randn(2, 4, 5, 7)
     a, b = 0.9, 0.004
     noisy = b**0.5 * picture + (1 - b) ** 0.5 * eps
-    torch.testing.assert_close(clean(noisy, eps, b), picture, atol=1e-4, rtol=0)
-    torch.testing.assert_close(transfer(transfer(noisy, eps, b, a), eps, a, b), noisy, atol=1e-5, rtol=0)
+    torch.testing.assert_close(predict_x0(noisy, eps, b), picture, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ddim_step(ddim_step(noisy, eps, b, a), eps, a, b), noisy, atol=1e-5, rtol=0)
 
 
 def test_a_schedule_needs_a_row_of_levels() -> None:

@@ -11,10 +11,10 @@ from support.published_edit import published_edit
 from support.tiny_clip import WIDTH_L
 from support.tiny_unet import SD15, SDXL, noise, tiny_unet
 
-from llmga.diffusion import DiffusersContext, DiffusersDenoiser, Schedule, Site, StopForward, transfer
+from llmga.diffusion import DiffusersContext, DiffusersDenoiser, Schedule, Site, StopForward, ddim_step
 from llmga.diffusion.attention import attention
 from llmga.edit import Blend, Control, Edited, Trajectory, edit, invert
-from llmga.edit.attention import SourceTaps, Step, TargetTaps
+from llmga.edit.attention_taps import SourceTaps, Step, TargetTaps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -189,7 +189,7 @@ def test_the_same_prompt_without_guidance_is_the_plain_reconstruction(
     for t in trajectory.timesteps:
         eps = denoiser.eps(x, t, [SOURCE])
         assert eps is not None
-        x = transfer(x, eps, schedule.abar(t), schedule.abar(t - schedule.stride(STEPS)))
+        x = ddim_step(x, eps, schedule.abar(t), schedule.abar(t - schedule.stride(STEPS)))
     assert (plain.latent - x).abs().max() <= 1e-6
     controlled = edit(denoiser, trajectory, SOURCE, SOURCE, None, same)
     assert (controlled.latent - LATENT).abs().max() < (

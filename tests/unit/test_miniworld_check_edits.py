@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from llmga.text import clip_tokenizer
-from miniworld.checks.editors import METHODS, EditsConfig, Studio, picture, token_at
+from miniworld.checks.editors import METHODS, EditsConfig, MiniatureEditor, picture, token_at
 from miniworld.checks.edits import (
     KINDS,
     RESULT,
@@ -152,38 +152,38 @@ def test_results_are_means_with_standard_errors():
 
 
 @pytest.fixture(scope="module")
-def job(models):
+def case(models):
     found, detailed = next(sample_edits(SMALL))
-    return Studio(models).job(0, found, detailed, SMALL)
+    return MiniatureEditor(models).case(0, found, detailed, SMALL)
 
 
-def test_no_edit_is_the_picture_through_the_autoencoder(job):
-    assert METHODS["no edit"](job, SMALL) is job.latent
+def test_no_edit_is_the_picture_through_the_autoencoder(case):
+    assert METHODS["no edit"](case, SMALL) is case.latent
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "no edit"])
-def test_every_method_makes_a_latent_of_its_own(job, name):
-    made = METHODS[name](job, SMALL)
-    assert made.shape == job.latent.shape and made.isfinite().all()
-    assert not torch.equal(made, job.latent) and torch.equal(made, METHODS[name](job, SMALL))
+def test_every_method_makes_a_latent_of_its_own(case, name):
+    made = METHODS[name](case, SMALL)
+    assert made.shape == case.latent.shape and made.isfinite().all()
+    assert not torch.equal(made, case.latent) and torch.equal(made, METHODS[name](case, SMALL))
 
 
-def test_outside_the_mask_direct_inversion_gives_the_latent_back(job):
+def test_outside_the_mask_direct_inversion_gives_the_latent_back(case):
     half = torch.zeros(1, 1, 16, 16)
     half[..., :8] = 1
-    made = METHODS["direct p2p"](replace(job, mask=half), SMALL)
-    assert torch.equal(made[..., 8:], job.latent[..., 8:]) and not torch.equal(
-        made[..., :8], job.latent[..., :8]
+    made = METHODS["direct p2p"](replace(case, mask=half), SMALL)
+    assert torch.equal(made[..., 8:], case.latent[..., 8:]) and not torch.equal(
+        made[..., :8], case.latent[..., :8]
     )
 
 
-def test_ddim_does_not(job):
-    none = replace(job, mask=torch.zeros(1, 1, 16, 16))
-    assert not torch.allclose(METHODS["ddim p2p"](none, SMALL), job.latent, atol=1e-3)
+def test_ddim_does_not(case):
+    none = replace(case, mask=torch.zeros(1, 1, 16, 16))
+    assert not torch.allclose(METHODS["ddim p2p"](none, SMALL), case.latent, atol=1e-3)
 
 
-def test_a_token_of_a_later_chunk_has_its_place(job):
-    plan = replace(job.plans[0], chunks=(job.plans[0].chunks[0][:1] * 75, job.plans[0].chunks[0][1:3]))
+def test_a_token_of_a_later_chunk_has_its_place(case):
+    plan = replace(case.plans[0], chunks=(case.plans[0].chunks[0][:1] * 75, case.plans[0].chunks[0][1:3]))
     assert [token_at(plan, at) for at in (75, 76, 77)] == [
         plan.chunks[0][74].id,
         *(token.id for token in plan.chunks[1]),

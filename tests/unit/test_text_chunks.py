@@ -14,14 +14,16 @@ from llmga.text import (
     Token,
     chunk_ids,
     clip_tokenizer,
-    join,
+    join_chunks,
+    longest,
+    number_chunks,
     parse_weights,
-    plan,
-    read,
+    plan_chunks,
+    plan_prompt,
     readout,
-    same_length,
     spans,
 )
+from llmga.text.encoder import pad_plans
 
 words = st.integers(1, 49405)
 boundaries = st.sampled_from(["", "sentence", "break"])
@@ -49,7 +51,7 @@ def said(planned: Plan) -> list[Token]:
     ],
 )
 def test_lengths(count, sizes, dropped):
-    planned = plan([(tokens(count), "")])
+    planned = plan_chunks([(tokens(count), "")])
     assert [len(chunk) for chunk in planned.chunks] == sizes
     assert len(planned.dropped) == dropped
     assert said(planned) == tokens(count)
@@ -59,7 +61,7 @@ def test_lengths(count, sizes, dropped):
     st.lists(st.tuples(st.lists(words.map(Token), max_size=90), boundaries), max_size=12), st.integers(1, 64)
 )
 def test_no_token_is_lost_or_moved(parts, max_chunks):
-    planned = plan(parts, max_chunks)
+    planned = plan_chunks(parts, max_chunks)
     assert said(planned) == [token for part, _ in parts for token in part]
     assert 1 <= len(planned.chunks) <= max_chunks
     assert len(planned.cuts) == len(planned.chunks) - 1
@@ -75,21 +77,21 @@ def test_a_sentence_that_fits_a_chunk_is_never_split(lengths):
     for length in lengths:
         parts.append((tokens(length, start), "sentence"))
         start += length
-    planned = plan(parts, 64)
+    planned = plan_chunks(parts, 64)
     for sentence, _ in parts:
         assert any(set(sentence) <= set(chunk) for chunk in planned.chunks)
     assert set(planned.cuts) <= {"sentence"}
 
 
 def test_a_longer_sentence_is_cut_where_the_chunk_is_full():
-    planned = plan([(tokens(10), "sentence"), (tokens(100, 11), "sentence")])
+    planned = plan_chunks([(tokens(10), "sentence"), (tokens(100, 11), "sentence")])
     assert [len(chunk) for chunk in planned.chunks] == [75, 35]
     assert planned.cuts == ("hard",)
 
 
 def test_break_ends_a_chunk_and_never_leaves_an_empty_one():
     parts = [([], "break"), (tokens(3), "break"), ([], "break"), (tokens(2, 4), "break")]
-    planned = plan(parts)
+    planned = plan_chunks(parts)
     assert planned.chunks == (tuple(tokens(3)), tuple(tokens(2, 4)))
     assert planned.cuts == ("break",)
 
@@ -105,25 +107,41 @@ def test_a_chunk_is_77_positions(chunk, pad):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
 def test_join_keeps_which_rows(n):
-    hidden = torch.arange(77 * n).reshape(n, 77, 1)
-    assert join(hidden, "llmga_lpw").flatten().tolist() == list(range(77 * n))
+    hidden = torch.arange(77 * n).reshape(1, n, 77, 1)
+    assert join_chunks(hidden, "llmga_lpw").flatten().tolist() == list(range(77 * n))
     inner = {77 * i for i in range(1, n)} | {77 * i + 76 for i in range(n - 1)}
-    rows = join(hidden, "llmga")
+    rows = join_chunks(hidden, "llmga")
     assert rows.shape == (1, 75 * n + 2, 1)
     assert rows.flatten().tolist() == [i for i in range(77 * n) if i not in inner]
 
 
-def test_same_length_pads_with_empty_chunks():
-    long, short = same_length([plan([(tokens(160), "")]), plan([(tokens(5), "")])], min_chunks=2)
-    assert [len(chunk) for chunk in short.chunks] == [5, 0, 0]
-    assert len(long.chunks) == 3
+def test_a_batch_is_joined_prompt_by_prompt():
+    hidden = torch.arange(2 * 3 * 77.0).reshape(2, 3, 77, 1)
+    for layout in ("llmga", "llmga_lpw"):
+        together = join_chunks(hidden, layout)
+        assert torch.equal(together, torch.cat([join_chunks(each[None], layout) for each in hidden]))
+
+
+def test_prompts_are_padded_to_one_length_with_empty_chunks():
+    long, short = ({"l": plan_chunks([(tokens(count), "")])} for count in (160, 5))
+    padded = pad_plans([long, short], 2)
+    assert [[len(chunk) for chunk in each["l"].chunks] for each in padded] == [[75, 75, 10], [5, 0, 0]]
+    assert longest(*padded) == longest(long, short) == 3
+    assert len(pad_plans([short], 2)[0]["l"].chunks) == 2
+    with pytest.raises(ValueError, match="min_chunks must be a whole number"):
+        pad_plans([short], 0)
+
+
+def test_different_chunks_are_numbered_once_as_they_come():
+    assert number_chunks([["a", "b", "a"], ["c", "b"]]) == ([[0, 1, 0], [2, 1]], ["a", "b", "c"])
+    assert number_chunks([["a"], []], known=[()]) == ([[1], []], [(), "a"])
 
 
 @given(st.text(alphabet="ab .,!?。\n()[]'\"é猫", max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_marking_sentences_changes_no_token(tokenize, text):
-    whole = said(read(text, tokenize, max_chunks=64))
-    assert said(read(text, tokenize, break_at="sentence", max_chunks=64)) == whole
+    whole = said(plan_prompt(text, tokenize, max_chunks=64))
+    assert said(plan_prompt(text, tokenize, break_at="sentence", max_chunks=64)) == whole
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +218,8 @@ def test_200_000_hostile_characters_take_linear_time(text):
 
 def test_readout_counts_are_true(tokenize):
     sentence = "a red fox runs over the old bridge. "  # 9 tokens, 8 in a chunk
-    assert readout(read(sentence * 3, tokenize)) == "27 tokens in 1 chunk (27)"
-    planned = read(sentence * 20 + "BREAK the end", tokenize, break_at="sentence", max_chunks=2)
+    assert readout(plan_prompt(sentence * 3, tokenize)) == "27 tokens in 1 chunk (27)"
+    planned = plan_prompt(sentence * 20 + "BREAK the end", tokenize, break_at="sentence", max_chunks=2)
     first, cut, dropped = readout(planned.padded(3)).split("\n")
     assert first == "144 tokens in 2 chunks (72 + 72), 1 chunk of padding"
     assert cut == "cut 1, at a sentence end: …runs over the old bridge . | a red fox runs over the…"
@@ -210,15 +228,15 @@ def test_readout_counts_are_true(tokenize):
 
 
 def test_readout_names_the_cut_and_the_untrained_length(tokenize):
-    said_so = readout(read("fox " * 76 + "BREAK cat", tokenize)).split("\n")
+    said_so = readout(plan_prompt("fox " * 76 + "BREAK cat", tokenize)).split("\n")
     assert said_so[0] == "77 tokens in 3 chunks (75 + 1 + 1)"
     assert [line.split(":")[0] for line in said_so[1:]] == ["cut 1, at 75 tokens", "cut 2, at BREAK"]
-    assert "LLMGA was trained on at most 4 chunks" in readout(plan([(tokens(301), "")], 64))
+    assert "LLMGA was trained on at most 4 chunks" in readout(plan_chunks([(tokens(301), "")], 64))
 
 
 def test_readout_stays_short(tokenize):
-    assert len(readout(read("fox " * 10_000, tokenize, max_chunks=1))) < 600
+    assert len(readout(plan_prompt("fox " * 10_000, tokenize, max_chunks=1))) < 600
 
 
 def test_readout_shows_a_textual_inversion():
-    assert "<embedding>" in readout(plan([([Token(torch.zeros(8))] * 76, "")], 1))
+    assert "<embedding>" in readout(plan_chunks([([Token(torch.zeros(8))] * 76, "")], 1))

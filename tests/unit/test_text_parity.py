@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from support.tiny_clip import WIDTH_G, WIDTH_L, clip_g, clip_l
 
-from llmga.text import chunk_ids, clip_tokenizer, encode_sd15, encode_sdxl, read
+from llmga.text import chunk_ids, clip_tokenizer, encode_sd15, encode_sdxl, plan_prompt
 
 FIXTURE = Path(__file__).parent / "fixtures" / "text_official"
 OFFICIAL = load_file(FIXTURE.with_suffix(".safetensors"))
@@ -51,7 +51,7 @@ def test_the_recording_holds_one_to_four_chunks():
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_ids(tokenizer, name):
-    plan = read(
+    plan = plan_prompt(
         PROMPTS[name], lambda text: tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     )
     content = [i for chunk in plan.chunks for i in chunk_ids(chunk, tokenizer.pad_token_id)[1:-1]]

@@ -15,10 +15,9 @@ from support.tiny_training import World, components, config, result
 
 pytest.importorskip("diffusers", reason="stage 2 needs diffusers")
 
-from llmga.text import encode_sd15, encode_sdxl
+from llmga.text import encode_sd15, encode_sdxl, join_chunks
 from llmga.train import CaptionedPictures, Stage2, generator, names_a_side, train
 from llmga.train import cache as caching
-from llmga.train.components import join_chunks
 from llmga.train.log import read_log
 
 TEXTS = ["", "a red bar", "a bar and so on" * 30, "one" * 40 + " bar" * 80]
@@ -65,7 +64,7 @@ def test_the_conditioning_is_that_of_inference_sd15() -> None:
     parts = components()
     trainer = prepared(parts, Told())
     inputs = inputs_of(trainer, len(TEXTS))
-    ours = join_chunks(inputs.chunks["hidden"][inputs.where])
+    ours = join_chunks(inputs.chunks["hidden"][inputs.where], "llmga")
     theirs = encode_sd15(parts.tokenizers[0], parts.text_encoders[0], TEXTS)
     assert ours.shape == theirs.shape == (4, 75 * 2 + 2, 8)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -73,7 +72,7 @@ def test_the_conditioning_is_that_of_inference_sd15() -> None:
     dropped = inputs_of(trainer, len(TEXTS), [2, 3])
     theirs = encode_sd15(parts.tokenizers[0], parts.text_encoders[0], [*TEXTS[:2], "", ""])
     torch.testing.assert_close(
-        join_chunks(dropped.chunks["hidden"][dropped.where]), theirs, atol=1e-5, rtol=1e-5
+        join_chunks(dropped.chunks["hidden"][dropped.where], "llmga"), theirs, atol=1e-5, rtol=1e-5
     )
 
 

@@ -1,4 +1,4 @@
-"""Prompt-to-prompt inside the attention layers: the source's queries and keys, the target's edited values.
+"""Prompt-to-prompt in the attention layers, by the source's queries and keys and edited values of the target.
 
 An edit ``P_source @ S + P_target * d`` of probabilities is linear in them, so what comes out of the layer is
 ``attention(q_source, k_source, S @ v) + attention(q_target, k_target, d * v)``: two fused calls, and no matrix of
@@ -14,25 +14,25 @@ import torch
 
 from ..diffusion.attention import attention
 from ..diffusion.denoiser import Site, StopForward
-from .blend import LocalBlend, Size
+from .blend import GridSize, LocalBlend
 
 
 class Step(NamedTuple):
-    """What one step takes from the source."""
+    """What one denoising step takes from the source."""
 
     cross: tuple[torch.Tensor, torch.Tensor] | None
     """S (T_src, T_tgt) and d (T_tgt,)."""
     replaces_self: bool
     blends: bool
-    """Whether the blend's words are looked for."""
+    """Whether the attention to the blend's words is added up."""
 
 
 class SourceTaps:
-    """Records the queries and keys of the source's pass, and ends it after the last layer that the step needs.
+    """Taps that record the source's queries and keys, and end its pass after the last layer that the step needs.
 
     Args:
         sites: all of the denoiser's, in order.
-        self_max_pixels: self-attention of more queries is left alone.
+        self_max_pixels: self-attention with more queries is not replaced.
     """
 
     def __init__(self, sites: Sequence[Site], self_max_pixels: int, blend: LocalBlend | None) -> None:
@@ -41,11 +41,11 @@ class SourceTaps:
         self.recorded: dict[Site, tuple[torch.Tensor, torch.Tensor]] = {}
         self._sites = list(sites)
         self._self_max_pixels = self_max_pixels
-        self._sizes: dict[Site, Size | None] = dict.fromkeys(sites)  # known from the first pass on
+        self._sizes: dict[Site, GridSize | None] = dict.fromkeys(sites)  # known from the first pass on
         self._last: Site | None = None
 
     def begin(self, step: Step) -> bool:
-        """Make ready for a step; False if it takes nothing from the source."""
+        """Prepare for a step; returns whether it takes anything from the source."""
         self.step = step
         self.recorded.clear()
         needed = [site for site in self._sites if self._needs(site)]
@@ -53,7 +53,7 @@ class SourceTaps:
         return bool(needed)
 
     def attend(
-        self, site: Site, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, size: Size
+        self, site: Site, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, size: GridSize
     ) -> None:
         self._sizes[site] = size
         if self._needs(site):
@@ -76,7 +76,7 @@ class SourceTaps:
 
 
 class TargetTaps:
-    """Edits the attention of the target's pass, whose last rows are the ones with the target prompt.
+    """Taps that edit the attention of the target's pass, whose last rows are those with the target prompt.
 
     Args:
         source: the taps of the source's pass over the same pictures, which has been run for this step.
@@ -87,13 +87,13 @@ class TargetTaps:
         self._source, self._tokens = source, tokens
 
     def attend(
-        self, site: Site, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, size: Size
+        self, site: Site, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, size: GridSize
     ) -> torch.Tensor | None:
         taken = self._source.recorded.pop(site, None)
         if taken is None:
             return None
         source_q, source_k = taken
-        rest = len(q) - len(source_q)
+        rest = len(q) - len(source_q)  # the rows of the negative prompt
         if site.kind == "self":
             return attention(torch.cat([q[:rest], source_q]), torch.cat([k[:rest], source_k]), v, heads)
         source = source_q, _once(source_k, self._tokens[0], "source")
@@ -112,7 +112,7 @@ class TargetTaps:
 
 
 def _once(x: torch.Tensor, tokens: int, name: str) -> torch.Tensor:
-    """Without the repetitions that made rows of one call equally long."""
+    """(B, r · tokens, dim) -> (B, tokens, dim): drop the repetitions that made all rows of a call equally long."""
     if x.shape[1] % tokens:
         raise ValueError(
             f"the {name} prompt has {x.shape[1]} tokens, the control's matrix was made for {tokens}; encode it with as many "

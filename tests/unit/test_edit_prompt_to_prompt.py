@@ -1,4 +1,4 @@
-"""What a person says about words, as token positions; and the heat maps of words."""
+"""Prompt-to-prompt's options resolved into token positions, and the heat maps of words."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import pytest
 import torch
 
 from llmga.diffusion import Schedule, Site, StopForward
-from llmga.edit.heatmaps import looks, paint, word_maps
+from llmga.diffusion.attention import token_attention
+from llmga.edit.heatmaps import paint_heatmap, word_maps
 from llmga.edit.inversion import Trajectory
-from llmga.edit.words import Words, aligned, control_of, read_phrases, read_spans, read_weights
-from llmga.text import clip_tokenizer, read
+from llmga.edit.prompt_to_prompt import (
+    PromptToPromptOptions,
+    align_auto,
+    build_control,
+    read_phrases,
+    read_spans,
+    read_weights,
+)
+from llmga.text import clip_tokenizer, plan_prompt
 
 TOKENIZER = clip_tokenizer()
 SOURCE, TARGET = "a large red star on snow", "a large blue star on snow"
@@ -17,11 +25,15 @@ SIZE = (16, 16)
 
 
 def plan(text: str):
-    return read(text, lambda part: TOKENIZER(part, add_special_tokens=False, verbose=False).input_ids)
+    return plan_prompt(text, lambda part: TOKENIZER(part, add_special_tokens=False, verbose=False).input_ids)
 
 
-def told(words: Words | None = None, source: str = SOURCE, target: str = TARGET, **options):
-    return control_of(words or Words(), plan(source), plan(target), "llmga", size=SIZE, **options)
+def resolved(
+    options: PromptToPromptOptions | None = None, source: str = SOURCE, target: str = TARGET, **more
+):
+    return build_control(
+        options or PromptToPromptOptions(), plan(source), plan(target), "llmga", size=SIZE, **more
+    )
 
 
 def test_entries_are_read_as_they_are_written() -> None:
@@ -47,23 +59,25 @@ def test_another_form_is_an_error(text: str) -> None:
 
 
 def test_the_words_that_differ_are_where_the_picture_may_change() -> None:
-    edit = told()
+    edit = resolved()
     assert edit.control.blend is not None
     assert edit.control.blend.source == edit.control.blend.target == (3,)  # BOS, a, large, red
     assert "gone: red; new: blue" in edit.notes[0] and len(edit.notes) == 1
-    assert told(local_blend="off").control.blend is None
-    chosen = told(Words(blend=("snow",), subtract=("Stars!",), threshold=0.5, start=0.1)).control.blend
+    assert resolved(local_blend="off").control.blend is None
+    chosen = resolved(
+        PromptToPromptOptions(blend=("snow",), subtract=("Stars!",), threshold=0.5, start=0.1)
+    ).control.blend
     assert chosen is not None
     assert (chosen.source, chosen.target, chosen.subtract_source) == ((6,), (6,), (4,))
     assert (chosen.threshold, chosen.start) == (0.5, 0.1)
 
 
 def test_without_a_difference_the_weighted_words_are() -> None:
-    edit = told(Words(weights=(("star", 3.0),)), target=SOURCE)
+    edit = resolved(PromptToPromptOptions(weights=(("star", 3.0),)), target=SOURCE)
     assert edit.control.blend is not None and edit.control.blend.target == (4,)
     assert edit.control.equalizer is not None and edit.control.equalizer[4] == 3
     assert edit.control.equalizer.sum() == 3 + 76
-    same = told(target=SOURCE)
+    same = resolved(target=SOURCE)
     assert (
         same.control.blend is None
         and "the whole picture may" in same.notes[1]
@@ -72,7 +86,7 @@ def test_without_a_difference_the_weighted_words_are() -> None:
 
 
 def test_a_word_has_steps_of_its_own() -> None:
-    control = told(Words(spans=(("blue star", 0.5, 1.0),)), cross_replace=0.2).control
+    control = resolved(PromptToPromptOptions(spans=(("blue star", 0.5, 1.0),)), cross_replace=0.2).control
     early, late = (control.cross(step, 10) for step in (0, 9))
     assert early is not None and late is not None
     assert early[0][6, 6] == 1 and early[0][:, 4].sum() == 0
@@ -80,18 +94,22 @@ def test_a_word_has_steps_of_its_own() -> None:
 
 
 def test_prompts_that_share_little_keep_the_layout_alone() -> None:
-    edit = told(target="an old photograph of two dogs in a harbour at night")
+    edit = resolved(target="an old photograph of two dogs in a harbour at night")
     assert all(edit.control.cross(step, 10) is None for step in range(10))
     assert edit.control.replaces_self(0, 10) and edit.control.blend is None
     assert edit.notes[1].startswith("WARNING the prompts share too few words")
-    assert told(source="").notes[1].startswith("WARNING")
-    chosen = told(Words(blend=("snow",)), target="snow, and nothing else at all of it").control.blend
+    assert resolved(source="").notes[1].startswith("WARNING")
+    chosen = resolved(
+        PromptToPromptOptions(blend=("snow",)), target="snow, and nothing else at all of it"
+    ).control.blend
     assert chosen is not None, "words that were named still count"
 
 
 def test_words_that_do_not_occur_are_noted_and_left_out() -> None:
-    words = Words(weights=(("tiger", 2.0),), spans=(("lion", 0.0, 0.5),), blend=("emu",), subtract=("owl",))
-    edit = told(words)
+    words = PromptToPromptOptions(
+        weights=(("tiger", 2.0),), spans=(("lion", 0.0, 0.5),), blend=("emu",), subtract=("owl",)
+    )
+    edit = resolved(words)
     assert edit.control.equalizer is None and edit.control.blend is None
     assert [note.split(" does")[0].split(" occurs")[0] for note in edit.notes[-4:]] == [
         "word_weights: 'tiger'",
@@ -103,16 +121,16 @@ def test_words_that_do_not_occur_are_noted_and_left_out() -> None:
 
 def test_auto_replaces_only_where_words_were_swapped() -> None:
     def mode_of(target: str) -> str:
-        found = aligned(plan(SOURCE), plan(target), "llmga")
+        found = align_auto(plan(SOURCE), plan(target), "llmga")
         return "refine" if found.own.any() else "replace"
 
     assert mode_of(TARGET) == "replace"
     assert mode_of("a large blue fox on snow") == "replace"
     assert mode_of("a large red star with stripes on snow") == "refine"
     assert mode_of("a star, large, red, on snow") == "refine"
-    assert aligned(plan(SOURCE), plan(TARGET), "llmga").aligned_ratio == pytest.approx(5 / 6)
+    assert align_auto(plan(SOURCE), plan(TARGET), "llmga").aligned_ratio == pytest.approx(5 / 6)
     with pytest.raises(ValueError, match="as many words"):
-        told(Words(mode="replace"), target=f"{TARGET} and grass")
+        resolved(PromptToPromptOptions(mode="replace"), target=f"{TARGET} and grass")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +146,7 @@ def test_auto_replaces_only_where_words_were_swapped() -> None:
 )
 def test_values_out_of_range(options, message) -> None:
     with pytest.raises(ValueError, match=message):
-        Words(**options)
+        PromptToPromptOptions(**options)
 
 
 SITES = [
@@ -192,15 +210,18 @@ def test_heat_is_the_probability_of_a_words_tokens() -> None:
         [(q1 @ k1.mT / 4**0.5).softmax(-1) for q1, k1 in zip(q.chunk(2, -1), k.chunk(2, -1), strict=True)]
     ).mean(0)
     expected = torch.stack([heads[..., tokens].sum(-1) for tokens in words], -1)
-    torch.testing.assert_close(looks(q, k, words, 2), expected, atol=1e-6, rtol=0)
+    chosen = torch.zeros(7, len(words))
+    for channel, tokens in enumerate(words):
+        chosen[tokens, channel] = 1
+    torch.testing.assert_close(token_attention(q, k, chosen, 2), expected, atol=1e-6, rtol=0)
 
 
 def test_heat_is_painted_over_a_grey_picture() -> None:
     image = torch.rand(2, 16, 24, 4, generator=torch.Generator().manual_seed(0))
     heat = torch.zeros(2, 2, 3)
     heat[:, :, 2] = 1
-    painted = paint(image, heat)
+    painted = paint_heatmap(image, heat)
     assert painted.shape == (2, 16, 24, 3) and 0 <= painted.min() and painted.max() <= 1
     assert (painted[:, :, :4, 2] > painted[:, :, :4, 0]).all(), "cold is blue"
     assert (painted[:, :, -4:, 0] > painted[:, :, -4:, 2]).all(), "hot is red"
-    assert paint(image[..., :1], heat).shape == (2, 16, 24, 3)
+    assert paint_heatmap(image[..., :1], heat).shape == (2, 16, 24, 3)

@@ -1,4 +1,4 @@
-"""An edit as a person says it, in words, and as prompt-to-prompt needs it, in token positions."""
+"""Prompt-to-prompt's options by words, and the ``Control`` by token positions that they resolve to."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Literal, get_args
 
 import torch
 
-from ..text import Layout, Plan
+from ..text import JoinLayout, Plan
 from ..text.tokenizer import decode
 from .alignment import MINIMUM_RATIO, Alignment, align
 from .control import Blend, Control
 from .phrases import locate
 from .positions import text_positions
 
-Mode = Literal["auto", "refine", "replace"]
-LocalBlend = Literal["auto", "off"]
+ModeOption = Literal["auto", "refine", "replace"]
+BlendOption = Literal["auto", "off"]
 
 MAX_PHRASES = 100
-MAX_WEIGHT = 20.0
+MAX_WORD_WEIGHT = 20.0
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _ENTRY = re.compile(
     rf"(?P<phrase>.*\S)\s*[:=]\s*(?P<first>{_NUMBER})(?:\s*(?:to|-|–)\s*(?P<last>{_NUMBER}))?"
@@ -29,21 +29,24 @@ _SHOWN = 12  # words that a report lists
 
 
 @dataclass(frozen=True)
-class Words:
-    """Prompt-to-prompt's options, by the words of the prompts.
+class PromptToPromptOptions:
+    """How an edit treats single words of the prompts.
 
     Args:
-        weights: (phrase, weight): how strong a phrase of the target is, -20 .. 20; 1 changes nothing. Acts while the word
-            is replaced.
+        weights: (phrase, weight): how strong a phrase of the target is, -20 .. 20; 1 changes nothing. Acts while the
+            attention of the phrase is replaced.
         spans: (phrase, from, to): the part of the steps in which a phrase of the target takes its attention from the
             source, 0 .. 1, instead of the edit's own.
         blend: phrases of either prompt whose places may change; none: the words that differ.
         subtract: phrases of either prompt whose places must stay.
-        threshold: from which part of the greatest attention on a place belongs to a phrase, 0 .. 1.
-        start: the part of the steps in which the picture may still change everywhere, 0 .. 1.
+        threshold: the part of the greatest attention from which a place belongs to a phrase, 0 .. 1.
+        start: the part of the steps in which the whole picture may still change, 0 .. 1.
         mode: ``refine`` keeps the attention of the words that both prompts have; ``replace`` gives each word that of the
             word in its place, and needs as many words in both; ``auto`` replaces where words were only swapped.
-        self_max: self-attention with more queries than this part of the latent's cells is left alone, 0 .. 1.
+        self_max: self-attention with more queries than this part of the latent's cells is not replaced, 0 .. 1.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     weights: tuple[tuple[str, float], ...] = ()
@@ -52,19 +55,19 @@ class Words:
     subtract: tuple[str, ...] = ()
     threshold: float = 0.3
     start: float = 0.2
-    mode: Mode = "auto"
+    mode: ModeOption = "auto"
     self_max: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}; got {self.mode!r}")
+        if self.mode not in get_args(ModeOption):
+            raise ValueError(f"mode must be one of {', '.join(get_args(ModeOption))}; got {self.mode!r}")
         for name in ("threshold", "start", "self_max"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)!r}")
         for phrase, weight in self.weights:
-            if not abs(weight) <= MAX_WEIGHT:
+            if not abs(weight) <= MAX_WORD_WEIGHT:
                 raise ValueError(
-                    f"word_weights: {phrase!r} has weight {weight:g}, allowed is -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}"
+                    f"word_weights: {phrase!r} has weight {weight:g}, allowed is -{MAX_WORD_WEIGHT:g} to {MAX_WORD_WEIGHT:g}"
                 )
         for phrase, first, last in self.spans:
             if not 0 <= first <= last <= 1:
@@ -74,26 +77,30 @@ class Words:
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
-    """An edit's control, and what to tell a person about it."""
+class ResolvedEdit:
+    """The control of an edit, and notes on it for a person."""
 
     control: Control
     alignment: Alignment
     notes: tuple[str, ...]
 
     @property
-    def asks_for_nothing(self) -> bool:
-        """No word differs, and none has a weight."""
+    def changes_nothing(self) -> bool:
+        """Whether no word differs and none has a weight."""
         return not (self.alignment.removed or self.alignment.added) and self.control.equalizer is None
 
 
 def read_phrases(text: str) -> tuple[str, ...]:
-    """Phrases from text, one a line or between commas."""
+    """Read phrases, one a line or between commas.
+
+    Raises:
+        ValueError: there are more than ``MAX_PHRASES``.
+    """
     return _limited(phrase for line in re.split(r"[,;\n]", text) if (phrase := line.strip()))
 
 
 def read_weights(text: str) -> tuple[tuple[str, float], ...]:
-    """``phrase: weight`` entries, one a line or between commas.
+    """Read ``phrase: weight`` entries, one a line or between commas.
 
     Raises:
         ValueError: an entry has another form.
@@ -102,68 +109,67 @@ def read_weights(text: str) -> tuple[tuple[str, float], ...]:
 
 
 def read_spans(text: str) -> tuple[tuple[str, float, float], ...]:
-    """``phrase: end`` or ``phrase: start to end`` entries, one a line or between commas.
+    """Read ``phrase: end`` or ``phrase: start to end`` entries, one a line or between commas.
 
     Raises:
         ValueError: an entry has another form.
     """
-    return tuple(
-        (phrase, 0.0 if last is None else first, first if last is None else last)
-        for phrase, first, last in _entries("word_steps", text)
-    )
+    spans = []
+    for phrase, first, last in _entries("word_steps", text):
+        start, end = (0.0, first) if last is None else (first, last)
+        spans.append((phrase, start, end))
+    return tuple(spans)
 
 
-def control_of(
-    words: Words,
+def build_control(
+    options: PromptToPromptOptions,
     source: Plan,
     target: Plan,
-    layout: Layout,
+    layout: JoinLayout,
     *,
     size: tuple[int, int],
     cross_replace: float = 0.4,
     self_replace: float = 0.6,
     cfg: float = 7.5,
-    local_blend: LocalBlend = "auto",
+    local_blend: BlendOption = "auto",
     mask: torch.Tensor | None = None,
-) -> Told:
-    """The control of an edit from one planned prompt to another.
+) -> ResolvedEdit:
+    """Resolve the options of an edit from one planned prompt to another into token positions.
 
     Where the prompts align too little, only self-attention is taken from the source, and words that differ are no longer
     a place in the picture: the notes say so. Phrases that do not occur are left out and noted.
 
     Args:
         size: (h, w) of the latent.
-        local_blend: ``auto`` lets the picture change only where ``words.blend`` is, or else the words that differ, or
+        local_blend: ``auto`` lets the picture change only where ``options.blend`` is, or else the words that differ, or
             else those with a weight.
         mask: as in ``Control``.
 
     Raises:
         ValueError: see ``align`` and ``Control``.
     """
-    alignment = aligned(source, target, layout, words.mode)
+    alignment = align_auto(source, target, layout, options.mode)
     count = alignment.chunks
-    finder = _Finder(source.padded(count), target.padded(count), layout)
-    notes = [_described(alignment, finder)]
-    far = alignment.aligned_ratio < MINIMUM_RATIO
-    if far:
+    finder = _PhraseFinder(source.padded(count), target.padded(count), layout)
+    notes = [_description(alignment, finder)]
+    far_apart = alignment.aligned_ratio < MINIMUM_RATIO
+    if far_apart:
         notes.append(
             "WARNING the prompts share too few words to carry attention over: only the layout (self-attention) is kept. "
             "Let the target prompt be the source prompt with few words changed, or paint a mask"
         )
     tokens = len(alignment.own)
-    equalizer, spans = (
-        torch.ones(tokens),
-        torch.tensor([0.0, 0.0 if far else cross_replace]).repeat(tokens, 1),
-    )
+    equalizer = torch.ones(tokens)
+    spans = torch.tensor([0.0, 0.0 if far_apart else cross_replace]).repeat(tokens, 1)  # (T_tgt, 2)
     weighted: list[int] = []
-    for phrase, weight in words.weights:
-        found = finder.target("word_weights", phrase)
+    for phrase, weight in options.weights:
+        found = finder.in_target("word_weights", phrase)
         equalizer[found] = weight
         weighted += found
-    for phrase, first, last in words.spans:
-        spans[finder.target("word_steps", phrase)] = torch.tensor([first, last])
-    changed = ((), ()) if far else (alignment.removed, alignment.added)
-    blend = _blend(words, finder, changed if any(changed) else ((), tuple(weighted)))
+    for phrase, first, last in options.spans:
+        spans[finder.in_target("word_steps", phrase)] = torch.tensor([first, last])
+    changed = ((), ()) if far_apart else (alignment.removed, alignment.added)
+    blend = _blend(options, finder, changed if any(changed) else ((), tuple(weighted)))
     if local_blend == "off":
         blend = None
     elif blend is None:
@@ -174,16 +180,16 @@ def control_of(
         equalizer=equalizer if weighted else None,
         cross_replace=spans,
         self_replace=self_replace,
-        self_max_pixels=int(words.self_max * size[0] * size[1]),
+        self_max_pixels=int(options.self_max * size[0] * size[1]),
         blend=blend,
         mask=mask,
         cfg=cfg,
     )
-    return Told(control, alignment, (*notes, *finder.missing))
+    return ResolvedEdit(control, alignment, (*notes, *finder.missing))
 
 
-def aligned(source: Plan, target: Plan, layout: Layout, mode: Mode = "auto") -> Alignment:
-    """``align``, where ``auto`` takes replace for prompts in which words were swapped and none came or went."""
+def align_auto(source: Plan, target: Plan, layout: JoinLayout, mode: ModeOption = "auto") -> Alignment:
+    """``align``, where ``auto`` is ``replace`` for prompts in which words were only swapped, else ``refine``."""
     if mode != "auto":
         return align(source, target, layout, mode)
     refined = align(source, target, layout, "refine")
@@ -191,75 +197,78 @@ def aligned(source: Plan, target: Plan, layout: Layout, mode: Mode = "auto") -> 
         replaced = align(source, target, layout, "replace")
     except ValueError:
         return refined
-    # Only then do both ways see the same words change; words that moved would pair with strangers.
+    # Only if words were swapped do both modes find the same changes; in `replace`, words that moved pair with others.
     swapped = (replaced.removed, replaced.added) == (refined.removed, refined.added)
-    # The ratio is that of the words that are equal in either way.
-    return replace(replaced, aligned_ratio=refined.aligned_ratio) if swapped else refined
+    if not swapped:
+        return refined
+    # In `replace` every token is paired; the ratio of equal ones is that of `refine`.
+    return replace(replaced, aligned_ratio=refined.aligned_ratio)
 
 
-class _Finder:
-    """Where phrases are in both prompts; remembers those that are nowhere."""
+class _PhraseFinder:
+    """Finds the token positions of phrases in both prompts, and notes those that do not occur."""
 
-    def __init__(self, source: Plan, target: Plan, layout: Layout) -> None:
+    def __init__(self, source: Plan, target: Plan, layout: JoinLayout) -> None:
         self.plans = (source, target)
-        self.layout: Layout = layout
+        self.layout: JoinLayout = layout
         self.missing: list[str] = []
 
-    def target(self, option: str, phrase: str) -> list[int]:
+    def in_target(self, option: str, phrase: str) -> list[int]:
         found = self._positions(1, phrase)
         if not found:
             self.missing.append(f"{option}: {phrase!r} does not occur in the target prompt and was left out")
         return found
 
-    def either(self, option: str, phrases: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        found: tuple[list[int], list[int]] = [], []
+    def in_either(self, option: str, phrases: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        source: list[int] = []
+        target: list[int] = []
         for phrase in phrases:
-            both = [self._positions(side, phrase) for side in (0, 1)]
-            for side in (0, 1):
-                found[side].extend(both[side])
-            if not any(both):
+            in_source, in_target = self._positions(0, phrase), self._positions(1, phrase)
+            source += in_source
+            target += in_target
+            if not in_source and not in_target:
                 self.missing.append(f"{option}: {phrase!r} occurs in neither prompt and was left out")
-        return tuple(dict.fromkeys(found[0])), tuple(dict.fromkeys(found[1]))
+        return tuple(dict.fromkeys(source)), tuple(dict.fromkeys(target))
 
-    def said(self, side: int, positions: Iterable[int]) -> str:
+    def decode_positions(self, side: int, positions: Iterable[int]) -> str:
+        """The text of tokens at some positions of the source (0) or target (1), cut after some."""
         plan = self.plans[side]
-        ids = dict(
-            zip(
-                text_positions(plan, self.layout),
-                (token.id for chunk in plan.chunks for token in chunk),
-                strict=True,
-            )
-        )
-        chosen = [ids[at] for at in positions]
+        tokens = [token.id for chunk in plan.chunks for token in chunk]
+        id_at = dict(zip(text_positions(plan, self.layout), tokens, strict=True))
+        chosen = [id_at[at] for at in positions]
         return decode(chosen[:_SHOWN]) + (" …" if len(chosen) > _SHOWN else "")
 
     def _positions(self, side: int, phrase: str) -> list[int]:
         return [at for each in locate(self.plans[side], phrase, self.layout) for at in each]
 
 
-def _blend(words: Words, finder: _Finder, instead: tuple[tuple[int, ...], tuple[int, ...]]) -> Blend | None:
-    source, target = finder.either("blend_words", words.blend) if words.blend else instead
-    less = finder.either("subtract_words", words.subtract)
+def _blend(
+    options: PromptToPromptOptions, finder: _PhraseFinder, default: tuple[tuple[int, ...], tuple[int, ...]]
+) -> Blend | None:
+    """The blend of the options' phrases, or else of the default positions in source and target."""
+    source, target = finder.in_either("blend_words", options.blend) if options.blend else default
+    subtract_source, subtract_target = finder.in_either("subtract_words", options.subtract)
     if not source and not target:
         return None
     return Blend(
         source,
         target,
-        *less,
-        threshold=words.threshold,
-        subtract_threshold=words.threshold,
-        start=words.start,
+        subtract_source,
+        subtract_target,
+        threshold=options.threshold,
+        subtract_threshold=options.threshold,
+        start=options.start,
     )
 
 
-def _described(alignment: Alignment, finder: _Finder) -> str:
+def _description(alignment: Alignment, finder: _PhraseFinder) -> str:
     parts = [
         f"{alignment.aligned_ratio:.0%} of the target prompt's tokens take attention from the source prompt"
     ]
     if alignment.removed:
-        parts.append(f"gone: {finder.said(0, alignment.removed)}")
+        parts.append(f"gone: {finder.decode_positions(0, alignment.removed)}")
     if alignment.added:
-        parts.append(f"new: {finder.said(1, alignment.added)}")
+        parts.append(f"new: {finder.decode_positions(1, alignment.added)}")
     if not alignment.removed and not alignment.added:
         parts.append("no word differs")
     return "; ".join(parts)

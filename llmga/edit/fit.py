@@ -1,0 +1,77 @@
+"""Pictures and masks at sizes that latents have: sides are multiples of 8 pixels, and a mask is of cells."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import interpolate
+
+from ..diffusion.denoiser import CELL
+
+SMALLEST = 32
+"""Pixels of a side: with fewer, attention has no more than one cell to tell apart."""
+
+
+def fit_image(image: torch.Tensor, name: str = "image") -> tuple[torch.Tensor, str]:
+    """Cut pictures evenly at their edges to sides that are multiples of 8, and make them RGB.
+
+    Args:
+        image: (B, H, W, 1, 3 or 4) in 0 .. 1, any float dtype.
+        name: of the input, for the error.
+
+    Returns:
+        (B, H', W', 3) float32, and what was done in words.
+
+    Raises:
+        ValueError: a side has fewer than ``SMALLEST`` pixels.
+    """
+    height, width, channels = image.shape[1:]
+    if min(height, width) < SMALLEST:
+        raise ValueError(
+            f"{name} is {width}×{height} pixels, and an edit needs {SMALLEST} on each side; scale it up (512 on the "
+            "shorter side for SD1.5, 1024 for SDXL)"
+        )
+    notes = [f"{len(image)} picture{'s' * (len(image) > 1)} of {width}×{height} pixels"]
+    if channels == 4:
+        notes.append("alpha was dropped")
+    cut = _cut(image[..., :3].expand(-1, -1, -1, 3)).float()
+    if cut.shape[1:3] != (height, width):
+        notes.append(f"cut at its edges to {cut.shape[2]}×{cut.shape[1]}: sides must be multiples of {CELL}")
+    return cut, "; ".join(notes)
+
+
+def fit_mask(
+    mask: torch.Tensor, pixels: tuple[int, int], uncut: tuple[int, int] | None = None
+) -> torch.Tensor | None:
+    """A mask at the size of the pictures; None for one without anything in it, as LoadImage gives.
+
+    Args:
+        mask: (B, H, W).
+        pixels: (H', W') of the pictures.
+        uncut: (H, W) of the pictures before ``fit_image``; a mask of this size is cut as they are, any other resized.
+
+    Returns:
+        (B, H', W') float32 in 0 .. 1.
+    """
+    mask = mask.float().clamp(0, 1)
+    if not mask.any():
+        return None
+    if mask.shape[1:] == uncut:
+        mask = _cut(mask)
+    if mask.shape[1:] != pixels:
+        mask = interpolate(mask[:, None], pixels, mode="area")[:, 0]
+    return mask
+
+
+def mask_cells(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The cells of a latent that a mask (B, H, W) touches: (B, 1, h, w), 0 or 1.
+
+    A cell that is masked in part may change, or else the mask's edge would stay.
+    """
+    return (interpolate(mask[:, None], size, mode="area") > 0).float()
+
+
+def _cut(pictures: torch.Tensor) -> torch.Tensor:
+    """The middle of (B, H, W, …), with sides that are multiples of ``CELL``."""
+    height, width = pictures.shape[1:3]
+    top, left = height % CELL // 2, width % CELL // 2
+    return pictures[:, top : top + height // CELL * CELL, left : left + width // CELL * CELL]
