@@ -60,7 +60,7 @@ def _unet_name(name: str, layers: int, attending: set[int]) -> str:
             else f"middle_block.{2 * index}.{_resnet_name(rest)}"
         )
     if not (match := _BLOCK.fullmatch(name)):
-        raise ValueError(f"{name!r} is no weight of a Stable Diffusion UNet in the diffusers layout")
+        raise ValueError(f"{name!r} is not a weight of a Stable Diffusion UNet in the diffusers layout")
     side, block, kind, index, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]
     # Each block is `layers` (down) or `layers + 1` (up) entries; on the way down one more holds the downsampler.
     first = block * (layers + 1) + (1 if side == "down" else 0)

@@ -1,4 +1,4 @@
-"""Long prompts as chunks of 75 tokens, and CLIP's outputs for those chunks as one conditioning.
+"""Plan long prompts as chunks of 75 tokens, and join CLIP's outputs for the chunks into one sequence.
 
 CLIP reads 77 positions: BOS, 75 tokens, EOS. LLMGA gives it a longer prompt chunk by chunk and joins the
 outputs in one of two layouts: ``llmga``, in which its UNets were trained, keeps a single BOS and a single EOS

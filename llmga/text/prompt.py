@@ -1,4 +1,4 @@
-"""A prompt as spans of text: what has a weight, where a sentence ends, where BREAK was written."""
+"""Split a prompt into spans of text by weights, sentence ends and BREAK."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ _ATTENTION = re.compile(
 
 
 class Span(NamedTuple):
+    """A stretch of a prompt with one weight."""
+
     text: str
     weight: float
     after: Boundary
-    """What ends here: nothing, a sentence, or (with empty text) a chunk, by BREAK."""
+    """The boundary at its end: none, a sentence end, or (with empty text) BREAK, which ends a chunk."""
 
 
 def spans(text: str, *, weights: bool = False, break_at: BreakAt = "hard") -> list[Span]:
@@ -69,7 +71,7 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
     ``\\(`` is a bracket, ``\\\\`` a backslash, a lone backslash is dropped.
 
     Source: ``parse_prompt_attention`` in LLMGA's llmga/diffusers/my_utils/util.py (commit 7e32eb6), by
-    AUTOMATIC1111. There a weight that is no number (``(a:1.2.3)``) crashes; here the colon and what follows
+    AUTOMATIC1111. There a weight that is not a number (``(a:1.2.3)``) crashes; here the colon and what follows
     it are text.
     """
     runs: list[tuple[str, float]] = []

@@ -1,4 +1,4 @@
-"""What became of a prompt, in words: tokens, chunks, where it was cut, what was left out."""
+"""A report on a planned prompt: tokens, chunks, where it was cut, what was left out."""
 
 from __future__ import annotations
 

@@ -213,8 +213,11 @@ def _denoised(case: EditCase, x: torch.Tensor, prompt: str, config: EditsConfig)
 def _edit_friendly(case: EditCase, config: EditsConfig) -> torch.Tensor:
     """The editor of LLMGA's command line, with its own settings but the number of steps and the mask's noise maps."""
     settings = EditFriendly(steps=config.steps)
-    contexts = (case.contexts[name] for name in ("source", "target", "negative"))
-    return edit_friendly(case.denoiser, case.latent, *contexts, settings, seed=config.seed, mask=case.mask)[0]
+    source, target, negative = (case.contexts[name] for name in ("source", "target", "negative"))
+    edited, _ = edit_friendly(
+        case.denoiser, case.latent, source, target, negative, settings, seed=config.seed, mask=case.mask
+    )
+    return edited
 
 
 METHODS: dict[str, Callable[[EditCase, EditsConfig], torch.Tensor]] = {
