@@ -26,6 +26,7 @@ REPLIES = (
     "C <gen_image>「一只狐狸」</gen_image> D",
     "x <gen_image> «unequal” </gen_image>",
     "<thinking>one</thinking> two <think> three <gen_image> four",
+    "a <think> b </think> c </think> d",
     "a < /gen",
     "<gen_image> one <gen_image> two </gen_image></gen_image> three",
 )
