@@ -91,7 +91,7 @@ HTML = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (
         lambda f: (f / "config.json").unlink(),
-        r"'model' is no model folder: it has no config.json",
+        r"'model' is not a model folder: it has no config.json",
     ),
     "config is HTML": (overwrite("config.json", HTML), r"model/config.json \(51 bytes\) is an HTML page"),
     "config is cut": (
@@ -136,7 +136,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "not a language model": (
         lambda f: edit_json(f / "config.json", model_type="t5"),
-        r"its model_type 't5' is no chat model",
+        r"its model_type 't5' is not a chat model",
     ),
     "pickle only": (
         lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
