@@ -168,11 +168,13 @@ class Chat(io.ComfyNode):
         )
         check.instance("history", history, Conversation, "LLMGA Chat or Load History")
         check.choice("task", task, list(TASKS))
-        own = read_transcript(check.text("transcript", transcript, limit=MAX_TRANSCRIPT), panel.kept)
-        conversation = replace(history, turns=history.turns + own)
+        settled = read_transcript(check.text("transcript", transcript, limit=MAX_TRANSCRIPT), panel.kept)
+        conversation = replace(history, turns=history.turns + settled)
         pictures, masked = shown_pictures(image, mask)
         check_pictures(task, image=bool(pictures or conversation.pictures), mask=masked or not pictures)
-        known = {picture for turn in own for picture in turn.pictures}  # what stays connected is shown once
+        known = {
+            picture for turn in settled for picture in turn.pictures
+        }  # what stays connected is shown once
         reply = respond(
             engine,
             conversation,

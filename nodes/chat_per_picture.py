@@ -130,8 +130,8 @@ class ChatPerPicture(io.ComfyNode):
             on_text=host.live_text(),
             language=check.choice("language", language, LANGUAGES),
         )
-        said = [reply.text for reply in replies]
-        return io.NodeOutput(said, [reply.prompt for reply in replies], ui={"text": said})
+        texts = [reply.text for reply in replies]
+        return io.NodeOutput(texts, [reply.prompt for reply in replies], ui={"text": texts})
 
 
 NODES = [ChatPerPicture]

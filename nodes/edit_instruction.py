@@ -131,8 +131,8 @@ class EditInstruction(io.ComfyNode):
             policy=policy,
             on_text=host.live_text(),
         )
-        said = f"{edit.report()}\n\nsource: {edit.source}\n\ntarget: {edit.target}"
-        return io.NodeOutput(edit.source, edit.target, edit.conversation, edit.report(), ui={"text": [said]})
+        text = f"{edit.report()}\n\nsource: {edit.source}\n\ntarget: {edit.target}"
+        return io.NodeOutput(edit.source, edit.target, edit.conversation, edit.report(), ui={"text": [text]})
 
 
 NODES = [EditInstruction]

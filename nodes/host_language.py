@@ -14,7 +14,7 @@ from ..llmga.images import from_pil
 class HostEngine:
     """Continues a conversation with the host's ``CLIP.tokenize``, ``generate`` and ``decode``.
 
-    The host knows one user turn and no system prompt, so a longer conversation is told as a transcript inside that turn;
+    The host knows one user turn and no system prompt, so a longer conversation is written as a transcript inside that turn;
     its own chat template is then put around it. It streams no text: ``on_text`` is called before and after, and Cancel
     works inside, where the host checks it at every layer.
     """

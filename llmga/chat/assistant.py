@@ -1,6 +1,6 @@
-"""One step of a chat: say it, hear the reply, find its prompt, and know what to do when there is none.
+"""One exchange with a chat engine: the request, the reply, the prompts in it, and the policy for a reply without one.
 
-Written once against ``ChatEngine``, so that every engine keeps the same rules.
+It is written against the ``ChatEngine`` protocol, so that every engine follows the same rules.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _QUOTED = 200  # characters of a reply in an error
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one step.
+    """The result of one exchange.
 
     Args:
         text: the reply for a person, without tags and thinking.
@@ -42,7 +42,7 @@ class Reply:
         conversation: the conversation with this exchange, to be passed in next time.
         refused: the (last) reply was a refusal; its words are in ``text`` and never in ``prompts``.
         asked_again: the first reply had no prompt, or too few pages, and this is the second.
-        passages: the words told before each prompt, ``""`` where there are none; as many as prompts.
+        passages: the text before each prompt, ``""`` where there are none; as many as prompts.
     """
 
     text: str
@@ -100,7 +100,7 @@ def respond(
         on_text: gets the raw text while it is written, anew when asked again; may raise anything.
         system: the system prompt of a conversation without one; ``None`` is ``SYSTEM_PROMPT``, or that of its training
             for an engine that ``knows_tags``.
-        language: what the request is said in, ``"en"`` or ``"zh"``.
+        language: the language of the request, ``"en"`` or ``"zh"``.
         pages: 1 to 12, of a picture book.
 
     Raises:
@@ -119,29 +119,31 @@ def respond(
 
     wanted = {"caption": 0, "anything": 0, "pages": pages}.get(expects, 1)
     sampling = replace(sampling, stop_after=wanted if expects in ("one", "pages") else 0)
-    heard = _hear(engine, asked, sampling, on_text)
-    asked_again = len(heard.prompts) < wanted and policy == "ask_again"
+    parsed = _generate(engine, asked, sampling, on_text)
+    asked_again = len(parsed.prompts) < wanted and policy == "ask_again"
     if asked_again:
         reminder = _REMINDERS[expects].format(pages=pages)
-        reminded = asked.say("assistant", heard.raw).say("user", reminder)
-        second = _hear(engine, reminded, replace(sampling, seed=sampling.seed ^ _SECOND_SEED), on_text)
-        heard = max(second, heard, key=lambda one: len(one.prompts))  # the second, unless it has fewer
+        reminded = asked.say("assistant", parsed.raw).say("user", reminder)
+        second = _generate(engine, reminded, replace(sampling, seed=sampling.seed ^ _SECOND_SEED), on_text)
+        parsed = max(second, parsed, key=lambda one: len(one.prompts))  # the second, unless it has fewer
 
-    missing = len(heard.prompts) < (wanted if policy == "error" else min(wanted, 1))
-    prompts = heard.prompts[:pages] if expects == "pages" else heard.prompts
+    missing = len(parsed.prompts) < (wanted if policy == "error" else min(wanted, 1))
+    prompts = parsed.prompts[:pages] if expects == "pages" else parsed.prompts
     if (expects == "caption" and not prompts) or (missing and policy == "whole_reply"):
-        prompts = () if heard.refused else (heard.text,)
+        prompts = () if parsed.refused else (parsed.text,)
     elif missing:
         prompts = _latest_prompts(conversation) if policy == "keep_previous" else ()
     if missing and not prompts:
-        raise ValueError(_complaint(engine.name, task, heard, policy))
-    passages = heard.passages if heard.prompts and not missing else ()
+        raise ValueError(_complaint(engine.name, task, parsed, policy))
+    passages = parsed.passages if parsed.prompts and not missing else ()
     passages = (passages + ("",) * len(prompts))[: len(prompts)]
-    return Reply(heard.text, prompts, asked.say("assistant", heard.raw), heard.refused, asked_again, passages)
+    return Reply(
+        parsed.text, prompts, asked.say("assistant", parsed.raw), parsed.refused, asked_again, passages
+    )
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _CheckedReply:
     raw: str
     text: str
     prompts: tuple[str, ...]
@@ -149,34 +151,36 @@ class _Heard:
     refused: bool
 
 
-def _hear(engine: ChatEngine, conversation: Conversation, sampling: Sampling, on_text: OnText) -> _Heard:
+def _generate(
+    engine: ChatEngine, conversation: Conversation, sampling: Sampling, on_text: OnText
+) -> _CheckedReply:
     raw = engine.generate(conversation, sampling, on_text)
     if not isinstance(raw, str):
         raise ValueError(f"the engine {engine.name!r} replied with {type(raw).__name__} instead of text")
     raw = raw.encode("utf-8", "replace").decode()  # half a surrogate pair can be neither saved nor sent
-    parsed = parse(raw)
-    if not parsed.text:
+    found = parse(raw)
+    if not found.text:
         raise ValueError(
             f"the reply of {engine.name!r} is empty (thinking and bare tags do not count); raise "
             "'max_new_tokens', or change 'seed' or 'instruction'"
         )
-    refused = any(map(is_refusal, parsed.prompts or (parsed.text,)))
-    prompts = () if refused else parsed.prompts
-    return _Heard(without_thinking(raw), parsed.text, prompts, parsed.passages, refused)
+    refused = any(map(is_refusal, found.prompts or (found.text,)))
+    prompts = () if refused else found.prompts
+    return _CheckedReply(without_thinking(raw), found.text, prompts, found.passages, refused)
 
 
 def _latest_prompts(conversation: Conversation) -> tuple[str, ...]:
-    said = (parse(turn.text).prompts for turn in reversed(conversation.turns) if turn.role == "assistant")
-    return next((prompts for prompts in said if prompts and not any(map(is_refusal, prompts))), ())
+    earlier = (parse(turn.text).prompts for turn in reversed(conversation.turns) if turn.role == "assistant")
+    return next((prompts for prompts in earlier if prompts and not any(map(is_refusal, prompts))), ())
 
 
-def _complaint(name: str, task: str, heard: _Heard, policy: Policy) -> str:
+def _complaint(name: str, task: str, parsed: _CheckedReply, policy: Policy) -> str:
     found = (
-        f"holds only {len(heard.prompts)} of the pages" if heard.prompts else "holds no <gen_image> prompt"
+        f"holds only {len(parsed.prompts)} of the pages" if parsed.prompts else "holds no <gen_image> prompt"
     )
-    what = "refuses" if heard.refused else found
+    what = "refuses" if parsed.refused else found
     tried = {"ask_again": ", even when asked again", "keep_previous": ", and 'history' has no earlier prompt"}
-    quoted = heard.text[:_QUOTED] + ("…" if len(heard.text) > _QUOTED else "")
+    quoted = parsed.text[:_QUOTED] + ("…" if len(parsed.text) > _QUOTED else "")
     return (
         f"the task {task!r} needs a prompt, but the reply of {name!r} {what}{tried.get(policy, '')}; change "
         f"'instruction' or 'seed', or set 'policy' to another way out. It says: {quoted}"

@@ -1,4 +1,4 @@
-"""A batch of pictures as so many questions, where ``respond`` shows it in one turn."""
+"""The same request about each picture of a batch; ``respond`` shows a whole batch in one turn."""
 
 from __future__ import annotations
 

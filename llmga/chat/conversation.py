@@ -135,7 +135,7 @@ class Conversation:
         try:
             document = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"this is no JSON: {error}") from error
+            raise ValueError(f"this is not valid JSON: {error}") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ValueError(f"this is no saved conversation (its 'format' is not {FORMAT!r})")
         if document.get("version") != VERSION:

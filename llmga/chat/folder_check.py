@@ -1,4 +1,4 @@
-"""What is known to be wrong with a model folder before anything in it is used.
+"""Checks of a model folder before anything in it is used.
 
 A folder is somebody else's data. Nothing in it may run code, reach outside it or unpickle, and the usual
 accidents (half a download, a Git LFS pointer, a saved login page) get their own words, because a library's
@@ -37,8 +37,8 @@ def check_model_folder(folder: Path) -> None:
 
     Raises:
         FileNotFoundError: the folder, its ``config.json``, its weights or one part of them is missing.
-        ValueError: a config or ``tokenizer.json`` is no JSON, a config holds a key of ``REFUSED_KEYS``, the weights
-            are only there as pickles or no whole safetensors files, or the layout is not transformers' own.
+        ValueError: a config or ``tokenizer.json`` is not valid JSON, a config holds a key of ``REFUSED_KEYS``, the weights
+            are only there as pickles or are not whole safetensors files, or the layout is not transformers' own.
     """
     model_type = check_configs(folder)
     if (folder / "adapter_config.json").exists():
@@ -62,11 +62,11 @@ def check_configs(folder: Path) -> str:
 
     Raises:
         FileNotFoundError: there is no ``config.json``.
-        ValueError: a config is no JSON object or holds a key of ``REFUSED_KEYS``, or there is no ``model_type``.
+        ValueError: a config is not a JSON object or holds a key of ``REFUSED_KEYS``, or there is no ``model_type``.
     """
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
-            f"{folder.name!r} is no model folder: it has no config.json; choose another 'model'"
+            f"{folder.name!r} is not a model folder: it has no config.json; choose another 'model'"
         )
     configs = {path.name: read_object(path) for path in sorted(folder.glob("*config*.json"))}
     for name, config in configs.items():
@@ -109,7 +109,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def one_kind_of_error(folder: Path) -> Iterator[None]:
-    """transformers raises a dozen kinds for a bad folder, some with its path in the text."""
+    """Turn the many kinds of error that transformers raises for a bad folder into ``ValueError``, without its path."""
     from safetensors import SafetensorError
 
     strange_values = (ValueError, TypeError, LookupError, AttributeError)

@@ -1,4 +1,4 @@
-"""The words of the presets: the design expert, the picture book, and every task said in Chinese.
+"""The words of the presets: the design expert, the picture book, and every task in Chinese.
 
 LLMGA was trained on design and story requests and on Chinese ones; the phrasings here keep that intent in our own
 words, and say enough that a general model knows what a good logo or poster is. ``{instruction}`` is where the user's

@@ -33,7 +33,7 @@ class ParsedReply:
     Args:
         text: the reply for a person, without tags and thinking; the prompts stay readable in it.
         prompts: the content of each block in order, trimmed; empty blocks are left out.
-        passages: for each prompt the words told since the one before; what follows the last prompt is its too.
+        passages: for each prompt the text since the one before; the last prompt also has what follows it.
     """
 
     text: str
@@ -61,17 +61,17 @@ def parse(reply: str) -> ParsedReply:
     starts = [0, *(tag.end() for tag in tags)]
     ends = [*(tag.start() for tag in tags), len(reply)]
     gaps = [reply[start:end].strip() for start, end in zip(starts, ends, strict=True)]
-    prompts, passages, told = [], [], [gaps[0]]
+    prompts, passages, before = [], [], [gaps[0]]
     for tag, gap in zip(tags, gaps[1:], strict=True):
         prompt = "" if tag["close"] else _disarmed(_bare(gap))
         if prompt:
             prompts.append(prompt)
-            passages.append(_joined(told))
-            told = []
+            passages.append(_joined(before))
+            before = []
         elif tag["close"]:
-            told.append(gap)
+            before.append(gap)
     if passages:
-        passages[-1] = _joined([passages[-1], *told])
+        passages[-1] = _joined([passages[-1], *before])
     return ParsedReply(_joined(gaps), tuple(prompts), tuple(passages))
 
 

@@ -1,4 +1,4 @@
-"""What a person can ask for, said in the words that language models answer with a ``<gen_image>`` block.
+"""Tasks that a person can ask for, and the phrasings that language models answer with a ``<gen_image>`` block.
 
 The phrasings keep the intent and the trigger words (*generate*, *image*, *inpaint*, …) of LLMGA's training
 questions, and are plain enough for a general model, which learns the answer's format from ``SYSTEM_PROMPT``.
@@ -161,7 +161,7 @@ def render(task: str, instruction: str, phrasing: int, *, language: str = "en", 
     The instruction of ``chat`` is passed on verbatim, any other is trimmed.
 
     Args:
-        language: ``"en"`` or ``"zh"``: what the request is said in, and so what the reply is in.
+        language: ``"en"`` or ``"zh"``: the language of the request, and so what the reply is in.
         pages: 1 to 12, of a picture book.
 
     Raises:

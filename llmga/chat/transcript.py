@@ -29,7 +29,7 @@ def read_transcript(text: str, find_picture: Callable[[str], Picture]) -> tuple[
         find_picture: a picture by its ``sha256``; may raise ``ValueError``.
 
     Raises:
-        ValueError: the text is no such document, or its turns do not take turns, the user first.
+        ValueError: the text is not such a document, or its turns do not alternate, the user first.
     """
     if not text.strip():
         return ()
@@ -38,7 +38,7 @@ def read_transcript(text: str, find_picture: Callable[[str], Picture]) -> tuple[
     try:
         document = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"'transcript' is no JSON: {error}; clear it to begin anew") from error
+        raise ValueError(f"'transcript' is not valid JSON: {error}; clear it to begin anew") from error
     if not isinstance(document, list) or len(document) > MAX_TURNS:
         raise ValueError(f"'transcript' must be a list of at most {MAX_TURNS} turns; clear it to begin anew")
     turns = tuple(_turn(number, value, find_picture) for number, value in enumerate(document, 1))
@@ -55,7 +55,7 @@ def _turn(number: int, value: Any, find_picture: Callable[[str], Picture]) -> Tu
     if not isinstance(images, list) or not all(
         isinstance(one, str) and SHA256.fullmatch(one) for one in images
     ):
-        raise ValueError(f"turn {number} of 'transcript' names a picture by something else than its sha256")
+        raise ValueError(f"turn {number} of 'transcript' names a picture by something other than its sha256")
     text = value.get("text")
     if not isinstance(text, str):
         raise ValueError(f"turn {number} of 'transcript' has no text; clear it to begin anew")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -27,8 +26,8 @@ from support.comfy_page import (
 )
 from support.hostile import HOST, HOSTILE
 from support.openai_server import OpenAIServer
+from support.replies import REPLIES, check_split
 
-from llmga.chat import parse
 from tools.comfy_server import ComfyServer
 from tools.frontend import new_page, visit
 
@@ -250,24 +249,6 @@ def test_an_error_leaves_the_unfinished_text_marked(
         assert page.evaluate(f"{FIRST}.getAttribute('aria-busy')") == "false"
 
 
-REPLIES = (
-    "",
-    "plain",
-    "Here. <gen_image> a fox </gen_image> Like it?",
-    "<gen_image>a</gen_image><gen_img> b </gen_img> c",
-    "</gen_image> early <GEN_IMAGE> “quoted” ",
-    "```html\n<gen_image> fenced </gen_image>\n``` after",
-    "`<gen_image>` ticked `</gen_image>` end",
-    "a <gen_image> cut off </gen_im",
-    "a < b <",
-    "<think> secret <gen_image> no </gen_image> </think> said <gen_image> yes",
-    "secret </think> open <think> more",
-    "&lt;gen_image&gt; encoded &lt;/gen_image&gt;",
-    "<gen_image> </gen_image> empty <gen_image>\n\nx ```",
-    "< gen_image > spaced < / gen_image >",
-)
-
-
 def test_the_page_reads_replies_as_the_library_does_and_speaks_both_languages(
     browser: Browser, server: ComfyServer
 ) -> None:
@@ -279,10 +260,7 @@ def test_the_page_reads_replies_as_the_library_does_and_speaks_both_languages(
             " return replies.map(split) }"
         )
         for reply, parts in zip(REPLIES, page.evaluate(read, REPLIES), strict=True):
-            parsed = parse(reply)
-            assert [part["text"] for part in parts if part["kind"] == "prompt"] == list(parsed.prompts), reply
-            said = "\n\n".join(part["text"] for part in parts)
-            assert said == re.sub("[“”]|\\s*`+", "", parsed.text), reply  # a prompt is shown as it is painted
+            check_split(reply, parts)
         words = page.evaluate(f"async () => (await import({module.format('words')})).WORDS")
         assert words["en"].keys() == words["zh"].keys()
         assert all(any("\u4e00" <= letter <= "\u9fff" for letter in text) for text in words["zh"].values())

@@ -119,7 +119,7 @@ def test_a_strange_workflow_stops_nothing(server: ComfyServer, workflow: Any) ->
 @pytest.mark.parametrize(
     ("inputs", "complaint"),
     [
-        ({"transcript": "{"}, "'transcript' is no JSON"),
+        ({"transcript": "{"}, "'transcript' is not valid JSON"),
         (
             {"transcript": '[{"role": "user", "text": "a"}]'},
             "'transcript' must end with a turn of the assistant",

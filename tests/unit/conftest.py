@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
+from support.endpoint_chat import KEY, REPLY
+from support.openai_server import OpenAIServer
 
 
 @pytest.fixture(scope="module")
@@ -13,3 +18,35 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    with OpenAIServer(REPLY) as server:
+        yield server
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmga.chat.engines.endpoint.RETRY_BASE_S", 0.02)
+    monkeypatch.setenv("LLMGA_TEST_KEY", KEY)
+
+
+@pytest.fixture
+def nothing_is_left_behind() -> Iterator[None]:
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("llmga")]
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that the endpoint engine would wait before a retry; it does not wait them."""
+    seen: list[float] = []
+    wait = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        seen.append(seconds)
+        await wait(0)
+
+    monkeypatch.setattr("llmga.chat.engines.endpoint.asyncio", SimpleNamespace(sleep=sleep))
+    return seen

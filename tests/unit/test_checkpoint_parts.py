@@ -310,7 +310,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"'model' has no weights"),
     "no config": (
         lambda f: (f / "config.json").unlink(),
-        r"'model' is no model folder: it has no config.json",
+        r"'model' is not a model folder: it has no config.json",
     ),
     "a broken config": (
         lambda f: (f / "config.json").write_text("{"),

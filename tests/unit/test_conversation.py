@@ -193,9 +193,9 @@ def test_any_text_round_trips_through_a_file(system: str, said: list[tuple[Any, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no JSON"),
-        ("{", "no JSON"),
-        ("[" * 100_000, "no JSON"),
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
         ("[]", "no saved conversation"),
         ("{}", "no saved conversation"),
         (edited(format="chat"), "no saved conversation"),

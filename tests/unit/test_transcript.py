@@ -38,8 +38,8 @@ def test_nothing_is_no_turns(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
         ("{}", "must be a list of at most 200 turns"),
         (json.dumps([USER, ANSWER] * 101), "must be a list of at most 200 turns"),
         (json.dumps([USER]), "must end with a turn of the assistant"),
@@ -47,9 +47,9 @@ def test_nothing_is_no_turns(text: str) -> None:
         (json.dumps([USER, USER]), "turn 2 of 'transcript' must be one of the assistant"),
         (json.dumps([7, ANSWER]), "turn 1 of 'transcript' must be one of the user"),
         (json.dumps([{**USER, "text": 7}, ANSWER]), "turn 1 of 'transcript' has no text"),
-        (json.dumps([{**USER, "images": ["../../secret"]}, ANSWER]), "something else than its sha256"),
-        (json.dumps([{**USER, "images": "x"}, ANSWER]), "something else than its sha256"),
-        (json.dumps([{**USER, "images": None}, ANSWER]), "something else than its sha256"),
+        (json.dumps([{**USER, "images": ["../../secret"]}, ANSWER]), "something other than its sha256"),
+        (json.dumps([{**USER, "images": "x"}, ANSWER]), "something other than its sha256"),
+        (json.dumps([{**USER, "images": None}, ANSWER]), "something other than its sha256"),
         (json.dumps([{**USER, "images": ["0" * 64]}, ANSWER]), "no such picture"),
         (json.dumps([{**USER, "text": "\ud800"}, ANSWER]), "half a surrogate pair"),
         (json.dumps([USER, {**ANSWER, "images": [PICTURE.sha256]}]), "only user turns hold pictures"),

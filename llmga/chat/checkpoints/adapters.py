@@ -1,4 +1,4 @@
-"""What LLMGA releases without a language model around it: a bare projector, or a LoRA with one."""
+"""Partial checkpoints of LLMGA: a bare projector, or a LoRA with one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_projector(path: Path) -> Tensors:
     """
     named = _llava_hf(read_file(path))
     if other := sorted(name for name in named if not name.startswith("multi_modal_projector.")):
-        raise ValueError(f"{path.parent.name}/{path.name} is no bare projector: it also holds {other[0]}")
+        raise ValueError(f"{path.parent.name}/{path.name} is not a bare projector: it also holds {other[0]}")
     return named
 
 
@@ -64,7 +64,7 @@ def merge_lora(folder: Path, weights: Tensors) -> Tensors:
     factors: dict[str, dict[str, torch.Tensor]] = {}
     for name, value in read_file(adapter).items():  # pyright: ignore[reportArgumentType]
         if not (match := _FACTOR.fullmatch(name)):
-            raise ValueError(f"{folder.name}: the tensor {name!r} is no factor of a LoRA")
+            raise ValueError(f"{folder.name}: the tensor {name!r} is not a factor of a LoRA")
         factors.setdefault(match["module"], {})[match["side"]] = value
     merged = weights | _llava_hf(read_file(rest))  # pyright: ignore[reportArgumentType]
     for module, pair in factors.items():

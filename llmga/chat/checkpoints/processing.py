@@ -1,4 +1,4 @@
-"""From a conversation to what an official model reads: the transcript in pieces, its tokens, its pictures."""
+"""Processor of official checkpoints: tokenises a transcript piece by piece and prepares its pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The eyes of LLMGA: a CLIP ViT-L/14 at 336 px, inside a checkpoint or beside it, and how a picture reaches it."""
+"""The vision tower of LLMGA: a CLIP ViT-L/14 at 336 px, inside a checkpoint or beside it, and how a picture reaches it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PREFIX = "vision_tower.vision_model."
 
 
 class SquashedPictures:
-    """A picture as LLMGA sees it: squashed to a square of its longer side, then reduced to the tower's size.
+    """LLMGA's image preprocessing: squashed to a square of its longer side, then reduced to the tower's size.
 
     Source: LLMGA 7e32eb6, llmga/serve/cli.py:65-73 (the ``ANTIALIAS`` of then is LANCZOS), and transformers 4.37's
     CLIPImageProcessor: bicubic on 8 bits, then mean and deviation.
@@ -63,7 +63,7 @@ def read_tower(source: Path) -> tuple[dict[str, Any], Tensors]:
 
     Raises:
         FileNotFoundError: there is no such folder or file, or it lacks its weights.
-        ValueError: it is no CLIP vision tower in transformers' naming.
+        ValueError: it is not a CLIP vision tower in transformers' naming.
     """
     if not source.exists():
         raise FileNotFoundError(f"vision_tower: there is no {source.name!r}")
@@ -75,7 +75,7 @@ def read_tower(source: Path) -> tuple[dict[str, Any], Tensors]:
             named[_PREFIX + rest] = value
     if f"{_PREFIX}embeddings.patch_embedding.weight" not in named:
         raise ValueError(
-            f"vision_tower: {source.name!r} is no CLIP vision model of transformers (it has no "
+            f"vision_tower: {source.name!r} is not a CLIP vision model of transformers (it has no "
             "vision_model.embeddings.patch_embedding.weight)"
         )
     if source.is_dir() and (source / "config.json").is_file():
@@ -126,7 +126,7 @@ def _config_of(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     hidden, patch = kernel.shape[0], kernel.shape[-1]
     if hidden % _HEAD:
         raise ValueError(
-            f"vision_tower has a width of {hidden}, no multiple of {_HEAD}; give a folder with a config.json"
+            f"vision_tower has a width of {hidden}, not a multiple of {_HEAD}; give a folder with a config.json"
         )
     return {
         "model_type": "clip_vision_model",

@@ -1,4 +1,4 @@
-"""Work in a thread that the calling thread can watch, and end."""
+"""Coroutines in a thread of their own, which the calling thread can watch and cancel."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def spawn(work: Callable[[], T]) -> tuple[threading.Thread, Future[T]]:
     result: Future[T] = Future()
     result.set_running_or_notify_cancel()  # from here on nobody can cancel it under the thread's hands
 
-    def carry() -> None:
+    def run() -> None:
         try:
             result.set_result(work())
         except BaseException as error:  # for the thread that waits, whatever it is
             result.set_exception(error)
 
-    thread = threading.Thread(target=carry, name="llmga-endpoint", daemon=True)
+    thread = threading.Thread(target=run, name="llmga-endpoint", daemon=True)
     thread.start()
     return thread, result

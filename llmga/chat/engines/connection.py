@@ -1,4 +1,4 @@
-"""Where a request to an endpoint may go, and whom it trusts there."""
+"""Address checks and TLS settings of a request to an endpoint."""
 
 from __future__ import annotations
 

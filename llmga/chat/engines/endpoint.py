@@ -77,7 +77,7 @@ class EndpointEngine:
         Equal requests get equal replies only where the server heeds ``seed``, which is sent modulo 2**31.
 
         Raises:
-            ValueError: the conversation does not end with a user turn, or shows pictures to a blind model.
+            ValueError: the conversation does not end with a user turn, or shows pictures to a model that cannot see them.
             EndpointError: no whole reply arrived before the deadline.
         """
         check_conversation(conversation, self)
@@ -320,9 +320,9 @@ class _Call:
                     break
         return head
 
-    def _error(self, message: str, said: str | bytes = "", retry_in: float | None = None) -> EndpointError:
+    def _error(self, message: str, answer: str | bytes = "", retry_in: float | None = None) -> EndpointError:
         text = f"endpoint {self._endpoint.name!r} {message}"
-        if shown := excerpt(said, self._key):
+        if shown := excerpt(answer, self._key):
             text += f". It said: {shown}"
         return EndpointError(text, retry_in)
 

@@ -1,4 +1,4 @@
-"""Prompt-lookup decoding: guess that the reply repeats what was said, and check many guesses in one step.
+"""Prompt-lookup decoding: propose tokens that followed the same n-gram earlier, and verify them in one forward pass.
 
 A caption of an edited picture repeats most of the one before. The greedy choice is the same with and without; where
 the numbers of a step depend on how many tokens it reads (half precision on a GPU), a tie may fall otherwise.
@@ -38,31 +38,31 @@ def guess(ids: Sequence[int], ahead: int) -> list[int]:
 
 @torch.no_grad()
 def decode_greedily(
-    net: Any, inputs: dict[str, Any], cache: Any, kept: int, stream: Any, max_new_tokens: int, ahead: int
+    net: Any, inputs: dict[str, Any], cache: Any, cached: int, stream: Any, max_new_tokens: int, ahead: int
 ) -> tuple[list[int], Any]:
     """The greedy reply's tokens after those of ``inputs``, and the cache of all but its last.
 
     Args:
         inputs: ``input_ids`` (1, tokens) and what else the first step takes, on the network's device.
-        cache: of the first ``kept`` tokens, or None.
+        cache: of the first ``cached`` tokens, or None.
         stream: has ``put(tokens)`` and ``stopped``; see ``stream.Stream``.
         ahead: guesses in one step.
     """
     ids = inputs["input_ids"][0].tolist()
     first = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
-    few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(net.forward).parameters else {}
+    last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(net.forward).parameters else {}
     device = inputs["input_ids"].device
 
     def step(tokens: list[int], **more: Any) -> Any:
-        length = kept_length() + len(tokens)
+        length = cached_length() + len(tokens)
         mask = torch.ones(1, length, dtype=torch.long, device=device)
         fed = torch.tensor([tokens], device=device)
         return net(input_ids=fed, attention_mask=mask, use_cache=True, **{cache_name(): cache}, **more)
 
-    def kept_length() -> int:
+    def cached_length() -> int:
         return cache.get_seq_length() if cache is not None else 0
 
-    output = step(ids[kept:], **first, **few)
+    output = step(ids[cached:], **first, **last_only)
     cache = output[cache_name()]
     new = [int(output.logits[0, -1].float().argmax())]
     stream.put(new)

@@ -1,4 +1,4 @@
-"""Keys and values of what a model has read before, so that a longer chat is read on and not again.
+"""Prefix cache: keys and values of earlier conversations, so that a longer chat prefills only what is new.
 
 A conversation is a value and no session: what is kept here changes the time of a reply and never the reply. Two
 positions are the same if their token is, and their picture: a reply of other words, an edited turn or another picture
@@ -30,10 +30,10 @@ class _Kept:
 
 
 class PrefixCache:
-    """What was read of the last conversations, newest last.
+    """Keys and values of the last conversations, newest last.
 
     Attributes:
-        usable: whether this network's keys can be read on at all.
+        usable: whether this network can continue from cached keys at all.
         conversations, max_bytes: at most so many are kept, of so many bytes together; 0 keeps nothing.
     """
 
@@ -51,7 +51,7 @@ class PrefixCache:
         return sum(_nbytes(kept.cache) for kept in self._kept)
 
     def clear(self) -> None:
-        """Let go of everything; the next reply reads its conversation from the start."""
+        """Drop everything; the next reply prefills its conversation from the start."""
         self._kept.clear()
 
     def take(self, positions: Sequence[Position], total: int, device: torch.device) -> tuple[Any, int]:
@@ -79,7 +79,7 @@ class PrefixCache:
         return kept.cache, length
 
     def put(self, positions: list[Position], cache: Any) -> None:
-        """Keep what was read; ``cache`` holds ``positions`` or their beginning."""
+        """Keep a conversation; ``cache`` holds ``positions`` or their beginning."""
         if not self.usable or not _can_be_cut(cache):
             return
         if _nbytes(cache) > self.max_bytes:

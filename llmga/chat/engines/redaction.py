@@ -10,9 +10,9 @@ from urllib.parse import quote
 MAX_CHARS = 200
 
 
-def excerpt(said: str | bytes, key: str) -> str:
+def excerpt(answer: str | bytes, key: str) -> str:
     """At most ``MAX_CHARS`` printable characters of what a server said, with neither the key nor any URL."""
-    text = said if isinstance(said, str) else said.decode("utf-8", "replace")
+    text = answer if isinstance(answer, str) else answer.decode("utf-8", "replace")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

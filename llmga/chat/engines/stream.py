@@ -1,4 +1,4 @@
-"""What happens to each token between the network and the person: drawn, decoded, said, and watched for the end."""
+"""Per-token work of a generation: sampling, decoding the text so far, reporting it, and stopping."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ QUIET = 0.1  # seconds between two calls of on_text while no token arrives
 
 
 class Stream:
-    """What ``generate`` feeds, token by token, in the thread that called it.
+    """Stopping criterion that decodes and reports the reply token by token, in the thread that called ``generate``.
 
-    It is a stopping criterion and no streamer: a streamer hears of a token before the criteria in some versions of
-    transformers and after them in others, and this one decides on the end by what it heard.
+    It is not a streamer, because some versions of transformers call streamers before the stopping criteria and others
+    after them, and whether to stop depends on the text so far.
 
     Attributes:
         text: the reply so far.
-        stopped: the end token came, or as many prompts as were asked for are closed; what comes later is not heard.
+        stopped: the end token came, or as many prompts as were asked for are closed; later tokens are ignored.
     """
 
     def __init__(
         self, tokenizer: Any, end_ids: set[int], on_text: OnText, start: int = 0, prompts: int = 0
     ) -> None:
-        """Hear the tokens from position ``start`` on, up to so many closed prompts (0: all)."""
+        """Take the tokens from position ``start`` on; stop after ``prompts`` closed prompts (0: never)."""
         self.text = ""
         self.stopped = False
         self._tokenizer = tokenizer
@@ -36,17 +36,17 @@ class Stream:
         self._start = start
         self._prompts = prompts
         self._ids: list[int] = []
-        self._heard = 0
-        self._said_at = time.monotonic()
+        self._received = 0
+        self._reported_at = time.monotonic()
 
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """Stopping criterion: the whole sequence (1, tokens) in, (1,) bool out."""
-        self.put(input_ids[0, self._start + self._heard :].tolist())
+        self.put(input_ids[0, self._start + self._received :].tolist())
         return torch.tensor([self.stopped], device=input_ids.device)
 
     def put(self, tokens: list[int]) -> None:
-        """Hear the next tokens."""
-        self._heard += len(tokens)
+        """Take the next tokens."""
+        self._received += len(tokens)
         if self.stopped:
             return
         self._ids += [token for token in tokens if token not in self._end_ids]
@@ -56,16 +56,16 @@ class Stream:
         self.text = text.rstrip("\ufffd")
         ended = any(token in self._end_ids for token in tokens)
         self.stopped = ended or (self._prompts > 0 and count_closed(self.text) >= self._prompts)
-        self._say()
+        self._report()
 
     def on_block(self, *_: Any) -> None:
         """Forward-pre-hook: a long prompt or a large picture takes seconds before its first token."""
-        if time.monotonic() - self._said_at >= QUIET:
-            self._say()
+        if time.monotonic() - self._reported_at >= QUIET:
+            self._report()
 
-    def _say(self) -> None:
+    def _report(self) -> None:
         self._on_text(self.text)
-        self._said_at = time.monotonic()
+        self._reported_at = time.monotonic()
 
 
 class GumbelMaxSampler:

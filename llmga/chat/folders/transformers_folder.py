@@ -25,7 +25,7 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
     """The engine of a transformers folder; see ``FolderReader.load``."""
     if options.base or options.vision_tower or options.family:
         raise ValueError(
-            f"{folder.name!r} is no official LLMGA checkpoint; leave 'base', 'vision_tower' and 'family' empty"
+            f"{folder.name!r} is not an official LLMGA checkpoint; leave 'base', 'vision_tower' and 'family' empty"
         )
     check_model_folder(folder)
     import transformers
@@ -34,7 +34,7 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
         config = transformers.AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
         has_vision = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         if not has_vision and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise ValueError(f"its model_type {config.model_type!r} is no chat model")
+            raise ValueError(f"its model_type {config.model_type!r} is not a chat model")
         processor = _read_processor(folder, has_vision)
         auto: Any = (
             transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM

@@ -1,5 +1,5 @@
 // What a reply says to the person, and what it says to the painter: llmga/chat/tags.py in the browser, where the text
-// still grows. A browser test holds the two together. Unlike there, HTML entities stay as they were written.
+// still grows. Tests in Node and in a browser hold the two together. Unlike there, HTML entities stay as they were written.
 const TAG = /(?:```[\w+-]*\s*|`)?(?:<|&lt;)\s*(\/\s*)?gen_im(?:g|age)\s*(?:>|&gt;)(?:\s*```(?:[\w+-]*[ \t]*(?:\n|$))?|`)?/gi;
 const THINK = /(?:<|&lt;)\s*(\/\s*)?think(?:ing)?\s*(?:>|&gt;)/gi;
 const QUOTES = { '"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "「": "」", "『": "』" };
