@@ -21,7 +21,9 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "convert": Verb(".chat.checkpoints.command", "write an official LLMGA checkpoint as a transformers folder"),
+    "convert": Verb(
+        ".chat.checkpoints.command", "write an official LLMGA checkpoint as a transformers folder"
+    ),
     "train": Verb(".train.command", "train LLMGA's networks, or plot a training log"),
     "mini": Verb(".mini.command", "make and measure the miniature models"),
 }

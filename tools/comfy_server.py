@@ -17,10 +17,10 @@ from pathlib import Path
 from . import ROOT
 from .comfy_client import ComfyClient, ServerError
 from .environment import has_nvidia_gpu
+from .patience import PATIENCE
 
 PACK_FOLDER = "ComfyUI-LLMGA"
 FOLDERS = ("models", "custom_nodes", "input", "output", "user", "temp")
-START_SECONDS = 120  # 10 to 32 s were seen on a busy two-core machine
 STOP_SECONDS = 10
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)+.*")
@@ -145,7 +145,7 @@ class ComfyServer(ComfyClient):
         return found + [one for one in TRACEBACK.findall(text) if ours in one]
 
     def _await_answer(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.check()
             try:
@@ -157,7 +157,7 @@ class ComfyServer(ComfyClient):
             if str(self.base) not in argv:
                 raise ServerError(f"{self.url} is another ComfyUI, started with {argv}")
             return
-        raise ServerError(f"ComfyUI did not answer within {START_SECONDS} s:\n{self._log_end()}")
+        raise ServerError(f"ComfyUI did not answer within {PATIENCE:g} s:\n{self._log_end()}")
 
     def _log_end(self) -> str:
         return "\n".join(self.log_text().splitlines()[-30:])

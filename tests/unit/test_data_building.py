@@ -19,6 +19,7 @@ from llmga.chat.engines.endpoint import EndpointEngine, EndpointError
 from llmga.data.asking import MAX_FAILURES, PICTURE_SIDE
 from llmga.data.building import EDIT_KINDS, Options, build_captions, build_edits, build_refinements, main
 from llmga.data.schemas import Caption, Edit, Records, Refinement, write_records
+from tools.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -157,12 +158,12 @@ def test_an_endpoint_that_is_down_ends_the_build_and_what_was_answered_stays(tmp
 def test_no_more_requests_run_at_a_time_than_asked_for(tmp_path):
     source = tmp_path / "short.json"
     write_records(source, [Caption(f"{i}.png", f"a bus of kind {i}") for i in range(12)])
-    most, lock = [0], threading.Lock()
+    most, lock, three = [0], threading.Lock(), threading.Barrier(3)
 
     def reply(body: dict) -> str:
         with lock:
             most[0] = max(most[0], server.active)
-        time.sleep(0.05)
+        three.wait(PATIENCE)  # only if three run at a time does any end
         return caption("red")
 
     with OpenAIServer(reply) as server:
@@ -181,10 +182,9 @@ def test_whoever_watches_can_stop_the_build_at_once(tmp_path):
 
     with OpenAIServer(caption("red")) as server:
         server.behave("normal", "drip")
-        start = time.monotonic()
+        endless = engine(server, deadline_s=3600)
         with pytest.raises(KeyboardInterrupt):
-            build_refinements(source, engine(server), tmp_path / "out", Options(concurrency=2, on_step=stop))
-        assert time.monotonic() - start < 5
+            build_refinements(source, endless, tmp_path / "out", Options(concurrency=2, on_step=stop))
     assert len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 2
 
 

@@ -1,6 +1,5 @@
-import time
-
 import pytest
+from support.waiting import growth
 
 from llmga.chat.refusal import is_refusal
 
@@ -105,6 +104,5 @@ def test_prompt_is_not_taken_for_a_refusal(text: str) -> None:
     "piece", ["I'm sorry, but ", "I can't ", "I ", ", ", "抱歉", "as an ", "I can't make a ", " ", "\n"]
 )
 def test_hostile_length_is_cheap(piece: str) -> None:
-    start = time.perf_counter()
-    is_refusal(piece * 20_000)
-    assert time.perf_counter() - start < 1.0
+    small, large = piece * 800, piece * 20_000
+    assert growth(lambda: is_refusal(small), lambda: is_refusal(large), 100) < 100  # 25 times the text

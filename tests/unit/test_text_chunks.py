@@ -120,7 +120,7 @@ def test_same_length_pads_with_empty_chunks():
 
 
 @given(st.text(alphabet="ab .,!?。\n()[]'\"é猫", max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_marking_sentences_changes_no_token(tokenize, text):
     whole = said(read(text, tokenize, max_chunks=64))
     assert said(read(text, tokenize, break_at="sentence", max_chunks=64)) == whole

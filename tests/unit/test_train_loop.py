@@ -25,6 +25,7 @@ from support.tiny_training import train_tiny
 from llmga.train import LoopConfig, Order, derive, generator, learning_rate, train
 from llmga.train import checkpoint as checkpoints
 from llmga.train.log import append, plot, read_log, rewind
+from tools.patience import PATIENCE
 
 
 class Line:
@@ -321,7 +322,7 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
         process.start()
     train_tiny(tmp_path / "one", **values)
     for process in processes:
-        process.join(120)
+        process.join(PATIENCE)
         assert process.exitcode == 0
     one, two = (
         load_file(tmp_path / run / "result/unet/diffusion_pytorch_model.safetensors")

@@ -18,7 +18,7 @@ from tools import ROOT
 
 SOURCES = ("llmga", "nodes", "miniworld", "tests/support", "tools")
 FILES = ("pyproject.toml", "README.md", "LICENSE", "__init__.py", "dev.py")
-USES = '''
+USES = """
 import llmga
 from llmga import Conversation, Sampling
 
@@ -26,7 +26,7 @@ reveal_type(llmga.respond)
 reveal_type(llmga.restore.restore)
 reveal_type(Conversation().say("user", "hello"))
 Sampling(temperature="warm")
-'''
+"""
 
 
 @pytest.fixture(scope="module")
