@@ -58,6 +58,15 @@ def test_importing_the_library_imports_nothing_else() -> None:
     assert done.stdout.split() == ["llmga"]
 
 
+def test_every_name_is_there_without_the_training_packages() -> None:
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['diffusers', 'accelerate', 'peft']))\n"
+        "import llmga; [getattr(llmga, name) for name in llmga.__all__]"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_version_is_that_of_pyproject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f'\nversion = "{llmga.__version__}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (tmp_path / "pyproject.toml").write_text('name = "llmga"\nversion = "7.8.9"\n')
