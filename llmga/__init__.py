@@ -47,7 +47,7 @@ A name must not be a room's as well: importing the room would replace it. So ``e
 their main functions are ``llmga.edit.edit`` and ``llmga.restore.restore``.
 """
 
-__all__ = sorted(NAMES)
+__all__ = sorted(NAMES)  # pyright: ignore[reportUnsupportedDunderAll] - the imports below export
 
 if TYPE_CHECKING:
     from . import chat as chat
