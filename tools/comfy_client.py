@@ -1,4 +1,4 @@
-"""A client of ComfyUI's HTTP and websocket interface that takes nothing but success for success."""
+"""Client of ComfyUI's HTTP and websocket API; everything but success is an exception."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class ComfyClient:
             self._socket = None
 
     def _listen(self) -> None:
-        """Events are a comfort: where no websocket comes up, ``wait`` looks into the history alone."""
+        """Events are optional: where no websocket comes up, ``wait`` looks into the history alone."""
         import websocket
 
         if self._socket is None:

@@ -1,4 +1,4 @@
-"""The demo's story on a real, headless ComfyUI, over its own API."""
+"""Runs the demo's workflows on a headless ComfyUI through its API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .props import write_endpoints, write_example
 
 
 class ComfyRunner:
-    """Queues API prompts and brings their texts back, and their pictures into ``output``."""
+    """Queues API prompts, returns their texts and saves their pictures in ``output``."""
 
     def __init__(self, server: ComfyServer, output: Path) -> None:
         self.server = server

@@ -1,4 +1,4 @@
-"""A ComfyUI process of our own: private folders, this pack linked in, a free port, proof of who answers."""
+"""Runs ComfyUI as a process with private folders, this pack linked in, a free port, and a check of who answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDERS = ("models", "custom_nodes", "input", "output", "user", "temp")
 STOP_SECONDS = 10
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)+.*")
-# How ComfyUI's loader says, on one line, that a pack did not come in whole.
+# The one-line messages of ComfyUI's loader about a pack that it could not load completely.
 LOAD_FAILURE = re.compile(r"IMPORT FAILED|Cannot import|Skip .* due to the lack of|comfy_entrypoint in ")
 
 
@@ -80,7 +80,7 @@ class ComfyServer(ComfyClient):
         self.close()
 
     def start(self) -> None:
-        """Start the process and return when it answers as itself and every pack has come in whole.
+        """Start the process and return when it answers as itself and every pack is loaded.
 
         Raises:
             ServerError: it ended, answered too late, is someone else's, or a pack failed; with the log's end.

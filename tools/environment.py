@@ -1,4 +1,4 @@
-"""The environment that the commands run in: made, completed and repaired here, then left alone.
+"""Creates, completes and repairs the Python environment that the commands run in.
 
 A stamp inside it remembers, part by part, a hash of what was asked of pip: a start with nothing new to
 install costs a few file reads, and after an interrupted one the missing part is taken up.

@@ -1,4 +1,4 @@
-"""ComfyUI's own page in a headless Chromium: where the templates are made and the browser tests look."""
+"""ComfyUI's page in a headless Chromium, for making the templates and for the browser tests."""
 
 from __future__ import annotations
 

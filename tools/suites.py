@@ -1,4 +1,4 @@
-"""The checks and the three test suites, each in a process of its own, and the table at the end."""
+"""Runs the linters and the three test suites, each in its own process, and summarises the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_TESTS = 5  # pytest's exit code
 
 @dataclass
 class Outcome:
-    """What one suite did."""
+    """The results of one suite."""
 
     name: str
     passed: int = 0

@@ -103,7 +103,7 @@ class TestChromium:
 
     def test_playwright_is_asked_last_and_once(self, bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(chromium, "NAMES", ())
-        monkeypatch.setattr(chromium, "_playwrights", lambda python: None)
+        monkeypatch.setattr(chromium, "_playwright_path", lambda python: None)
         monkeypatch.setattr(chromium, "_install", lambda python: "offline")
         found = chromium.find(sys.executable, install=True)
         assert found.path is None
