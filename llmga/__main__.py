@@ -1,20 +1,74 @@
-"""The command line: ``python -m llmga VERB …``."""
+"""The command line: ``llmga VERB …``, or ``python -m llmga VERB …``.
+
+Exit codes: 0 done, 1 a package is missing or the work failed, 2 the arguments cannot be used.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+from typing import NamedTuple
 
-VERBS = {"convert": ".chat.checkpoints.command", "train": ".train.command"}
-"""Each verb's module, which has ``main(arguments) -> exit status``."""
+from . import __version__
 
 
-def main(arguments: list[str]) -> int:
+class Verb(NamedTuple):
+    """A part of the command line; its module has ``main(arguments) -> exit code``."""
+
+    module: str
+    help: str
+
+
+VERBS = {
+    "convert": Verb(
+        ".chat.checkpoints.command", "write an official LLMGA checkpoint as a transformers folder"
+    ),
+    "train": Verb(".train.command", "train LLMGA's networks, or plot a training log"),
+    "data": Verb(".data.building", "build a data set with an OpenAI-compatible vision model"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb.
+
+    Args:
+        arguments: those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--version" in arguments:
+        sys.stdout.write(f"llmga {__version__}\n")
+        return 0
+    if arguments[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(usage())
+        return 0
     if not arguments or arguments[0] not in VERBS:
-        sys.stderr.write(f"usage: python -m llmga {{{','.join(VERBS)}}} …\n")
+        problem = f"{arguments[0]!r} is not a verb" if arguments else "a verb is missing"
+        sys.stderr.write(f"{usage()}\nllmga: {problem}\n")
         return 2
-    return import_module(VERBS[arguments[0]], __package__).main(arguments[1:])
+    return run(arguments[0], arguments[1:])
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    try:
+        return import_module(VERBS[verb].module, __package__).main(arguments)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(str(__package__)):
+            raise
+        extra = "llmga[train]" if verb == "train" else "llmga"
+        sys.stderr.write(
+            f"llmga {verb} needs {error.name}, which is not installed: pip install torch '{extra}'\n"
+        )
+        return 1
+
+
+def usage() -> str:
+    lines = ["usage: llmga [--help] [--version] VERB …", "", "verbs (llmga VERB --help says more):"]
+    return "\n".join([*lines, *(f"  {name:<10} {verb.help}" for name, verb in VERBS.items()), ""])
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

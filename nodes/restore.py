@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from ..llmga.images import channels_first, channels_last, fit_mask
-from ..llmga.restore import DiffRIRS2, load_checkpoint, restore
+from ..llmga.restore import DiffRIRS2, load_restorer, restore
 from ..llmga.restore.colour import ColourMatch, match_colour
 from ..llmga.restore.network_input import resize_to
 from ..llmga.restore.seam import Disparity, Seam, seam
@@ -76,7 +76,7 @@ class DiffRIRLoader(io.ComfyNode):
         files = host.restorers()
         path = files[check.choice("restorer_file", restorer_file, list(files))]
         dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]
-        loaded = load_checkpoint(path, dtype=dtype)
+        loaded = load_restorer(path, dtype=dtype)
         try:
             net = loaded.restorer
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""What stands behind `dev.py`: the environment, the search for ComfyUI, the suites, a server to talk to.
+"""The parts of `dev.py`: the environment, the search for ComfyUI, the test suites, a ComfyUI server and its client.
 
 What `dev.py` itself imports (`terminal`, `environment`, `comfyui`, `chromium`, `suites`) needs the standard
 library alone, because it runs before an environment exists.

@@ -1,4 +1,4 @@
-"""Where a Chromium for the browser tests is, or why there is none."""
+"""Finds a Chromium for the browser tests, or says why there is none."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def find(python: str, install: bool = False) -> Chromium:
     if os.environ.get("CHROMIUM_MISSING"):
         return Chromium(None, os.environ["CHROMIUM_MISSING"])
     on_path = next(filter(None, map(shutil.which, NAMES)), None)
-    found = os.environ.get("CHROMIUM_PATH") or on_path or _playwrights(python)
+    found = os.environ.get("CHROMIUM_PATH") or on_path or _playwright_path(python)
     if found:
         return Chromium(found)
     if not install:
         return Chromium(None, "no Chromium is on the PATH and playwright has none")
     say("chromium: none on the PATH; playwright installs its own …")
     reason = _install(python)
-    found = _playwrights(python)
+    found = _playwright_path(python)
     return Chromium(found, f"no Chromium is on the PATH and playwright could not install one: {reason}")
 
 
 def _install(python: str) -> str:
-    """Let playwright fetch its Chromium; what it said when it could not."""
+    """Let playwright fetch its Chromium; the reason when it could not."""
     try:
         done = subprocess.run(
             [python, "-m", "playwright", "install", "chromium"],
@@ -67,7 +67,7 @@ def _install(python: str) -> str:
     return next((line.strip() for line in done.stderr.splitlines() if line.strip()), "no reason given")
 
 
-def _playwrights(python: str) -> str | None:
+def _playwright_path(python: str) -> str | None:
     try:
         asked = subprocess.run([python, "-c", WHERE], capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""A client of ComfyUI's HTTP and websocket interface that takes nothing but success for success."""
+"""Client of ComfyUI's HTTP and websocket API; everything but success is an exception."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import urllib.request
 import uuid
 from collections.abc import Callable
 from typing import Any
+
+from .patience import PATIENCE
 
 OnEvent = Callable[[str, Any], None]
 """``on_event(kind, data)``: the server's own message types with their dicts, and ``"binary"`` with bytes."""
@@ -85,7 +87,7 @@ class ComfyClient:
         headers = {"Content-Type": content_type} if body is not None else {}
         request = urllib.request.Request(self.url + path, data=body, headers=headers)
         try:
-            with _opener.open(request, timeout=60) as reply:
+            with _opener.open(request, timeout=PATIENCE) as reply:
                 return reply.read()
         except urllib.error.HTTPError:
             raise
@@ -126,7 +128,9 @@ class ComfyClient:
             raise PromptRejectedError(status, body)
         return body["prompt_id"]
 
-    def wait(self, prompt_id: str, timeout: float = 120, on_event: OnEvent | None = None) -> dict[str, Any]:
+    def wait(
+        self, prompt_id: str, timeout: float = PATIENCE, on_event: OnEvent | None = None
+    ) -> dict[str, Any]:
         """The history entry of a prompt once it has succeeded, its events passed on while it runs.
 
         Raises:
@@ -144,7 +148,7 @@ class ComfyClient:
         raise TimeoutError(f"prompt {prompt_id} is still running after {timeout:.0f} s")
 
     def run(
-        self, prompt: dict[str, Any], timeout: float = 120, on_event: OnEvent | None = None
+        self, prompt: dict[str, Any], timeout: float = PATIENCE, on_event: OnEvent | None = None
     ) -> dict[str, Any]:
         """``queue`` and ``wait``."""
         return self.wait(self.queue(prompt), timeout, on_event)
@@ -177,7 +181,9 @@ class ComfyClient:
         import websocket
 
         return websocket.create_connection(
-            f"{self.url.replace('http', 'ws', 1)}/ws?clientId={client_id}", timeout=10, http_no_proxy=["*"]
+            f"{self.url.replace('http', 'ws', 1)}/ws?clientId={client_id}",
+            timeout=PATIENCE,
+            http_no_proxy=["*"],
         )
 
     def disconnect(self) -> None:
@@ -186,7 +192,7 @@ class ComfyClient:
             self._socket = None
 
     def _listen(self) -> None:
-        """Events are a comfort: where no websocket comes up, ``wait`` looks into the history alone."""
+        """Events are optional: where no websocket comes up, ``wait`` looks into the history alone."""
         import websocket
 
         if self._socket is None:

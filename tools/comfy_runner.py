@@ -1,4 +1,4 @@
-"""The demo's story on a real, headless ComfyUI, over its own API."""
+"""Runs the demo's workflows on a headless ComfyUI through its API."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from .embedded import OnEvent, Prompt
 from .miniature import FOLDERS, PACK
 from .props import write_endpoints, write_example
 
-RUN_SECONDS = 240
-
 
 class ComfyRunner:
-    """Queues API prompts and brings their texts back, and their pictures into ``output``."""
+    """Queues API prompts, returns their texts and saves their pictures in ``output``."""
 
     def __init__(self, server: ComfyServer, output: Path) -> None:
         self.server = server
@@ -33,7 +31,7 @@ class ComfyRunner:
             elif kind == "llmga.text" and data["node"] in prompt:
                 on_event(prompt[data["node"]]["_meta"]["title"], data["text"])
 
-        entry = self.server.run(prompt, timeout=RUN_SECONDS, on_event=on_message)
+        entry = self.server.run(prompt, on_event=on_message)
         return {node_id: self._collect(ui) for node_id, ui in entry["outputs"].items()}
 
     def _collect(self, ui: dict[str, Any]) -> dict[str, Any]:

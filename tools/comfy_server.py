@@ -1,4 +1,4 @@
-"""A ComfyUI process of our own: private folders, this pack linked in, a free port, proof of who answers."""
+"""Runs ComfyUI as a process with private folders, this pack linked in, a free port, and a check of who answers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pathlib import Path
 from . import ROOT
 from .comfy_client import ComfyClient, ServerError
 from .environment import has_nvidia_gpu
+from .patience import PATIENCE
 
 PACK_FOLDER = "ComfyUI-LLMGA"
 FOLDERS = ("models", "custom_nodes", "input", "output", "user", "temp")
-START_SECONDS = 120  # 10 to 32 s were seen on a busy two-core machine
 STOP_SECONDS = 10
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)+.*")
-# How ComfyUI's loader says, on one line, that a pack did not come in whole.
+# The one-line messages of ComfyUI's loader about a pack that it could not load completely.
 LOAD_FAILURE = re.compile(r"IMPORT FAILED|Cannot import|Skip .* due to the lack of|comfy_entrypoint in ")
 
 
@@ -80,7 +80,7 @@ class ComfyServer(ComfyClient):
         self.close()
 
     def start(self) -> None:
-        """Start the process and return when it answers as itself and every pack has come in whole.
+        """Start the process and return when it answers as itself and every pack is loaded.
 
         Raises:
             ServerError: it ended, answered too late, is someone else's, or a pack failed; with the log's end.
@@ -145,7 +145,7 @@ class ComfyServer(ComfyClient):
         return found + [one for one in TRACEBACK.findall(text) if ours in one]
 
     def _await_answer(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.check()
             try:
@@ -157,7 +157,7 @@ class ComfyServer(ComfyClient):
             if str(self.base) not in argv:
                 raise ServerError(f"{self.url} is another ComfyUI, started with {argv}")
             return
-        raise ServerError(f"ComfyUI did not answer within {START_SECONDS} s:\n{self._log_end()}")
+        raise ServerError(f"ComfyUI did not answer within {PATIENCE:g} s:\n{self._log_end()}")
 
     def _log_end(self) -> str:
         return "\n".join(self.log_text().splitlines()[-30:])

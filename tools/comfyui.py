@@ -1,4 +1,4 @@
-"""Where ComfyUI is, or why it cannot be had."""
+"""Finds a ComfyUI checkout or clones one, or says why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python dev.py demo``: the shipped workflows, run for real, and what they leave: pictures, transcript, one page.
+"""``python dev.py demo``: runs the shipped workflows and writes pictures, a transcript and one HTML page.
 
 The story is the API prompts of ``workflows/api``, on the trained miniature: a language model that talks and sees, a
 painter, and its stage-2 UNet. They run on a headless ComfyUI with this pack, or, where ComfyUI cannot be had, on the
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     OUTPUT.mkdir()
     with assistant(models) as url, runner(models, url) as running:
         say(f"running on {running.name}")
-        chapters = [tell(running, name) for name in STORY]
+        chapters = [run_chapter(running, name) for name in STORY]
     page = write_report(OUTPUT, INTRO.format(runner=running.name), chapters)
     count = sum(len(chapter.pictures) for chapter in chapters)
     say(f"{len(chapters)} workflows, {count} pictures in {time.monotonic() - started:.0f} s")
@@ -69,8 +69,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def tell(running: Runner, name: str) -> Chapter:
-    """Run one workflow with progress on the terminal and collect what was said, painted, and asked for."""
+def run_chapter(running: Runner, name: str) -> Chapter:
+    """Run one workflow with progress on the terminal; its conversation, prompt and pictures."""
     say(f"\n== {name}: {STORY[name]}")
     prompt = miniature.load_prompt(ROOT / "workflows" / "api" / f"{name}.json")
     titles: list[str] = []

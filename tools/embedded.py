@@ -192,8 +192,10 @@ def sample(
     x = noise * (1 + euler.sigmas[0] ** 2).sqrt()
     context = torch.cat([positive, negative])
     for t in euler.timesteps:
-        told, untold = model(euler.scale_model_input(x, t).repeat(2, 1, 1, 1), t, context).sample.chunk(2)
-        x = euler.step(untold + cfg * (told - untold), t, x, return_dict=False)[0]
+        eps_cond, eps_uncond = model(
+            euler.scale_model_input(x, t).repeat(2, 1, 1, 1), t, context
+        ).sample.chunk(2)
+        x = euler.step(eps_uncond + cfg * (eps_cond - eps_uncond), t, x, return_dict=False)[0]
     return (x,), {}
 
 

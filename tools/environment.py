@@ -1,4 +1,4 @@
-"""The environment that the commands run in: made, completed and repaired here, then left alone.
+"""Creates, completes and repairs the Python environment that the commands run in.
 
 A stamp inside it remembers, part by part, a hash of what was asked of pip: a start with nothing new to
 install costs a few file reads, and after an interrupted one the missing part is taken up.
@@ -83,12 +83,19 @@ def _missing(home: Path, parts: dict[str, Part]) -> list[str]:
 
 
 def extra(name: str) -> tuple[str, ...]:
-    """The packages of one extra in pyproject.toml (read by pattern: Python 3.10 has no tomllib)."""
+    """The packages of one extra in pyproject.toml (read by pattern: Python 3.10 has no tomllib).
+
+    ``llmga[other]`` stands for the packages of another extra.
+    """
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    found = re.search(rf"^{name} = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^{name} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise SetupError(f"pyproject.toml has no extra {name!r}")
-    return tuple(re.findall(r'"([^"]+)"', found[1]))
+    packages: list[str] = []
+    for package in re.findall(r'"([^"]+)"', found[1]):
+        other = re.fullmatch(r"llmga\[(\w+)\]", package)
+        packages += extra(other[1]) if other else [package]
+    return tuple(packages)
 
 
 def has_nvidia_gpu() -> bool:

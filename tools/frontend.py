@@ -1,4 +1,4 @@
-"""ComfyUI's own page in a headless Chromium: where the templates are made and the browser tests look."""
+"""ComfyUI's page in a headless Chromium, for making the templates and for the browser tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .comfy_server import PACK_FOLDER, ComfyServer
+from .patience import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -19,7 +20,6 @@ READY = (
     "() => window.app?.vueAppReady && app.graph && app.extensions?.some((one) => one.name === 'llmga.chat')"
     " && !document.querySelector('#splash-loader')?.checkVisibility()"
 )
-PAGE_SECONDS = 60
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def new_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
 
     context = browser.new_context(viewport={"width": 1600, "height": 1000}, locale="en-US")
     try:
-        context.set_default_timeout(PAGE_SECONDS * 1000)
+        context.set_default_timeout(PATIENCE * 1000)
         context.route(lambda url: url.startswith("http"), guard)
         yield context.new_page()
     finally:

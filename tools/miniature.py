@@ -1,4 +1,4 @@
-"""The trained miniature on the demo's stage: where its files are, what it is asked, and what would be right."""
+"""The demo's models: the trained miniature's files, the requests of the story, and the scene that a prompt describes."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ SUBSTITUTES = {
     ("KSampler", "steps"): 28,
     ("KSampler", "cfg"): 4.0,
 }
-# What is said, by workflow and node title, in words of the miniature's world: instruction and task.
-WISHES = {
+# Instruction and task by workflow and node title, in words of the miniature's world.
+REQUESTS = {
     "text_to_image": {
         "LLMGA Chat": ("a red star in the centre and a ring at the top left on snow", "refine")
     },
@@ -73,13 +73,13 @@ def find() -> Path:
 def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
     """A shipped API prompt on the miniature, painted twice: by the checkpoint's UNet and by that of stage 2."""
     prompt = json.loads(path.read_text(encoding="utf-8"))
-    wishes = WISHES[path.stem]
+    requests = REQUESTS[path.stem]
     for node in prompt.values():
         inputs = node["inputs"]
         for name in inputs:
             inputs[name] = SUBSTITUTES.get((node["class_type"], name), inputs[name])
         if node["class_type"] == "LLMGA_Chat":
-            inputs["instruction"], inputs["task"] = wishes[node["_meta"]["title"]]
+            inputs["instruction"], inputs["task"] = requests[node["_meta"]["title"]]
     return _with_stage2(prompt)
 
 
@@ -106,7 +106,7 @@ def _with_stage2(prompt: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
 
 
 def answerer(folder: Path) -> Any:
-    """The miniature's language model as what stands behind an endpoint: from a decoded request to a reply."""
+    """A function from a decoded OpenAI request to the reply of the miniature's language model."""
     import torch
 
     from llmga.chat.folders import load_local_engine
@@ -115,7 +115,7 @@ def answerer(folder: Path) -> Any:
 
 
 def reply_to(engine: ChatEngine, request: dict[str, Any]) -> str:
-    """What an engine answers to an OpenAI request of texts."""
+    """An engine's reply to an OpenAI request that holds texts alone."""
     from llmga.chat import Conversation, Sampling
 
     conversation = Conversation()

@@ -1,5 +1,6 @@
-"""What stands on the stage of the host and browser tests: random models, an endpoint and who answers behind it, a
-picture to talk about. The demo has the last two from here and its models from ``miniature``.
+"""Stand-ins for the host and browser tests: random models, an endpoint with the replies behind it, an example picture.
+
+The demo takes the last two from here and its models from ``miniature``.
 """
 
 from __future__ import annotations
@@ -54,20 +55,20 @@ def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def answer(request: dict[str, Any]) -> str:
-    """Take what the user asked for, this turn and before, and spell it out."""
-    said = [message["content"] for message in request["messages"] if message["role"] == "user"]
-    if pages := re.search(r"(\d+) (?:pages|页)", said[-1] if isinstance(said[-1], str) else ""):
+    """The reply of the stand-in assistant: what the user asked for in all turns, as a long prompt."""
+    texts = [message["content"] for message in request["messages"] if message["role"] == "user"]
+    if pages := re.search(r"(\d+) (?:pages|页)", texts[-1] if isinstance(texts[-1], str) else ""):
         return "\n".join(
             f"Page {i}.\n<gen_image> page {i} of a book </gen_image>" for i in range(1, int(pages[1]) + 1)
         )
-    wishes = [text.rpartition(":")[2].strip().rstrip(".") for text in said if isinstance(text, str)]
+    requests = [text.rpartition(":")[2].strip().rstrip(".") for text in texts if isinstance(text, str)]
     prompt = (
-        f"{wishes[0].capitalize()}, the one clear subject of the picture, seen from a low viewpoint a few steps away. "
+        f"{requests[0].capitalize()}, the one clear subject of the picture, seen from a low viewpoint a few steps away. "
         "Soft light falls in from the left and leaves long gentle shadows; the near things are crisp, the far ones "
         "melt into a pale haze. Warm ochre and deep green carry the colours, with one small accent of red. Every "
         "surface shows its material: worn wood, woven wool, cool glass with tiny scratches. The composition is calm, "
         "with open space above the subject and a quiet rhythm of verticals behind it. "
-        + "".join(f"And, most of all: {wish}. " for wish in wishes[1:])
+        + "".join(f"And, most of all: {one}. " for one in requests[1:])
         + "A detailed oil painting with visible brushwork, painted from life."
     )
     return f"Here is how I would paint it.\n<gen_image> {prompt} </gen_image>\nTell me what to change."

@@ -1,4 +1,4 @@
-"""What the demo leaves behind for a person: a contact sheet, a transcript and one HTML page."""
+"""The demo's report: a contact sheet, a transcript and one HTML page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 TILE = 256
-WORDS = 460  # width of the column of what was said
+TEXT_WIDTH = 460  # of the column with the conversation
 GAP = 20
 COLUMNS = 4
 LINE = 17
@@ -43,7 +43,7 @@ def contact_sheet(chapters: list[Chapter]) -> Image.Image:
     """A row for each workflow: what was said and the prompt that came back, then the pictures with what they are."""
     blocks = [_lines(chapter) for chapter in chapters]
     heights = [GAP + 26 + max(TILE + 44, LINE * len(lines)) for lines in blocks]
-    width = GAP + WORDS + COLUMNS * (TILE + GAP)
+    width = GAP + TEXT_WIDTH + COLUMNS * (TILE + GAP)
     sheet = Image.new("RGB", (width, sum(heights) + GAP), "#1b1b1f")
     draw = ImageDraw.Draw(sheet)
     title, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
@@ -53,7 +53,7 @@ def contact_sheet(chapters: list[Chapter]) -> Image.Image:
         for i, (colour, line) in enumerate(lines):
             draw.text((GAP, top + 32 + LINE * i), line, fill=colour, font=small)
         for i, (what, path) in enumerate(chapter.pictures[:COLUMNS]):
-            left = GAP + WORDS + i * (TILE + GAP)
+            left = GAP + TEXT_WIDTH + i * (TILE + GAP)
             with Image.open(path) as picture:
                 shown = picture.convert("RGB").resize((TILE, TILE), Image.Resampling.NEAREST)
             sheet.paste(shown, (left, top + 32))
@@ -64,13 +64,13 @@ def contact_sheet(chapters: list[Chapter]) -> Image.Image:
 
 
 def _lines(chapter: Chapter) -> list[tuple[str, str]]:
-    """What stands beside a chapter's pictures, wrapped, each line with its colour."""
+    """The wrapped lines beside a chapter's pictures, each with its colour."""
     colours = {"you": "#9ec5ff", "LLMGA": "#c8c8d0", "prompt": "#f2d38b"}
-    told = [(who, text) for who, text in chapter.said if text != chapter.prompt]
+    texts = [(who, text) for who, text in chapter.said if text != chapter.prompt]
     if chapter.prompt:
-        told.append(("prompt", chapter.prompt))
+        texts.append(("prompt", chapter.prompt))
     lines = []
-    for who, text in told:
+    for who, text in texts:
         wrapped = textwrap.wrap(f"{who}: {text}", 68)
         wrapped = [*wrapped[:14], "…"] if len(wrapped) > 15 else wrapped
         lines += [(colours[who], line) for line in wrapped] + [("#000000", "")]

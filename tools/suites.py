@@ -1,4 +1,4 @@
-"""The checks and the three test suites, each in a process of its own, and the table at the end."""
+"""Runs the linters and the three test suites, each in its own process, and summarises the results."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from . import ROOT
 from .terminal import say
 
 SUITES = ("lint", "unit", "host", "browser")
+PARALLEL = {"unit": "worksteal"}
+"""The suites that run in several processes, and how pytest-xdist shares their tests out."""
+MOST_WORKERS = 8  # each holds torch, 0.5 to 1 GB
 NO_TESTS = 5  # pytest's exit code
 
 
 @dataclass
 class Outcome:
-    """What one suite did."""
+    """The results of one suite."""
 
     name: str
     passed: int = 0
@@ -71,12 +74,22 @@ def run(name: str, python: str, arguments: Sequence[str]) -> Outcome:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [python, "-m", "pytest", f"tests/{name}", "-q", f"--junitxml={report}", *arguments]
-        offline = {**os.environ, "HF_HUB_OFFLINE": "1"}  # a test that would fetch a model fails instead
-        code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=offline).returncode
+        command = [python, "-m", "pytest", f"tests/{name}", "-q", f"--junitxml={report}"]
+        env = {**os.environ, "HF_HUB_OFFLINE": "1"}  # a test that would fetch a model fails instead
+        if name in PARALLEL:
+            command += ["-n", str(min(cores(), MOST_WORKERS)), "--dist", PARALLEL[name]]
+            env["OMP_NUM_THREADS"] = "1"  # the processes would take each other's cores
+        code = subprocess.run([*command, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, env=env).returncode
         outcome = read_report(name, report, code, narrowed=bool(arguments))
     outcome.seconds = time.monotonic() - started
     return outcome
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def read_report(name: str, report: Path, code: int, narrowed: bool) -> Outcome:

@@ -1,4 +1,4 @@
-"""What the note of each shipped workflow says, and where the models that it names come from."""
+"""The note of each shipped workflow, and the sources of the models that it names."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ EXAMPLES |= {
     "restore_only": (23, "without the seam", {}),
 }
 # Before the change: a part of the picture (left, top, right, bottom of 256) and the line that its values are put through.
-SPOILT: dict[str, tuple[Sequence[tuple[int, int, int, int]], float, int]] = {
+DEGRADED: dict[str, tuple[Sequence[tuple[int, int, int, int]], float, int]] = {
     "outpaint": ([(0, 0, 60, 256), (196, 0, 256, 256)], 0.0, 0),
     "restore_only": ([(60, 90, 256, 256)], 0.8, 40),
 }
@@ -352,7 +352,7 @@ def example(name: str) -> list[tuple[str, bytes]]:
         changed = replace(scene, objects=(*scene.objects[:-1], replace(scene.objects[-1], colour=colour)))
     else:
         changed = replace(scene, **change)
-    return [("", png(scene, *SPOILT.get(name, ((), 1.0, 0)))), (words, png(changed))]
+    return [("", png(scene, *DEGRADED.get(name, ((), 1.0, 0)))), (words, png(changed))]
 
 
 def png(

@@ -1,4 +1,4 @@
-"""Words to the person at the terminal, and commands whose own words go to a log."""
+"""Output to the terminal, and commands whose own output goes to a log file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-STEPS = ("Collecting", "Processing", "Downloading", "Building", "Installing")  # how pip's telling lines begin
+STEPS = (
+    "Collecting",
+    "Processing",
+    "Downloading",
+    "Building",
+    "Installing",
+)  # how the lines begin that show pip's progress
 HEARTBEAT = 15.0  # seconds between two lines of progress where no terminal can rewrite one
 
 

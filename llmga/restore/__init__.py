@@ -1,6 +1,6 @@
 """DiffRIR, the restorer of inpainted images: network, prior diffusion, checkpoints and inference."""
 
-from .checkpoint import Loaded, load_checkpoint
+from .checkpoint import Loaded, load_restorer
 from .inference import restore, strip_rows
 from .network import Architecture, DiffRIRS1, DiffRIRS2, join_inputs
 from .prior import PriorDenoiser, PriorDiffusion, PriorEncoder
@@ -14,7 +14,7 @@ __all__ = [
     "PriorDiffusion",
     "PriorEncoder",
     "join_inputs",
-    "load_checkpoint",
+    "load_restorer",
     "restore",
     "strip_rows",
 ]

@@ -61,7 +61,7 @@ class Loaded:
         raise WrongFileError(self.path, next(kind for kind in KINDS if kind.name == DIFFRIR_S1))
 
 
-def load_checkpoint(
+def load_restorer(
     path: str | Path,
     operations: Any = nn,
     dtype: torch.dtype | None = None,

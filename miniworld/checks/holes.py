@@ -27,7 +27,7 @@ from llmga.evaluate import (
     table,
     write_json,
 )
-from llmga.restore import load_checkpoint, restore
+from llmga.restore import load_restorer, restore
 from llmga.restore.colour import match_colour
 from llmga.restore.seam import seam
 from llmga.train import derive
@@ -77,9 +77,7 @@ def check_holes(
         FileNotFoundError: a model is missing.
     """
     painter, reader = Painter(out), load_reader(out / READER)
-    nets = {
-        name: load_checkpoint(out / file, dtype=torch.float32).restorer for name, file in RESTORERS.items()
-    }
+    nets = {name: load_restorer(out / file, dtype=torch.float32).restorer for name, file in RESTORERS.items()}
     ways = prompters(chat or out / LANGUAGE, config, workers)
     results: Results = {"painted": {}, "restored": {}, "shifted": {}}
     done, total = 0, len(KINDS) * len(ways) + 2

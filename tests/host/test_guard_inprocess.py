@@ -36,7 +36,9 @@ def output(ui: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "value", [torch.zeros(2), {1}, b"x", np.float32(1), float("nan"), float("inf"), object()], ids=repr
+    "value",
+    [torch.zeros(2), {1}, b"x", np.float32(1), float("nan"), float("inf"), object()],
+    ids=["tensor", "set", "bytes", "float32", "nan", "inf", "object"],
 )
 def test_a_ui_value_that_is_not_json_never_reaches_the_host(host: Any, value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):

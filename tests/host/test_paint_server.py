@@ -70,7 +70,7 @@ def test_a_wrong_value_over_a_link_names_the_input(
     wanted = needed(prompt, found)
     wanted["shown"] = preview([found, 0])
     with pytest.raises(PromptFailedError) as caught:
-        server.run(wanted, timeout=900)
+        server.run(wanted)
     assert caught.value.node_type == name
     assert caught.value.exception_type == "ValueError" and widget in caught.value.exception_message
     alive = {"1": node("PrimitiveInt", value=5), "2": preview(["1", 0])}

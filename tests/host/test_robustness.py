@@ -19,7 +19,7 @@ def still_alive(server: ComfyServer):
     yield
     number = time.monotonic()  # never cached
     source = {"1": node("PrimitiveFloat", value=number), "2": preview(["1", 0])}
-    assert text_of(server.run(source, timeout=20), "2") == str(number)
+    assert text_of(server.run(source), "2") == str(number)
 
 
 def value(kind: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def value(kind: str) -> dict[str, Any]:
 
 def failing(server: ComfyServer, prompt: dict[str, Any]) -> PromptFailedError:
     with pytest.raises(PromptFailedError) as caught:
-        server.run(prompt, timeout=30)
+        server.run(prompt)
     return caught.value
 
 

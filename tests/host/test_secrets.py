@@ -54,7 +54,7 @@ def test_the_key_is_sent_and_shows_up_nowhere(
         prompt = picture(instruction)
         extra = {"extra_pnginfo": {"workflow": {"nodes": [prompt]}}}
         try:
-            server.wait(server.queue(prompt, extra_data=extra), timeout=60, on_event=on_event)
+            server.wait(server.queue(prompt, extra_data=extra), on_event=on_event)
         except ComfyError as error:
             heard.append(f"{error!r} {error} {json.dumps(getattr(error, 'entry', {}), default=str)}")
 
@@ -68,7 +68,7 @@ def test_the_key_is_sent_and_shows_up_nowhere(
     heard.append(json.dumps(server.get("/queue")))
     server.interrupt(waiting)
     with pytest.raises(PromptInterruptedError):
-        server.wait(waiting, timeout=30, on_event=on_event)
+        server.wait(waiting, on_event=on_event)
     assistant.behave("normal")
 
     heard += [

@@ -123,7 +123,7 @@ def test_other_peoples_failures_are_not_ours(comfyui: Path, pack: Path) -> None:
 
 
 def test_a_server_that_never_answers(tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comfy_server, "START_SECONDS", 1)
+    monkeypatch.setattr(comfy_server, "PATIENCE", 1)
     (tmp_path / "main.py").write_text("import time; print('thinking', flush=True); time.sleep(60)")
     with pytest.raises(ServerError, match="(?s)within 1 s.*thinking"), ComfyServer(tmp_path, pack=pack):
         pass

@@ -183,7 +183,7 @@ def test_round_trip_and_equal_pictures_are_stored_once() -> None:
     assert len(json.loads(text)["images"]) == 2 and "看" in text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(), st.lists(st.tuples(st.sampled_from(["user", "assistant"]), st.text()), max_size=6))
 def test_any_text_round_trips_through_a_file(system: str, said: list[tuple[Any, str]]) -> None:
     told = Conversation(tuple(Turn(role, text) for role, text in said), system)
@@ -241,7 +241,7 @@ def test_other_image_formats_are_not_opened() -> None:
         Conversation.from_json(with_png(out.getvalue()))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_damaged_png_is_a_value_error_or_the_same_picture(data: st.DataObject) -> None:
     png = bytearray(picture().png)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from llmga.chat.folder_check import one_kind_of_error
 from llmga.chat.folders import load_local_engine
-from llmga.mini.random_language import write_tiny_llava, write_tiny_text
+from miniworld.models.random_language import write_tiny_llava, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

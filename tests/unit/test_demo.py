@@ -45,11 +45,11 @@ def test_what_is_missing_of_a_miniature_is_named(
 
 
 def test_every_chapter_is_painted_twice_from_one_prompt() -> None:
-    assert demo.STORY.keys() == miniature.WISHES.keys()
+    assert demo.STORY.keys() == miniature.REQUESTS.keys()
     for name in demo.STORY:
         prompt = miniature.load_prompt(ROOT / "workflows" / "api" / f"{name}.json")
         chats = [node for node in prompt.values() if node["class_type"] == "LLMGA_Chat"]
-        assert {node["_meta"]["title"] for node in chats} == miniature.WISHES[name].keys()
+        assert {node["_meta"]["title"] for node in chats} == miniature.REQUESTS[name].keys()
         first, second = (node["inputs"] for node in prompt.values() if node["class_type"] == "KSampler")
         assert {key for key in first if first[key] != second[key]} == {"model"}
         for node in prompt.values():
@@ -80,9 +80,9 @@ def test_the_story_runs_without_comfyui(
     names = {path.name for path in (tmp_path / "demo").iterdir()}
     painted = {f"{name}{kind}_00.png" for name in demo.STORY for kind in ("", "_stage2")}
     assert painted | {"similar_image_shown.png", "contact_sheet.png", "report.html", "transcript.md"} <= names
-    told = (tmp_path / "demo" / "transcript.md").read_text(encoding="utf-8")
-    for wishes in miniature.WISHES.values():
-        assert all(instruction in told for instruction, _ in wishes.values())
+    transcript = (tmp_path / "demo" / "transcript.md").read_text(encoding="utf-8")
+    for requests in miniature.REQUESTS.values():
+        assert all(instruction in transcript for instruction, _ in requests.values())
 
 
 def test_the_sheet_shows_every_picture_and_the_page_escapes_every_text(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,7 +103,7 @@ class TestChromium:
 
     def test_playwright_is_asked_last_and_once(self, bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(chromium, "NAMES", ())
-        monkeypatch.setattr(chromium, "_playwrights", lambda python: None)
+        monkeypatch.setattr(chromium, "_playwright_path", lambda python: None)
         monkeypatch.setattr(chromium, "_install", lambda python: "offline")
         found = chromium.find(sys.executable, install=True)
         assert found.path is None
@@ -220,8 +221,14 @@ class TestEnvironment:
 
     def test_the_dev_extra_is_read_as_pip_reads_it(self) -> None:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        for name, packages in project["optional-dependencies"].items():
-            assert list(environment.extra(name)) == packages
+        extras = project["optional-dependencies"]
+        for name, packages in extras.items():
+            expected = [
+                one
+                for package in packages
+                for one in (extras[package[6:-1]] if package.startswith("llmga[") else [package])
+            ]
+            assert list(environment.extra(name)) == expected
 
 
 SUITE = """
@@ -265,6 +272,24 @@ class TestSuites:
     def test_counts(self, tmp_path: Path) -> None:
         outcome = run_pytest(tmp_path, SUITE)
         assert (outcome.passed, outcome.failed, outcome.skipped) == (2, 3, {"no GPU here": 2})
+
+    def test_the_unit_suite_runs_in_parallel_and_nothing_is_lost(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two processes report as one; a later ``-n 0`` of the user's wins."""
+        started: list[tuple[list[str], dict[str, str]]] = []
+
+        def fake(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+            started.append((command, options["env"]))
+            return subprocess.CompletedProcess(command, suites.NO_TESTS)
+
+        monkeypatch.setattr(suites.subprocess, "run", fake)
+        monkeypatch.setattr(suites, "cores", lambda: 64)
+        suites.run("unit", sys.executable, ["-n", "0"])
+        suites.run("host", sys.executable, [])
+        (unit, environ), (host, _) = started
+        assert unit[unit.index("-n") + 1] == "8" and unit[-2:] == ["-n", "0"]
+        assert environ["OMP_NUM_THREADS"] == "1" and "-n" not in host
 
     @pytest.mark.parametrize("source", ["import os; os._exit(0)", "import nothing_of_this_name", ""])
     def test_a_suite_that_does_not_run_has_failed(self, tmp_path: Path, source: str) -> None:

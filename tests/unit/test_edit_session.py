@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from llmga.mini.random_diffusion import random_pipeline
 from support.tiny_clip import WIDTH_G, WIDTH_L, clip_g, clip_l
 from support.tiny_unet import SD15, SDXL, noise, tiny_unet
 
@@ -23,6 +22,7 @@ from llmga.edit import (
 )
 from llmga.edit.fit import fit_image, fit_mask, mask_cells
 from llmga.text import CLIPPromptEncoder, clip_tokenizer, encode_sd15, encode_sdxl
+from miniworld.models.random_diffusion import random_pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

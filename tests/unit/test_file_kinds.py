@@ -31,7 +31,7 @@ from llmga.files.known_kinds import (
     kind_of,
     plain_names,
 )
-from llmga.restore import load_checkpoint
+from llmga.restore import load_restorer
 
 LANGUAGE_MODELS = (LANGUAGE_MODEL, VISION_LANGUAGE_MODEL)
 OFFICIAL = {"model_type": "llava_llama", "mm_vision_tower": "openai/clip-vit-large-patch14-336"}
@@ -42,7 +42,7 @@ def as_unet(path: Path) -> None:
 
 
 def as_diffrir(path: Path) -> None:
-    _ = load_checkpoint(path).restorer
+    _ = load_restorer(path).restorer
 
 
 def as_language_model(path: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_is_no_file_does_not_hang(tmp_path: Path) -> None:
         cases["pipe"] = (WrongFileError, "a folder or a device")
     cases["none"] = (FileNotFoundError, "none.safetensors is missing")
     for name, (error, words) in cases.items():
-        for load in (read_header, load_checkpoint):
+        for load in (read_header, load_restorer):
             with pytest.raises(error, match=words):
                 load(folder / f"{name}.safetensors")
 
@@ -198,13 +198,13 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import torch
-from llmga.restore import load_checkpoint
+from llmga.restore import load_restorer
 def status(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
-load_checkpoint(sys.argv[2])  # what any load needs once
+load_restorer(sys.argv[2])  # what any load needs once
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
-net = load_checkpoint(sys.argv[1])
+net = load_restorer(sys.argv[1])
 sys.stdout.write(str(status("VmHWM") - before))
 """
 

@@ -283,7 +283,7 @@ FRAGMENTS += [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pieces=st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=12))
 @pytest.mark.parametrize("kind", WRITERS)
 def test_text_is_text_whatever_it_spells(engines, kind: str, pieces: list[str]) -> None:

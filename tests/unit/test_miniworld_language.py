@@ -75,7 +75,7 @@ def processor(folder: Path) -> Any:
     return AutoProcessor.from_pretrained(folder, local_files_only=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text())
 def test_the_tokenizer_reads_back_any_text(processor: Any, text: str) -> None:
     text = text.replace("</s>", "").replace("<image>", "")

@@ -42,7 +42,7 @@ def test_one_seed_writes_one_folder_and_leaves_the_global_generator_alone(write,
     assert {name for name in first if first[name] != other[name]} == {"model.safetensors"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text())
 def test_the_tokenizer_reads_back_any_text(text_folder: Path, text: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(text_folder, local_files_only=True, trust_remote_code=False)

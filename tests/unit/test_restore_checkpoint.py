@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.diffrir_weights import SIZES, fill, inputs
 
-from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2, join_inputs, load_checkpoint
+from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2, join_inputs, load_restorer
 from llmga.restore.checkpoint import infer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,7 +68,7 @@ def test_a_file_of_the_official_classes_loads_strictly(tmp_path: Path, kind: str
     stale = OrderedDict((name, torch.zeros_like(value)) for name, value in state.items())
     torch.save({"params": stale, "params_ema": state}, tmp_path / "net_g.pth")
 
-    loaded = load_checkpoint(tmp_path / "net_g.pth")
+    loaded = load_restorer(tmp_path / "net_g.pth")
     architecture = Architecture(scale=scale, **SIZES)
     assert (loaded.kind, loaded.entry, loaded.scale, loaded.reference) == (kind, "params_ema", scale, True)
     assert loaded.architecture == architecture
@@ -111,7 +111,7 @@ def test_the_sizes_are_read_off_the_shapes(kind: Any, scale: Any, reference: boo
 )
 def test_other_sizes_too(tmp_path: Path, values: dict[str, Any]) -> None:
     net = filled(DiffRIRS2(small(**values)))
-    loaded = load_checkpoint(saved(net, tmp_path / "net.safetensors"))
+    loaded = load_restorer(saved(net, tmp_path / "net.safetensors"))
     assert loaded.architecture == net.architecture and loaded.entry is None
     assert same(loaded.net, net)
 
@@ -127,7 +127,7 @@ def test_a_safetensors_header_may_be_as_long_as_a_pickle_or_a_zip_begins(
     longer = start + (length // 256 ** len(start) + 1).to_bytes(8 - len(start), "little")
     header = content[8 : 8 + length].ljust(int.from_bytes(longer, "little"))
     path.write_bytes(longer + header + content[8 + length :])
-    assert same(load_checkpoint(path).net, net)
+    assert same(load_restorer(path).net, net)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -136,8 +136,8 @@ def test_weights_have_the_dtype_of_the_file_or_the_one_that_is_asked_for(tmp_pat
     net = filled(DiffRIRS2(small()))
     betas = net.diffusion.betas.clone()
     path = saved(net.to(dtype), tmp_path / "net.safetensors")
-    asked = load_checkpoint(saved(filled(DiffRIRS2(small())), tmp_path / "full.safetensors"), dtype=dtype)
-    for loaded in (load_checkpoint(path), asked):
+    asked = load_restorer(saved(filled(DiffRIRS2(small())), tmp_path / "full.safetensors"), dtype=dtype)
+    for loaded in (load_restorer(path), asked):
         assert {p.dtype for p in loaded.net.parameters()} == {dtype}
         assert loaded.restorer.diffusion.betas.dtype == torch.float32
     assert torch.equal(asked.restorer.diffusion.betas, betas)
@@ -151,7 +151,7 @@ def test_weighted_layers_are_the_hosts(tmp_path: Path) -> None:
         class Conv2d(torch.nn.Conv2d):
             pass
 
-    loaded = load_checkpoint(saved(filled(DiffRIRS2(small())), tmp_path / "net.safetensors"), Operations)
+    loaded = load_restorer(saved(filled(DiffRIRS2(small())), tmp_path / "net.safetensors"), Operations)
     layers = [m for m in loaded.net.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
     assert layers and all(isinstance(m, (Operations.Linear, Operations.Conv2d)) for m in layers)
 
@@ -167,7 +167,7 @@ def test_what_is_damaged_is_named(tmp_path: Path, state: dict[str, torch.Tensor]
     def refused(change: dict[str, Any], message: str, *, without: str = "") -> None:
         torch.save({name: v for name, v in {**state, **change}.items() if name != without}, path)
         with pytest.raises(ValueError, match=rf"net\.pth: .*{message}"):
-            load_checkpoint(path)
+            load_restorer(path)
 
     name = "G.latent.0.ffn.dwconv.weight"
     refused(
@@ -191,7 +191,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     for name, save in (("zip.pth", torch.save), ("bare.pth", lambda x, p: p.write_bytes(pickle.dumps(x)))):
         save({"params_ema": Evil()}, tmp_path / name)
         with pytest.raises(ValueError, match="could run code"):
-            load_checkpoint(tmp_path / name)
+            load_restorer(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
 
@@ -216,11 +216,11 @@ def test_broken_and_foreign_files_are_named(tmp_path: Path, state: dict[str, tor
         path = tmp_path / "file.pth"
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"file\.pth is {message}"):
-            load_checkpoint(path)
+            load_restorer(path)
     path.write_bytes(legacy)
-    assert load_checkpoint(path).kind == "s2"
+    assert load_restorer(path).kind == "s2"
     with pytest.raises(FileNotFoundError, match="none.pth is missing"):
-        load_checkpoint(tmp_path / "none.pth")
+        load_restorer(tmp_path / "none.pth")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_broken_and_foreign_files_are_named(tmp_path: Path, state: dict[str, tor
 def test_other_networks_are_recognised(tmp_path: Path, names: list[str], message: str) -> None:
     torch.save({name: torch.zeros(1) for name in names}, tmp_path / "file.pth")
     with pytest.raises(ValueError, match=message):
-        load_checkpoint(tmp_path / "file.pth")
+        load_restorer(tmp_path / "file.pth")
 
 
 def test_other_contents_are_recognised(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -262,4 +262,4 @@ def test_other_contents_are_recognised(tmp_path: Path, state: dict[str, torch.Te
     ):
         torch.save(content, tmp_path / "file.pth")
         with pytest.raises(ValueError, match=message):
-            load_checkpoint(tmp_path / "file.pth")
+            load_restorer(tmp_path / "file.pth")

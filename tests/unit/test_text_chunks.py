@@ -138,7 +138,7 @@ def test_different_chunks_are_numbered_once_as_they_come():
 
 
 @given(st.text(alphabet="ab .,!?。\n()[]'\"é猫", max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_marking_sentences_changes_no_token(tokenize, text):
     whole = said(plan_prompt(text, tokenize, max_chunks=64))
     assert said(plan_prompt(text, tokenize, break_at="sentence", max_chunks=64)) == whole
