@@ -4,6 +4,7 @@
     python dev.py test      linters, unit, host and browser tests
     python dev.py serve     ComfyUI with this pack, for a person
     python dev.py bench     every benchmark
+    python dev.py docs      the API pages of the library, in site/api
 
 Each command first makes or completes its own environment and finds ComfyUI.
 
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
     options, extra = _parser().parse_known_args(argv)
     only = getattr(options, "only", None)
     try:
-        host = comfyui.find(fetch=options.verb != "bench" and only not in ("lint", "unit"))
+        host = comfyui.find(fetch=options.verb not in ("bench", "docs") and only not in ("lint", "unit"))
         python = environment.ensure(host.path)
     except (FileNotFoundError, environment.SetupError) as error:
         say(f"dev.py: {error}")
@@ -49,12 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="demo | test | serve | bench")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="demo | test | serve | bench | docs")
     verbs.add_parser("demo", help="further arguments go to tools/demo.py")
     test = verbs.add_parser("test", help="further arguments go to pytest", allow_abbrev=False)
     test.add_argument("--only", choices=suites.SUITES, help="run this suite alone")
     verbs.add_parser("serve", help="further arguments go to ComfyUI (--port, --listen, --cpu, …)")
     verbs.add_parser("bench", help="further arguments go to each benchmark")
+    verbs.add_parser("docs", help="further arguments go to tools/docs.py: the folder of the pages")
     return parser
 
 
