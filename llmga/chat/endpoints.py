@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 MAX_DEADLINE_S = 3600.0
+MAX_FILE_BYTES = 1_000_000
 
 _NAME = re.compile(r"[\w.-]([\w .-]{0,62}[\w.-])?")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
@@ -29,7 +30,7 @@ _METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "metadata.g
 _METADATA_ADDRESSES = frozenset(
     map(
         ipaddress.ip_address,
-        ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"),
+        ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd20:ce::254"),
     )
 )
 # RFC 1918, RFC 4193, and the shared space of RFC 6598 that overlay networks such as Tailscale use.
@@ -37,6 +38,8 @@ _PRIVATE = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# AWS answers with credentials on several addresses of this range: instance metadata, ECS and EKS.
+_METADATA_NETWORK = ipaddress.ip_network("fd00:ec2::/32")
 
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -125,47 +128,79 @@ class Endpoint:
 
 
 def load_endpoints(path: Path) -> dict[str, Endpoint]:
-    """Read ``{"endpoints": {name: {"url": …, "model": …, …}}}``; a missing file holds no endpoints.
+    """The sound records of ``{"endpoints": {name: {"url": …, "model": …, …}}}``; a missing file holds none.
+
+    A record that is not allowed is left out here; ``find_endpoint`` says what is wrong with it.
 
     Raises:
-        ValueError: the file is damaged or a record is not allowed; the message names the file and the record.
+        ValueError: the file cannot be read or is damaged; the message names the file.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        return {}
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from None
-    except (ValueError, RecursionError):  # a number of 5000 digits, brackets 1000 deep
-        raise ValueError(f"{path} is not JSON that can be read") from None
-    records = document.get("endpoints") if isinstance(document, dict) else None
-    if not isinstance(records, dict):
-        raise ValueError(f'{path} must hold {{"endpoints": {{"<name>": {{"url": …, "model": …}}}}}}')
-    endpoints = {}
-    for name, record in records.items():
-        try:
-            endpoints[name] = _read_record(name, record)
-        except ValueError as error:
-            raise ValueError(f"{path}, endpoint {name[:64]!r}: {error}") from None
-    return endpoints
+    return {name: record for name, record in _records(path).items() if isinstance(record, Endpoint)}
 
 
 def find_endpoint(path: Path, name: str) -> Endpoint:
     """The endpoint of that name.
 
     Raises:
-        ValueError: there is none (the message lists those there are), or ``load_endpoints`` raises.
+        ValueError: there is none (the message lists those there are), its record is not allowed, or the file is damaged.
     """
-    endpoints = load_endpoints(path)
-    if name not in endpoints:
-        known = ", ".join(map(repr, endpoints)) or "none"
+    records = _records(path)
+    found = records.get(name)
+    if isinstance(found, Endpoint):
+        return found
+    if found is not None:
+        raise ValueError(f"{path}, endpoint {name[:64]!r}: {found}")
+    known = (
+        ", ".join(repr(other) for other, record in records.items() if isinstance(record, Endpoint)) or "none"
+    )
+    broken = [other[:64] for other, record in records.items() if not isinstance(record, Endpoint)]
+    also = f"; not usable as they stand: {', '.join(map(repr, broken))}" if broken else ""
+    raise ValueError(
+        f"there is no endpoint {str(name)[:64]!r}; known: {known}{also}. Choose another 'endpoint', "
+        f"or add a record with that name to {path}"
+    )
+
+
+def _records(path: Path) -> dict[str, Endpoint | str]:
+    """Each record of the file, or in words why it is not allowed."""
+    document = _read_document(path)
+    records = document.get("endpoints") if isinstance(document, dict) else None
+    if not isinstance(records, dict):
+        raise ValueError(f'{path} must hold {{"endpoints": {{"<name>": {{"url": …, "model": …}}}}}}')
+    found: dict[str, Endpoint | str] = {}
+    for name, record in records.items():
+        try:
+            found[name] = _read_record(name, record)
+        except ValueError as error:
+            found[name] = str(error)
+    return found
+
+
+def _read_document(path: Path) -> Any:
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise ValueError(
+                f"{path} is not a file; put the records of the endpoints into a file of that name"
+            )
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        return {"endpoints": {}}
+    except (OSError, RuntimeError) as error:  # RuntimeError: a symlink loop, before Python 3.13
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise ValueError(
-            f"there is no endpoint {str(name)[:64]!r}; known: {known}. Choose another 'endpoint', "
-            f"or add a record with that name to {path}"
-        )
-    return endpoints[name]
+            f"{path} cannot be read ({reason}); the user that runs ComfyUI must be able to read it"
+        ) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{path} holds more than {MAX_FILE_BYTES:,} bytes, which is too much for records")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from None
+    except (ValueError, RecursionError):  # a number of 5000 digits, brackets 1000 deep
+        raise ValueError(f"{path} is not JSON that can be read") from None
 
 
 def _read_record(name: str, record: Any) -> Endpoint:
@@ -227,4 +262,10 @@ def _is_never_allowed(ip: _IPAddress) -> bool:
         inner = ip.sixtofour or nat64
         if inner and _is_never_allowed(inner):
             return True
-    return ip.is_link_local or ip.is_unspecified or ip.is_multicast or ip in _METADATA_ADDRESSES
+    return (
+        ip.is_link_local
+        or ip.is_unspecified
+        or ip.is_multicast
+        or ip in _METADATA_ADDRESSES
+        or ip in _METADATA_NETWORK
+    )
