@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from .dialect import Dialect
+
 MAX_DEADLINE_S = 3600.0
 MAX_FILE_BYTES = 1_000_000
 
@@ -65,6 +67,9 @@ class Endpoint:
         verify_tls: check the server's certificate.
         pictures: whether the model can see pictures.
         deadline_s: seconds that a whole reply may take, retries included; above 0, up to 3600.
+        proxy: address of an http proxy without user name, such as ``http://127.0.0.1:3128``, for https endpoints; "" goes
+            without one. The proxy resolves the endpoint's name.
+        dialect: how the server differs from others; its fields stand in the record beside those above.
 
     Raises:
         ValueError: a field is not as said above. The message never repeats a value that could hold a secret.
@@ -77,6 +82,8 @@ class Endpoint:
     verify_tls: bool = True
     pictures: bool = True
     deadline_s: float = 300.0
+    proxy: str = field(default="", repr=False)
+    dialect: Dialect = field(default_factory=Dialect, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -98,11 +105,24 @@ class Endpoint:
             or not 0 < deadline <= MAX_DEADLINE_S
         ):
             raise ValueError(f"'deadline_s' must be above 0 and at most {MAX_DEADLINE_S:g} seconds")
+        self._check_proxy()
+        if not isinstance(self.dialect, Dialect):
+            raise ValueError("'dialect' must be a Dialect")
         host = self.address.host
         if host in _METADATA_NAMES:
             raise ValueError("'url' names a cloud metadata service, which is never allowed")
         if _as_ip(host) and (reason := self.refusal(host)):
             raise ValueError(f"'url' is not allowed: {reason}")
+
+    def _check_proxy(self) -> None:
+        if self.proxy == "":
+            return
+        try:
+            proxy = _parse_url(self.proxy)
+        except ValueError as error:
+            raise ValueError(str(error).replace("'url'", "'proxy'")) from None
+        if self.address.scheme != "https" or proxy.path:
+            raise ValueError("'proxy' must look like http://host:port, and needs an https 'url'")
 
     @property
     def address(self) -> Address:
@@ -210,12 +230,14 @@ def _read_record(name: str, record: Any) -> Endpoint:
         raise ValueError(
             "a key may not stand in this file: put it in an environment variable and name that in 'key_env'"
         )
-    known = [item.name for item in fields(Endpoint) if item.name != "name"]
-    if unknown := record.keys() - set(known):
-        raise ValueError(f"unknown field {min(unknown)[:40]!r}; known: {', '.join(known)}")
+    own = [item.name for item in fields(Endpoint) if item.name not in ("name", "dialect")]
+    spoken = [item.name for item in fields(Dialect)]
+    if unknown := record.keys() - {*own, *spoken}:
+        raise ValueError(f"unknown field {min(unknown)[:40]!r}; known: {', '.join([*own, *spoken])}")
     if missing := {"url", "model"} - record.keys():
         raise ValueError(f"{min(missing)!r} is missing")
-    return Endpoint(name, **record)
+    dialect = Dialect(**{key: value for key, value in record.items() if key in spoken})
+    return Endpoint(name, **{key: value for key, value in record.items() if key in own}, dialect=dialect)
 
 
 def _parse_url(url: Any) -> Address:
@@ -235,7 +257,7 @@ def _parse_url(url: Any) -> Address:
     if parts.scheme not in ("http", "https"):
         raise ValueError("'url' must begin with https:// or http://")
     if (
-        not (_as_ip(host) or _HOST.fullmatch(host))
+        not (_as_ip(host) or (_HOST.fullmatch(host) and "[" not in parts.netloc))
         or not _PATH.fullmatch(parts.path)
         or "?" in url
         or "#" in url
