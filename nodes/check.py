@@ -7,6 +7,7 @@ workflow. Each function returns the value it was given or raises a ``ValueError`
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 
 MAX_TEXT = 200_000
 
-# Names become file names: plain ASCII, no separators, no leading dot, no device name of Windows.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-]|[A-Za-z0-9_]")
+# Names become file names on every system: no separators, no leading dot, no device name of Windows.
+MAX_NAME = 64
+MAX_NAME_BYTES = 200  # of the 255 that file systems allow, less the suffix and a temporary file's
+_NOT_IN_NAMES = frozenset('<>:"/\\|?*')
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -59,13 +62,26 @@ def instance(name: str, value: Any, kind: type, wanted: str) -> Any:
 
 
 def file_name(name: str, value: Any) -> str:
-    """A plain name that is safe as a file name on every system: no path, no hidden file, no device."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value) or _DEVICES.fullmatch(value):
+    """A plain name, in any script, that is safe as a file name on every system: no path, no hidden file, no device."""
+    if not is_file_name(value):
         raise ValueError(
-            f"{name} must be a plain name of up to 64 letters, digits, spaces, dots, '-' or '_' "
-            f"(no folders), got {_short(value)}"
+            f"{name} must be a plain name of up to {MAX_NAME} characters (no folders, none of "
+            f"{' '.join(sorted(_NOT_IN_NAMES))}, no dot or space at either end), got {_short(value)}"
         )
-    return value
+    return unicodedata.normalize("NFC", value)
+
+
+def is_file_name(value: Any) -> bool:
+    """Whether ``file_name`` would take it."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= MAX_NAME
+        and value.isprintable()  # neither control characters nor those that change the direction of writing
+        and not _NOT_IN_NAMES & set(value)
+        and value == value.strip(". ")
+        and len(unicodedata.normalize("NFC", value).encode("utf-8", "replace")) <= MAX_NAME_BYTES
+        and not _DEVICES.fullmatch(value)
+    )
 
 
 def image(name: str, value: Any) -> torch.Tensor:

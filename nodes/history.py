@@ -30,7 +30,7 @@ class SaveHistory(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="conversation",
-                    tooltip="Up to 64 letters, digits, spaces, dots, '-' or '_'; a name, never a path.",
+                    tooltip="Up to 64 characters of any script: a name, never a path.",
                 ),
             ],
             outputs=[
@@ -58,7 +58,7 @@ class LoadHistory(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "name",
-                    options=saved_names() or [NONE_SAVED],
+                    options=host.names_on_disk(saved_names) or [NONE_SAVED],
                     tooltip="A saved conversation. Press R in ComfyUI after saving a new one to see it here.",
                 )
             ],
@@ -67,11 +67,8 @@ class LoadHistory(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name) -> str:
-        path = history_path(name) if name in saved_names() else None
-        if path is None:
-            return "missing"
-        stat = path.stat()
-        return f"{stat.st_size}-{stat.st_mtime_ns}"
+        saved = host.names_on_disk(saved_names)
+        return host.state_of(history_path(name)) if isinstance(name, str) and name in saved else "missing"
 
     @classmethod
     @host.guarded
@@ -79,7 +76,7 @@ class LoadHistory(io.ComfyNode):
         path = history_path(check.choice("name", name, saved_names()))
         try:
             return io.NodeOutput(Conversation.from_json(path.read_text(encoding="utf-8")))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ValueError(
                 f"the saved history {name!r} cannot be read: {error}; choose another name"
             ) from error
@@ -90,7 +87,9 @@ def history_path(name: str) -> Path:
 
 
 def saved_names() -> list[str]:
-    return sorted(path.stem for path in (host.private_directory() / "histories").glob("*.json"))
+    """The names that Load History can load: files of the folder whose names Save History would give."""
+    files = (host.private_directory() / "histories").glob("*.json")
+    return sorted(path.stem for path in files if check.is_file_name(path.stem) and path.is_file())
 
 
 def save(conversation: Conversation, name: str) -> None:

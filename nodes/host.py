@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import folder_paths
 import torch
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
+
+logger = logging.getLogger(__name__)
 
 LANGUAGE_MODELS = "LLM"
 RESTORERS = "diffrir"
@@ -102,6 +105,60 @@ def register_folders() -> None:
         folder_paths.add_model_folder_path(kind, os.path.join(folder_paths.models_dir, kind))
 
 
+def names_on_disk(read: Callable[[], Iterable[str]]) -> list[str]:
+    """The names that a combo offers, where they are read from the disk while ComfyUI declares the nodes.
+
+    An error there would take this node and all that come after it away, so it becomes a line in the log and an empty list;
+    the same error says what is wrong when the node runs.
+    """
+    try:
+        return list(read())
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # RuntimeError: pathlib's, for a loop of symbolic links
+        logger.warning("LLMGA cannot list its choices: %s", error)
+        return []
+
+
+def model_files(kind: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """The files of one of ComfyUI's model folders that are really there, by their names in it.
+
+    ComfyUI also lists symbolic links that lead nowhere (a drive that is not mounted); they are left out.
+    """
+    found: dict[str, Path] = {}
+    for name in folder_paths.get_filename_list(kind):
+        full = folder_paths.get_full_path(kind, name) if name.endswith(suffixes) else None
+        if full is not None:
+            found[name] = Path(full)
+    return found
+
+
+def require_reachable(kind: str, input_name: str, name: Any) -> None:
+    """Raise for a name that ComfyUI lists although its symbolic link leads nowhere.
+
+    Raises:
+        FileNotFoundError: it names the input, the file and what to do.
+    """
+    if not isinstance(name, str) or name not in folder_paths.get_filename_list(kind):
+        return
+    if folder_paths.get_full_path(kind, name) is None:
+        raise FileNotFoundError(
+            f"{input_name} {name!r} in models/{kind} is a symbolic link that leads nowhere; connect the drive that it "
+            "points to, or choose another file"
+        )
+
+
+def state_of(path: Path) -> str:
+    """Size and time of a file as text, for ``fingerprint_inputs``; it never raises."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        return type(error).__name__
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
 def language_models() -> dict[str, Path]:
     """Every folder with a ``config.json``, at most two levels below ``models/LLM``, by its name there."""
     found: dict[str, Path] = {}
@@ -114,20 +171,12 @@ def language_models() -> dict[str, Path]:
 
 def clip_vision_files() -> list[Path]:
     """Every safetensors file in ``models/clip_vision``."""
-    names = folder_paths.get_filename_list("clip_vision")
-    return [
-        Path(folder_paths.get_full_path_or_raise("clip_vision", name))
-        for name in names
-        if name.endswith(".safetensors")
-    ]
+    return list(model_files("clip_vision", (".safetensors",)).values())
 
 
 def restorers() -> dict[str, Path]:
     """Every weight file in ``models/diffrir``, by its name there."""
-    names = (
-        name for name in folder_paths.get_filename_list(RESTORERS) if name.endswith((".pth", ".safetensors"))
-    )
-    return {name: Path(folder_paths.get_full_path_or_raise(RESTORERS, name)) for name in names}
+    return model_files(RESTORERS, (".pth", ".safetensors"))
 
 
 def private_directory() -> Path:

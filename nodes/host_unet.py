@@ -16,6 +16,7 @@ import torch
 from ..llmga.diffusion.noise_settings import NoiseSettings
 from ..llmga.diffusion.unet_files import STEM
 from ..llmga.diffusion.unet_identity import UNet
+from . import host
 
 DIFFUSION_MODELS = "diffusion_models"
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {  # as Load Diffusion Model has them
@@ -31,8 +32,8 @@ def unets() -> dict[str, Path]:
     the diffusers folders of ``models/diffusers``."""
     folders: dict[str, Path] = {}
     files: dict[str, Path] = {}
-    for name in folder_paths.get_filename_list(DIFFUSION_MODELS):
-        full, path = Path(folder_paths.get_full_path_or_raise(DIFFUSION_MODELS, name)), Path(name)
+    for name, full in host.model_files(DIFFUSION_MODELS, ("",)).items():
+        path = Path(name)
         files[name] = full
         if path.name.startswith(STEM) and path.parent.name:
             up = path.parent.name in ("unet", "unet_ema") and path.parent.parent.name

@@ -34,7 +34,7 @@ class ModelLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=list(host.language_models()) or [NO_MODEL],
+                    options=host.names_on_disk(host.language_models) or [NO_MODEL],
                     tooltip="A folder below models/LLM with config.json, weights and tokenizer files.",
                 ),
                 io.Combo.Input(
@@ -122,7 +122,7 @@ class Endpoint(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "endpoint",
-                    options=endpoint_names() or [NO_ENDPOINT],
+                    options=host.names_on_disk(endpoint_names) or [NO_ENDPOINT],
                     tooltip="A record of endpoints.json in ComfyUI's user/__llmga folder (see this node's help).",
                 )
             ],
@@ -131,8 +131,7 @@ class Endpoint(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, endpoint) -> str:
-        path = host.private_directory() / "endpoints.json"
-        return str(path.stat().st_mtime_ns) if path.is_file() else "missing"
+        return host.state_of(host.private_directory() / "endpoints.json")
 
     @classmethod
     @host.guarded
@@ -146,11 +145,8 @@ class Endpoint(io.ComfyNode):
 
 
 def endpoint_names() -> list[str]:
-    """The names to choose from; a damaged file offers none here and says what is wrong when the node runs."""
-    try:
-        return sorted(load_endpoints(host.private_directory() / "endpoints.json"))
-    except ValueError:
-        return []
+    """The names of the records that can be used."""
+    return sorted(load_endpoints(host.private_directory() / "endpoints.json"))
 
 
 NODES = [ModelLoader, HostLanguageModel, Endpoint]

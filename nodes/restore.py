@@ -49,7 +49,7 @@ class DiffRIRLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "restorer_file",
-                    options=list(host.restorers()) or [NO_RESTORER],
+                    options=host.names_on_disk(host.restorers) or [NO_RESTORER],
                     tooltip="A .pth or .safetensors file in models/diffrir: a second stage (S2 or S2-GAN) of DiffRIR.",
                 ),
                 io.Combo.Input(
@@ -68,11 +68,12 @@ class DiffRIRLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, restorer_file, precision) -> str:
         path = host.restorers().get(restorer_file) if isinstance(restorer_file, str) else None
-        return f"{path.stat().st_size}-{path.stat().st_mtime_ns}" if path else "missing"
+        return host.state_of(path) if path else "missing"
 
     @classmethod
     @host.guarded
     def execute(cls, restorer_file, precision) -> io.NodeOutput:
+        host.require_reachable(host.RESTORERS, "restorer_file", restorer_file)
         files = host.restorers()
         path = files[check.choice("restorer_file", restorer_file, list(files))]
         dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]

@@ -31,7 +31,7 @@ class UNetLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "unet",
-                    options=list(choices()),
+                    options=host.names_on_disk(choices) or list(PUBLISHED_CHOICES),
                     tooltip="A diffusers folder (its name ends in /) or a file below models/diffusion_models or "
                     "models/unet. LLMGA's four published UNets are always listed; they need download if they are not here.",
                 ),
@@ -76,6 +76,7 @@ class UNetLoader(io.ComfyNode):
     @host.guarded
     def execute(cls, unet, variant, weight_dtype, download) -> io.NodeOutput:
         check.choice("variant", variant, VARIANTS)
+        host.require_reachable(host_unet.DIFFUSION_MODELS, "unet", unet)
         check.choice("weight_dtype", weight_dtype, list(host_unet.WEIGHT_DTYPES))
         found = find_unet(
             place_of(check.choice("unet", unet, list(choices())), check.flag("download", download)), variant
@@ -84,10 +85,13 @@ class UNetLoader(io.ComfyNode):
         return io.NodeOutput(host_unet.load_unet(found, weight_dtype), readout, ui={"text": [readout]})
 
 
+PUBLISHED_CHOICES = tuple(f"{name}/" for name in PUBLISHED)
+
+
 def choices() -> dict[str, Path | None]:
     """What is here, and LLMGA's published UNets that are not (None)."""
     here = host_unet.unets()
-    return {**here, **{f"{name}/": None for name in PUBLISHED if f"{name}/" not in here}}
+    return {**here, **{name: None for name in PUBLISHED_CHOICES if name not in here}}
 
 
 def place_of(name: str, download: bool) -> Path:

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from .dialect import Dialect
+
 MAX_DEADLINE_S = 3600.0
+MAX_FILE_BYTES = 1_000_000
 
 _NAME = re.compile(r"[\w.-]([\w .-]{0,62}[\w.-])?")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
@@ -29,7 +32,7 @@ _METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "metadata.g
 _METADATA_ADDRESSES = frozenset(
     map(
         ipaddress.ip_address,
-        ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"),
+        ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd20:ce::254"),
     )
 )
 # RFC 1918, RFC 4193, and the shared space of RFC 6598 that overlay networks such as Tailscale use.
@@ -37,6 +40,8 @@ _PRIVATE = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# AWS answers with credentials on several addresses of this range: instance metadata, ECS and EKS.
+_METADATA_NETWORK = ipaddress.ip_network("fd00:ec2::/32")
 
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -62,6 +67,9 @@ class Endpoint:
         verify_tls: check the server's certificate.
         pictures: whether the model can see pictures.
         deadline_s: seconds that a whole reply may take, retries included; above 0, up to 3600.
+        proxy: address of an http proxy without user name, such as ``http://127.0.0.1:3128``, for https endpoints; "" goes
+            without one. The proxy resolves the endpoint's name.
+        dialect: how the server differs from others; its fields stand in the record beside those above.
 
     Raises:
         ValueError: a field is not as said above. The message never repeats a value that could hold a secret.
@@ -74,6 +82,8 @@ class Endpoint:
     verify_tls: bool = True
     pictures: bool = True
     deadline_s: float = 300.0
+    proxy: str = field(default="", repr=False)
+    dialect: Dialect = field(default_factory=Dialect, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -95,11 +105,24 @@ class Endpoint:
             or not 0 < deadline <= MAX_DEADLINE_S
         ):
             raise ValueError(f"'deadline_s' must be above 0 and at most {MAX_DEADLINE_S:g} seconds")
+        self._check_proxy()
+        if not isinstance(self.dialect, Dialect):
+            raise ValueError("'dialect' must be a Dialect")
         host = self.address.host
         if host in _METADATA_NAMES:
             raise ValueError("'url' names a cloud metadata service, which is never allowed")
         if _as_ip(host) and (reason := self.refusal(host)):
             raise ValueError(f"'url' is not allowed: {reason}")
+
+    def _check_proxy(self) -> None:
+        if self.proxy == "":
+            return
+        try:
+            proxy = _parse_url(self.proxy)
+        except ValueError as error:
+            raise ValueError(str(error).replace("'url'", "'proxy'")) from None
+        if self.address.scheme != "https" or proxy.path:
+            raise ValueError("'proxy' must look like http://host:port, and needs an https 'url'")
 
     @property
     def address(self) -> Address:
@@ -125,47 +148,79 @@ class Endpoint:
 
 
 def load_endpoints(path: Path) -> dict[str, Endpoint]:
-    """Read ``{"endpoints": {name: {"url": …, "model": …, …}}}``; a missing file holds no endpoints.
+    """The sound records of ``{"endpoints": {name: {"url": …, "model": …, …}}}``; a missing file holds none.
+
+    A record that is not allowed is left out here; ``find_endpoint`` says what is wrong with it.
 
     Raises:
-        ValueError: the file is damaged or a record is not allowed; the message names the file and the record.
+        ValueError: the file cannot be read or is damaged; the message names the file.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        return {}
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from None
-    except (ValueError, RecursionError):  # a number of 5000 digits, brackets 1000 deep
-        raise ValueError(f"{path} is not JSON that can be read") from None
-    records = document.get("endpoints") if isinstance(document, dict) else None
-    if not isinstance(records, dict):
-        raise ValueError(f'{path} must hold {{"endpoints": {{"<name>": {{"url": …, "model": …}}}}}}')
-    endpoints = {}
-    for name, record in records.items():
-        try:
-            endpoints[name] = _read_record(name, record)
-        except ValueError as error:
-            raise ValueError(f"{path}, endpoint {name[:64]!r}: {error}") from None
-    return endpoints
+    return {name: record for name, record in _records(path).items() if isinstance(record, Endpoint)}
 
 
 def find_endpoint(path: Path, name: str) -> Endpoint:
     """The endpoint of that name.
 
     Raises:
-        ValueError: there is none (the message lists those there are), or ``load_endpoints`` raises.
+        ValueError: there is none (the message lists those there are), its record is not allowed, or the file is damaged.
     """
-    endpoints = load_endpoints(path)
-    if name not in endpoints:
-        known = ", ".join(map(repr, endpoints)) or "none"
+    records = _records(path)
+    found = records.get(name)
+    if isinstance(found, Endpoint):
+        return found
+    if found is not None:
+        raise ValueError(f"{path}, endpoint {name[:64]!r}: {found}")
+    known = (
+        ", ".join(repr(other) for other, record in records.items() if isinstance(record, Endpoint)) or "none"
+    )
+    broken = [other[:64] for other, record in records.items() if not isinstance(record, Endpoint)]
+    also = f"; not usable as they stand: {', '.join(map(repr, broken))}" if broken else ""
+    raise ValueError(
+        f"there is no endpoint {str(name)[:64]!r}; known: {known}{also}. Choose another 'endpoint', "
+        f"or add a record with that name to {path}"
+    )
+
+
+def _records(path: Path) -> dict[str, Endpoint | str]:
+    """Each record of the file, or in words why it is not allowed."""
+    document = _read_document(path)
+    records = document.get("endpoints") if isinstance(document, dict) else None
+    if not isinstance(records, dict):
+        raise ValueError(f'{path} must hold {{"endpoints": {{"<name>": {{"url": …, "model": …}}}}}}')
+    found: dict[str, Endpoint | str] = {}
+    for name, record in records.items():
+        try:
+            found[name] = _read_record(name, record)
+        except ValueError as error:
+            found[name] = str(error)
+    return found
+
+
+def _read_document(path: Path) -> Any:
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise ValueError(
+                f"{path} is not a file; put the records of the endpoints into a file of that name"
+            )
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        return {"endpoints": {}}
+    except (OSError, RuntimeError) as error:  # RuntimeError: a symlink loop, before Python 3.13
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise ValueError(
-            f"there is no endpoint {str(name)[:64]!r}; known: {known}. Choose another 'endpoint', "
-            f"or add a record with that name to {path}"
-        )
-    return endpoints[name]
+            f"{path} cannot be read ({reason}); the user that runs ComfyUI must be able to read it"
+        ) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{path} holds more than {MAX_FILE_BYTES:,} bytes, which is too much for records")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from None
+    except (ValueError, RecursionError):  # a number of 5000 digits, brackets 1000 deep
+        raise ValueError(f"{path} is not JSON that can be read") from None
 
 
 def _read_record(name: str, record: Any) -> Endpoint:
@@ -175,12 +230,14 @@ def _read_record(name: str, record: Any) -> Endpoint:
         raise ValueError(
             "a key may not stand in this file: put it in an environment variable and name that in 'key_env'"
         )
-    known = [item.name for item in fields(Endpoint) if item.name != "name"]
-    if unknown := record.keys() - set(known):
-        raise ValueError(f"unknown field {min(unknown)[:40]!r}; known: {', '.join(known)}")
+    own = [item.name for item in fields(Endpoint) if item.name not in ("name", "dialect")]
+    spoken = [item.name for item in fields(Dialect)]
+    if unknown := record.keys() - {*own, *spoken}:
+        raise ValueError(f"unknown field {min(unknown)[:40]!r}; known: {', '.join([*own, *spoken])}")
     if missing := {"url", "model"} - record.keys():
         raise ValueError(f"{min(missing)!r} is missing")
-    return Endpoint(name, **record)
+    dialect = Dialect(**{key: value for key, value in record.items() if key in spoken})
+    return Endpoint(name, **{key: value for key, value in record.items() if key in own}, dialect=dialect)
 
 
 def _parse_url(url: Any) -> Address:
@@ -200,7 +257,7 @@ def _parse_url(url: Any) -> Address:
     if parts.scheme not in ("http", "https"):
         raise ValueError("'url' must begin with https:// or http://")
     if (
-        not (_as_ip(host) or _HOST.fullmatch(host))
+        not (_as_ip(host) or (_HOST.fullmatch(host) and "[" not in parts.netloc))
         or not _PATH.fullmatch(parts.path)
         or "?" in url
         or "#" in url
@@ -227,4 +284,10 @@ def _is_never_allowed(ip: _IPAddress) -> bool:
         inner = ip.sixtofour or nat64
         if inner and _is_never_allowed(inner):
             return True
-    return ip.is_link_local or ip.is_unspecified or ip.is_multicast or ip in _METADATA_ADDRESSES
+    return (
+        ip.is_link_local
+        or ip.is_unspecified
+        or ip.is_multicast
+        or ip in _METADATA_ADDRESSES
+        or ip in _METADATA_NETWORK
+    )

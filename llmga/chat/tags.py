@@ -12,6 +12,8 @@ import html
 import re
 from dataclasses import dataclass
 
+from .thinking import split_reply
+
 # A tag takes the backticks on either side with it, so that they end up in no prompt. Every repetition is
 # followed by what it cannot match itself, and a fence is three backticks: hostile input costs linear time.
 _TAG = re.compile(
@@ -20,7 +22,6 @@ _TAG = re.compile(
     r"(?:\s*```(?:[\w+-]*[ \t]*(?:\n|\Z))?|`)?",
     re.IGNORECASE,
 )
-_THINK = re.compile(r"(?:<|&lt;)\s*(?P<close>/\s*)?think(?:ing)?\s*(?:>|&gt;)", re.IGNORECASE)
 # html.unescape hands the digits to int(), which raises beyond 4,300 of them.
 _HUGE_REFERENCE = re.compile(r"&#[0-9]{9,}")
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "「": "」", "『": "』"}
@@ -93,24 +94,8 @@ def count_closed(reply: str) -> int:
 
 
 def without_thinking(reply: str) -> str:
-    """The reply as a history keeps it: thinking removed, tags and entities as they were written.
-
-    A block that is never closed runs to the end. A closer without an opener ends thinking that the chat
-    template had opened in the request, so that everything before it is thinking.
-    """
-    kept: list[str] = []
-    start, thinking = 0, False
-    for tag in _THINK.finditer(reply):
-        if tag["close"]:
-            if not thinking:
-                kept.clear()
-            start, thinking = tag.end(), False
-        elif not thinking:
-            kept.append(reply[start : tag.start()])
-            thinking = True
-    if not thinking:
-        kept.append(reply[start:])
-    return "".join(kept).strip()
+    """The answer alone, as a history keeps it: tags and entities as they were written."""
+    return split_reply(reply).answer
 
 
 def _unescape(text: str) -> str:

@@ -48,5 +48,6 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         seen.append(seconds)
         await wait(0)
 
-    monkeypatch.setattr("llmga.chat.engines.endpoint.asyncio", SimpleNamespace(sleep=sleep))
+    rest = {name: getattr(asyncio, name) for name in ("wait_for", "TimeoutError")}
+    monkeypatch.setattr("llmga.chat.engines.endpoint.asyncio", SimpleNamespace(sleep=sleep, **rest))
     return seen

@@ -20,6 +20,7 @@ from llmga.chat.endpoints import Endpoint
 from llmga.chat.engines import endpoint as module
 from llmga.chat.engines.base import ChatEngine, Sampling
 from llmga.chat.engines.endpoint import EndpointEngine, EndpointError
+from llmga.chat.engines.refusals import retry_after
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "nothing_is_left_behind")
 
@@ -145,10 +146,18 @@ def test_the_global_random_generator_is_not_touched(server: OpenAIServer) -> Non
     assert random.getstate() == state
 
 
+def test_a_reply_that_ends_without_saying_so_is_taken_and_logged(
+    server: OpenAIServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some servers never send a finish_reason; a connection that breaks is told apart by its length or its chunks."""
+    server.behave("cut")
+    assert ask(engine(server)) == REPLY[:8]
+    assert "without saying that it is finished" in caplog.text
+
+
 # --- replies that are not ------------------------------------------------------------------------
 
 FAILURES = {
-    "cut": "cut its reply off after 8 characters",
     "cut_chunked": "broke the connection after 8 characters",
     "hang_up": "broke the connection after 0 characters",
     "flood": "more than 8388608 bytes",
@@ -158,7 +167,7 @@ FAILURES = {
     "http_400": "answered 400: check 'model'",
     "http_401": "answered 401: check the key in the environment variable LLMGA_TEST_KEY",
     "http_403": "answered 403: check the key in the environment variable LLMGA_TEST_KEY",
-    "http_404": "answered 404: check 'url' and 'model'",
+    "http_404": "answered 404: check 'url' (most servers want it to end in /v1) and 'model'",
     "http_408": "answered 408",
     "http_429": "answered 429: it limits requests",
     "http_429_600s": "it asks to wait 600 s",
@@ -169,15 +178,15 @@ FAILURES = {
     "http_504": "answered 504",
     "garbage": "broke the connection after 0 characters (RemoteProtocolError)",
     "html": "sent no chat completion; check 'url' in its record. It said: <html><h1>Hello ***",
-    "not_json": "not JSON. It said: certainly not JSON",
+    "not_json": "sent no chat completion; check 'url' in its record. It said: certainly not JSON",
     "not_utf8": "not JSON",
     "deep_json": "not JSON. It said: [[[",
     "wrong_schema": 'not a chat completion. It said: {"response": "hello"}',
     "empty_choices": "replied with no text",
     "null_content": "replied with no text",
-    "list_content": "content is not text",
+    "list_content": "replied with no text",
     "tool_calls": "a tool call and no text",
-    "stream_not_json": "not JSON. It said: certainly not JSON",
+    "stream_not_json": "something that is not a chat completion. It said: certainly not JSON",
     "stream_not_utf8": "sent bytes that are not UTF-8 in its stream",
     "stream_empty": "replied with no text",
     "stream_error": "reports an error. It said: out of memory",
@@ -185,7 +194,7 @@ FAILURES = {
     "stream_only_reasoning": "reasoning and no text; raise 'max_new_tokens'",
 }
 SLOW = {"silent", "drip", "drip_head", "stall", "stall_head"}
-GOOD = {"normal", "reasoning", "odd_stream", "no_done", "done_only", "plain_json", "http_429_1s"}
+GOOD = {"cut", "normal", "reasoning", "odd_stream", "no_done", "done_only", "plain_json", "http_429_1s"}
 
 
 def test_every_behaviour_of_the_server_is_tested() -> None:
@@ -264,12 +273,13 @@ def test_a_wait_beyond_the_deadline_or_the_cap_is_not_begun(
 
 
 def test_retry_after_forms() -> None:
+    assert retry_after("9" * 11) > 1e10  # a server that never wants to be asked again
     later = datetime.now(timezone.utc) + timedelta(seconds=90)
-    assert module._retry_after(" 120 ") == 120
-    assert 85 < module._retry_after(format_datetime(later, usegmt=True)) <= 90
-    assert 85 < module._retry_after(format_datetime(later.replace(tzinfo=None))) <= 90
+    assert retry_after(" 120 ") == 120
+    assert 85 < retry_after(format_datetime(later, usegmt=True)) <= 90
+    assert 85 < retry_after(format_datetime(later.replace(tzinfo=None))) <= 90
     for odd in ("", "-5", "1.5", "soon", "٣", "9" * 30, "Wed, 21 Oct 2015 07:28:00 GMT"):
-        assert module._retry_after(odd) == 0
+        assert retry_after(odd) == 0
 
 
 def test_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:

@@ -81,6 +81,7 @@ def test_an_unknown_name_lists_the_known_ones(file: Path) -> None:
         b"\xff\xfe{}",
         b"[" * 100_000,
         b"1" * 5000,
+        b" " * 1_000_001,
     ],
 )
 def test_a_damaged_file_is_named(file: Path, content: bytes) -> None:
@@ -134,12 +135,16 @@ def test_a_wrong_record_is_named_and_its_values_are_not(
 ) -> None:
     record = {"url": "https://host/v1", "model": "m"} | change
     write(file, **{"good one": {"url": "http://localhost/v1", "model": "m"}, "bad one": record})
+    assert list(load_endpoints(file)) == ["good one"]
+    assert find_endpoint(file, "good one").model == "m"
+    with pytest.raises(ValueError, match="known: 'good one'; not usable as they stand: 'bad one'"):
+        find_endpoint(file, "another")
     with pytest.raises(ValueError) as caught:
-        load_endpoints(file)
+        find_endpoint(file, "bad one")
     text = str(caught.value)
     assert message in text and str(file) in text and "'bad one'" in text
     assert CANARY not in text and "hf_abcdef" not in text
-    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+    assert caught.value.__cause__ is None and caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("missing", ["url", "model"])
@@ -147,15 +152,15 @@ def test_url_and_model_are_needed(file: Path, missing: str) -> None:
     record = {"url": "http://localhost/v1", "model": "m"}
     del record[missing]
     with pytest.raises(ValueError, match=f"{missing!r} is missing"):
-        load_endpoints(write(file, x=record))
+        find_endpoint(write(file, x=record), "x")
     with pytest.raises(ValueError, match="must be an object"):
-        load_endpoints(write(file, x="http://localhost/v1"))
+        find_endpoint(write(file, x="http://localhost/v1"), "x")
 
 
 @pytest.mark.parametrize("name", ["", " a", "a ", "a/b", "..\\a", "a\n", "<b>", "a" * 65, "a\u202eb"])
 def test_odd_names_are_refused(file: Path, name: str) -> None:
     with pytest.raises(ValueError, match="1 to 64 letters"):
-        load_endpoints(write(file, **{name: {"url": "http://localhost/v1", "model": "m"}}))
+        find_endpoint(write(file, **{name: {"url": "http://localhost/v1", "model": "m"}}), name)
 
 
 HTTP_LOOPBACK = ["127.0.0.1", "127.8.9.1", "[::1]", "[::ffff:127.0.0.1]"]
@@ -176,6 +181,8 @@ NEVER = [
     "[64:ff9b::a9fe:a9fe]",
     "[2002:a9fe:a9fe::1]",
     "[fd00:ec2::254]",
+    "[fd00:ec2::23]",
+    "[fd00:ec2:0:1::7]",
     "100.100.100.200",
     "168.63.129.16",
     "0.0.0.0",

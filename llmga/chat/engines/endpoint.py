@@ -9,29 +9,32 @@ that drips a byte a second passes them.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
+import logging
 import os
 import random
-import re
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import wait
 from contextlib import suppress
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from ..conversation import Conversation, Turn
+from ...quiet import no_http_logs
+from ..conversation import Conversation
+from ..dialect import Dialect
 from ..endpoints import Endpoint
 from .background import in_thread
 from .base import OnText, Sampling, check_conversation
+from .completion import CompletionReader, UnreadableReply
 from .connection import Origin, checked_addresses, tls_context, tls_failure
-from .redaction import excerpt
-from .sse import SSEDecoder
+from .redaction import excerpt, without_key, words_of
+from .refusals import RETRYABLE, advice, named_parameter, retry_after
+from .requests import messages_of
 
 if TYPE_CHECKING:
     import httpx
+
+logger = logging.getLogger(__name__)
 
 TICK_S = 0.125
 CONNECT_S = 10.0
@@ -41,8 +44,8 @@ MAX_ERROR_BYTES = 4096
 RETRIES = 3
 RETRY_BASE_S = 0.5
 MAX_RETRY_AFTER_S = 150.0
-
-_RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
+LINGER_S = 3.0  # how long more is waited for after a finish_reason, from a server that does not end the body
+MAX_ADAPTATIONS = 4
 
 
 class EndpointError(RuntimeError):
@@ -70,6 +73,8 @@ class EndpointEngine:
         self.supports_pictures = endpoint.pictures
         self._endpoint = endpoint
         self._forbidden = forbidden
+        self._dialect = endpoint.dialect
+        """What has been learnt of the server since, too."""
 
     def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> str:
         """The assistant's next turn, without the reasoning that some servers send beside it.
@@ -81,43 +86,63 @@ class EndpointEngine:
             EndpointError: no whole reply arrived before the deadline.
         """
         check_conversation(conversation, self)
-        body = _request_body(self._endpoint.model, conversation, sampling)
-        call = _Call(self._endpoint, self._forbidden, body, _read_key(self._endpoint))
+        key = _read_key(self._endpoint)
+        deadline = time.monotonic() + self._endpoint.deadline_s
+        left = MAX_ADAPTATIONS
+        while True:
+            try:
+                return self._ask(conversation, sampling, key, deadline, on_text)
+            except _RefusedRequest as refused:
+                adapted = self._dialect.adapted(refused.words, refused.parameter) if left else None
+                if adapted is None:
+                    raise refused.error from None
+                logger.warning(
+                    "endpoint %r: %s; asking again", self.name, _difference(self._dialect, adapted)
+                )
+                self._dialect = adapted
+                left -= 1
+
+    def _ask(
+        self, conversation: Conversation, sampling: Sampling, key: str, deadline: float, on_text: OnText
+    ) -> str:
+        body = _request_body(self._endpoint.model, conversation, sampling, self._dialect)
+        call = _Call(self._endpoint, self._forbidden, body, key, deadline)
         with in_thread(call.run) as result:
             while not wait((result,), timeout=TICK_S).done:
                 call.check_clocks()
-                on_text(call.text)
-            reply = result.result()
+                on_text(without_key(call.text, key))
+            reply = without_key(result.result(), key)
         on_text(reply)
         return reply
 
 
-def _request_body(model: str, conversation: Conversation, sampling: Sampling) -> bytes:
-    messages: list[dict[str, Any]] = [
-        {"role": turn.role, "content": _content(turn)} for turn in conversation.turns
-    ]
-    if conversation.system:
-        messages.insert(0, {"role": "system", "content": conversation.system})
-    body = {
-        "model": model,
-        "messages": messages,
-        "stream": True,
+class _RefusedRequest(Exception):  # noqa: N818 - it becomes an EndpointError unless another request helps
+    """A 400 or 422, with what the server says of it."""
+
+    def __init__(self, error: EndpointError, words: str, parameter: str) -> None:
+        super().__init__()
+        self.error, self.words, self.parameter = error, words, parameter
+
+
+def _difference(before: Dialect, after: Dialect) -> str:
+    """What the second request does differently, in words for the log."""
+    if before.system != after.system:
+        return "it takes no system prompt, which now stands in front of the first message"
+    if before.stream != after.stream:
+        return "it refuses to stream"
+    if before.omit != after.omit:
+        return f"it refuses {after.omit[-1]!r}, which is left out"
+    return f"it wants other names: {', '.join(f'{old} is {new}' for old, new in after.rename.items())}"
+
+
+def _request_body(model: str, conversation: Conversation, sampling: Sampling, dialect: Dialect) -> bytes:
+    wanted = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_new_tokens,
         "seed": sampling.seed % 2**31,  # servers hold it in anything from int32 to int64
     }
-    return json.dumps(body).encode("ascii")
-
-
-def _content(turn: Turn) -> str | list[dict[str, Any]]:
-    if not turn.pictures:
-        return turn.text
-    urls = (
-        "data:image/png;base64," + base64.b64encode(picture.png).decode("ascii") for picture in turn.pictures
-    )
-    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return [*parts, {"type": "text", "text": turn.text}] if turn.text else parts
+    return json.dumps(dialect.body(messages_of(conversation, dialect), model, wanted)).encode("ascii")
 
 
 def _read_key(endpoint: Endpoint) -> str:
@@ -136,20 +161,21 @@ def _read_key(endpoint: Endpoint) -> str:
 class _Call:
     """One request and its retries. ``run`` belongs to its thread, ``text`` and ``check_clocks`` to any."""
 
-    def __init__(self, endpoint: Endpoint, forbidden: frozenset[Origin], body: bytes, key: str) -> None:
+    def __init__(
+        self, endpoint: Endpoint, forbidden: frozenset[Origin], body: bytes, key: str, deadline: float
+    ) -> None:
         self._endpoint = endpoint
         self._forbidden = forbidden
         self._body = body
         self._key = key
-        self._deadline = time.monotonic() + endpoint.deadline_s
+        self._deadline = deadline
         self._last_bytes_at: float | None = None
-        self._parts: list[str] = []
-        self._unread = "no text"  # what the reply held if no text comes
+        self._reader = CompletionReader()
 
     @property
     def text(self) -> str:
         """The reply so far."""
-        return "".join(self._parts)
+        return self._reader.text
 
     def check_clocks(self) -> None:
         """Raise EndpointError after the deadline, or too long a silence within the reply."""
@@ -169,31 +195,37 @@ class _Call:
 
         client = httpx.AsyncClient(
             verify=tls_context(self._endpoint),
+            proxy=self._endpoint.proxy or None,
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(None, connect=CONNECT_S),
         )
-        async with client:
-            attempt = 0
-            while True:
-                try:
-                    return await self._attempt(client)
-                except EndpointError as error:
-                    if error.retry_in is None or attempt == RETRIES:
-                        raise
-                    # SystemRandom: the jitter must not move the global generator that a seed was given to.
-                    pause = RETRY_BASE_S * 2**attempt * random.SystemRandom().uniform(1.0, 1.25)
-                    pause = max(pause, error.retry_in)
-                    if pause > MAX_RETRY_AFTER_S or time.monotonic() + pause > self._deadline:
-                        raise
-                self._last_bytes_at = None
-                await asyncio.sleep(pause)
-                attempt += 1
+        with no_http_logs():
+            async with client:
+                return await self._attempts(client)
+
+    async def _attempts(self, client: httpx.AsyncClient) -> str:
+        attempt = 0
+        while True:
+            try:
+                return await self._attempt(client)
+            except EndpointError as error:
+                if error.retry_in is None or attempt == RETRIES:
+                    raise
+                # SystemRandom: the jitter must not move the global generator that a seed was given to.
+                pause = RETRY_BASE_S * 2**attempt * random.SystemRandom().uniform(1.0, 1.25)
+                pause = max(pause, error.retry_in)
+                if pause > MAX_RETRY_AFTER_S or time.monotonic() + pause > self._deadline:
+                    raise
+            self._last_bytes_at = None
+            await asyncio.sleep(pause)
+            attempt += 1
 
     async def _attempt(self, client: httpx.AsyncClient) -> str:
         import httpx
 
         scheme, host, port, path = self._endpoint.address
+        self._reader = CompletionReader()
         # The connection goes to the very addresses that were checked; Host and the certificate keep the name.
         for address in await self._addresses():
             literal = f"[{address}]" if ":" in address else address
@@ -227,6 +259,8 @@ class _Call:
         return headers | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
 
     async def _addresses(self) -> list[str]:
+        if self._endpoint.proxy:  # the proxy resolves the name, and the certificate is checked against it
+            return [self._endpoint.address.host]
         try:
             return await checked_addresses(self._endpoint, self._forbidden)
         except (OSError, UnicodeError):
@@ -242,62 +276,42 @@ class _Call:
         # Asked for identity, nothing else is decoded: then the bytes counted are all there are.
         if (encoding := response.headers.get("content-encoding", "identity").lower()) != "identity":
             raise self._error("replied with compressed data, which it was asked not to", encoding)
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "application/json":
-            self._take(b"".join([chunk async for chunk in self._chunks(response)]), "message")
-            return self._finished()
-        if kind != "text/event-stream":
-            raise self._error(
-                "sent no chat completion; check 'url' in its record", await self._head(response)
-            )
-        decoder = SSEDecoder()
-        async for chunk in self._chunks(response):
-            try:
-                events = decoder.feed(chunk)
-            except ValueError as error:
-                raise self._error(f"sent {error} in its stream") from None
-            for event in events:
-                if event.strip() == "[DONE]" or (event and self._take(event, "delta")):
-                    return self._finished()
-        raise self._error(f"cut its reply off after {len(self.text)} characters; look at its log")
-
-    def _take(self, data: str | bytes, part: Literal["delta", "message"]) -> bool:
-        """Read one completion document; True when it ends the reply."""
+        chunks = self._chunks(response)
         try:
-            document = json.loads(data if isinstance(data, str) else data.decode("utf-8"))
-        except (ValueError, RecursionError):
-            raise self._error("sent something that is not JSON", data) from None
-        match document:
-            case {"error": problem} if problem:
-                raise self._error("reports an error", data)
-            case {"choices": []}:  # a stream's usage report
-                return False
-            case {"choices": [dict(choice), *_]} if isinstance(message := choice.get(part) or {}, dict):
-                content = message.get("content")
-            case _:
-                raise self._error("sent something that is not a chat completion", data)
-        if not isinstance(content, str | None):
-            raise self._error("sent a reply whose content is not text", data)
-        if content:
-            self._parts.append(content)
-        elif message.get("tool_calls"):
-            self._unread = "a tool call and no text; choose a model or a server setting without tools"
-        elif message.get("reasoning_content") or message.get("reasoning"):
-            self._unread = "reasoning and no text; raise 'max_new_tokens'"
-        return bool(choice.get("finish_reason"))
+            while (chunk := await self._next(chunks)) is not None:
+                self._reader.feed(chunk)
+                if self._reader.done:
+                    break
+            reply = self._reader.close()
+        except UnreadableReply as error:
+            raise self._error(str(error), error.said) from None
+        if not (self._reader.done or self._reader.finished):
+            logger.warning(
+                "endpoint %r ended its reply without saying that it is finished", self._endpoint.name
+            )
+        return reply
 
-    def _finished(self) -> str:
-        if not self._parts:
-            raise self._error(f"replied with {self._unread}")
-        return self.text
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
+        """The next bytes; None at the end of the body, or when a finished reply is followed by silence."""
+        try:
+            waiting = asyncio.wait_for(anext(chunks), LINGER_S if self._reader.finished else None)
+            return await waiting
+        except (StopAsyncIteration, asyncio.TimeoutError):
+            return None
 
     async def _status_error(self, response: httpx.Response) -> EndpointError:
         status = response.status_code
-        retry_in = _retry_after(response.headers.get("retry-after", "")) if status in _RETRYABLE else None
-        advice = _advice(status, self._endpoint.key_env)
+        retry_in = retry_after(response.headers.get("retry-after", "")) if status in RETRYABLE else None
+        what = advice(status, self._endpoint)
         if retry_in:
-            advice += f"; it asks to wait {retry_in:.0f} s"
-        return self._error(f"answered {status}: {advice}", await self._head(response), retry_in)
+            what += (
+                f"; it asks to wait {retry_in:.0f} s" if retry_in <= 86_400 else "; it asks to wait for days"
+            )
+        said = await self._head(response)
+        error = self._error(f"answered {status}: {what}", said, retry_in)
+        if status in (400, 422):
+            raise _RefusedRequest(error, words_of(said), named_parameter(said))
+        return error
 
     async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
         size = 0
@@ -325,35 +339,3 @@ class _Call:
         if shown := excerpt(answer, self._key):
             text += f". It said: {shown}"
         return EndpointError(text, retry_in)
-
-
-def _advice(status: int, key_env: str) -> str:
-    if status in (401, 403):
-        where = (
-            f"the key in the environment variable {key_env}"
-            if key_env
-            else "'key_env' in its record (now empty)"
-        )
-        return f"check {where}, and that the key may use this 'model'"
-    if 300 <= status < 400:
-        return "redirects are not followed; write the final address into 'url' in its record"
-    return {
-        400: "check 'model' in its record, whether it sees pictures, and 'max_new_tokens'",
-        404: "check 'url' and 'model' in its record",
-        413: "show it fewer or smaller pictures",
-        429: "it limits requests; ask less often",
-    }.get(status, "look at its log")
-
-
-def _retry_after(value: str) -> float:
-    """Seconds that a Retry-After header asks to wait, from now; 0 where it says nothing that can be read."""
-    value = value.strip()
-    if re.fullmatch(r"[0-9]{1,9}", value):
-        return float(value)
-    try:
-        when = parsedate_to_datetime(value)
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
-    if when.tzinfo is None:  # "-0000": UTC of unknown origin
-        when = when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

@@ -8,25 +8,63 @@ import re
 from urllib.parse import quote
 
 MAX_CHARS = 200
+READ_CHARS = 4096
+"""What is looked at: a server's words may be megabytes, and nothing of them is shown but the beginning."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^\s\"'<>]{0,2000}", re.IGNORECASE)
+_MASKED = re.compile(r"[^\s\"'<>]{0,80}(?:\*{3,}|•{3,}|●{3,}|…{2,})[^\s\"'<>]{0,80}")
 
 
-def excerpt(answer: str | bytes, key: str) -> str:
-    """At most ``MAX_CHARS`` printable characters of what a server said, with neither the key nor any URL."""
-    text = answer if isinstance(answer, str) else answer.decode("utf-8", "replace")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
+def excerpt(said: str | bytes, key: str) -> str:
+    """At most ``MAX_CHARS`` printable characters of what a server said, with neither the key nor any URL.
+
+    What the server has masked itself (``sk-ab****yz``) is left out whole: the rest of it is still a part of the key.
+    """
+    text = words_of(said)
+    if key:
+        text = without_key(text, key)
+    text = _ADDRESS.sub("[address]", text)
+    text = _MASKED.sub("***", text)
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
+
+
+def words_of(said: str | bytes) -> str:
+    """The message of an error document, or the beginning of whatever else a server said."""
+    document, text = document_of(said)
     match document:
         case {"error": {"message": str(message)}} | {"error": str(message)} | {"message": str(message)}:
             text = message
         case {"detail": str(message)}:
             text = message
-    if key:
-        text = re.sub("|".join(map(re.escape, _spellings(key))), "***", text, flags=re.IGNORECASE)
-    text = re.sub(r"[a-z][a-z0-9+.-]*://[^\s\"'<>]*", "[address]", text, flags=re.IGNORECASE)
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
+        case {"detail": [{"msg": str(message), **rest}, *_]}:
+            place = rest.get("loc")
+            where = ".".join(map(str, place[:4])) if isinstance(place, list) else ""
+            text = f"{where}: {message}" if where else message
+    return text[:READ_CHARS]
+
+
+def document_of(said: str | bytes) -> tuple[object, str]:
+    """The JSON value that the first ``READ_CHARS`` characters are, or None; and these characters."""
+    text = said[:READ_CHARS] if isinstance(said, str) else said[: 4 * READ_CHARS].decode("utf-8", "replace")
+    text = text[:READ_CHARS]
+    try:
+        return json.loads(text), text
+    except (ValueError, RecursionError):
+        return None, text
+
+
+def without_key(text: str, key: str) -> str:
+    """The text with ``***`` in place of the key, in every spelling, also where the text ends inside it."""
+    if not key:
+        return text
+    spellings = _spellings(key)
+    text = re.sub("|".join(map(re.escape, spellings)), "***", text, flags=re.IGNORECASE)
+    shortest = min(8, len(key))
+    for spelling in spellings:
+        for length in range(min(len(spelling) - 1, len(text)), shortest - 1, -1):
+            if text.endswith(spelling[:length]):
+                return text[:-length] + "***"
+    return text
 
 
 def _spellings(key: str) -> list[str]:

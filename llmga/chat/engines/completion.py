@@ -1,0 +1,191 @@
+"""Reading a chat completion: one JSON document, or server-sent events, as servers really write them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from .sse import SSEDecoder
+
+Form = Literal["events", "document"]
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_BOM = b"\xef\xbb\xbf"
+
+
+class UnreadableReply(ValueError):  # noqa: N818 - it is told apart from other errors by what it is
+    """A body that is not a chat completion. ``said`` is what to show of it."""
+
+    def __init__(self, message: str, said: str | bytes = "") -> None:
+        super().__init__(message)
+        self.said = said
+
+
+class CompletionReader:
+    """Collects the text, and what is beside it, from the bytes of a reply.
+
+    The content type is often wrong, so the first bytes decide what the body is. Events that are not completions (usage,
+    filter results, keep-alives) are passed over. The reply ends at ``[DONE]`` or where the body does, and not at the first
+    ``finish_reason``, which some gateways write on every event.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        """``[DONE]`` was read."""
+        self.finished = False
+        """A ``finish_reason`` was read: nothing has to follow."""
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._tools = False
+        self._form: Form | None = None
+        self._head = b""
+        self._document: list[bytes] = []
+        self._decoder = SSEDecoder()
+        self._passed_over: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The reply so far, without the model's thinking."""
+        return "".join(self._texts)
+
+    @property
+    def thought(self) -> str:
+        """What the server marked as thinking."""
+        return "".join(self._thoughts)
+
+    def feed(self, chunk: bytes) -> None:
+        """Read the next bytes of the body.
+
+        Raises:
+            UnreadableReply: they belong to no chat completion, or report an error.
+        """
+        if self._form is None:
+            self._head += chunk
+            self._form = _form_of(self._head)
+            if self._form is None:
+                return
+            chunk, self._head = self._head, b""
+        if self._form == "document":
+            self._document.append(chunk)
+            return
+        try:
+            events = self._decoder.feed(chunk)
+        except ValueError as error:
+            raise UnreadableReply(f"sent {error} in its stream") from None
+        for event in events:
+            self._take_event(event)
+
+    def close(self) -> str:
+        """The whole reply, after the end of the body.
+
+        Raises:
+            UnreadableReply: there is no text in it.
+        """
+        if self._form is None:
+            raise UnreadableReply("sent no chat completion; check 'url' in its record", self._head)
+        if self._form == "document":
+            document = _json(b"".join(self._document))
+            if not self._take(document):
+                raise UnreadableReply(
+                    "sent something that is not a chat completion", b"".join(self._document)
+                )
+        else:
+            for event in self._decoder.feed(b"\n\n"):  # the last event may lack the blank line
+                self._take_event(event)
+        if not self._texts:
+            raise UnreadableReply(f"replied with {self._instead_of_text()}", self._passed_over or "")
+        return self.text
+
+    def _instead_of_text(self) -> str:
+        if self._tools:
+            return "a tool call and no text; choose a model or a server setting without tools"
+        if self._thoughts:
+            return "reasoning and no text; raise 'max_new_tokens'"
+        return (
+            "no text"
+            if self._passed_over is None
+            else "no text, but with something that is not a chat completion"
+        )
+
+    def _take_event(self, event: str) -> None:
+        if self.done or not event.strip():
+            return
+        if event.strip() == "[DONE]":
+            self.done = True
+            return
+        try:
+            document = _json(event)
+        except UnreadableReply:
+            document = None
+        if not self._take(document) and self._passed_over is None:
+            self._passed_over = event
+
+    def _take(self, document: Any) -> bool:
+        """Read one completion document; False if it is none.
+
+        Raises:
+            UnreadableReply: it reports an error.
+        """
+        match document:
+            case {"error": problem} if problem:
+                raise UnreadableReply("reports an error", json.dumps(document))
+            case {"choices": []}:  # the usage report of a stream
+                return True
+            case {"choices": [dict(choice), *_]}:
+                pass
+            case _:
+                return False
+        streamed = choice.get("delta")
+        message = streamed if isinstance(streamed, dict) and streamed else choice.get("message")
+        if isinstance(message, dict) and (message is streamed or not self._texts):
+            self._take_message(message)
+        elif isinstance(choice.get("text"), str):
+            self._texts.append(choice["text"])
+        if choice.get("finish_reason") not in (None, "", "null"):
+            self.finished = True
+        return True
+
+    def _take_message(self, message: dict[str, Any]) -> None:
+        texts, thoughts = _parts(message.get("content"))
+        self._texts += texts
+        self._thoughts += thoughts
+        refusal = message.get("refusal")
+        if not texts and isinstance(refusal, str):
+            self._texts += [refusal] if refusal else []
+        for name in ("reasoning_content", "reasoning"):
+            if isinstance(said := message.get(name), str) and said:
+                self._thoughts.append(said)
+                break
+        self._tools = self._tools or bool(message.get("tool_calls"))
+
+
+def _parts(content: Any) -> tuple[list[str], list[str]]:
+    """The texts and the thoughts of a message's content, which is a text or a list of parts."""
+    if isinstance(content, str):
+        return ([content] if content else []), []
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in content if isinstance(content, list) else []:
+        match part:
+            case str():
+                texts.append(part)
+            case {"type": "text" | "output_text", "text": str(text)}:
+                texts.append(text)
+            case {"type": "thinking" | "reasoning", **rest}:
+                inner = rest.get("thinking") or rest.get("text") or rest.get("reasoning") or ""
+                thoughts += [inner] if isinstance(inner, str) else _parts(inner)[0]
+    return texts, thoughts
+
+
+def _form_of(head: bytes) -> Form | None:
+    """What a body is by its beginning; None while that is not clear, and for ever if it is neither."""
+    start = head.removeprefix(_BOM).lstrip()
+    if start.startswith((b"{", b"[")):
+        return "document"
+    return "events" if start.startswith(_FIELDS) else None
+
+
+def _json(text: str | bytes) -> Any:
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise UnreadableReply("sent something that is not JSON", text) from None

@@ -1,0 +1,104 @@
+"""A reply taken apart into the model's thought and its answer.
+
+Reasoning models write what they think before they answer, between marks of many spellings. A thought may quote the format
+that was asked for, so nothing in it is ever taken for a prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_NAME = r"(?:[a-z]{1,16}[:_])?(?:think(?:ing)?|thoughts?|reasoning)"
+_MARK = re.compile(
+    # <think>, <seed:think>, <thought>, <reasoning>, also encoded for a web page; Kimi's ◁think▷
+    rf"(?:<|&lt;|◁)\s{{0,9}}(?P<tag_close>/\s{{0,9}})?{_NAME}\s{{0,9}}(?:>|&gt;|▷)"
+    # Mistral's [THINK]; capitals alone, for "[thinking]" may be a word of the answer
+    r"|(?-i:\[(?P<bracket_close>/)?THINK\])"
+    # <|begin_of_thought|>, Cohere's <|START_THINKING|>, <|thinking|>
+    r"|<\|(?P<word_close>/|end_of_|end_)?(?:begin_of_|start_)?(?:think(?:ing)?|thought)\|>"
+    # gpt-oss: <|channel|>analysis<|message|> and <|channel|>final<|message|>; Gemma 4: <|channel>thought and <channel|>
+    r"|<\|channel\|?>\s{0,9}(?P<channel>[a-z_]{1,20})(?:[^<\n]{0,80}<\|(?:constrain|message)\|>(?:json<\|message\|>)?)?"
+    r"|(?P<channel_close><channel\|>)",
+    re.IGNORECASE,
+)
+_CHANNELS_OF_ANSWERS = frozenset({"final", "response", "answer", "text"})
+# gpt-oss with its special tokens dropped in decoding: "analysisThe user wants…assistantfinalHere it is".
+_BARE_ANALYSIS = re.compile(r"\s{0,20}(?:assistant)?analysis(?=[A-Z0-9\"'“<(\[])")
+_BARE_FINAL = "assistantfinal"
+# Marks that end a turn; what a model writes after one is another turn.
+_TURN_END = re.compile(
+    r"<\|(?:im_end|eot_id|endoftext|end|return|call|eom_id|end_of_turn|END_OF_TURN_TOKEN)\|>"
+    r"|<end_of_turn>|<turn\|>|</s>|<eos>|<｜end▁of▁sentence｜>"
+)
+_OTHER_MARKS = re.compile(
+    r"<\|(?:begin_of_box|end_of_box|start|message|im_start|start_header_id|end_header_id|START_RESPONSE|END_RESPONSE)\|>"
+    r"|<start_of_turn>|<\|turn>"
+)
+
+
+class SplitReply(NamedTuple):
+    """The two halves of a reply."""
+
+    thought: str
+    """What the model thought, without the marks; "" if nothing is marked as thought."""
+    answer: str
+    """What it answers, stripped, without marks that belong to the chat format; the ``<gen_image>`` tags stay."""
+    unfinished: bool
+    """The reply ends inside a thought."""
+
+
+def split_reply(reply: str, thinking: bool = False) -> SplitReply:
+    """Tell thought from answer.
+
+    A thought that is not closed runs to the end. A closer without an opener ends a thought that the chat template had
+    opened in the request: everything before it is thought.
+
+    Args:
+        reply: the raw text of a model.
+        thinking: the request ended inside a thought, so that the reply begins in one.
+    """
+    bare = _BARE_ANALYSIS.match(reply)
+    if bare:
+        thought, final, answer = reply[bare.end() :].partition(_BARE_FINAL)
+        return SplitReply(thought.strip(), _without_marks(answer), not final)
+    thoughts: list[str] = []
+    answers: list[str] = []
+    start = 0
+    for mark in _MARK.finditer(reply):
+        opens = _opens(mark)
+        piece = reply[start : mark.start()]
+        if thinking:
+            thoughts.append(piece)
+        elif opens:
+            answers.append(piece)
+        else:  # the request had opened the thought
+            thoughts += [*answers, piece]
+            answers.clear()
+        thinking, start = opens, mark.end()
+    (thoughts if thinking else answers).append(reply[start:])
+    thought = _without_marks("".join(thoughts), cut=False)
+    return SplitReply(thought, _without_marks("".join(answers)), thinking)
+
+
+def _opens(mark: re.Match[str]) -> bool:
+    if mark["channel"]:
+        return mark["channel"].lower() not in _CHANNELS_OF_ANSWERS
+    return not (mark["tag_close"] or mark["bracket_close"] or mark["word_close"] or mark["channel_close"])
+
+
+def _without_marks(text: str, cut: bool = True) -> str:
+    """The text without marks of the chat format; ``cut`` ends it at the first mark that ends a turn."""
+    if cut and (end := _first_end(text)) is not None:
+        text = text[:end]
+    return _OTHER_MARKS.sub("", _TURN_END.sub("", text)).strip()
+
+
+def _first_end(text: str) -> int | None:
+    """Where the first turn ends that holds something."""
+    start = 0
+    for end in _TURN_END.finditer(text):
+        if _OTHER_MARKS.sub("", text[start : end.start()]).strip():
+            return end.start()
+        start = end.end()
+    return None
