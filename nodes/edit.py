@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..llmga.edit import EditSettings, PromptToPromptOptions
-from ..llmga.edit.fit import fit_mask
+from ..llmga.edit.fit import fit_edit_mask
 from ..llmga.edit.prompt_to_prompt import BlendOption
 from ..llmga.edit.session import STEPS
 from ..llmga.text import longest
@@ -256,7 +256,7 @@ class EditInputs:
         if self.mask is None:
             return None
         uncut = None if self.image is None else (self.image.shape[1], self.image.shape[2])
-        return fit_mask(check.mask("mask", self.mask), pixels, uncut)
+        return fit_edit_mask(check.mask("mask", self.mask), pixels, uncut)
 
 
 def inverted(models: HostModels, inputs: EditInputs) -> tuple[HostInversion, str]:

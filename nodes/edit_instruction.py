@@ -8,12 +8,12 @@ from comfy_api.latest import io
 
 from ..llmga.chat import Conversation, Picture, Sampling
 from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
-from ..llmga.edit.instruction import Policy, rewrite
+from ..llmga.edit.instruction import EditPolicy, rewrite
 from ..llmga.images import to_pil
 from . import check, host
 from .types import Engine, History, temperature_input
 
-POLICIES = get_args(Policy)
+POLICIES = get_args(EditPolicy)
 
 
 class EditInstruction(io.ComfyNode):

@@ -137,7 +137,7 @@ class Conversation:
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"this is not valid JSON: {error}") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ValueError(f"this is no saved conversation (its 'format' is not {FORMAT!r})")
+            raise ValueError(f"this is not a saved conversation (its 'format' is not {FORMAT!r})")
         if document.get("version") != VERSION:
             raise ValueError(f"this conversation has version {document.get('version')!r}, known is {VERSION}")
         try:

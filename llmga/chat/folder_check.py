@@ -29,7 +29,7 @@ REFUSED_KEYS = {
 }
 """Keys that no config of a folder may hold, at any depth, and why."""
 
-INDEX = "model.safetensors.index.json"
+WEIGHT_INDEX = "model.safetensors.index.json"
 
 
 def check_model_folder(folder: Path) -> None:
@@ -102,7 +102,7 @@ def _weight_files(folder: Path) -> list[Path]:
                 "never opened; take its safetensors files, or convert it with transformers' save_pretrained"
             )
         raise FileNotFoundError(
-            f"{folder.name!r} has no weights (model.safetensors or {INDEX}); download it again"
+            f"{folder.name!r} has no weights (model.safetensors or {WEIGHT_INDEX}); download it again"
         )
     return files
 

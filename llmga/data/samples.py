@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..paint.masks import MIXES, Borders, MaskMix, Shape
+from ..paint.masks import MIXES, Borders, MaskMix, MaskShape
 from .schemas import IMAGE_MARK, Caption, Dialogue, Edit, Record, Refinement
 from .templates import Language, TemplateRole, pick, tagged
 
@@ -39,7 +39,7 @@ class SampleTurn:
 class RandomHole:
     """A random hole that is drawn once the size of its image is known."""
 
-    shape: Shape
+    shape: MaskShape
     seed: int
 
     def mask(self, height: int, width: int) -> np.ndarray:

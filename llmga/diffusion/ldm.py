@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -32,7 +32,7 @@ _BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|
 _MID = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
 
 
-def unet_to_ldm(state_dict: Mapping[str, Value]) -> dict[str, Value]:
+def unet_to_ldm(state_dict: Mapping[str, _Value]) -> dict[str, _Value]:
     """Rename the weights of a diffusers ``UNet2DConditionModel`` (SD1.x, SD2.x, SDXL; any width and depth).
 
     Raises:

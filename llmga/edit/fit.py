@@ -39,7 +39,7 @@ def fit_image(image: torch.Tensor, name: str = "image") -> tuple[torch.Tensor, s
     return cut, "; ".join(notes)
 
 
-def fit_mask(
+def fit_edit_mask(
     mask: torch.Tensor, pixels: tuple[int, int], uncut: tuple[int, int] | None = None
 ) -> torch.Tensor | None:
     """A mask at the size of the pictures; None for one without anything in it, as LoadImage gives.

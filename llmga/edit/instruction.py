@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from ..chat import ChatEngine, Conversation, OnText, Picture, Reply, Sampling, parse, render, respond
 
-Policy = Literal["ask_again", "whole_reply", "error"]
+EditPolicy = Literal["ask_again", "whole_reply", "error"]
 
 ENOUGH = 0.5
 """Share of words that a rewrite keeps at least; below it there is little for prompt-to-prompt to carry over."""
@@ -66,7 +66,7 @@ def rewrite(
     picture: Picture | None = None,
     source: str = "",
     sampling: Sampling,
-    policy: Policy = "ask_again",
+    policy: EditPolicy = "ask_again",
     on_text: OnText,
 ) -> Rewrite:
     """Ask for the prompt of a picture before and after an edit.
@@ -91,8 +91,8 @@ def rewrite(
     Source: LLMGA 7e32eb6, llmga/serve/cli-sd15-editing.py:121-201 (a similar image first, then the instruction in the
     same conversation). Deviations: a known prompt is not asked for again, and a rewrite that keeps too little is.
     """
-    if policy not in get_args(Policy):
-        raise ValueError(f"'policy' must be one of {', '.join(get_args(Policy))}, got {policy!r}")
+    if policy not in get_args(EditPolicy):
+        raise ValueError(f"'policy' must be one of {', '.join(get_args(EditPolicy))}, got {policy!r}")
     request = render("edit", instruction, sampling.seed)
     source, earlier = source.strip(), _last_prompt(conversation, policy)
     if not source and not earlier:
@@ -132,7 +132,7 @@ def _rewritten(
     request: str,
     source: str,
     sampling: Sampling,
-    policy: Policy,
+    policy: EditPolicy,
     on_text: OnText,
 ) -> Rewrite:
     def ask(to: Conversation, text: str, seed: int) -> Reply:

@@ -17,7 +17,7 @@ from ..text.encoder import Context
 from .codec import DiffusersCodec, LatentCodec
 from .control import Control
 from .editor import Edited, edit
-from .fit import fit_image, fit_mask, mask_cells
+from .fit import fit_edit_mask, fit_image, mask_cells
 from .heatmaps import word_maps
 from .inversion import OnStep, Trajectory, invert, silent
 from .phrases import locate
@@ -173,7 +173,7 @@ class EditSession(Generic[Context]):
             target_prompt,
             settings,
             negative_prompt=negative_prompt,
-            mask=None if mask is None else fit_mask(mask, inversion.pixels, size),
+            mask=None if mask is None else fit_edit_mask(mask, inversion.pixels, size),
             on_step=lambda i, n, preview=None: on_step(n + i, 2 * n, preview),
         )
         return self.codec.decode(result.edited.latent), result

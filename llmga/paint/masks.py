@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 _TRIES = 50  # LaMa: 10 attempts of 5 masks each
 
 
-class Shape(Protocol):
+class MaskShape(Protocol):
     """One kind of hole."""
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -121,11 +121,11 @@ class MaskMix:
         max_hole: a mask whose hole is a larger share of the picture is drawn again.
     """
 
-    shapes: tuple[tuple[float, Shape], ...]
+    shapes: tuple[tuple[float, MaskShape], ...]
     full: float = 0.0
     max_hole: float = 1.0
 
-    def pick(self, rng: np.random.Generator) -> Shape:
+    def pick(self, rng: np.random.Generator) -> MaskShape:
         """One of the shapes, by weight; ``full`` and ``max_hole`` are ``draw``'s."""
         weights = np.array([weight for weight, _ in self.shapes])
         return self.shapes[rng.choice(len(weights), p=weights / weights.sum())][1]

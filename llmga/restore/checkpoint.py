@@ -17,8 +17,8 @@ from ..files.known_kinds import DIFFRIR, DIFFRIR_S1, KINDS, check_kind
 from ..files.tensors import read_wrapped
 from .network import Architecture, DiffRIRS1, DiffRIRS2, without_repetitions
 
-Tensors = Mapping[str, torch.Tensor]
-Kind = Literal["s1", "s2"]
+StateDict = Mapping[str, torch.Tensor]
+CheckpointStage = Literal["s1", "s2"]
 
 _CHANNELS: dict[int, tuple[Literal[1, 2, 4], bool]] = {
     Architecture(scale=scale, reference=reference).channels: (scale, reference)
@@ -33,7 +33,7 @@ class Loaded:
     """A network ready for inference, and what it is."""
 
     net: DiffRIRS1 | DiffRIRS2
-    kind: Kind
+    kind: CheckpointStage
     """"s2" restores; "s1", the first stage, is given the true picture and cannot."""
     architecture: Architecture
     entry: str | None
@@ -97,7 +97,7 @@ def load_restorer(
     return Loaded(net, kind, architecture, entry, path)
 
 
-def infer(state: Tensors) -> tuple[Kind, Architecture]:
+def infer(state: StateDict) -> tuple[CheckpointStage, Architecture]:
     """The stage and the sizes of the network that a state dict belongs to.
 
     Raises:
@@ -147,7 +147,7 @@ def infer(state: Tensors) -> tuple[Kind, Architecture]:
 
 def _build(
     own: dict[str, torch.Tensor],
-    kind: Kind,
+    kind: CheckpointStage,
     architecture: Architecture,
     operations: Any,
     dtype: torch.dtype | None,
@@ -165,7 +165,7 @@ def _build(
     return net.eval().requires_grad_(False)
 
 
-def _check(own: Tensors, wanted: Tensors, kind: Kind) -> None:
+def _check(own: StateDict, wanted: StateDict, kind: CheckpointStage) -> None:
     if missing := [name for name in wanted if name not in own]:
         raise ValueError(
             f"an incomplete DiffRIR ({kind.upper()}): {len(missing)} of {len(wanted)} tensors are missing, "
@@ -184,18 +184,18 @@ def _check(own: Tensors, wanted: Tensors, kind: Kind) -> None:
             raise ValueError(f"{name} holds numbers that are not finite: the weights are damaged")
 
 
-def _count(state: Tensors, pattern: str) -> int:
+def _count(state: StateDict, pattern: str) -> int:
     """How many indices the names show; a gap is found later, as a missing tensor."""
     found = (re.match(pattern, name) for name in state)
     return len({match[1] for match in found if match})
 
 
-def _heads(state: Tensors, level: str, unused: int) -> int:
+def _heads(state: StateDict, level: str, unused: int) -> int:
     temperature = state.get(f"G.{level}.0.attn.temperature")
     return unused if temperature is None else len(temperature)
 
 
-def _expansion(state: Tensors) -> float:
+def _expansion(state: StateDict) -> float:
     """The shortest decimal fraction that makes all the hidden widths, which are rounded down."""
     pairs = {  # (width, hidden)
         tuple(value.shape[:2]) for name, value in state.items() if name.endswith("ffn.project_out.weight")

@@ -12,7 +12,7 @@ import torch
 
 from ..files.writing import PART, replacing, write_text
 
-SHARD = 1024
+ROWS_PER_SHARD = 1024
 """Rows in one file."""
 
 TableRows = dict[str, torch.Tensor]
@@ -76,7 +76,7 @@ def fill(
     """Write the missing shards of a table, every ``world``-th of them; ``make(start, stop)`` gives rows."""
     from tqdm import tqdm
 
-    shards = range(rank, -(-count // SHARD), world)
+    shards = range(rank, -(-count // ROWS_PER_SHARD), world)
     for shard in tqdm(shards, desc=f"cache {name}", unit="shard", disable=None if rank == 0 else True):
         path = _path(folder, name, shard)
         if not path.exists():
@@ -84,14 +84,17 @@ def fill(
                 f".{path.name}.*{PART}"
             ):  # by a run that was killed; a shard has one writer
                 left.unlink()
-            write_rows(path, make(shard * SHARD, min((shard + 1) * SHARD, count)))
+            write_rows(path, make(shard * ROWS_PER_SHARD, min((shard + 1) * ROWS_PER_SHARD, count)))
 
 
 def open_table(folder: Path, name: str, count: int) -> Table:
     """A filled table, memory-mapped."""
     from safetensors.torch import load_file
 
-    return Table([load_file(_path(folder, name, shard)) for shard in range(-(-count // SHARD))], SHARD)
+    return Table(
+        [load_file(_path(folder, name, shard)) for shard in range(-(-count // ROWS_PER_SHARD))],
+        ROWS_PER_SHARD,
+    )
 
 
 def _path(folder: Path, name: str, shard: int) -> Path:

@@ -20,7 +20,7 @@ from llmga.edit import (
     edit,
     invert,
 )
-from llmga.edit.fit import fit_image, fit_mask, mask_cells
+from llmga.edit.fit import fit_edit_mask, fit_image, mask_cells
 from llmga.text import CLIPPromptEncoder, clip_tokenizer, encode_sd15, encode_sdxl
 from miniworld.models.random_diffusion import random_pipeline
 
@@ -214,12 +214,12 @@ def test_what_a_session_cannot_do_is_said(pipelines: dict[str, Any], latent: tor
 
 
 def test_masks_are_cut_with_their_pictures_and_empty_ones_are_none() -> None:
-    assert fit_mask(torch.zeros(1, 64, 64), (64, 64)) is None
+    assert fit_edit_mask(torch.zeros(1, 64, 64), (64, 64)) is None
     mask = torch.zeros(1, 66, 70)
     mask[:, 1:65, 3:67] = 1
-    cut = fit_mask(mask, (64, 64), (66, 70))
+    cut = fit_edit_mask(mask, (64, 64), (66, 70))
     assert cut is not None and cut.shape == (1, 64, 64) and cut.min() == 1
-    resized = fit_mask(torch.ones(2, 8, 8) * 2, (64, 64))
+    resized = fit_edit_mask(torch.ones(2, 8, 8) * 2, (64, 64))
     assert resized is not None and resized.shape == (2, 64, 64) and (resized == 1).all()
     touched = torch.zeros(1, 16, 16)
     touched[0, 0, 7] = 0.01

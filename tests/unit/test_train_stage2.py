@@ -144,7 +144,7 @@ def test_widening_for_inpainting_keeps_what_the_net_says() -> None:
 @pytest.mark.parametrize("case", ["t2i", "inpainting", "sdxl", "joint"])
 def test_cached_is_uncached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """To 1e-5 of the loss: encoders round differently in batches of another size."""
-    monkeypatch.setattr(caching, "SHARD", 5)  # several shards
+    monkeypatch.setattr(caching, "ROWS_PER_SHARD", 5)  # several shards
     values: dict[str, Any] = {"task": "inpainting"} if case == "inpainting" else {}
     values |= {"train_text_encoder": True} if case == "joint" else {}
     runs = {
@@ -167,7 +167,7 @@ def test_cached_is_uncached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cas
 def test_a_cache_goes_on_where_it_was_left_and_knows_its_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caching, "SHARD", 5)
+    monkeypatch.setattr(caching, "ROWS_PER_SHARD", 5)
     calls: list[int] = []
 
     class Counting(World):

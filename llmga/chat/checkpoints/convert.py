@@ -18,11 +18,13 @@ from .official import Checkpoint, read_checkpoint
 from .options import CheckpointOptions
 from .vision import MEAN, STD
 
-PART = 4_500_000_000  # bytes of one weight file
+MAX_PART_BYTES = 4_500_000_000  # bytes of one weight file
 _FORMAT = {"format": "pt"}
 
 
-def convert(folder: Path, out: Path, options: CheckpointOptions | None = None, part: int = PART) -> Path:
+def convert(
+    folder: Path, out: Path, options: CheckpointOptions | None = None, part: int = MAX_PART_BYTES
+) -> Path:
     """Write an official checkpoint as transformers' LLaVA (``llava-hf`` names); returns ``out``.
 
     The same transcript becomes the same tokens as in the training. Two things are not the training's: transformers' own

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 _TO_LLAVA_HF = (
     (r"(?:model\.)?vision_tower\.(?:vision_model\.)?", "vision_tower.vision_model."),
@@ -27,7 +27,7 @@ _COMPUTED = ("rotary_emb.inv_freq", "embeddings.position_ids")
 """Buffers that old versions of transformers saved and every version computes."""
 
 
-def llava_hf_names(weights: Mapping[str, Value]) -> dict[str, Value]:
+def llava_hf_names(weights: Mapping[str, _Value]) -> dict[str, _Value]:
     """Weights under the names that every transformers reads from a file, from those of a module or a file."""
     named = {}
     for name, value in weights.items():
