@@ -54,7 +54,7 @@ def fitted(name: str, image: Any) -> tuple[torch.Tensor, str]:
     said = []
     if channels == 4:
         said.append("alpha was dropped")
-    cut = _cut(image[..., :3].expand(-1, -1, -1, 3)).float()
+    cut = _cut(image[..., :3].expand(-1, -1, -1, 3))
     if cut.shape[1:3] != (height, width):
         said.append(f"cut at its edges to {cut.shape[2]}×{cut.shape[1]}: sides must be multiples of {CELL}")
     line = f"{len(image)} picture{'s' * (len(image) > 1)} of {width}×{height} pixels"
@@ -66,7 +66,7 @@ def fitted_mask(mask: Any, image: Any, pixels: tuple[int, int]) -> torch.Tensor 
 
     One of the size of the uncut ``image`` is cut as that is; any other is resized.
     """
-    mask = check.mask("mask", mask).float().clamp(0, 1)
+    mask = check.mask("mask", mask)
     if not mask.any():
         return None
     if image is not None and mask.shape[1:] == image.shape[1:3]:

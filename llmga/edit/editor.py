@@ -9,6 +9,7 @@ import torch
 
 from ..diffusion.denoiser import Denoiser, noise
 from ..diffusion.schedule import clean, transfer
+from ..images import holes
 from .attention import SourceTaps, Step, TargetTaps
 from .blend import LocalBlend, blended
 from .control import Control
@@ -106,4 +107,4 @@ def _user_mask(control: Control, batch: int, size: tuple[int, int]) -> torch.Ten
         )
     if not ((mask >= 0) & (mask <= 1)).all():
         raise ValueError(f"mask must be from 0 to 1, got {mask.min():g} to {mask.max():g}")
-    return mask
+    return holes(mask)
