@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
+import signal
 import time
 from typing import Any
 
+from PIL import Image
 from support.graphs import chat, checkpoint, encode, image, local, node, preview
 
 from tools.comfy_client import ComfyError, ServerError
@@ -50,8 +53,6 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
 
 def digest(server: ComfyServer, entry: dict[str, Any]) -> str:
     """Of the pixels and words that a prompt showed."""
-    from PIL import Image
-
     parts: list[bytes] = []
     for place, shown in sorted(entry["outputs"].items()):
         parts += [place.encode(), *(str(text).encode() for text in shown.get("text", ()))]
@@ -67,9 +68,6 @@ def _killed(server: ComfyServer, prompt: Prompt, rng: random.Random, counts: Cou
         saved["2"] = {**saved["2"], "inputs": {**saved["2"]["inputs"], "seed": rng.randrange(2**31)}}
         server.queue(saved, client_id="kill")
     time.sleep(rng.uniform(0.05, 1.5))
-    import os
-    import signal
-
     os.kill(process_of(server), signal.SIGKILL)
     counts.ran["kills of a server"] += 1
     try:

@@ -244,10 +244,11 @@ def _save_for_ever(save: Callable[[str, Path], None], size: int, folder: Path) -
 
 
 def _after_next_start(folder: Path) -> int:
-    """How many temporary files are left once the pack has been loaded again over that folder, an hour later."""
+    """How many temporary files are left once the pack has been loaded again over that folder, two hours later."""
     for path in folder.rglob("*"):
         if path.is_file():
-            os.utime(path, (time.time() - 7200,) * 2)
+            earlier = time.time() - 7200
+            os.utime(path, (earlier, earlier))
     with mock.patch.object(comfy.pack("nodes.host"), "private_directory", lambda: folder):
         comfy.pack("nodes").extension()
     return sum(PART in path.name for path in folder.rglob("*"))

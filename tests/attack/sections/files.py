@@ -13,7 +13,7 @@ from typing import Any
 
 from tools import ROOT
 
-from .. import doors, file_corpus
+from .. import doors, file_corpus, folder_corpus
 from ..audit import own_roots, watched
 from ..budget import Budget
 from ..file_corpus import Change
@@ -151,16 +151,16 @@ def changes_of(name: str, loader: Loader) -> dict[str, Change]:
     if name.endswith(".safetensors"):
         found |= file_corpus.SAFETENSORS
     if name.endswith(".json"):
-        found |= {**file_corpus.JSON_FILE, "BOM": file_corpus.with_bom}
+        found |= {**folder_corpus.JSON_FILE, "BOM": folder_corpus.with_bom}
     sets = {
-        "config.json": file_corpus.CONFIG if loader.name == "Model Loader, LLaVA" else {},
-        "processor_config.json": file_corpus.PROCESSOR,
-        "preprocessor_config.json": file_corpus.PREPROCESSOR,
-        "tokenizer.json": file_corpus.TOKENIZER,
+        "config.json": folder_corpus.CONFIG if loader.name == "Model Loader, LLaVA" else {},
+        "processor_config.json": folder_corpus.PROCESSOR,
+        "preprocessor_config.json": folder_corpus.PREPROCESSOR,
+        "tokenizer.json": folder_corpus.TOKENIZER,
     }
-    found |= {key: file_corpus.edited(**values) for key, values in sets.get(last, {}).items()}
+    found |= {key: folder_corpus.edited(**values) for key, values in sets.get(last, {}).items()}
     if last == "chat_template.json":
-        found |= {key: file_corpus.template(text) for key, text in file_corpus.TEMPLATES.items()}
+        found |= {key: folder_corpus.template(text) for key, text in folder_corpus.TEMPLATES.items()}
     return found
 
 
