@@ -33,7 +33,10 @@ def read_history(path: Path) -> Any:
     """As Load History does."""
     from llmga.chat import Conversation
 
-    return Conversation.from_json(path.read_text(encoding="utf-8"))
+    try:
+        return Conversation.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"the saved history {path.stem!r} cannot be read: {error}") from error
 
 
 def read_endpoints(path: Path) -> Any:

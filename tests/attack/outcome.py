@@ -12,7 +12,7 @@ CLEAR = ("ValueError", "EndpointError", "FileNotFoundError", "ConnectionError")
 # A library's own ValueErrors that reach a person are as bare as its TypeErrors.
 _INTERNAL = re.compile(
     r"not enough values to unpack|too many values to unpack|invalid literal for|could not convert string|cannot convert|"
-    r"out of range|ambiguous|TextEncodeInput|unsupported operand|object is not|has no attribute"
+    r"index out of range|ambiguous|TextEncodeInput|unsupported operand|object is not|has no attribute"
 )
 
 

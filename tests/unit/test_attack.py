@@ -48,6 +48,7 @@ class TestOutcome:
             ("RuntimeError", "expected dtype float for `weight` but got dtype c10::Half", "bare"),
             ("ZeroDivisionError", "division by zero", "bare"),
             ("ValueError", "", "bare"),
+            ("ValueError", "steps is not JSON: number out of range at line 1", "named"),
         ],
     )
     def test_of_an_exception(self, kind: str, message: str, outcome: str) -> None:
