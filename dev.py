@@ -4,6 +4,7 @@
     python dev.py test      linters, unit, host and browser tests
     python dev.py serve     ComfyUI with this pack, for a person
     python dev.py bench     every benchmark
+    python dev.py attack    seeded attacks on nodes, loaders and a live server, and a scoreboard
     python dev.py docs      the API pages of the library, in site/api
 
 Each command first makes or completes its own environment and finds ComfyUI.
@@ -23,6 +24,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - said here, before an import that
 import argparse
 import os
 import subprocess
+from pathlib import Path
 
 from tools import ROOT, chromium, comfyui, environment, suites
 from tools.terminal import say
@@ -43,6 +45,8 @@ def main(argv: list[str]) -> int:
         return _test(str(python), only, extra)
     if options.verb == "bench":
         return _bench(str(python), extra)
+    if options.verb == "attack":
+        return _run([str(python), "-m", "attack", *extra], ROOT / "tests")
     return _run([str(python), "-m", f"tools.{options.verb}", *extra])
 
 
@@ -50,12 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="demo | test | serve | bench | docs")
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="demo | test | serve | bench | attack | docs"
+    )
     verbs.add_parser("demo", help="further arguments go to tools/demo.py")
     test = verbs.add_parser("test", help="further arguments go to pytest", allow_abbrev=False)
     test.add_argument("--only", choices=suites.SUITES, help="run this suite alone")
     verbs.add_parser("serve", help="further arguments go to ComfyUI (--port, --listen, --cpu, …)")
     verbs.add_parser("bench", help="further arguments go to each benchmark")
+    verbs.add_parser("attack", help="further arguments: --minutes, --seed, --only, …", add_help=False)
     verbs.add_parser("docs", help="further arguments go to tools/docs.py: the folder of the pages")
     return parser
 
@@ -79,9 +86,9 @@ def _bench(python: str, arguments: list[str]) -> int:
     return 1 if any(codes) else 0
 
 
-def _run(command: list[str]) -> int:
-    """In the foreground and from the checkout's root, so that `tools` and `llmga` are importable."""
-    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+def _run(command: list[str], *more: Path) -> int:
+    """In the foreground and from the checkout's root, so that `tools`, `llmga` and what is in ``more`` are importable."""
+    search = os.pathsep.join(filter(None, [str(ROOT), *map(str, more), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": search})
     while True:
         try:

@@ -9,6 +9,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+HOLE_FROM = 1 / 64
+"""The least mask value that is a hole. File readers and segmenters give masks that are nowhere exactly 0: 1/256 where
+black was meant is common, and 4/255 occurs."""
+
+
+def holes(mask: torch.Tensor) -> torch.Tensor:
+    """What a mask says: float32, 0 .. 1, and 0 where it is below ``HOLE_FROM``. Everything that asks where a hole is asks
+    here first."""
+    weight = mask.to(torch.float32).clamp(0, 1)
+    return torch.where(weight < HOLE_FROM, 0.0, weight)
+
 
 def to_pil(image: torch.Tensor) -> list[Image.Image]:
     """Convert to one RGB image per batch item: grey is repeated, alpha dropped, values clamped and rounded to 8 bits.
@@ -63,7 +74,7 @@ def channels_last(image: torch.Tensor) -> torch.Tensor:
 
 
 def fit_mask(mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Resize masks to the images and give one for each: (B, H, W) float32, 0 .. 1.
+    """Resize masks to the images and give one for each: (B, H, W) float32, what ``holes`` says of them.
 
     Args:
         mask: (B or 1, h, w), resized bilinearly to the pictures.
@@ -76,9 +87,9 @@ def fit_mask(mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         raise ValueError(
             f"mask holds {mask.shape[0]} masks for {image.shape[0]} pictures in image; give one, or one each"
         )
-    weight = mask.to(image.device, torch.float32)[:, None]  # BHW -> B1HW
+    weight = holes(mask.to(image.device))[:, None]  # BHW -> B1HW
     if weight.shape[-2:] != image.shape[1:3]:
         weight = torch.nn.functional.interpolate(
             weight, size=image.shape[1:3], mode="bilinear", antialias=True
         )
-    return weight[:, 0].clamp(0, 1).expand(image.shape[0], -1, -1)
+    return holes(weight[:, 0]).expand(image.shape[0], -1, -1)

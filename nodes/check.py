@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from ..llmga.images import holes
+
 MAX_TEXT = 200_000
 
 # Names become file names on every system: no separators, no leading dot, no device name of Windows.
@@ -20,6 +22,7 @@ MAX_NAME = 64
 MAX_NAME_BYTES = 200  # of the 255 that file systems allow, less the suffix and a temporary file's
 _NOT_IN_NAMES = frozenset('<>:"/\\|?*')
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def text(name: str, value: Any, *, limit: int = MAX_TEXT) -> str:
@@ -85,26 +88,62 @@ def is_file_name(value: Any) -> bool:
 
 
 def image(name: str, value: Any) -> torch.Tensor:
-    """An IMAGE: BHWC with 1, 3 or 4 channels, finite, at least one picture of 1×1."""
-    if not isinstance(value, torch.Tensor) or value.ndim != 4 or value.shape[-1] not in (1, 3, 4):
-        raise ValueError(
-            f"{name} must be an IMAGE (batch, height, width, 1, 3 or 4 channels), got {_shape(value)}"
-        )
-    if 0 in value.shape:
-        raise ValueError(f"{name} is empty: its shape is {tuple(value.shape)}")
-    if not torch.isfinite(value).all():
-        raise ValueError(f"{name} holds NaN or infinite values; look at the node that made it")
-    return value
+    """An IMAGE as float32: BHWC with 1, 3 or 4 channels, finite, at least one picture of 1×1.
+
+    Half and double pictures are taken (``--fp16-intermediates`` and several packs give them) and converted here, so that
+    no node mixes two float types.
+    """
+    wanted = "an IMAGE (batch, height, width, 1, 3 or 4 channels)"
+    tensor = _dense(name, value, wanted)
+    if tensor.ndim != 4 or tensor.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"{name} must be {wanted}, got {_shape(tensor)}")
+    return _floats(name, tensor)
 
 
 def mask(name: str, value: Any) -> torch.Tensor:
-    """A MASK as BHW: (H, W), (B, H, W) and (B, 1, H, W) are taken."""
-    if isinstance(value, torch.Tensor) and value.ndim == 2:
-        value = value[None]
-    if isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[1] == 1:
-        value = value[:, 0]
-    if not isinstance(value, torch.Tensor) or value.ndim != 3 or 0 in value.shape:
-        raise ValueError(f"{name} must be a MASK (batch, height, width), got {_shape(value)}")
+    """A MASK as float32 BHW, 0 .. 1: (H, W), (B, H, W), (B, 1, H, W) and (B, H, W, 1) are taken.
+
+    What a hole is, is said by ``llmga.images.holes``: a value below 1/64 is 0.
+    """
+    wanted = "a MASK (batch, height, width)"
+    tensor = _dense(name, value, wanted)
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    elif tensor.ndim == 4 and tensor.shape[1] == 1:
+        tensor = tensor[:, 0]
+    elif tensor.ndim == 4 and tensor.shape[-1] == 1:
+        tensor = tensor[..., 0]
+    if tensor.ndim != 3:
+        raise ValueError(f"{name} must be {wanted}, got {_shape(value)}")
+    return holes(_floats(name, tensor.float() if tensor.dtype == torch.bool else tensor))
+
+
+def _dense(name: str, value: Any, wanted: str) -> torch.Tensor:
+    """``value`` if it is an ordinary tensor with its numbers in memory; without its history of gradients."""
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{name} must be {wanted}, got {type(value).__name__}")
+    kinds = {
+        "nested": value.is_nested,
+        "quantised": value.is_quantized,
+        "meta": value.is_meta,
+        str(value.layout).removeprefix("torch."): value.layout != torch.strided,
+    }
+    for kind, found in kinds.items():
+        if found:
+            raise ValueError(f"{name} must be {wanted} as a plain dense tensor, got a {kind} one")
+    return value.detach()
+
+
+def _floats(name: str, value: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32, with at least one number, all of them finite."""
+    if 0 in value.shape:
+        raise ValueError(f"{name} is empty: its shape is {tuple(value.shape)}")
+    if value.dtype not in _FLOATS:
+        raise ValueError(
+            f"{name} must hold floating-point numbers from 0 to 1 (float16, bfloat16, float32 or float64), got "
+            f"{str(value.dtype).removeprefix('torch.')}; look at the node that made it"
+        )
+    value = value.to(torch.float32)
     if not torch.isfinite(value).all():
         raise ValueError(f"{name} holds NaN or infinite values; look at the node that made it")
     return value

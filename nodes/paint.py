@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 
 from ..llmga.images import fit_mask
@@ -195,7 +194,7 @@ class StitchPainting(io.ComfyNode):
         check.instance("crop", crop, Crop, "Crop for Painting")
         painted = check.image("painted", painted)
         check.integer("blend", blend, 0, 256)
-        return io.NodeOutput(stitch(crop, painted.to(torch.float32), blend))
+        return io.NodeOutput(stitch(crop, painted, blend))
 
 
 NODES = [PrepareMask, CropForPainting, StitchPainting]

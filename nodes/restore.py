@@ -165,7 +165,7 @@ class DiffRIRRestore(io.ComfyNode):
             channels_first(check.image(name, value))
             for name, value in (("image", image), ("reference", reference))
         )
-        holes = check.mask("mask", mask)[:, None].float().clamp(0, 1)
+        holes = check.mask("mask", mask)[:, None]
         check.choice("method", method, [NETWORK, COLOUR])
         check.integer("seed", seed, 0, MAX_SEED)
         check.choice("blend", blend, ["soft", "hard"])

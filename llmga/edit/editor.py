@@ -9,6 +9,7 @@ import torch
 
 from ..diffusion.denoiser import Denoiser, predict_noise
 from ..diffusion.schedule import ddim_step, predict_x0
+from ..images import holes
 from .attention_taps import SourceTaps, Step, TargetTaps
 from .blend import LocalBlend, blended
 from .control import Control
@@ -108,4 +109,4 @@ def _user_mask(control: Control, batch: int, size: tuple[int, int]) -> torch.Ten
         )
     if not ((mask >= 0) & (mask <= 1)).all():
         raise ValueError(f"mask must be from 0 to 1, got {mask.min():g} to {mask.max():g}")
-    return mask
+    return holes(mask)

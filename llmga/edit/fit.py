@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from ..diffusion.denoiser import CELL
+from ..images import holes
 
 SMALLEST = 32
 """Pixels of a side: with fewer, attention has no more than one cell to tell apart."""
@@ -50,9 +51,9 @@ def fit_edit_mask(
         uncut: (H, W) of the pictures before ``fit_image``; a mask of this size is cut as they are, any other resized.
 
     Returns:
-        (B, H', W') float32 in 0 .. 1.
+        (B, H', W') float32 in 0 .. 1, with 0 where the mask is below 1/64.
     """
-    mask = mask.float().clamp(0, 1)
+    mask = holes(mask)
     if not mask.any():
         return None
     if mask.shape[1:] == uncut:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..images import channels_first, channels_last, fit_mask
+from ..images import channels_first, channels_last, fit_mask, holes
 from .prepare import inner_ramp
 
 
@@ -46,31 +46,31 @@ def crop(
     """Cut out, for each picture, its hole with what is around it, all at one size.
 
     Args:
-        image: (B, H, W, C) with C = 1, 3 or 4; alpha is dropped.
-        mask: (B or 1, any, any), resized to the pictures.
+        image: (B, H, W, C) with C = 1, 3 or 4, any float dtype; alpha is dropped.
+        mask: (B or 1, any, any), resized to the pictures; a value below 1/64 is 0.
         width, height: of what is cut out, in pixels, as the UNet likes them.
         context: the part's sides, as multiples of the hole's, at least.
         enlarge: let a small hole be painted larger than it is; otherwise the part has at least ``width`` × ``height`` of
             the picture's own pixels.
 
     Returns:
-        (B, height, width, 3), its masks (B, height, width), and how to go back. What lies beyond a picture's edge repeats
-        the edge, is not to be painted, and is dropped on the way back.
+        (B, height, width, 3) float32, its masks (B, height, width), and how to go back. What lies beyond a picture's
+        edge repeats the edge, is not to be painted, and is dropped on the way back.
 
     Raises:
         ValueError: a mask is empty, or there are several masks but not one for each picture.
     """
-    image = channels_last(channels_first(image))
+    image = channels_last(channels_first(image.float()))
     mask = fit_mask(mask, image)
     boxes = tuple(_box(one, i, width, height, context, enlarge) for i, one in enumerate(mask))
-    parts, holes = [], []
+    parts, part_masks = [], []
     for picture, hole, box in zip(image, mask, boxes, strict=True):
         rows, inside_rows = _clamped(box.top, box.height, picture.shape[0], image.device)
         columns, inside_columns = _clamped(box.left, box.width, picture.shape[1], image.device)
         inside = inside_rows[:, None] & inside_columns
         parts.append(_resized(picture[rows][:, columns].movedim(-1, 0)[None], height, width, "bicubic"))
-        holes.append(_resized((hole[rows][:, columns] * inside)[None, None], height, width, "bilinear"))
-    return channels_last(torch.cat(parts)), torch.cat(holes)[:, 0], Crop(image, mask, boxes)
+        part_masks.append(_resized((hole[rows][:, columns] * inside)[None, None], height, width, "bilinear"))
+    return channels_last(torch.cat(parts)), holes(torch.cat(part_masks)[:, 0]), Crop(image, mask, boxes)
 
 
 def stitch(part: Crop, painted: torch.Tensor, blend: int = 8) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from ..images import holes
 from .network_input import check_inputs, resize_to
 
 Channels = Literal["each", "together"]
@@ -45,7 +46,8 @@ def match_colour(
     Args:
         image: (B, 3, h, w), 0 .. 1: what the painter gave, whole; resized to ``reference`` if it has another size.
         reference: (B, 3, H, W), 0 .. 1: the preserved picture.
-        mask: (B, 1, any, any), 0 .. 1, resized to ``reference``; its values mix the result.
+        mask: (B, 1, any, any), 0 .. 1, resized to ``reference``; its values mix the result, and one below
+            1/64 is 0.
         ring: pixels around the hole to look at, in pixels of ``reference``; 0 looks at all that is preserved.
         channels: "each" finds a line for every channel, which also undoes casts; "together" one for all three, as
             DiffRIR's training shifts them.
@@ -69,7 +71,7 @@ def match_colour(
     batch, size = max(map(len, (image, reference, mask))), reference.shape[-2:]
     kept = reference[:, :3].expand(batch, -1, -1, -1)
     made = resize_to(image[:, :3], size, "bicubic").to(kept.device).expand(batch, -1, -1, -1)
-    weights = resize_to(mask, size, "bilinear").to(kept.device).expand(batch, -1, -1, -1)
+    weights = holes(resize_to(mask, size, "bilinear")).to(kept.device).expand(batch, -1, -1, -1)
     lines = [
         _line(*pair, channels) for pair in zip(made.float(), kept.float(), around(weights, ring), strict=True)
     ]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..images import holes
 from .diffrir_strips import DIRformerInStrips, encode_prior
 from .diffrir_tail import FoldedTail
 from .network import Architecture, DiffRIRS2
@@ -42,7 +43,8 @@ def restore(
             fourth channel (alpha) is dropped, here and in ``reference``.
         reference: (B, 3, H, W), 0 .. 1: the preserved picture; what the hole holds does not matter. It may be larger
             or smaller than the image; its size is the result's.
-        mask: (B, 1, any, any), 0 .. 1, resized bilinearly to ``reference``. The network sees a hole from 0.5 on.
+        mask: (B, 1, any, any), 0 .. 1, resized bilinearly to ``reference``; a value below 1/64 is 0. The network sees
+            a hole from 0.5 on.
         seed: of the noise that the prior starts from; its influence is small.
         blend: "soft" mixes by the mask's values; "hard" replaces from 0.5 on and keeps the rest.
         strip: how many rows of the result are worked on at a time, at least 4: the more, the more memory (see
@@ -69,7 +71,7 @@ def restore(
     step = _Steps(on_step, batch * _parts(architecture))
     tail = None
     for i, kept in enumerate(result):
-        weights = resize_to(mask[i % len(mask)][None], kept.shape[-2:], "bilinear")[0].to(kept)
+        weights = holes(resize_to(mask[i % len(mask)][None], kept.shape[-2:], "bilinear"))[0].to(kept)
         if blend == "hard":
             weights = (weights >= 0.5).to(kept)
         if not weights.any():

@@ -1,0 +1,114 @@
+"""A full queue over many nodes: everything ends, and memory grows no faster than in a ComfyUI without the pack."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from support.graphs import chat, checkpoint, encode, image, local, node, preview
+
+from tools.comfy_client import ServerError
+from tools.comfy_server import ComfyServer
+
+from ..budget import Budget
+from ..report import Counts, Finding
+from ..stage import Prompt, alive, live, process_of, resident
+
+BATCH = 20
+WARM = 2  # batches before memory is looked at
+WAIT = 120.0
+
+
+def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
+    findings, counts = [], Counts()
+    parts = {"the pack": budget.seconds * 0.6, "no pack": budget.seconds * 0.3}
+    for name, seconds in parts.items():
+        ours = name == "the pack"
+        with live(pack=ours) as (server, _):
+            samples, ended = _fill(server, Budget(seconds), rng, counts, ours)
+            findings += ended
+        if len(samples) >= 3:
+            counts.measure(f"kB a prompt with {name}", slope(samples) / 1024)
+        else:
+            counts.skipped.append(
+                f"memory slope with {name}: too few prompts in {seconds:.0f} s, or no /proc"
+            )
+    return findings, counts
+
+
+def slope(samples: list[tuple[int, int]]) -> float:
+    """Least squares: bytes a prompt, from (prompts so far, bytes held)."""
+    mean_x = sum(x for x, _ in samples) / len(samples)
+    mean_y = sum(y for _, y in samples) / len(samples)
+    spread = sum((x - mean_x) ** 2 for x, _ in samples)
+    return sum((x - mean_x) * (y - mean_y) for x, y in samples) / spread if spread else 0.0
+
+
+def _fill(
+    server: ComfyServer, budget: Budget, rng: random.Random, counts: Counts, ours: bool
+) -> tuple[list[tuple[int, int]], list[Finding]]:
+    samples, done = [], 0
+    try:
+        while budget:
+            queued = [server.queue(prompt_of(rng, ours), client_id="load") for _ in range(BATCH)]
+            if ours and rng.random() < 0.5:
+                server.interrupt()
+            if not _drained(server, queued):
+                counts.ran["stuck prompts"] += 1
+                return samples, [
+                    Finding("stuck", "a full queue", f"{BATCH} prompts at once", f"not done in {WAIT:g} s")
+                ]
+            done += BATCH
+            counts.ran["queued prompts" if ours else "control prompts"] += BATCH
+            held = resident(process_of(server))
+            if held is not None and done > WARM * BATCH:
+                samples.append((done, held))
+            server.request("/history", {"clear": True})
+    except ServerError as error:
+        return samples, [Finding("exit", "a full queue", f"after {done} prompts", str(error)[:400])]
+    return samples, [] if alive(server) else [Finding("stuck", "after a full queue", f"{done} prompts")]
+
+
+def _drained(server: ComfyServer, queued: list[str]) -> bool:
+    deadline, waiting = time.monotonic() + WAIT, set(queued)
+    while waiting and time.monotonic() < deadline:
+        waiting -= server.get("/history").keys()
+        time.sleep(0.05)
+    return not waiting
+
+
+def prompt_of(rng: random.Random, ours: bool) -> Prompt:
+    """A small prompt that no cache answers: around our nodes, or of core's own alone."""
+    seed = rng.randrange(2**31)
+    small: dict[str, Any] = {
+        "1": node("EmptyImage", width=64 + 8 * rng.randrange(4), height=64, batch_size=1, color=seed % 2**24)
+    }
+    if not ours:
+        return {**small, "2": node("ImageInvert", image=["1", 0]), "3": node("PreviewImage", images=["2", 0])}
+    kind = rng.randrange(5)
+    if kind == 0:
+        return {"1": local(), "2": chat("1", f"a fox {seed}", max_new_tokens=4), "3": preview(["2", 0])}
+    if kind == 1:
+        return {"1": checkpoint(), "2": encode(["1", 1], f"a star {seed}"), "3": preview(["2", 2])}
+    if kind == 2:
+        mask = node("SolidMask", value=1.0, width=16, height=16)
+        cut = node(
+            "LLMGA_CropForPainting",
+            image=["1", 0],
+            mask=["2", 0],
+            width=64,
+            height=64,
+            context=1.5,
+            enlarge=False,
+        )
+        put = node("LLMGA_StitchPainting", crop=["3", 2], painted=["3", 0], blend=2)
+        return {**small, "2": mask, "3": cut, "4": put, "5": node("PreviewImage", images=["4", 0])}
+    if kind == 3:
+        drawn = node("LLMGA_PrepareMask", image=["1", 0], source="wide", grow=0, seed=seed)
+        return {"1": image(), "2": drawn, "3": preview(["2", 1])}
+    return {
+        "1": node("LLMGA_Endpoint", endpoint="demo"),
+        "2": chat("1", f"a ring {seed}"),
+        "3": preview(["2", 0]),
+    }
