@@ -97,12 +97,7 @@ class HostLanguageModel(io.ComfyNode):
     def execute(cls, clip) -> io.NodeOutput:
         from .host_language import HostEngine
 
-        if not host.can_generate(clip):
-            raise ValueError(
-                "clip is a text encoder that cannot write text; load a language model (Qwen3, Qwen3-VL, Gemma 3 …) "
-                "with Load CLIP, or use LLMGA Model Loader"
-            )
-        return io.NodeOutput(HostEngine(clip, host.sees_pictures(clip)))
+        return io.NodeOutput(HostEngine(clip))
 
 
 class Endpoint(io.ComfyNode):
