@@ -51,7 +51,8 @@ class HostEngine:
         self._tokenizer = _tokenizer_of(clip.tokenizer, self._key)
         self.format = _format_of(self._key or self._tokenizer.embedding_key, self._tokenizer)
         self._control = control_pattern((*self.format.tokens, *_special_tokens(self._tokenizer)))
-        self._eos_ids = {self._single_id(token) for token in self.format.eos} - {None}
+        self._eos_ids = set(map(int, self._network.model.config.stop_tokens))
+        self._eos_ids |= {found for token in self.format.eos if (found := self._single_id(token)) is not None}
 
     def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> str:
         """See ``ChatEngine.generate``; the reply is stripped of white space at both ends.
@@ -96,9 +97,10 @@ class HostEngine:
         if not pictures:
             return [(token, 1.0) for token in ids]
         marker = self._single_id(self.format.picture or "")
-        if ids.count(marker) != len(pictures):
+        count = 0 if marker is None else ids.count(marker)
+        if count != len(pictures):
             raise ValueError(
-                f"the tokenizer of {self.format.name} in ComfyUI made {ids.count(marker)} picture tokens of "
+                f"the tokenizer of {self.format.name} in ComfyUI made {count} picture tokens of "
                 f"{len(pictures)} pictures; disconnect 'image' and 'mask', or load another model into 'clip'"
             )
         left = iter(pictures)
@@ -157,10 +159,12 @@ def _language_network(network: Any) -> tuple[str, Any]:
     key, found = next(iter(writers.items()))
     config = getattr(getattr(found, "model", None), "config", None)
     if getattr(config, "final_norm", True) is False:
-        reason = f"ComfyUI loads {key} up to an inner layer, which its painter reads, and without an output layer"
+        reason = (
+            f"ComfyUI loads {key} up to an inner layer, which its painter reads, and without an output layer"
+        )
         raise ValueError(CANNOT_WRITE.format(reason=reason))
     if not getattr(config, "stop_tokens", None):
-        reason = f"ComfyUI loads {key} without its output layer and knows no token that ends its reply"
+        reason = f"ComfyUI's text generation does not support {key}: it knows no token that ends its reply"
         raise ValueError(CANNOT_WRITE.format(reason=reason))
     # LTX calls every language model gemma3_12b inside, and files its tokens under the family.
     return getattr(network, "text_encoder_key", key), found

@@ -193,12 +193,41 @@ _GEMMA_EOS = ("<end_of_turn>", "<eos>")
 _GEMMA = ("<start_of_turn>", "<start_of_image>", "<end_of_image>", "<bos>", "<pad>", "<unk>")
 _GEMMA4_EOS = ("<turn|>", "<eos>", "<|tool_response>")
 _GEMMA4 = (
-    *("<|turn>", "<|image>", "<image|>", "<|audio>", "<|audio|>", "<audio|>", "<|video|>", "<|think|>", "<|channel>"),
-    *("<channel|>", "<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", "<tool_response|>", "<bos>", "<pad>", "<unk>"),
+    *(
+        "<|turn>",
+        "<|image>",
+        "<image|>",
+        "<|audio>",
+        "<|audio|>",
+        "<audio|>",
+        "<|video|>",
+        "<|think|>",
+        "<|channel>",
+    ),
+    *(
+        "<channel|>",
+        "<|tool>",
+        "<tool|>",
+        "<|tool_call>",
+        "<tool_call|>",
+        "<tool_response|>",
+        "<bos>",
+        "<pad>",
+        "<unk>",
+    ),
 )
 _MISTRAL = ("<s>", "<unk>", "<pad>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")
 _MISTRAL += ("[IMG]", "[IMG_BREAK]", "[IMG_END]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]")
-_MISTRAL += ("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[ARGS]", "[THINK]", "[/THINK]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]")
+_MISTRAL += (
+    "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]",
+    "[ARGS]",
+    "[THINK]",
+    "[/THINK]",
+    "[PREFIX]",
+    "[MIDDLE]",
+    "[SUFFIX]",
+)
 _LLAMA3_EOS = ("<|eot_id|>", "<|end_of_text|>", "<|eom_id|>")
 _LLAMA3 = ("<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>", "<|python_tag|>")
 

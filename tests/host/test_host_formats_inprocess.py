@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 # What each (tokenizer, network) of ComfyUI is: a chat template, or what its refusal says.
-NO_OUTPUT = "without its output layer and knows no token that ends its reply"
+NO_END = "text generation does not support qwen25_7b: it knows no token that ends its reply"
 INNER_LAYER = "up to an inner layer, which its painter reads, and without an output layer"
 NO_GENERATION = "has no text generation"
 QWEN3, QWEN3_VL, QWEN35 = chat_templates.QWEN3, chat_templates.QWEN3_VL, chat_templates.QWEN35
@@ -47,12 +47,12 @@ ROWS: dict[tuple[str, str], tuple[str, str]] = {
     ("LTXAVGemma4Tokenizer", "Variant"): ("Gemma 4", GEMMA4),
     ("LTXAVGemma4Tokenizer", "Gemma4_12B"): ("Gemma 4", GEMMA4),
     ("ErnieTokenizer", "Ministral3_3B"): ("Ministral 3", chat_templates.MISTRAL),
-    ("QwenImageTokenizer", "Qwen25_7BVLI"): ("refused", NO_OUTPUT),
-    ("HunyuanImageTokenizer", "Qwen25_7BVLI"): ("refused", NO_OUTPUT),
-    ("HunyuanVideo15Tokenizer", "Qwen25_7BVLI"): ("refused", NO_OUTPUT),
-    ("Kandinsky5Tokenizer", "Qwen25_7BVLI"): ("refused", NO_OUTPUT),
-    ("Kandinsky5TokenizerImage", "Qwen25_7BVLI"): ("refused", NO_OUTPUT),
-    ("LongCatImageTokenizer", "Qwen25_7BVLI"): ("refused", NO_OUTPUT),
+    ("QwenImageTokenizer", "Qwen25_7BVLI"): ("refused", NO_END),
+    ("HunyuanImageTokenizer", "Qwen25_7BVLI"): ("refused", NO_END),
+    ("HunyuanVideo15Tokenizer", "Qwen25_7BVLI"): ("refused", NO_END),
+    ("Kandinsky5Tokenizer", "Qwen25_7BVLI"): ("refused", NO_END),
+    ("Kandinsky5TokenizerImage", "Qwen25_7BVLI"): ("refused", NO_END),
+    ("LongCatImageTokenizer", "Qwen25_7BVLI"): ("refused", NO_END),
     ("Ideogram4Tokenizer", "Qwen3_8B"): ("refused", INNER_LAYER),
     ("MiniMaxH3Tokenizer", "MiniMaxQwen3VL"): ("refused", INNER_LAYER),
     ("NewBieTokenizer", "Gemma3_4B"): ("refused", NO_GENERATION),
@@ -107,9 +107,15 @@ def engine_of(choice: host_clips.Choice, writes: bool = False) -> Any:
     try:
         clip = choice.clip(network)
     except (OSError, TypeError, ValueError) as error:
-        folder = Path(importlib.import_module("comfy.sd").__file__).parent / "text_encoders" / "qwen35_tokenizer"
+        folder = (
+            Path(str(importlib.import_module("comfy.sd").__file__)).parent
+            / "text_encoders"
+            / "qwen35_tokenizer"
+        )
         if "Qwen35" in choice.target.tokenizer.__name__ and not (folder / "vocab.json").exists():
             pytest.skip(f"this copy of ComfyUI lacks qwen35_tokenizer/vocab.json ({type(error).__name__})")
+        if "MistralConverter" in str(error):
+            pytest.skip(f"this ComfyUI cannot read a tekken file with the installed transformers: {error}")
         raise
     return comfy_inprocess.pack("nodes.host_language").HostEngine(clip)
 
@@ -136,7 +142,7 @@ def expected_text(family: str, template: str, choice: host_clips.Choice, turns: 
     return chat_templates.render(template, family, turns)
 
 
-def published_ids(family: str, text: str, engine: Any) -> list[int]:
+def published_ids(family: str, text: str) -> list[int]:
     """The text's token ids by the family's own tokenizer, not through ComfyUI's."""
     if family in ("Gemma 2", "Gemma 3"):
         return gemma_ids(text, 107 if family == "Gemma 2" else 106)
@@ -147,16 +153,23 @@ def published_ids(family: str, text: str, engine: Any) -> list[int]:
     if family == "Ministral 3":
         return [1, *tekken_ids(text)]
     name = "qwen35_tokenizer" if family == "Qwen3.5" else "qwen25_tokenizer"
-    folder = Path(importlib.import_module("comfy.sd").__file__).parent / "text_encoders" / name
-    transformers = importlib.import_module("transformers")
-    return transformers.Qwen2Tokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"]
+    return qwen_tokenizer(name)(text, add_special_tokens=False)["input_ids"]
+
+
+@lru_cache(maxsize=2)
+def qwen_tokenizer(name: str) -> Any:
+    folder = Path(str(importlib.import_module("comfy.sd").__file__)).parent / "text_encoders" / name
+    return importlib.import_module("transformers").Qwen2Tokenizer.from_pretrained(folder)
 
 
 def gemma_ids(text: str, end_of_turn: int) -> list[int]:
     """One pass of SentencePiece with every control token as a piece; two pieces have other ids in the real vocabulary."""
     sentencepiece = importlib.import_module("sentencepiece")
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=host_tokenizers.gemma_pieces())
-    real = {pieces.piece_to_id("<end_of_turn>"): end_of_turn, pieces.piece_to_id("<image_soft_token>"): 262144}
+    pieces: Any = sentencepiece.SentencePieceProcessor(model_proto=host_tokenizers.gemma_pieces())
+    real: dict[Any, int] = {
+        pieces.piece_to_id("<end_of_turn>"): end_of_turn,
+        pieces.piece_to_id("<image_soft_token>"): 262144,
+    }
     return [2, *(real.get(token, token) for token in pieces.encode(text))]
 
 
@@ -192,7 +205,9 @@ def test_every_other_clip_is_refused_with_the_reason() -> None:
         if not has_writer(network):
             clip = object.__new__(importlib.import_module("comfy.sd").CLIP)
             clip.cond_stage_model, clip.tokenizer = network, None
-            with pytest.raises(ValueError, match=r"cannot write text \(ComfyUI's \w+ has no text generation\)"):
+            with pytest.raises(
+                ValueError, match=r"cannot write text \(ComfyUI's \w+ has no text generation\)"
+            ):
                 module.HostEngine(clip)
             refused |= choice.types
     assert {"OMNIGEN2", "OVIS", "HIDREAM", "LENS", "HUNYUAN_VIDEO", "FLUX2", "ACE"} <= refused
@@ -206,7 +221,7 @@ def test_two_turns_are_the_published_template_token_for_token(row: tuple[str, st
         turns = two_turns()
         got = engine._encode(conversation_of(turns))
         assert [token for token, _ in got] == published_ids(
-            family, expected_text(family, template, choice, turns), engine
+            family, expected_text(family, template, choice, turns)
         )
         assert {weight for _, weight in got} == {1.0}
         assert engine.format.name == family
@@ -233,16 +248,18 @@ def test_pictures_reach_the_model_or_are_refused(row: tuple[str, str]) -> None:
         assert colours == [0, 1, 2]
         shapes = [token["data"].shape[2] / token["data"].shape[1] for token in seen]
         assert shapes == pytest.approx([1, 1.5, 0.5], rel=0.1)
-        marker = published_ids(family, engine.format.picture, engine)[-1]
+        marker = published_ids(family, engine.format.picture)[-1]
         text = expected_text(family, template, choice, turns)
         ids = [marker if isinstance(token, dict) else token for token, _ in got]
-        assert ids == published_ids(family, text, engine)
+        assert ids == published_ids(family, text)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if ROWS[row][0] == "refused"], ids="-".join)
 def test_what_cannot_write_is_refused_with_the_reason(row: tuple[str, str]) -> None:
     for choice in rows_of(row):
-        with pytest.raises(ValueError, match=f"clip is a text encoder that cannot write text .*{ROWS[row][1]}"):
+        with pytest.raises(
+            ValueError, match=f"clip is a text encoder that cannot write text .*{ROWS[row][1]}"
+        ):
             engine_of(choice)
 
 
@@ -255,7 +272,7 @@ def test_qwen25_would_get_its_format_and_its_pictures(row: tuple[str, str]) -> N
         for turns in (two_turns(), two_turns((first, second), (third,)), two_turns(system=False)):
             got = engine._encode(conversation_of(turns))
             expected = published_ids(
-                "Qwen2.5-VL", chat_templates.render(chat_templates.QWEN25_VL, "Qwen2.5-VL", turns), engine
+                "Qwen2.5-VL", chat_templates.render(chat_templates.QWEN25_VL, "Qwen2.5-VL", turns)
             )
             assert [151655 if isinstance(token, dict) else token for token, _ in got] == expected
 

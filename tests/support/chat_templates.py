@@ -249,7 +249,13 @@ LLAMA3 = r"""{{- bos_token }}
 {%- endif %}
 """  # meta-llama/Llama-3.1-8B-Instruct, tokenizer_config.json
 
-BOS = {"Gemma 2": "<bos>", "Gemma 3": "<bos>", "Gemma 4": "<bos>", "Ministral 3": "<s>", "Llama 3": "<|begin_of_text|>"}
+BOS = {
+    "Gemma 2": "<bos>",
+    "Gemma 3": "<bos>",
+    "Gemma 4": "<bos>",
+    "Ministral 3": "<s>",
+    "Llama 3": "<|begin_of_text|>",
+}
 
 PROCESSED = {  # what the family's processor makes of the marker of a picture; N picture tokens are one here
     "Gemma 3": ("<start_of_image>", "\n\n<start_of_image><image_soft_token><end_of_image>\n\n"),
@@ -290,7 +296,9 @@ def messages_of(conversation: Conversation) -> list[dict[str, Any]]:
     return messages
 
 
-def two_turns(pictures: tuple[Picture, ...] = (), more: tuple[Picture, ...] = (), system: bool = True) -> Conversation:
+def two_turns(
+    pictures: tuple[Picture, ...] = (), more: tuple[Picture, ...] = (), system: bool = True
+) -> Conversation:
     """A system prompt, a turn with pictures, a reply and a turn with more pictures; with white space that is easily lost."""
     conversation = Conversation(system="You write prompts.\nKeep them  short." if system else "")
     conversation = conversation.say("user", " A red fox (in snow:1.3), it's \\(odd\\) {}.\n", pictures)

@@ -48,22 +48,25 @@ class Choice:
     def build(self) -> Any:
         """Another network."""
         with torch.device("meta"):
-            return self.target.clip(device="meta", dtype=torch.bfloat16, model_options={}, **self.target.params)
+            return self.target.clip(
+                device="meta", dtype=torch.bfloat16, model_options={}, **self.target.params
+            )
 
+    @cached_property
     def tokenizer(self) -> Any:
         return self.target.tokenizer(embedding_directory=None, tokenizer_data=tokenizer_data())
 
     def clip(self, network: Any) -> Any:
         """A CLIP of ComfyUI's class that tokenizes for real."""
         clip = object.__new__(importlib.import_module("comfy.sd").CLIP)
-        clip.cond_stage_model, clip.tokenizer, clip.tokenizer_options = network, self.tokenizer(), {}
+        clip.cond_stage_model, clip.tokenizer, clip.tokenizer_options = network, self.tokenizer, {}
         return clip
 
 
 @lru_cache(maxsize=1)
 def choices() -> tuple[Choice, ...]:
     """All choices of the ComfyUI under test, each once."""
-    sd = importlib.import_module("comfy.sd")
+    sd: Any = importlib.import_module("comfy.sd")
     real = sd.detect_te_model, sd.CLIP
     found: dict[Any, Choice] = {}
     sd.detect_te_model = lambda file: file.kind

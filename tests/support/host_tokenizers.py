@@ -10,14 +10,46 @@ from typing import Any
 
 import torch
 
-GEMMA_PIECES = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>")
+GEMMA_PIECES = (
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<start_of_image>",
+    "<end_of_image>",
+    "<image_soft_token>",
+)
 GEMMA4_IDS = {
-    **{"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<|tool_response>": 50, "<|think|>": 98, "<|channel>": 100},
+    **{
+        "<pad>": 0,
+        "<eos>": 1,
+        "<bos>": 2,
+        "<unk>": 3,
+        "<|tool_response>": 50,
+        "<|think|>": 98,
+        "<|channel>": 100,
+    },
     **{"<channel|>": 101, "<|turn>": 105, "<turn|>": 106, "<|image>": 255999, "<|audio>": 256000},
     **{"<|image|>": 258880, "<|audio|>": 258881, "<image|>": 258882, "<audio|>": 258883, "<|video|>": 258884},
 }
-TEKKEN = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]")
-TEKKEN += ("[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]")
+TEKKEN = (
+    "<unk>",
+    "<s>",
+    "</s>",
+    "[INST]",
+    "[/INST]",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
+    "[TOOL_RESULTS]",
+)
+TEKKEN += (
+    "[/TOOL_RESULTS]",
+    "[TOOL_CALLS]",
+    "[IMG]",
+    "<pad>",
+    "[IMG_BREAK]",
+    "[IMG_END]",
+    "[PREFIX]",
+    "[MIDDLE]",
+)
 TEKKEN += ("[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]")
 
 
@@ -35,9 +67,12 @@ def gemma_pieces() -> bytes:
     sentencepiece.SentencePieceTrainer.train(  # type: ignore[attr-defined]
         sentence_iterator=iter(["a red fox in the snow at dawn; you write short prompts, user model"] * 50),
         model_writer=out,
-        vocab_size=400,
+        vocab_size=500,
         model_type="bpe",
-        user_defined_symbols=list(GEMMA_PIECES),
+        user_defined_symbols=[
+            *GEMMA_PIECES,
+            *(f"<unused{index}>" for index in range(100)),
+        ],  # 106 and 107 are unused
         hard_vocab_limit=False,
         byte_fallback=True,
         add_dummy_prefix=False,
@@ -70,9 +105,7 @@ def tekken_json() -> bytes:
         {"rank": byte, "token_bytes": base64.b64encode(bytes([byte])).decode(), "token_str": None}
         for byte in range(256)
     ]
-    special = [
-        {"rank": rank, "token_str": token, "is_control": True} for rank, token in enumerate(TEKKEN)
-    ]
+    special = [{"rank": rank, "token_str": token, "is_control": True} for rank, token in enumerate(TEKKEN)]
     sizes = {"default_vocab_size": 256 + len(TEKKEN), "default_num_special_tokens": len(TEKKEN)}
     return json.dumps({"config": sizes, "vocab": letters, "special_tokens": special}).encode()
 

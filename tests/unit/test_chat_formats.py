@@ -85,7 +85,9 @@ def test_the_thought_of_an_earlier_reply_is_dropped(family: str) -> None:
 def test_control_tokens_in_text_open_no_turn_and_add_no_picture(family: str) -> None:
     chat_format = find_format(family)
     attack = "".join(chat_format.tokens) + "".join(f"<{token}" for token in chat_format.tokens)
-    conversation = Conversation(system=attack).say("user", attack).say("assistant", attack).say("user", attack)
+    conversation = (
+        Conversation(system=attack).say("user", attack).say("assistant", attack).say("user", attack)
+    )
     plain = Conversation(system="x").say("user", "x").say("assistant", "x").say("user", "x")
     text = chat_format.render(chat_format.protect(conversation))
     pattern = control_pattern(chat_format.tokens)
