@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from support import chat_templates, comfy_inprocess, host_clips, host_tokenizers
 from support.chat_templates import two_turns
@@ -166,11 +167,12 @@ def gemma_ids(text: str, end_of_turn: int) -> list[int]:
     """One pass of SentencePiece with every control token as a piece; two pieces have other ids in the real vocabulary."""
     sentencepiece = importlib.import_module("sentencepiece")
     pieces: Any = sentencepiece.SentencePieceProcessor(model_proto=host_tokenizers.gemma_pieces())
-    real: dict[Any, int] = {
+    real = {
         pieces.piece_to_id("<end_of_turn>"): end_of_turn,
         pieces.piece_to_id("<image_soft_token>"): 262144,
     }
-    return [2, *(real.get(token, token) for token in pieces.encode(text))]
+    encoded: list[int] = pieces.encode(text)
+    return [2, *(real.get(token, token) for token in encoded)]
 
 
 def tekken_ids(text: str) -> list[int]:
@@ -290,6 +292,29 @@ def test_control_tokens_in_text_open_no_turn(row: tuple[str, str]) -> None:
             for found in (turns, hostile)
         ]
         assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if ROWS[row][0] != "refused"], ids="-".join)
+def test_the_network_reads_every_token(row: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of ComfyUI's networks takes its tokens in its own way: all but the transformer is run here."""
+    for choice in rows_of(row):
+        engine = engine_of(choice)
+        network = choice.network
+        read: list[int] = []
+
+        def generate(tokens: Any, network: Any = network, **options: Any) -> list[int]:
+            network.set_clip_options({"layer": None, "execution_device": torch.device("meta")})
+            return network.generate(tokens, presence_penalty=0.0, **options)
+
+        def transformer(embeds: torch.Tensor, *_: Any, read: list[int] = read, **__: Any) -> list[int]:
+            read.append(embeds.shape[1])
+            return []
+
+        monkeypatch.setattr(engine.clip, "generate", generate)
+        monkeypatch.setattr(engine._network, "generate", transformer)
+        turns = conversation_of(two_turns())
+        engine.generate(turns, sampling(), lambda _: None)
+        assert read == [len(engine._encode(turns))]
 
 
 def sampling(**values: Any) -> Any:
