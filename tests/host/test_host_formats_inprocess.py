@@ -303,11 +303,12 @@ def test_the_network_reads_every_token(row: tuple[str, str], monkeypatch: pytest
         read: list[int] = []
 
         def generate(tokens: Any, network: Any = network, **options: Any) -> list[int]:
+            network.reset_clip_options()
             network.set_clip_options({"layer": None, "execution_device": torch.device("meta")})
             return network.generate(tokens, presence_penalty=0.0, **options)
 
         def transformer(embeds: torch.Tensor, *_: Any, read: list[int] = read, **__: Any) -> list[int]:
-            read.append(embeds.shape[1])
+            read.append(embeds.shape[-2])
             return []
 
         monkeypatch.setattr(engine.clip, "generate", generate)
