@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -248,18 +247,3 @@ def language_model_dtype(device: torch.device | None = None) -> torch.dtype:
     if comfy.model_management.should_use_bf16(device):
         return torch.bfloat16
     return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
-
-
-def can_generate(clip: Any) -> bool:
-    """Whether a CLIP is one of the host's language models."""
-    return hasattr(_transformer(clip), "generate")
-
-
-def sees_pictures(clip: Any) -> bool:
-    """Whether a host language model has a vision tower of its own."""
-    return any(hasattr(_transformer(clip), name) for name in ("visual", "vision_model"))
-
-
-def _transformer(clip: Any) -> Any:
-    network = getattr(clip, "cond_stage_model", None)
-    return getattr(getattr(network, getattr(network, "clip", ""), None), "transformer", None)

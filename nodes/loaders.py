@@ -83,8 +83,8 @@ class HostLanguageModel(io.ComfyNode):
             node_id="LLMGA_HostLanguageModel",
             display_name="LLMGA Host Language Model",
             category="LLMGA/loaders",
-            description="Uses a language model that ComfyUI loaded itself (Load CLIP with Qwen3, Qwen2.5-VL, Qwen3-VL, "
-            "Gemma …). It needs no other files and shares ComfyUI's memory, but streams no text.",
+            description="Uses a language model that ComfyUI loaded itself (Load CLIP with Qwen3, Qwen3-VL, Gemma 3 …), "
+            "in the model's own chat format and with live text. It needs no other files and shares ComfyUI's memory.",
             search_aliases=["text generate", "Qwen", "Gemma", "native LLM"],
             inputs=[
                 io.Clip.Input(
@@ -100,12 +100,7 @@ class HostLanguageModel(io.ComfyNode):
     def execute(cls, clip) -> io.NodeOutput:
         from .host_language import HostEngine
 
-        if not host.can_generate(clip):
-            raise ValueError(
-                "clip is a text encoder that cannot write text; load a language model (Qwen3, Qwen3-VL, Gemma 3 …) "
-                "with Load CLIP, or use LLMGA Model Loader"
-            )
-        return io.NodeOutput(HostEngine(clip, host.sees_pictures(clip)))
+        return io.NodeOutput(HostEngine(clip))
 
 
 class Endpoint(io.ComfyNode):

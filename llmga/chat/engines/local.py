@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ..conversation import Conversation, Picture
+from ..formats import break_control, control_pattern
 from .base import OnText, Sampling, check_conversation, check_pictures_are_seen
 from .lookup import decode_greedily
 from .prefix import Position, PrefixCache, pictures_in, positions_of
@@ -228,7 +229,7 @@ class LocalEngine:
             ) from error
 
     def _plain(self, text: str) -> str:
-        return self._control.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        return break_control(self._control, text)
 
     def _probe_system(self) -> bool:
         messages = [self._message("system", _PROBE), self._message("user", "?")]
@@ -273,11 +274,7 @@ def control_tokens(processor: Any) -> re.Pattern[str]:
     tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     tokens |= {str(token) for token in tokenizer.all_special_tokens}
     tokens |= {str(getattr(processor, name, None) or "") for name in _TOKEN_ATTRIBUTES}
-    # A single character or white space cannot be broken, and is no marker that text could imitate.
-    tokens = {token for token in tokens if len(token.strip()) > 1}
-    return re.compile(
-        "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) or r"(?!)"
-    )
+    return control_pattern(tokens)
 
 
 def _blocks(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
