@@ -113,11 +113,11 @@ def test_the_measures() -> None:
     match, given = results["colour match"], results["input"]
     assert match["psnr"].value > 40 > given["psnr"].value  # 8 bits
     assert match["brightness"].value < 1 < given["brightness"].value
-    assert match["seam"].value < 1.5 < given["seam"].value
+    assert match["border"].value < 1.5 < given["border"].value
     assert all(rate.count == 6 and rate.error > 0 for rate in given.values())
 
 
-def test_an_autoencoder_may_do_the_spoiling() -> None:
+def test_an_autoencoder_may_do_the_degrading() -> None:
     """This one gives back what it gets: then only the colours are off."""
 
     class Through:
