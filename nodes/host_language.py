@@ -82,7 +82,7 @@ class HostEngine:
                 repetition_penalty=1.0,
                 seed=sampling.seed,
             )
-            if not stream.text and not stream.stopped:  # a network that samples in another way was not heard
+            if not stream.text and not stream.stopped:  # a network that samples in another way sent nothing
                 stream.put(ids)
         return stream.text.strip()
 

@@ -124,7 +124,9 @@ def reply_to(engine: ChatEngine, request: dict[str, Any]) -> str:
             conversation = replace(conversation, system=message["content"])
         else:
             conversation = conversation.say(message["role"], message["content"])
-    sampling = Sampling(request["seed"], request["temperature"], request["top_p"], request["max_tokens"])
+    sampling = Sampling(
+        request["seed"], request["temperature"], request.get("top_p", 1.0), request["max_tokens"]
+    )
     return engine.generate(conversation, sampling, lambda text: None)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import interpolate, max_pool2d
 
 from llmga.diffusion import Denoiser, Site, ddim_step
-from llmga.diffusion.denoiser import noise
+from llmga.diffusion.denoiser import predict_noise
 from llmga.edit import Control
 
 
@@ -112,11 +112,11 @@ def published_edit(
     timesteps, stride = schedule.timesteps(steps), schedule.stride(steps)
     trajectory = [latent]
     for t in reversed(timesteps):
-        eps = noise(denoiser, trajectory[-1], t, [source], Probabilities())
+        eps = predict_noise(denoiser, trajectory[-1], t, [source], Probabilities())
         trajectory.append(ddim_step(trajectory[-1], eps, schedule.abar(t - stride), schedule.abar(t)))
 
     def down(z: torch.Tensor, t: int, taps: Probabilities) -> torch.Tensor:
-        eps = noise(denoiser, z.repeat(2, 1, 1, 1), t, [negative, negative, source, target], taps)
+        eps = predict_noise(denoiser, z.repeat(2, 1, 1, 1), t, [negative, negative, source, target], taps)
         eps_uncond, eps_cond = eps.chunk(2)
         guided = eps_uncond + control.cfg * (eps_cond - eps_uncond)
         return ddim_step(z, guided, schedule.abar(t), schedule.abar(t - stride))

@@ -8,7 +8,7 @@ from support import chat_templates
 from support.chat_templates import two_turns
 
 from llmga.chat.conversation import Conversation, Picture
-from llmga.chat.formats import FORMATS, GEMMA4_LARGE, ChatFormat, control_pattern, find_format
+from llmga.chat.formats import CHAT_FORMATS, GEMMA4_LARGE, ChatFormat, control_pattern, find_format
 
 TEMPLATES = {
     "qwen25_7b": chat_templates.QWEN25_VL,
@@ -38,7 +38,7 @@ def without_system(chat_format: ChatFormat, conversation: Conversation) -> Conve
 
 
 def test_each_format_has_its_published_template() -> None:
-    assert {id(find_format(family)) for family in TEMPLATES} == {id(found) for found in FORMATS.values()}
+    assert {id(find_format(family)) for family in TEMPLATES} == {id(found) for found in CHAT_FORMATS.values()}
 
 
 @pytest.mark.parametrize("family", TEMPLATES)

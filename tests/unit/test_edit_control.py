@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_refused(values: dict[str, Any], message: str) -> N
 
 
 def test_a_blend_needs_a_word_and_thresholds_in_range() -> None:
-    with pytest.raises(ValueError, match="one token at least"):
+    with pytest.raises(ValueError, match="at least one token"):
         Blend(subtract_target=(1,))
     for name in ("threshold", "subtract_threshold", "start"):
         wrong: dict[str, Any] = {name: 1.1}

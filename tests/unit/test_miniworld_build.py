@@ -119,7 +119,7 @@ def test_a_perfect_reading_scores_one_and_a_wrong_colour_costs_the_colour() -> N
     grid = truth[:, :-1].unflatten(1, (9, 4))
     attributes = {name: grid[..., k].clone() for k, name in enumerate(ATTRIBUTES)}
     reading = Reading(grid[..., 0] >= 0, attributes, truth[:, -1])
-    assert all(rate.value == 1 and rate.error == 0 for rate in score(reading, truth).values())
+    assert all(rate.value == 1 and 0 < rate.error < 0.05 for rate in score(reading, truth).values())
     attributes["colour"][:20] += 1
     rates = score(reading, truth)
     objects = [len(scene.objects) for scene in scenes]
