@@ -86,12 +86,12 @@ def find_format(family: str) -> ChatFormat:
     Raises:
         ValueError: the family is not known here.
     """
-    for prefix, chat_format in FORMATS.items():
+    for prefix, chat_format in CHAT_FORMATS.items():
         if family.startswith(prefix):
             return chat_format
     raise ValueError(
         f"the chat format of the model family {family!r} is not known here; known are "
-        + ", ".join(chat_format.name for chat_format in FORMATS.values())
+        + ", ".join(chat_format.name for chat_format in CHAT_FORMATS.values())
     )
 
 
@@ -237,7 +237,7 @@ GEMMA4_LARGE = ChatFormat("Gemma 4", _write_gemma4_large, "<|image|>", _GEMMA4_E
 Source: chat_template.jinja of google/gemma-4-31B-it.
 """
 
-FORMATS = {
+CHAT_FORMATS = {
     # Source: chat_template.json of Qwen/Qwen2.5-VL-7B-Instruct.
     "qwen25": ChatFormat("Qwen2.5-VL", _write_qwen25_vl, "<|image_pad|>", _QWEN_EOS, _QWEN, False),
     # Source: chat_template.json of Qwen/Qwen3-VL-8B-Instruct.
