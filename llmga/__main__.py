@@ -56,6 +56,11 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     try:
         return import_module(VERBS[verb].module, __package__).main(arguments)
     except ModuleNotFoundError as error:
+        if error.name == f"{__package__}{VERBS[verb].module}".rpartition(".")[0]:
+            sys.stderr.write(
+                f"llmga {verb} is not part of this installation: clone the repository, or install the wheel\n"
+            )
+            return 1
         if error.name is None or error.name.startswith(str(__package__)):
             raise
         extra = "llmga[train]" if verb == "train" else "llmga"

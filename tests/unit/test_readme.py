@@ -15,6 +15,15 @@ from tools import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
+]
+
+
 def block(language: str) -> str:
     found = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert len(found) == 1
@@ -42,11 +51,11 @@ def test_the_workflow_table_is_the_folder() -> None:
     assert sorted(listed) == sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_within_the_repository_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     local = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
-    assert [target for target in local if not (ROOT / target).exists()] == []
+    assert [target for target in local if not ((ROOT / document).parent / target).exists()] == []
 
 
 def test_the_endpoints_file_is_valid(tmp_path: Path) -> None:
