@@ -109,8 +109,9 @@ class TurnEncoder:
                 start, stop = len(asked), self._stop(answered)
                 if ids[:start] != asked or ids[: len(answered)] != answered or stop <= start:
                     raise ValueError(
-                        f"the chat template gives answer {k} no exact place: what it writes of a conversation's "
-                        f"start is not the start of what it writes of the whole: {turn.text[:80]!r}"
+                        f"the chat template gives answer {k} no exact place: it writes no control token behind it, or "
+                        "what it writes of a conversation's start is not the start of what it writes of the whole: "
+                        f"{turn.text[:80]!r}. Set transcript to the family that the base was trained on"
                     )
                 labels[start:stop] = ids[start:stop]
         return self._fitted(*self._with_images(ids, labels))
