@@ -80,8 +80,10 @@ class TurnEncoder:
 
     @property
     def pad_id(self) -> int:
-        """What fills the end of a row; any id will do, for nothing sees it."""
-        return self._tokenizer.pad_token_id or 0
+        """What fills the end of a row; any id will do, for nothing sees it, but a picture's: they are counted. Vicuna pads
+        with ``<unk>``, which stands for a picture where its vocabulary has no room for another token."""
+        candidates = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id, 0, 1)
+        return next(i for i in candidates if i is not None and i != self._image_id)
 
     def encode(
         self, turns: Sequence[SpokenTurn], pictures: Sequence[Image.Image], system: str = ""
