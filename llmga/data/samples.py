@@ -17,8 +17,9 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ..images import read_picture
 from ..paint.masks import MIXES, Borders, MaskMix, Shape
 from .schemas import IMAGE_MARK, Caption, Dialogue, Edit, Record, Refinement
 from .templates import Language, TemplateRole, pick, tagged
@@ -55,18 +56,19 @@ class Sample:
         turns: user first, assistant last.
         image: the file of the picture that one user turn shows, or None.
         hole: what is painted black in it, or None.
+        system: the record's own system text; empty where it has none.
     """
 
     turns: tuple[SampleTurn, ...]
     image: Path | None = None
     hole: RandomHole | None = None
+    system: str = ""
 
     def picture(self) -> Image.Image | None:
         """The picture as the model sees it: RGB, upright, its hole black; size and aspect as in the file."""
         if self.image is None:
             return None
-        with Image.open(self.image) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
+        picture = read_picture(self.image)
         if self.hole is not None:
             hole = self.hole.mask(picture.height, picture.width)
             picture.paste((0, 0, 0), mask=Image.fromarray((hole * 255).astype(np.uint8)))
@@ -142,7 +144,8 @@ def _dialogue(record: Dialogue, images: Path, recipe: SampleOptions, rng: np.ran
         else:
             turns.append(SampleTurn("user", message.value))
     shown = any(turn.shows_image for turn in turns)
-    return Sample(tuple(turns), images / record.image if record.image and shown else None)
+    image = images / record.image if record.image and shown else None
+    return Sample(tuple(turns), image, system=record.system or "")
 
 
 def _refinement(record: Refinement, images: Path, recipe: SampleOptions, rng: np.random.Generator) -> Sample:

@@ -125,7 +125,8 @@ class MixedConversations:
         for i in indices.tolist():
             sample: Sample = self._mixture[i]
             picture = sample.picture()
-            rows.append(self._encoder.encode(sample.turns, [picture] if picture else [], self._system))
+            system = sample.system or self._system
+            rows.append(self._encoder.encode(sample.turns, [picture] if picture else [], system))
         return self._encoder.collate(rows, device)
 
 
@@ -296,6 +297,7 @@ def run(config: Stage1Config, output: Path) -> Path:
     import transformers
 
     mixture = config.mixture.mixture(config.loop.seed)
+    mixture.check()
     dtype = "torch_dtype" if int(transformers.__version__.split(".")[0]) < 5 else "dtype"
     net = transformers.AutoModelForImageTextToText.from_pretrained(config.base, **{dtype: torch.float32})
     processor = transformers.AutoProcessor.from_pretrained(config.base)

@@ -70,7 +70,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token_id=32001,
     )
     config = transformers.LlavaConfig(
-        vision_config=vision.to_dict(), text_config=text.to_dict(), image_token_index=32000, image_seq_length=4
+        vision_config=vision.to_dict(),
+        text_config=text.to_dict(),
+        image_token_index=32000,
+        image_seq_length=4,
     )
     transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
     processor = LlavaProcessor(
@@ -126,7 +129,9 @@ def test_vicunas_transcript_is_learned_token_by_token(processor: Any) -> None:
         labels += new if taught else [IGNORED] * len(new)
     assert encoded.ids.tolist() == ids
     assert encoded.labels.tolist() == labels
-    assert tokenizer.convert_tokens_to_ids("▁▁") not in encoded.ids  # two spaces are two tokens, as SentencePiece has it
+    assert (
+        tokenizer.convert_tokens_to_ids("▁▁") not in encoded.ids
+    )  # two spaces are two tokens, as SentencePiece has it
 
 
 def test_text_between_controls_is_sentencepieces_own(processor: Any) -> None:

@@ -2,8 +2,8 @@
 
 from .convert import convert
 from .families import FAMILIES, Family, chat_template, find_family
-from .official import Checkpoint, is_official, read_checkpoint
 from .join import JoinOptions, join
+from .official import Checkpoint, is_official, read_checkpoint
 from .options import CheckpointOptions
 
 __all__ = [

@@ -29,9 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         from .join import JoinOptions, join
 
-        family = join(
-            options.language, options.tower, options.out, JoinOptions(options.family, options.seed)
-        )
+        family = join(options.language, options.tower, options.out, JoinOptions(options.family, options.seed))
     except (ValueError, OSError) as error:
         sys.stderr.write(f"llmga join: {error}\n")
         return 2
