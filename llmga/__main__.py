@@ -24,6 +24,9 @@ VERBS = {
     "convert": Verb(
         ".chat.checkpoints.command", "write an official LLMGA checkpoint as a transformers folder"
     ),
+    "join": Verb(
+        ".chat.checkpoints.join_command", "join a language model with a CLIP vision tower, to train it"
+    ),
     "train": Verb(".train.command", "train LLMGA's networks, or plot a training log"),
     "data": Verb(".data.building", "build a data set with an OpenAI-compatible vision model"),
 }

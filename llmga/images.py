@@ -1,9 +1,14 @@
-"""Image conversions at the border of the library: tensors and PIL images, BHWC and BCHW, masks fitted to images.
+"""Image conversions at the border of the library: picture files, tensors and PIL images, BHWC and BCHW, masks fitted to
+images.
 
 Tensors are IMAGE (BHWC, float, 0 .. 1) and MASK (BHW, float, 0 .. 1, 1 = to be generated).
 """
 
 from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +24,114 @@ def holes(mask: torch.Tensor) -> torch.Tensor:
     here first."""
     weight = mask.to(torch.float32).clamp(0, 1)
     return torch.where(weight < HOLE_FROM, 0.0, weight)
+
+
+_BROKEN = (
+    OSError,  # UnidentifiedImageError among them, and a file that ends too early
+    SyntaxError,  # a broken PNG
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for files that are not whole pictures."""
+_ORIENTATION = 0x0112  # the EXIF tag
+_BITS = 258  # the TIFF tag BitsPerSample
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture of each orientation upright; from 5 on width and height change places."""
+
+
+def read_picture(path: Path, background: str | None = None) -> Image.Image:
+    """A picture file as a person sees it: RGB, upright, all levels of a deep picture scaled to 8 bits.
+
+    The orientation that a camera noted in EXIF is applied. Grey pictures of 9 to 16 bits are divided by their white and
+    not cut off at 255; float ones hold 0 .. 1. Of an animation it is the first frame.
+
+    Args:
+        background: the colour behind what is transparent; None drops the transparency and keeps the colours under it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no whole picture, or its levels have no known white; the message names the file.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+            turn = _UPRIGHT.get(_orientation(file))
+            upright = file if turn is None else file.transpose(turn)
+            return to_rgb(upright, background, _white(file))
+    except FileNotFoundError:
+        raise
+    except _BROKEN as error:
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of the picture that ``read_picture`` gives, from the file's header alone.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``read_picture``.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            return (height, width) if _orientation(file) in (5, 6, 7, 8) else (width, height)
+    except FileNotFoundError:
+        raise
+    except _BROKEN as error:
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def to_rgb(picture: Image.Image, background: str | None = None, white: int = 0xFFFF) -> Image.Image:
+    """Convert a picture of any mode to RGB; see ``read_picture``.
+
+    Args:
+        white: the brightest level of a grey picture of more than 8 bits.
+
+    Raises:
+        ValueError: a grey picture's levels lie outside of 0 .. ``white``, or a float one's outside of 0 .. 1.
+    """
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        levels = np.asarray(picture, dtype=np.float64)
+        top = 1 if picture.mode == "F" else white
+        if not (np.isfinite(levels).all() and levels.min() >= 0 and levels.max() <= top):
+            raise ValueError(
+                f"its levels lie in {levels.min():g} .. {levels.max():g}; a picture of mode {picture.mode} must hold "
+                f"0 .. {top}: save it with 8 bits"
+            )
+        return Image.fromarray((levels * (255 / top)).round().astype(np.uint8), "L").convert("RGB")
+    if background is None or not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layers = picture.convert("RGBA")
+    behind = Image.new("RGB", layers.size, background)
+    behind.paste(layers, mask=layers.getchannel("A"))
+    return behind
+
+
+def _orientation(file: Image.Image) -> int:
+    """1 where EXIF says nothing, or cannot be read: a picture with a damaged note is still a picture."""
+    try:
+        return file.getexif().get(_ORIENTATION, 1)
+    except _BROKEN:
+        return 1
+
+
+def _white(file: Image.Image) -> int:
+    """The brightest level of a deep grey picture: 4095 for a TIFF of 12 bits, else that of 16."""
+    bits = getattr(file, "tag_v2", {}).get(_BITS, (16,))[0]
+    return (1 << bits) - 1 if 8 < bits < 16 else 0xFFFF
 
 
 def to_pil(image: torch.Tensor) -> list[Image.Image]:
@@ -42,7 +155,7 @@ def from_pil(pictures: list[Image.Image]) -> torch.Tensor:
     sizes = {picture.size for picture in pictures}
     if len(sizes) != 1:
         raise ValueError(f"a batch needs pictures of one size, got {sorted(sizes) or 'none'}")
-    arrays = [np.asarray(picture.convert("RGB"), dtype=np.float32) / 255 for picture in pictures]
+    arrays = [np.asarray(to_rgb(picture), dtype=np.float32) / 255 for picture in pictures]
     return torch.from_numpy(np.stack(arrays))
 
 

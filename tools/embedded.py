@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from llmga.chat import Conversation, Picture, Sampling, read_transcript, respond
-from llmga.images import from_pil, to_pil
+from llmga.images import from_pil, read_picture, to_pil
 from llmga.text import encode_sd15
 
 Prompt = dict[str, dict[str, Any]]
@@ -169,7 +168,7 @@ def load_diffusion_model(step: Step, unet_name: str, weight_dtype: str) -> Resul
 
 
 def load_image(step: Step, image: str) -> Result:
-    return (from_pil([Image.open(step.workspace.inputs / image)]), None), {}
+    return (from_pil([read_picture(step.workspace.inputs / image)]), None), {}
 
 
 def empty_latent(step: Step, width: int, height: int, batch_size: int) -> Result:

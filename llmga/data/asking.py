@@ -16,11 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..chat.conversation import Conversation, Picture
 from ..chat.engines.base import ChatEngine, Sampling
 from ..chat.engines.endpoint import EndpointError
+from ..images import read_picture
 
 PICTURE_SIDE = 1024  # pixels; vision models see no more
 MAX_FAILURES = 5
@@ -151,15 +152,14 @@ def _ask(question: Question, engine: ChatEngine, sampling: Sampling, stop: threa
         try:
             sha256 = hashlib.sha256(question.picture.read_bytes()).hexdigest()
             pictures = (_load_picture(question.picture),)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return Answer(unreadable=f"{type(error).__name__}", picture_sha256=sha256)
+        except (OSError, ValueError) as error:
+            return Answer(unreadable=type(error.__cause__ or error).__name__, picture_sha256=sha256)
     asked = Conversation().say("user", question.text, pictures)
     seed = int.from_bytes(hashlib.sha256(f"{sampling.seed}:{question.key}".encode()).digest()[:8], "big")
     return Answer(engine.generate(asked, replace(sampling, seed=seed), on_text), picture_sha256=sha256)
 
 
 def _load_picture(path: Path) -> Picture:
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
+    image = read_picture(path)
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     return Picture.from_pil(image)

@@ -118,6 +118,20 @@ class Mixture:
         """The first epoch."""
         return (self[index] for index in range(len(self)))
 
+    def check(self) -> None:
+        """Read every record of every file once, so that a bad one is told before a run and not hours into it.
+
+        Raises:
+            ValueError: one is not as its task's schema says, or holds no answer; the message names file and record.
+        """
+        rng = np.random.default_rng(0)
+        for name, part in self._parts.items():
+            for index, record in enumerate(self._records[name].scan()):
+                try:
+                    make_sample(part.task, record, Path(part.images), self._recipe, rng)
+                except ValueError as error:
+                    raise ValueError(f"{part.path}, record {index}: {error}") from error
+
     @property
     def quotas(self) -> dict[str, int]:
         """Samples of each part in an epoch."""

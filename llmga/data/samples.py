@@ -3,8 +3,8 @@
 All randomness comes from one generator, so a sample is a function of record and generator.
 
 Source: LLMGA 7e32eb6, ``llava/datasets/*.py``. Deviations: an edit shows its picture (the released loader
-loads it and inserts no ``<image>``) or, as in the paper, begins with the caption of the picture instead; of
-an instruction only a full stop is dropped (theirs: any last character); the hole fits pictures of any shape
+loads it and inserts no ``<image>``, as ``edit_picture`` 0 does) or, as in the paper, begins with the caption of the
+picture instead; of an instruction only a full stop is dropped (theirs: any last character); the hole fits pictures of any shape
 (theirs: squares).
 """
 
@@ -17,8 +17,9 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ..images import read_picture
 from ..paint.masks import MIXES, Borders, MaskMix, MaskShape
 from .schemas import IMAGE_MARK, Caption, Dialogue, Edit, Record, Refinement
 from .templates import Language, TemplateRole, pick, tagged
@@ -55,18 +56,19 @@ class Sample:
         turns: user first, assistant last.
         image: the file of the picture that one user turn shows, or None.
         hole: what is painted black in it, or None.
+        system: the record's own system text; empty where it has none.
     """
 
     turns: tuple[SampleTurn, ...]
     image: Path | None = None
     hole: RandomHole | None = None
+    system: str = ""
 
     def picture(self) -> Image.Image | None:
         """The picture as the model sees it: RGB, upright, its hole black; size and aspect as in the file."""
         if self.image is None:
             return None
-        with Image.open(self.image) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
+        picture = read_picture(self.image)
         if self.hole is not None:
             hole = self.hole.mask(picture.height, picture.width)
             picture.paste((0, 0, 0), mask=Image.fromarray((hole * 255).astype(np.uint8)))
@@ -86,6 +88,8 @@ class SampleOptions:
         behind: probability that the ``t2i`` instruction comes behind the short caption.
         edit_caption: probability that an edit begins with the caption, where the record has one; else with
             the picture.
+        edit_picture: probability that an edit that begins with no caption shows its picture; else it is words alone,
+            as in the released code.
         holes: of ``inpainting``; borders are asked for as outpainting.
     """
 
@@ -95,6 +99,7 @@ class SampleOptions:
     generate: float = 0.5
     behind: float = 0.5
     edit_caption: float = 0.5
+    edit_picture: float = 1.0
     holes: MaskMix = MIXES["stage1"]
 
     def __post_init__(self) -> None:
@@ -102,7 +107,7 @@ class SampleOptions:
             raise ValueError(f"'tag' must be 'gen_image' or 'gen_img', got {self.tag!r}")
         if not self.languages or not set(self.languages) <= set(get_args(Language)):
             raise ValueError(f"'languages' must hold some of {get_args(Language)}, got {self.languages!r}")
-        for name in ("similar", "generate", "behind", "edit_caption"):
+        for name in ("similar", "generate", "behind", "edit_caption", "edit_picture"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name!r} must be a probability, got {getattr(self, name)!r}")
 
@@ -139,7 +144,8 @@ def _dialogue(record: Dialogue, images: Path, recipe: SampleOptions, rng: np.ran
         else:
             turns.append(SampleTurn("user", message.value))
     shown = any(turn.shows_image for turn in turns)
-    return Sample(tuple(turns), images / record.image if record.image and shown else None)
+    image = images / record.image if record.image and shown else None
+    return Sample(tuple(turns), image, system=record.system or "")
 
 
 def _refinement(record: Refinement, images: Path, recipe: SampleOptions, rng: np.random.Generator) -> Sample:
@@ -166,6 +172,8 @@ def _edit(record: Edit, images: Path, recipe: SampleOptions, rng: np.random.Gene
     instruction = record.instruction.strip().rstrip(".。")
     if rng.random() < recipe.edit_caption and record.caption is not None:
         return Sample(_exchange(f"{record.caption} {instruction}", record.new_caption, recipe))
+    if recipe.edit_picture < 1 and rng.random() >= recipe.edit_picture:  # without a choice nothing is drawn
+        return Sample(_exchange(instruction, record.new_caption, recipe))
     return Sample(_exchange(instruction, record.new_caption, recipe, image=True), images / record.image)
 
 

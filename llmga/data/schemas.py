@@ -13,7 +13,7 @@ import json
 import mmap
 import re
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Generic, Literal, TypeVar, cast, overload
@@ -36,11 +36,16 @@ class Message:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """``llava_v1_5_mix665k.json`` and the ShareGPT files; ``image`` is None in a talk about no picture."""
+    """``llava_v1_5_mix665k.json`` and the ShareGPT files; ``image`` is None in a talk about no picture.
+
+    ``system`` is what a first message from ``system`` says, as some tools write it: it stands in place of the family's own
+    system text.
+    """
 
     messages: tuple[Message, ...]
     image: str | None = None
     id: str | int | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,17 @@ class Records(Sequence[R], Generic[R]):
         with self.path.open("rb") as file:
             file.seek(start)
             text = file.read(end - start)
+        return self._parsed(index, text)
+
+    def scan(self) -> Iterator[R]:
+        """Every record in the file's order, faster than by index; raises as access does."""
+        with self.path.open("rb") as file:
+            for index in range(len(self)):
+                start, end = self._spans[2 * index : 2 * index + 2]
+                file.seek(start)
+                yield self._parsed(index, file.read(end - start))
+
+    def _parsed(self, index: int, text: bytes) -> R:
         try:
             return _parse(self._schema, json.loads(text))
         except (ValueError, RecursionError) as error:
@@ -154,23 +170,35 @@ def _parse_dialogue(record: Mapping[str, Any]) -> Dialogue:
     identity = record.get("id")
     if not isinstance(identity, str | int | None):
         raise ValueError(f"'id' must be a string or a number, got {_shown(identity)}")
-    image = check_image_path(record["image"]) if "image" in record else None
+    # Tables that were exported write null where a record has no picture.
+    image = None if record.get("image") is None else check_image_path(record["image"])
     items = record.get("conversations")
     if not isinstance(items, list) or not items:
         raise ValueError(f"'conversations' must be a list of messages, got {_shown(items)}")
-    messages = tuple(_parse_message(f"conversations[{i}]", item) for i, item in enumerate(items))
-    for i, (before, after) in enumerate(zip(messages, messages[1:], strict=False), start=1):
+    system, begin = record.get("system"), 0
+    if isinstance(items[0], dict) and items[0].get("from") == "system":
+        system, begin = items[0].get("value"), 1
+    if not isinstance(system, str | None):
+        raise ValueError(f"the system message must be a string, got {_shown(system)}")
+    messages = tuple(
+        _parse_message(f"conversations[{i}]", item) for i, item in enumerate(items[begin:], start=begin)
+    )
+    if not messages:
+        raise ValueError("'conversations' holds a system message and nothing else")
+    for i, (before, after) in enumerate(zip(messages, messages[1:], strict=False), start=begin + 1):
         if before.speaker == after.speaker:
             raise ValueError(f"'conversations[{i}].from' must take turns, got {after.speaker!r} twice")
     marks = sum(message.value.count(IMAGE_MARK) for message in messages if message.speaker == "human")
     if image and marks != 1:
         raise ValueError(f"'conversations' must hold {IMAGE_MARK} once, for 'image'; it does {marks} times")
-    return Dialogue(messages, image, identity)
+    return Dialogue(messages, image, identity, system or None)
 
 
 def _parse_message(where: str, item: object) -> Message:
     if not isinstance(item, dict) or item.get("from") not in ("human", "gpt"):
-        raise ValueError(f"'{where}.from' must be 'human' or 'gpt', got {_shown(item)}")
+        raise ValueError(
+            f"'{where}.from' must be 'human' or 'gpt' ('system' in the first message only), got {_shown(item)}"
+        )
     if not isinstance(item.get("value"), str):
         raise ValueError(f"'{where}.value' must be a string, got {_shown(item.get('value'))}")
     return Message(item["from"], item["value"])

@@ -8,10 +8,11 @@ import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
+from ..images import picture_size, read_picture
 from .example_order import derive, generator
 
 MicroConditioning = tuple[int, int, int, int, int, int]
@@ -38,6 +39,10 @@ class Pictures(Protocol):
         ...
 
 
+_READING = "upright, 16 bits scaled"
+"""How pictures are read; caches of pictures that were read in another way are not theirs."""
+
+
 class CaptionedPictures:
     """LLMGA's own list: JSON records ``{image, caption, ori_caption?}``, ``image`` a path under ``root``.
 
@@ -48,7 +53,8 @@ class CaptionedPictures:
         short_captions: how often ``ori_caption``, the short one, stands in.
 
     Raises:
-        ValueError: a record lacks a key.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a JSON array, or a record lacks a text; the message names file and record.
 
     Source: LLMGA, llmga/diffusers/my_datasets/dataset_text2img.py:54-77 and dataset_inpainting.py:399-409
     (commit 7e32eb6). There greyscale pictures fail; here they become RGB.
@@ -62,12 +68,7 @@ class CaptionedPictures:
         short_captions: float = 0.0,
     ) -> None:
         self.root, self.resolution, self.short_captions = root, resolution, short_captions
-        self._rows = json.loads(records.read_text(encoding="utf-8"))
-        for i, row in enumerate(self._rows):
-            if not {"image", "caption"} <= row.keys():
-                raise ValueError(
-                    f"{records}, record {i}: 'image' and 'caption' are needed, it has {', '.join(row)}"
-                )
+        self._rows = _read_rows(records)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -76,12 +77,7 @@ class CaptionedPictures:
         import numpy as np
         from PIL import Image
 
-        with Image.open(self.root / self._rows[i]["image"]) as opened:
-            picture = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
-        if picture.mode == "RGBA":
-            white = Image.new("RGB", picture.size, "white")
-            white.paste(picture, mask=picture.getchannel("A"))
-            picture = white
+        picture = read_picture(self.root / self._rows[i]["image"], background="white")
         scale = self.resolution / min(picture.size)
         # max: rounding must not leave the short side a pixel short
         width, height = (max(int(side * scale), self.resolution) for side in picture.size)
@@ -91,11 +87,8 @@ class CaptionedPictures:
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
 
     def size(self, i: int) -> MicroConditioning:
-        from PIL import Image
-
         r = self.resolution
-        with Image.open(self.root / self._rows[i]["image"]) as picture:
-            width, height = picture.size
+        width, height = picture_size(self.root / self._rows[i]["image"])
         scale = r / min(width, height)
         return (
             height,
@@ -108,11 +101,8 @@ class CaptionedPictures:
 
     def caption(self, i: int, rng: random.Random) -> str:
         row = self._rows[i]
-        return (
-            row["ori_caption"]
-            if "ori_caption" in row and rng.random() < self.short_captions
-            else row["caption"]
-        )
+        short = row.get("ori_caption")
+        return short if short is not None and rng.random() < self.short_captions else row["caption"]
 
     def mask(self, i: int, generator: torch.Generator) -> torch.Tensor:
         import numpy as np
@@ -123,11 +113,37 @@ class CaptionedPictures:
         return torch.from_numpy(MIXES["stage2"].draw(rng, self.resolution, self.resolution))[None]
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self._rows} {self.resolution} {self.short_captions}".encode())
+        digest = hashlib.sha256(f"{_READING} {self._rows} {self.resolution} {self.short_captions}".encode())
         for row in self._rows:
             status = (self.root / row["image"]).stat()
             digest.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
         return digest.hexdigest()
+
+
+def _read_rows(records: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(records.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{records} is not valid JSON in UTF-8 ({error}); it must hold an array of objects"
+        ) from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{records} must hold an array of objects, got {type(rows).__name__}")
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict) or not {"image", "caption"} <= row.keys():
+            had = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+            raise ValueError(f"{records}, record {i}: 'image' and 'caption' are needed, it has {had}")
+        short = row.get("ori_caption")
+        wrong = next((key for key in ("image", "caption") if not isinstance(row[key], str)), None)
+        if wrong is None and not isinstance(short, str | None):
+            wrong = "ori_caption"
+        if wrong is not None:
+            raise ValueError(
+                f"{records}, record {i}: {wrong!r} must be a text, got {type(row[wrong]).__name__} {row[wrong]!r:.80}"
+            )
+        if not row["image"].strip():
+            raise ValueError(f"{records}, record {i}: 'image' is empty")
+    return rows
 
 
 _SIDES = re.compile(r"\b(?:left|right|clockwise|counterclockwise|anticlockwise)|[左右]", re.IGNORECASE)

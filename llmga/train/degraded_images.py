@@ -15,6 +15,7 @@ import torch
 
 from ..data.blur import bell_kernel, filter_image
 from ..data.degradations import Degradation, degrade
+from ..images import read_picture
 from ..paint.masks import MIXES
 
 
@@ -38,7 +39,7 @@ class PictureList:
     """
 
     def __init__(self, paths: Path, root: Path) -> None:
-        lines = paths.read_text(encoding="utf-8").splitlines()
+        lines = paths.read_text(encoding="utf-8-sig").splitlines()
         self._paths = [root / line.partition(" (")[0].strip() for line in lines if line.strip()]
         if not self._paths:
             raise ValueError(f"{paths} names no picture")
@@ -47,10 +48,7 @@ class PictureList:
         return len(self._paths)
 
     def image(self, i: int) -> torch.Tensor:
-        from PIL import Image
-
-        with Image.open(self._paths[i]) as opened:
-            pixels = np.array(opened.convert("RGB"))
+        pixels = np.array(read_picture(self._paths[i]))
         return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 

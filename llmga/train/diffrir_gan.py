@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from .critic import UNetCritic, vgg_distance
 from .degraded_images import Examples, RestorationBatch
 from .diffrir import degraded_images_of, l1_and_psnr, load_net
 from .diffrir_s2 import S2Config, S2Trainer
-from .loop import Metrics, Weights, train
+from .loop import LoopConfig, Metrics, Weights, train
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class GanConfig(S2Config):
     perceptual_weight: float = 1.0
     gan_weight: float = 1.0
     critic_features: int = 64
+    critic_milestones: tuple[int, ...] | None = None
+    """The critic's own ``loop.milestones``; None is those of ``loop``."""
 
     def __post_init__(self) -> None:
         if self.prior is not None or self.composite:
@@ -60,6 +62,8 @@ class GanTrainer(S2Trainer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.loop.seed)
             self.adversary = Adversary(UNetCritic(config.critic_features))
+        if config.critic_milestones is not None:
+            self.adversary.loop = replace(config.loop, milestones=config.critic_milestones)
 
     def loss(self, inputs: RestorationBatch, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         config = self.config
@@ -86,6 +90,9 @@ class GanTrainer(S2Trainer):
 
 class Adversary:
     """The discriminator's objective (see ``loop.Objective``): tell real images from restored ones."""
+
+    loop: LoopConfig | None = None
+    """Whose learning rate it has; None is the restorer's."""
 
     def __init__(self, critic: UNetCritic) -> None:
         self.critic = critic

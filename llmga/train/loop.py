@@ -95,7 +95,7 @@ class Objective(Protocol):
 
 class Trainer(Objective, Protocol):
     """What is trained on what. An optional attribute ``adversary``, an Objective, is updated after it on the same
-    inputs."""
+    inputs; its own attribute ``loop``, a LoopConfig, says its learning rates where they are others."""
 
     def __len__(self) -> int:
         """How many examples there are."""
@@ -194,6 +194,7 @@ class _Run:
         self.order = ExampleOrder(len(trainer), config.seed)
         adversary = getattr(trainer, "adversary", None)
         self.sides = [self._side(objective) for objective in (trainer, adversary) if objective is not None]
+        self.rates = [config, getattr(adversary, "loop", None) or config][: len(self.sides)]
         net = self.accelerator.unwrap_model(self.sides[0][0])
         trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self.ema = Ema(trained, config.ema) if config.ema else None
@@ -247,7 +248,9 @@ class _Run:
         main = self.accelerator.is_main_process
         with tqdm(total=c.steps, initial=self.done, disable=None if main else True, unit="step") as bar:
             for inputs in _ahead(self._inputs, self.done, c.steps, c.prefetch):
-                for net, optimizer in self.sides:
+                for (net, optimizer), rates in zip(self.sides, self.rates, strict=True):
+                    for group in optimizer.param_groups:
+                        group["lr"] = learning_rate(rates, self.done)
                     self._update(net, optimizer, inputs)
                 if self.ema:
                     self.ema.update(self.done)
@@ -274,8 +277,6 @@ class _Run:
     def _update(self, net: nn.Module, optimizer: Any, inputs: list[Any]) -> None:
         c, step = self.config, self.done
         side = "" if net is self.sides[0][0] else "adversary_"
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(c, step)
         optimizer.zero_grad()  # an adversary holds gradients of the other side's loss
         for part, batch in zip(self.parts, inputs, strict=True):
             torch.manual_seed(derive(c.seed, step, part, "layers"))  # for dropout layers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,12 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..chat.checkpoints.families import FAMILIES
+from ..chat.checkpoints.template import fitting_template
 from ..data.mixture import Mixture, Part, preset
-from ..data.samples import Sample, SampleOptions
+from ..data.samples import Sample, SampleOptions, SampleTurn
 from .config import write_config
 from .llava_layouts import llava_hf_names
 from .loop import LoopConfig, Metrics, Weights, train
 from .turns import IGNORED, ConversationInputs, TurnEncoder
+
+_PROBE = (SampleTurn("user", "A fox."), SampleTurn("assistant", "A red fox."))
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class MixtureConfig:
     """Of ``parts``; a preset has its own."""
     tag: Literal["gen_image", "gen_img"] = "gen_image"
     languages: tuple[Literal["en", "zh"], ...] = ("en",)
+    edits: Literal["picture", "text"] = "picture"
+    """What an edit begins with: its picture or, for half of those that have one, the caption of it; or the instruction
+    alone, as the released code trains them."""
 
     def mixture(self, seed: int) -> Mixture:
         """Open the files.
@@ -51,9 +58,10 @@ class MixtureConfig:
         mode = self.mode
         if self.preset and self.data:
             parts, mode = preset(self.preset, self.data)
-        return Mixture(
-            parts, mode=mode, seed=seed, recipe=SampleOptions(tag=self.tag, languages=self.languages)
-        )
+        options = SampleOptions(tag=self.tag, languages=self.languages)
+        if self.edits == "text":
+            options = replace(options, edit_caption=0.0, edit_picture=0.0)
+        return Mixture(parts, mode=mode, seed=seed, recipe=options)
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,24 @@ class Stage1Config:
     """A LLaVA's transformers folder (or Hub name); unused where a net is passed in."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     """Unused where conversations are passed in."""
+    transcript: Literal[
+        "base",
+        "vicuna_v1",
+        "llama_3",
+        "llava_llama_2",
+        "mistral_instruct",
+        "qwen_2",
+        "phi_3",
+        "gemma",
+    ] = "base"
+    """How a conversation is spelled: as a family of LLMGA was trained, or by the base's own chat template, which must
+    end each answer with a control token. The result's folder gets it."""
     train: Literal["projector", "full", "lora"] = "full"
     """The projector alone, or with the whole language model, or with adapters in it. The tower is frozen."""
     max_length: int = 2048
     """Tokens; a longer conversation loses its end."""
     system: str = ""
-    """Said before every conversation, where the chat template has a place for it."""
+    """Said before every conversation, where the chat template has a place for it; "" is the family's own, if any."""
     gradient_checkpointing: bool = False
     lora_rank: int = 64
     lora_alpha: float = 16.0
@@ -105,7 +125,8 @@ class MixedConversations:
         for i in indices.tolist():
             sample: Sample = self._mixture[i]
             picture = sample.picture()
-            rows.append(self._encoder.encode(sample.turns, [picture] if picture else [], self._system))
+            system = sample.system or self._system
+            rows.append(self._encoder.encode(sample.turns, [picture] if picture else [], system))
         return self._encoder.collate(rows, device)
 
 
@@ -250,21 +271,39 @@ def merged(weights: Mapping[str, torch.Tensor], scale: float) -> dict[str, torch
     return plain
 
 
+def set_transcript(processor: Any, transcript: str) -> None:
+    """Give a processor the chat template of a family of LLMGA; ``base`` leaves it its own.
+
+    Raises:
+        ValueError: the family's control tokens are not this tokenizer's.
+
+    Source: LLMGA 7e32eb6, ``--version`` of scripts/*.sh and llmga/llava/train/train.py:483-488.
+    """
+    if transcript != "base":
+        processor.chat_template = fitting_template(
+            FAMILIES[transcript], processor.tokenizer, processor.image_token
+        )
+
+
 def run(config: Stage1Config, output: Path) -> Path:
     """Train what a configuration alone describes; returns the folder of the result.
 
     Raises:
-        ValueError: ``base`` or ``mixture`` is missing, or see ``loop.train``.
+        ValueError: ``base`` or ``mixture`` is missing, the base's transcript teaches no answer's end, or see
+            ``loop.train``.
     """
     if not config.base:
         raise ValueError("base (a transformers folder of a LLaVA) is needed")
     import transformers
 
     mixture = config.mixture.mixture(config.loop.seed)
+    mixture.check()
     dtype = "torch_dtype" if int(transformers.__version__.split(".")[0]) < 5 else "dtype"
     net = transformers.AutoModelForImageTextToText.from_pretrained(config.base, **{dtype: torch.float32})
     processor = transformers.AutoProcessor.from_pretrained(config.base)
+    set_transcript(processor, config.transcript)
     encoder = TurnEncoder(processor, config.max_length)
+    encoder.tokens(_PROBE, config.system)  # a base that cannot be taught says so before the run begins
     output.mkdir(parents=True, exist_ok=True)
     write_config(config, output / "config.yaml")
     conversations = MixedConversations(mixture, encoder, config.system)

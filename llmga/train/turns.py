@@ -80,8 +80,10 @@ class TurnEncoder:
 
     @property
     def pad_id(self) -> int:
-        """What fills the end of a row; any id will do, for nothing sees it."""
-        return self._tokenizer.pad_token_id or 0
+        """What fills the end of a row; any id will do, for nothing sees it, but a picture's: they are counted. Vicuna pads
+        with ``<unk>``, which stands for a picture where its vocabulary has no room for another token."""
+        candidates = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id, 0, 1)
+        return next(i for i in candidates if i is not None and i != self._image_id)
 
     def encode(
         self, turns: Sequence[SpokenTurn], pictures: Sequence[Image.Image], system: str = ""
@@ -109,8 +111,9 @@ class TurnEncoder:
                 start, stop = len(asked), self._stop(answered)
                 if ids[:start] != asked or ids[: len(answered)] != answered or stop <= start:
                     raise ValueError(
-                        f"the chat template gives answer {k} no exact place: what it writes of a conversation's "
-                        f"start is not the start of what it writes of the whole: {turn.text[:80]!r}"
+                        f"the chat template gives answer {k} no exact place: it writes no control token behind it, or "
+                        "what it writes of a conversation's start is not the start of what it writes of the whole: "
+                        f"{turn.text[:80]!r}. Set transcript to the family that the base was trained on"
                     )
                 labels[start:stop] = ids[start:stop]
         return self._fitted(*self._with_images(ids, labels))

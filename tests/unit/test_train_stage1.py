@@ -338,5 +338,5 @@ def test_the_official_layout_that_cannot_be_read(official: Path, tmp_path: Path)
         (folder / "config.json").write_text(json.dumps(changed))
         with pytest.raises(ValueError, match=key):
             official_to_transformers(folder, tmp_path / "out")
-    with pytest.raises(ValueError, match="not a LLaVA"):
+    with pytest.raises(ValueError, match="is not a LLaVA"):
         to_official(official, tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from .convert import convert
 from .families import FAMILIES, Family, chat_template, find_family
+from .join import JoinOptions, join
 from .official import Checkpoint, is_official, read_checkpoint
 from .options import CheckpointOptions
 
@@ -10,9 +11,11 @@ __all__ = [
     "Checkpoint",
     "CheckpointOptions",
     "Family",
+    "JoinOptions",
     "chat_template",
     "convert",
     "find_family",
     "is_official",
+    "join",
     "read_checkpoint",
 ]

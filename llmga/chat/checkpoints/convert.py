@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from PIL import Image
 from ...files.tensors import Tensors
 from ...files.writing import replacing, write_text
 from ..conversation import Picture
-from .families import IMAGE, chat_template
+from .families import IMAGE
 from .official import Checkpoint, read_checkpoint
 from .options import CheckpointOptions
+from .template import one_text_templates
 from .vision import MEAN, STD
 
 MAX_PART_BYTES = 4_500_000_000  # bytes of one weight file
@@ -43,7 +43,11 @@ def convert(
     """
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out.name!r} is not empty; choose another folder to write to")
-    checkpoint = read_checkpoint(folder, options)
+    return write_checkpoint(read_checkpoint(folder, options), out, part)
+
+
+def write_checkpoint(checkpoint: Checkpoint, out: Path, part: int = PART) -> Path:
+    """Write what was read or joined as transformers' LLaVA; see ``convert``."""
     out.mkdir(parents=True, exist_ok=True)
     try:
         _write_processor(checkpoint, out)
@@ -101,7 +105,7 @@ def _write_processor(checkpoint: Checkpoint, out: Path) -> None:
         vision_feature_select_strategy=strategy,
         num_additional_image_tokens=1,
     )
-    for template in _templates(checkpoint):
+    for template in one_text_templates(checkpoint.family, tokenizer, image_token.token or IMAGE):
         tokenizer.chat_template = None
         tokenizer.save_pretrained(out)
         _keep_legacy(tokenizer, out / "tokenizer_config.json")
@@ -120,17 +124,6 @@ def _keep_legacy(tokenizer: Any, path: Path) -> None:
     and takes what is not written for False: the saved tokenizer would read in another way than this one."""
     if isinstance(legacy := getattr(tokenizer, "legacy", None), bool):
         _write_json(path, **{**json.loads(path.read_text(encoding="utf-8")), "legacy": legacy})
-
-
-def _templates(checkpoint: Checkpoint) -> Iterator[str]:
-    """The family's template with the spaces that SentencePiece puts before each piece, and not inside one text."""
-    tokenizer = checkpoint.tokenizer
-    bos = tokenizer.bos_token
-    start = bos if bos and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else ""
-    for space in ("", " ") if start else ("",):
-        for glue in ("", " "):
-            image = checkpoint.image_token.token or IMAGE
-            yield chat_template(checkpoint.family, start=start + space, image=image, glue=glue)
 
 
 def _reads_alike(checkpoint: Checkpoint, out: Path) -> bool:

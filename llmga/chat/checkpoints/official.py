@@ -25,7 +25,7 @@ from .vision import INSIDE, declared_config, find_tower, read_tower
 _log = logging.getLogger(__name__)
 
 _TEXT_TYPES = ("llama", "mistral", "gemma", "phi3", "qwen2")
-_OFFICIAL_TYPES: dict[str, str] = dict(zip(_TEXT_TYPES, LLMGA_TYPES, strict=True))
+OFFICIAL_TYPES: dict[str, str] = dict(zip(_TEXT_TYPES, LLMGA_TYPES, strict=True))
 """The official ``model_type`` for that of the language model alone."""
 _WANTED: dict[str, tuple[Any, ...]] = {
     "mm_projector_type": ("mlp2x_gelu",),
@@ -144,12 +144,12 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
             f"{folder.name!r} holds no vision tower; give {tower} as 'vision_tower', a folder or a file"
         )
     tokenizer_folder = folder if _has_tokenizer(folder) else base or folder
-    _check_sentencepiece(tokenizer_folder)
+    check_sentencepiece(tokenizer_folder)
     with one_kind_of_error(folder):
         import transformers
 
         # Its own config has a model_type that transformers does not know.
-        kind = next(text for text, known in _OFFICIAL_TYPES.items() if known == official["model_type"])
+        kind = next(text for text, known in OFFICIAL_TYPES.items() if known == official["model_type"])
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             tokenizer_folder,
             config=transformers.CONFIG_MAPPING[kind](),
@@ -160,10 +160,10 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
             tokenizer, weights["language_model.model.embed_tokens.weight"].shape[0]
         )
         found = find_family(official, tokenizer, options.family)
-        config = _llava_config(official, vision, found, image_token)
-        scales = _check_against_model(folder.name, config, weights)
+        config = llava_config(official, vision, found, image_token)
+        scales = check_against_model(folder.name, config, weights)
     if scales:
-        _undo_scale(weights, config.text_config.hidden_size)
+        undo_scale(weights, config.text_config.hidden_size)
     processor_folder = (
         folder if (folder / "processor_config.json").is_file() and image_token.token == "<image>" else None
     )
@@ -174,7 +174,7 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
         weights,
         tokenizer,
         image_token,
-        _find_eos_ids(tokenizer_folder, official),
+        find_eos_ids(tokenizer_folder, official),
         processor_folder,
     )
 
@@ -183,7 +183,7 @@ def _holds_a_model(folder: Path) -> bool:
     return first_file(folder, (*WHOLE, *(f"{whole}.index.json" for whole in WHOLE))) is not None
 
 
-def _check_sentencepiece(folder: Path) -> None:
+def check_sentencepiece(folder: Path) -> None:
     """transformers asks for a third package, which does not help, where one of the two is missing that read this file."""
     if (folder / "tokenizer.json").is_file() or not (folder / "tokenizer.model").is_file():
         return
@@ -212,7 +212,7 @@ def _official_config(folder: Path, base: Path | None) -> dict[str, Any]:
         kind = check_configs(base)
         if not (folder / "config.json").is_file():
             config = read_object(base / "config.json")
-            return {**config, "model_type": _OFFICIAL_TYPES.get(kind, kind)}
+            return {**config, "model_type": OFFICIAL_TYPES.get(kind, kind)}
     check_configs(folder)
     return read_object(folder / "config.json")
 
@@ -259,13 +259,18 @@ def _graft_tower(weights: Tensors, source: Path) -> dict[str, Any]:
     return vision
 
 
-def _llava_config(
-    official: dict[str, Any], vision: dict[str, Any], family: Family, image_token: ImageToken
+def llava_config(
+    official: dict[str, Any],
+    vision: dict[str, Any],
+    family: Family,
+    image_token: ImageToken,
+    text_type: str | None = None,
 ) -> Any:
+    """transformers' ``LlavaConfig`` from an official config, or from that of a language model of type ``text_type``."""
     from transformers import CONFIG_MAPPING, CLIPVisionConfig, LlavaConfig
 
     text = {key: value for key, value in official.items() if not key.startswith(_NOT_THE_TEXTS)}
-    text_config = CONFIG_MAPPING[family.text](**text)
+    text_config = CONFIG_MAPPING[text_type or family.text](**text)
     vision_config: Any = CLIPVisionConfig(**vision)
     patches = (vision_config.image_size // vision_config.patch_size) ** 2
     whole = official.get("mm_vision_select_feature", "patch") == "cls_patch"
@@ -284,7 +289,7 @@ def _llava_config(
     )
 
 
-def _check_against_model(name: str, config: Any, weights: Tensors) -> bool:
+def check_against_model(name: str, config: Any, weights: Tensors) -> bool:
     """Whether the model scales its word embeddings only; raise unless it takes exactly these tensors."""
     from transformers import LlavaForConditionalGeneration
 
@@ -302,14 +307,15 @@ def _check_against_model(name: str, config: Any, weights: Tensors) -> bool:
     return hasattr(net.get_input_embeddings(), "embed_scale")
 
 
-def _undo_scale(weights: Tensors, hidden: int) -> None:
+def undo_scale(weights: Tensors, hidden: int) -> None:
     """The training scaled words and pictures alike; transformers 5 scales Gemma's words where it embeds them."""
     for part in ("weight", "bias"):
         key = f"multi_modal_projector.linear_2.{part}"
         weights[key] = (weights[key].float() * hidden**0.5).to(weights[key].dtype)
 
 
-def _find_eos_ids(folder: Path, official: dict[str, Any]) -> tuple[int, ...]:
+def find_eos_ids(folder: Path, official: dict[str, Any]) -> tuple[int, ...]:
+    """The token ids that a folder's config and generation_config.json name as the end of a reply."""
     path = folder / "generation_config.json"
     settings = [official, read_object(path) if path.is_file() else {}]
     named = [value for each in settings if (value := each.get("eos_token_id")) is not None]

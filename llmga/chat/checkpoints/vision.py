@@ -69,8 +69,9 @@ def read_tower(source: Path) -> tuple[dict[str, Any], Tensors]:
         raise FileNotFoundError(f"vision_tower: there is no {source.name!r}")
     found = read_model(source) if source.is_dir() else read_file(source)
     named = {}
+    bare = "embeddings.patch_embedding.weight" in found  # as transformers 5 saves a CLIPVisionModel
     for name, value in found.items():
-        rest = re.sub(r"^.*?vision_model\.", "", name) if "vision_model." in name else None
+        rest = re.sub(r"^.*?vision_model\.", "", name) if "vision_model." in name else name if bare else None
         if rest is not None and not rest.endswith("position_ids"):
             named[_PREFIX + rest] = value
     if f"{_PREFIX}embeddings.patch_embedding.weight" not in named:
