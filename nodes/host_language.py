@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..llmga.chat import Conversation, OnText, Sampling
+from ..llmga.chat import Conversation, OnText, Said, Sampling
 from ..llmga.chat.engines.base import check_conversation
 from ..llmga.images import from_pil
 
@@ -25,7 +25,7 @@ class HostEngine:
         self.clip = clip
         self.supports_pictures = supports_pictures
 
-    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> str:
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
         check_conversation(conversation, self)
         on_text("")
         tokens = self.clip.tokenize(transcript(conversation), image=_batch(conversation), min_length=1)
@@ -42,9 +42,9 @@ class HostEngine:
             repetition_penalty=1.0,
             seed=sampling.seed,
         )
-        reply = self.clip.decode(ids)
-        on_text(reply)
-        return reply
+        said = Said.of(self.clip.decode(ids))
+        on_text(said.shown)
+        return said
 
 
 def transcript(conversation: Conversation) -> str:

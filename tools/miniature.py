@@ -125,7 +125,7 @@ def reply_to(engine: ChatEngine, request: dict[str, Any]) -> str:
         else:
             conversation = conversation.say(message["role"], message["content"])
     sampling = Sampling(request["seed"], request["temperature"], request["top_p"], request["max_tokens"])
-    return engine.generate(conversation, sampling, lambda text: None)
+    return engine.generate(conversation, sampling, lambda text: None).answer
 
 
 def scene_of(prompt: str) -> Scene | None:
