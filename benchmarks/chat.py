@@ -96,7 +96,7 @@ def first_token(engine: LocalEngine, chat: Conversation) -> tuple[float, str]:
         if text and at != at:
             at = time.process_time()
 
-    reply = engine.generate(chat, SAMPLING, on_text)
+    reply = engine.generate(chat, SAMPLING, on_text).answer
     return at - start, reply
 
 
@@ -110,7 +110,7 @@ def conversation(engine: LocalEngine) -> Conversation:
     for turn in range(1, TURNS + 1):
         chat = chat.say("user", WORDS + str(turn), (pictures[turn],) if turn in pictures else ())
         if turn < TURNS:
-            chat = chat.say("assistant", engine.generate(chat, SAMPLING, lambda _: None) or "so it is")
+            chat = chat.say("assistant", engine.generate(chat, SAMPLING, lambda _: None).answer or "so it is")
     return chat
 
 
@@ -148,7 +148,7 @@ def main(rounds: int = 5, layers: int = 32, threads: int = 1) -> None:
         engine.lookup = ahead
         engine.generate(chat, ONE, lambda _: None)
         start = time.process_time()
-        said.add(engine.generate(chat, long, lambda _: None))
+        said.add(engine.generate(chat, long, lambda _: None).answer)
         spent[ahead] = time.process_time() - start
     same = "identical" if len(said) == 1 else "DIFFERENT"
     print(f"prompt lookup: {spent[0]:.2f} CPU s without, {spent[8]:.2f} with, for 256 tokens; replies {same}")

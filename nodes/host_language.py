@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
-from ..llmga.chat import Conversation, OnText, Sampling
+from ..llmga.chat import Conversation, OnText, Said, Sampling
 from ..llmga.chat.conversation import Picture
 from ..llmga.chat.engines.base import check_conversation
 from ..llmga.chat.engines.stream import Stream
 from ..llmga.chat.formats import GEMMA4_LARGE, ChatFormat, control_pattern, find_format
+from ..llmga.chat.thinking import is_mark_token
 from ..llmga.images import from_pil
 
 CANNOT_WRITE = (
@@ -54,7 +56,7 @@ class HostEngine:
         self._eos_ids = set(map(int, self._network.model.config.stop_tokens))
         self._eos_ids |= {found for token in self.format.eos if (found := self._single_id(token)) is not None}
 
-    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> str:
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
         """See ``ChatEngine.generate``; the reply is stripped of white space at both ends.
 
         ``on_text`` is called first with an empty text, then for each token, and before a layer of the network if it was
@@ -65,11 +67,13 @@ class HostEngine:
         """
         check_conversation(conversation, self)
         on_text("")
-        row = self._encode(conversation)
-        most = self._room(len(row), sampling.max_new_tokens)
+        row = self._encode(conversation, self.thinking or sampling.thinking)
+        thinking = self.thinking or sampling.thinking
+        wanted = sampling.max_new_tokens + (sampling.thought_tokens if thinking else 0)
+        most = self._room(len(row), wanted)
         greedy = sampling.temperature == 0
-        stream = Stream(_Decoder(self._tokenizer), self._eos_ids, on_text, 0, sampling.stop_after)
-        with _heard(self._network, stream):
+        stream = Stream(partial(_decode, self._tokenizer), self._eos_ids, on_text, sampling)
+        with _streaming_to(self._network, stream):
             # The host draws from a generator of its own, so the global random state is left alone.
             ids = self.clip.generate(
                 {self._key: [row]} if self._key else [row],
@@ -82,13 +86,15 @@ class HostEngine:
                 repetition_penalty=1.0,
                 seed=sampling.seed,
             )
-            if not stream.text and not stream.stopped:  # a network that samples in another way sent nothing
+            if (
+                not stream.said.shown and not stream.stopped
+            ):  # a network that samples in another way sent nothing
                 stream.put(ids)
-        return stream.text.strip()
+        return stream.said
 
-    def _encode(self, conversation: Conversation) -> list[tuple[Any, float]]:
+    def _encode(self, conversation: Conversation, thinking: bool) -> list[tuple[Any, float]]:
         """The conversation as ComfyUI's tokens with their weights; an entry in place of a token is a picture."""
-        text = self.format.render(self.format.protect(conversation, self._control), self.thinking)
+        text = self.format.render(self.format.protect(conversation, self._control), thinking)
         ids = list(map(int, self._tokenizer.tokenizer(text)["input_ids"]))
         start = self._tokenizer.start_token
         if self.format.has_bos and start is not None:
@@ -200,14 +206,13 @@ def _special_tokens(tokenizer: Any) -> set[str]:
     return {token for token in tokens if isinstance(token, str) and re.search(r"\W", token)}
 
 
-class _Decoder:
-    """ComfyUI's tokenizer with the ``decode`` of transformers."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-
-    def decode(self, ids: list[int], **_: Any) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+def _decode(tokenizer: Any, ids: list[int]) -> str:
+    """The text of a reply's tokens; of the control tokens only those that mark a thought stay visible."""
+    special = _special_tokens(tokenizer)
+    dropped = {token for token in special if not is_mark_token(token)}
+    if dropped == special:
+        return tokenizer.decode(ids, skip_special_tokens=True)
+    return control_pattern(dropped).sub("", tokenizer.decode(ids, skip_special_tokens=False))
 
 
 class _FinishedError(Exception):
@@ -215,7 +220,7 @@ class _FinishedError(Exception):
 
 
 @contextmanager
-def _heard(network: Any, stream: Stream) -> Iterator[None]:
+def _streaming_to(network: Any, stream: Stream) -> Iterator[None]:
     """Tell a stream of every token that this network samples, and end the block when the stream has stopped.
 
     Only this one network is changed, and only as long as the block runs.

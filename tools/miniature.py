@@ -127,7 +127,7 @@ def reply_to(engine: ChatEngine, request: dict[str, Any]) -> str:
     sampling = Sampling(
         request["seed"], request["temperature"], request.get("top_p", 1.0), request["max_tokens"]
     )
-    return engine.generate(conversation, sampling, lambda text: None)
+    return engine.generate(conversation, sampling, lambda text: None).answer
 
 
 def scene_of(prompt: str) -> Scene | None:

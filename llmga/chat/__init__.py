@@ -3,7 +3,7 @@
 from .assistant import Policy, Reply, respond
 from .batch import respond_each
 from .conversation import Conversation, Picture, Turn
-from .engines.base import ChatEngine, OnText, Sampling
+from .engines.base import ChatEngine, OnText, Said, Sampling
 from .presets import LANGUAGES, MAX_PAGES
 from .refusal import is_refusal
 from .tags import ParsedReply, parse
@@ -23,6 +23,7 @@ __all__ = [
     "Picture",
     "Policy",
     "Reply",
+    "Said",
     "Sampling",
     "Task",
     "Turn",

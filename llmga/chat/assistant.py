@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from .conversation import Conversation, Picture
-from .engines.base import ChatEngine, OnText, Sampling
+from .engines.base import ChatEngine, OnText, Said, Sampling
 from .refusal import is_refusal
-from .tags import parse, without_thinking
+from .tags import parse
 from .tasks import SYSTEM_PROMPT, check_pictures, get_task, render
 
 Policy = Literal["ask_again", "whole_reply", "keep_previous", "error"]
@@ -43,6 +43,7 @@ class Reply:
         refused: the (last) reply was a refusal; its words are in ``text`` and never in ``prompts``.
         asked_again: the first reply had no prompt, or too few pages, and this is the second.
         passages: the text before each prompt, ``""`` where there are none; as many as prompts.
+        thought: what the model thought before this reply; neither the conversation nor a prompt holds any of it.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Reply:
     refused: bool = False
     asked_again: bool = False
     passages: tuple[str, ...] = ()
+    thought: str = ""
 
     @property
     def prompt(self) -> str:
@@ -97,15 +99,15 @@ def respond(
         pictures: shown with this turn; a hole is black already.
         sampling: its seed picks the phrasing too.
         policy: for a reply without a prompt.
-        on_text: gets the raw text while it is written, anew when asked again; may raise anything.
+        on_text: gets the text while it is written, a thought first, anew when asked again; may raise anything.
         system: the system prompt of a conversation without one; ``None`` is ``SYSTEM_PROMPT``, or that of its training
             for an engine that ``knows_tags``.
         language: the language of the request, ``"en"`` or ``"zh"``.
         pages: 1 to 12, of a picture book.
 
     Raises:
-        ValueError: the inputs do not fit the task, the reply is empty, or there is no prompt and the policy
-            finds none.
+        ValueError: the inputs do not fit the task, the reply is empty or ends inside a thought, or there is no prompt and
+            the policy finds none.
     """
     if policy not in get_args(Policy):
         raise ValueError(f"'policy' must be one of {', '.join(get_args(Policy))}, got {policy!r}")
@@ -138,7 +140,13 @@ def respond(
     passages = parsed.passages if parsed.prompts and not missing else ()
     passages = (passages + ("",) * len(prompts))[: len(prompts)]
     return Reply(
-        parsed.text, prompts, asked.say("assistant", parsed.raw), parsed.refused, asked_again, passages
+        parsed.text,
+        prompts,
+        asked.say("assistant", parsed.raw),
+        parsed.refused,
+        asked_again,
+        passages,
+        parsed.thought,
     )
 
 
@@ -149,16 +157,22 @@ class _CheckedReply:
     prompts: tuple[str, ...]
     passages: tuple[str, ...]
     refused: bool
+    thought: str
 
 
 def _generate(
     engine: ChatEngine, conversation: Conversation, sampling: Sampling, on_text: OnText
 ) -> _CheckedReply:
-    raw = engine.generate(conversation, sampling, on_text)
-    if not isinstance(raw, str):
-        raise ValueError(f"the engine {engine.name!r} replied with {type(raw).__name__} instead of text")
-    raw = raw.encode("utf-8", "replace").decode()  # half a surrogate pair can be neither saved nor sent
+    said = engine.generate(conversation, sampling, on_text)
+    if not isinstance(said, Said):
+        raise ValueError(f"the engine {engine.name!r} replied with {type(said).__name__} instead of a Said")
+    raw, thought = _sendable(said.answer), _sendable(said.thought)
     found = parse(raw)
+    if said.unfinished and not found.prompts:
+        raise ValueError(
+            f"the reply of {engine.name!r} ends inside the model's thinking, before an answer; raise 'thought_tokens' "
+            "(of an endpoint with 'thinking' off: 'max_new_tokens'), or turn 'thinking' off"
+        )
     if not found.text:
         raise ValueError(
             f"the reply of {engine.name!r} is empty (thinking and bare tags do not count); raise "
@@ -166,7 +180,12 @@ def _generate(
         )
     refused = any(map(is_refusal, found.prompts or (found.text,)))
     prompts = () if refused else found.prompts
-    return _CheckedReply(without_thinking(raw), found.text, prompts, found.passages, refused)
+    return _CheckedReply(raw, found.text, prompts, found.passages, refused, thought)
+
+
+def _sendable(text: str) -> str:
+    """The text without halves of surrogate pairs, which can be neither saved nor sent."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _latest_prompts(conversation: Conversation) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ EXTRA = frozenset(
 MAX_EXTRA_BYTES = 8192
 
 PictureFormat = Literal["auto", "png", "jpeg"]
+ThinkingSwitch = Literal["", "chat_template_kwargs", "enable_thinking", "reasoning_effort"]
 
 _REFUSED_SYSTEM = re.compile(
     r"system[\s_-]{1,3}(?:role|prompt|message|instruction)|role[^a-z]{1,3}system|developer instruction",
@@ -47,7 +48,10 @@ class Dialect:
         rename: their names on this server.
         system: False puts the system prompt in front of the first user turn, for models without a system role.
         stream: False asks for the reply in one piece.
-        extra: parameters added to each request, of ``EXTRA``.
+        thinking: the parameter that turns thinking on and off: ``chat_template_kwargs`` (vLLM, SGLang, llama.cpp: its
+            ``enable_thinking``), ``enable_thinking`` itself, or ``reasoning_effort`` ("medium" or "low"). Without it
+            nothing is sent, and the server decides.
+        extra: parameters added to each request, of ``EXTRA``; they win over what ``thinking`` sends.
         picture_format: "auto" sends PNG up to a size and JPEG above it.
         max_picture_bytes: of one encoded picture; larger ones are sent as JPEG, and smaller.
         max_pictures: in one request; of older turns they are left out first. 0 sends all.
@@ -60,6 +64,7 @@ class Dialect:
     rename: Mapping[str, str] = field(default_factory=dict, hash=False)
     system: bool = True
     stream: bool = True
+    thinking: ThinkingSwitch = ""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
     picture_format: PictureFormat = "auto"
     max_picture_bytes: int = 3_500_000
@@ -78,6 +83,8 @@ class Dialect:
         for flag in ("system", "stream"):
             if not isinstance(getattr(self, flag), bool):
                 raise ValueError(f"{flag!r} must be true or false")
+        if self.thinking not in get_args(ThinkingSwitch):
+            raise ValueError(f"'thinking' must be one of {', '.join(get_args(ThinkingSwitch)[1:])}")
         if not isinstance(self.extra, Mapping) or not set(self.extra) <= EXTRA:
             raise ValueError(f"'extra' must be an object with any of {', '.join(sorted(EXTRA))}")
         if len(json.dumps(dict(self.extra))) > MAX_EXTRA_BYTES:
@@ -87,12 +94,19 @@ class Dialect:
         _check_count("max_picture_bytes", self.max_picture_bytes, 10_000, 50_000_000)
         _check_count("max_pictures", self.max_pictures, 0, 16)
 
-    def body(self, messages: list[dict[str, Any]], model: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    def body(
+        self,
+        messages: list[dict[str, Any]],
+        model: str,
+        wanted: Mapping[str, Any],
+        thinking: bool = False,
+    ) -> dict[str, Any]:
         """The request as it goes out: what equals the server's own default is left out.
 
         Args:
             messages: of the conversation; a system message stands first.
             wanted: values of ``PARAMETERS``.
+            thinking: whether the model is asked to think, where the record says how.
         """
         given = {**wanted, "stream": self.stream}
         if given.get("top_p") == 1:  # keeps every token; some servers refuse the value
@@ -102,7 +116,20 @@ class Dialect:
         sent = {self.rename.get(name, name): value for name, value in given.items() if name not in self.omit}
         if not self.system:
             messages = _without_system(messages)
-        return {"model": model, "messages": messages, **sent, **self.extra}
+        return {"model": model, "messages": messages, **sent, **self._added(thinking)}
+
+    def _added(self, thinking: bool) -> dict[str, Any]:
+        """``extra``, and the switch of thinking where it leaves that open."""
+        match self.thinking:
+            case "chat_template_kwargs":
+                given = self.extra.get("chat_template_kwargs")
+                given = given if isinstance(given, Mapping) else {}
+                return {**self.extra, "chat_template_kwargs": {"enable_thinking": thinking, **given}}
+            case "enable_thinking":
+                return {"enable_thinking": thinking, **self.extra}
+            case "reasoning_effort":
+                return {"reasoning_effort": "medium" if thinking else "low", **self.extra}
+        return dict(self.extra)
 
     def adapted(self, refusal: str, named: str = "") -> Dialect | None:
         """The dialect that avoids what a 400 or 422 complains of, or None if it names nothing that can be avoided.

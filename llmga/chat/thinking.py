@@ -18,8 +18,14 @@ _MARK = re.compile(
     # <|begin_of_thought|>, Cohere's <|START_THINKING|>, <|thinking|>
     r"|<\|(?P<word_close>/|end_of_|end_)?(?:begin_of_|start_)?(?:think(?:ing)?|thought)\|>"
     # gpt-oss: <|channel|>analysis<|message|> and <|channel|>final<|message|>; Gemma 4: <|channel>thought and <channel|>
-    r"|<\|channel\|?>\s{0,9}(?P<channel>[a-z_]{1,20})(?:[^<\n]{0,80}<\|(?:constrain|message)\|>(?:json<\|message\|>)?)?"
+    r"|(?:<\|start\|>assistant)?<\|channel\|?>\s{0,9}(?P<channel>[a-z_]{1,20})(?:[^<\n]{0,80}<\|(?:constrain|message)\|>(?:json<\|message\|>)?)?"
     r"|(?P<channel_close><channel\|>)",
+    re.IGNORECASE,
+)
+# The same marks as tokens of a vocabulary, each by itself: what has to be seen of a reply to tell its thought.
+_MARK_TOKEN = re.compile(
+    rf"[<◁]/?{_NAME}[>▷]|\[/?THINK\]|<\|(?:channel|message|constrain|start|end)\|>|<\|channel>|<channel\|>"
+    r"|<\|/?(?:begin_of_|end_of_|start_|end_)?(?:think(?:ing)?|thought)\|>",
     re.IGNORECASE,
 )
 _CHANNELS_OF_ANSWERS = frozenset({"final", "response", "answer", "text"})
@@ -79,6 +85,11 @@ def split_reply(reply: str, thinking: bool = False) -> SplitReply:
     (thoughts if thinking else answers).append(reply[start:])
     thought = _without_marks("".join(thoughts), cut=False)
     return SplitReply(thought, _without_marks("".join(answers)), thinking)
+
+
+def is_mark_token(token: str) -> bool:
+    """Whether a token of a vocabulary is a mark of thinking, or a part of one."""
+    return _MARK_TOKEN.fullmatch(token) is not None
 
 
 def _opens(mark: re.Match[str]) -> bool:

@@ -156,7 +156,9 @@ def _ask(question: Question, engine: ChatEngine, sampling: Sampling, stop: threa
             return Answer(unreadable=type(error.__cause__ or error).__name__, picture_sha256=sha256)
     asked = Conversation().say("user", question.text, pictures)
     seed = int.from_bytes(hashlib.sha256(f"{sampling.seed}:{question.key}".encode()).digest()[:8], "big")
-    return Answer(engine.generate(asked, replace(sampling, seed=seed), on_text), picture_sha256=sha256)
+    said = engine.generate(asked, replace(sampling, seed=seed), on_text)
+    # Of an unfinished thought nothing is a caption; the empty reply is then cleaned away.
+    return Answer("" if said.unfinished else said.answer, picture_sha256=sha256)
 
 
 def _load_picture(path: Path) -> Picture:

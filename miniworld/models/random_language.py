@@ -7,6 +7,7 @@ answers with a salad of ``WORDS``. The same seed writes the same bytes.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,17 +118,36 @@ def write_tiny_qwen_vl(folder: Path, seed: int = 0) -> Path:
 
 def write_tiny_text(folder: Path, seed: int = 0) -> Path:
     """Write a text-only Qwen2: ChatML; returns ``folder``."""
+    return write_text_model(folder, CHATML_TEMPLATE, "<|im_end|>", CHATML_TOKENS, seed=seed)
+
+
+def write_text_model(
+    folder: Path, template: str, end: str, special: Sequence[str], added: Sequence[str] = (), seed: int = 0
+) -> Path:
+    """Write a text-only Qwen2 with another model's chat template and tokens; returns ``folder``.
+
+    Args:
+        end: the token that ends a reply, one of ``special``.
+        special: control tokens, which usual decoding drops.
+        added: further tokens that are text.
+    """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = _write_tokenizer(
-        folder, "Qwen2Tokenizer", "<|im_end|>", CHATML_TOKENS, chat_template=CHATML_TEMPLATE
+        folder, "Qwen2Tokenizer", end, list(special), added=added, chat_template=template
     )
-    config = Qwen2Config(**_decoder(tokenizer, "<|im_end|>"))
+    config = Qwen2Config(**_decoder(tokenizer, end))
     return _write_model(folder, Qwen2ForCausalLM, config, tokenizer, seed)
 
 
 def _write_tokenizer(
-    folder: Path, kind: str, eos: str, control: list[str], bos: str | None = None, **settings: str
+    folder: Path,
+    kind: str,
+    eos: str,
+    control: list[str],
+    bos: str | None = None,
+    added: Sequence[str] = (),
+    **settings: str,
 ) -> Tokenizer:
     """Write a byte-level BPE that also knows ``WORDS``.
 
@@ -145,6 +165,7 @@ def _write_tokenizer(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in control])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in added])
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]

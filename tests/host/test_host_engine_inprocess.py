@@ -90,7 +90,7 @@ def write(engine: Any, monkeypatch: pytest.MonkeyPatch, ids: list[int]) -> list[
 
 def test_text_is_live_token_by_token(qwen3: Any) -> None:
     texts: list[str] = []
-    reply = qwen3.generate(ask(), sampling(max_new_tokens=12, temperature=0.9, seed=3), texts.append)
+    reply = qwen3.generate(ask(), sampling(max_new_tokens=12, temperature=0.9, seed=3), texts.append).answer
     assert texts[0] == ""
     assert len(texts) >= 13
     assert texts[-1].strip() == reply
@@ -148,21 +148,21 @@ def test_an_end_that_comfyui_does_not_know_ends_the_reply(
     assert end_of_turn not in gemma2._network.model.config.stop_tokens
     letters = gemma2._tokenizer.tokenizer.tokenizer.encode("fox")
     steps = write(gemma2, monkeypatch, [*letters, end_of_turn])
-    assert gemma2.generate(ask(), sampling(max_new_tokens=50), lambda _: None) == "fox"
+    assert gemma2.generate(ask(), sampling(max_new_tokens=50), lambda _: None).answer == "fox"
     assert len(steps) == len(letters) + 1
 
 
 def test_comfyuis_own_end_ends_the_reply(qwen3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     letters = qwen3._tokenizer.tokenizer("a red fox")["input_ids"]
     steps = write(qwen3, monkeypatch, [*letters, 151645])
-    assert qwen3.generate(ask(), sampling(max_new_tokens=50), lambda _: None) == "a red fox"
+    assert qwen3.generate(ask(), sampling(max_new_tokens=50), lambda _: None).answer == "a red fox"
     assert len(steps) == len(letters) + 1
 
 
 def test_it_stops_after_the_prompts_that_are_wanted(qwen3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "<gen_image> a fox </gen_image> and then more and more"
     steps = write(qwen3, monkeypatch, qwen3._tokenizer.tokenizer(text)["input_ids"])
-    reply = qwen3.generate(ask(), sampling(max_new_tokens=200, stop_after=1), lambda _: None)
+    reply = qwen3.generate(ask(), sampling(max_new_tokens=200, stop_after=1), lambda _: None).answer
     assert reply.startswith("<gen_image> a fox </gen_image>")
     assert "more" not in reply
     assert len(steps) < 20

@@ -28,7 +28,7 @@ def engine(server: OpenAIServer, deadline_s: float = 60.0, key_env: str = "LLMGA
 
 
 def ask(engine: EndpointEngine, on_text: Callable[[str], None] = lambda text: None) -> str:
-    """The reply; a request that hangs is an error, for ``on_text`` is called while nothing arrives."""
+    """The answer; a request that hangs is an error, for ``on_text`` is called while nothing arrives."""
     end = time.monotonic() + PATIENCE_S
 
     def watched(text: str) -> None:
@@ -36,7 +36,7 @@ def ask(engine: EndpointEngine, on_text: Callable[[str], None] = lambda text: No
             raise AssertionError(f"the request still runs after {PATIENCE_S:g} s")
         on_text(text)
 
-    return engine.generate(ASK, Sampling(), watched)
+    return engine.generate(ASK, Sampling(), watched).answer
 
 
 def comes_true(condition: Callable[[], bool]) -> bool:

@@ -12,6 +12,7 @@ from llmga.chat import (
     Picture,
     Policy,
     Reply,
+    Said,
     Sampling,
     render,
     respond,
@@ -33,14 +34,14 @@ class ScriptedEngine:
         self.replies = list(replies)
         self.heard: list[tuple[Conversation, Sampling]] = []
 
-    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> str:
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
         check_conversation(conversation, self)
         self.heard.append((conversation, sampling))
         reply = self.replies.pop(0)
         words = reply.split(" ")
         for count in range(1, len(words) + 1):
             on_text(" ".join(words[:count]))
-        return reply
+        return Said.of(reply)
 
 
 def ask(engine: ChatEngine, conversation: Conversation | None = None, **changes: Any) -> Reply:
@@ -179,10 +180,41 @@ def test_description_is_a_caption(said: str, prompts: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("policy", get_args(Policy))
-@pytest.mark.parametrize("empty", ["", " \n", "<gen_image></gen_image>", "<think>hm"])
+@pytest.mark.parametrize("empty", ["", " \n", "<gen_image></gen_image>", "<think>hm</think>"])
 def test_empty_reply_is_an_error_of_its_own(empty: str, policy: str) -> None:
     with pytest.raises(ValueError, match="'scripted' is empty .*'max_new_tokens'"):
         ask(ScriptedEngine(empty, FOX), policy=policy)
+
+
+@pytest.mark.parametrize("policy", get_args(Policy))
+@pytest.mark.parametrize("task", ["refine", "chat", "story"])
+@pytest.mark.parametrize(
+    "unfinished",
+    [
+        "<think>hm",
+        "Sure. <think>hm",
+        f"<think>So {FOX}?",
+        f"[THINK]{FOX}",
+        f"<think>a</think><think>{FOX} or",
+    ],
+)
+def test_of_an_unfinished_thought_nothing_is_painted(unfinished: str, task: str, policy: str) -> None:
+    before = Conversation().say("user", "Hi").say("assistant", FOX)
+    with pytest.raises(
+        ValueError, match="'scripted' ends inside the model's thinking.*raise 'thought_tokens'"
+    ):
+        ask(ScriptedEngine(unfinished, unfinished), before, policy=policy, task=task)
+
+
+def test_the_thought_is_handed_on_apart() -> None:
+    reply = ask(ScriptedEngine(f"<think>A <gen_image>hen</gen_image>?</think>Here: {FOX}"))
+    assert reply.thought == "A <gen_image>hen</gen_image>?" and reply.prompts == ("a red fox",)
+    assert "hen<" not in reply.text and "hen<" not in reply.conversation.to_json()
+    assert ask(ScriptedEngine(FOX)).thought == ""
+
+
+def test_a_prompt_that_stands_before_an_unfinished_thought_is_kept() -> None:
+    assert ask(ScriptedEngine(f"{FOX}<think>was that right")).prompts == ("a red fox",)
 
 
 def test_earlier_picture_serves_a_later_task() -> None:
@@ -245,13 +277,13 @@ def test_three_turns_survive_a_save_in_between() -> None:
     assert chat(save=True) == chat(save=False)
 
 
-@pytest.mark.parametrize("reply", [b"<gen_image> a fox </gen_image>", None, 3])
-def test_an_engine_that_returns_no_text_is_named(reply: object) -> None:
+@pytest.mark.parametrize("reply", [b"<gen_image> a fox </gen_image>", "text", None, 3])
+def test_an_engine_that_says_nothing_is_named(reply: object) -> None:
     class Broken(ScriptedEngine):
         def generate(self, *_: Any) -> Any:
             return reply
 
-    with pytest.raises(ValueError, match=f"'scripted' replied with {type(reply).__name__} instead of text"):
+    with pytest.raises(ValueError, match=f"'scripted' replied with {type(reply).__name__} instead of a Said"):
         ask(Broken())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from llmga.chat import Conversation, Picture, Sampling, respond, respond_each
+from llmga.chat import Conversation, Picture, Said, Sampling, respond, respond_each
 
 PICTURES = [Picture.from_pil(Image.new("RGB", (8, 8), colour)) for colour in ("red", "blue")]
 SETTINGS = {"task": "similar", "instruction": "", "policy": "error", "on_text": lambda _: None}
@@ -15,10 +15,10 @@ class Engine:
     name = "scripted"
     supports_pictures = True
 
-    def generate(self, conversation: Conversation, sampling: Sampling, on_text: object) -> str:
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: object) -> Said:
         if sampling.seed == 9:
-            return "no idea"
-        return f"<gen_image> {conversation.pictures[-1].sha256[:6]} {sampling.seed} </gen_image>"
+            return Said("no idea")
+        return Said(f"<gen_image> {conversation.pictures[-1].sha256[:6]} {sampling.seed} </gen_image>")
 
 
 def test_each_picture_gets_the_reply_that_it_gets_alone() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from llmga.chat import Conversation, Picture, Sampling
+from llmga.chat import Conversation, Picture, Said, Sampling
 from llmga.edit.instruction import kept_share, rewrite
 
 SOURCE = "a large red star in the centre, on snow, under warm light"
@@ -32,7 +32,7 @@ class Scripted:
         self.heard.append(conversation)
         self.seeds.append(sampling.seed)
         on_text(self.replies[0])
-        return self.replies.pop(0)
+        return Said.of(self.replies.pop(0))
 
 
 def ask(engine, instruction="make the star blue", conversation=None, **options):

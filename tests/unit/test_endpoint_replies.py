@@ -158,7 +158,7 @@ def test_two_refused_parameters_and_a_refused_role(monkeypatch: pytest.MonkeyPat
         server.behave("case")
         engine = EndpointEngine(Endpoint("server", server.url, "m"))
         asked = Conversation(system="You paint.").say("user", "a fox")
-        assert engine.generate(asked, Sampling(), lambda text: None) == REPLY
+        assert engine.generate(asked, Sampling(), lambda text: None).answer == REPLY
     assert len(server.requests) == 4
     body = server.requests[-1].body
     assert body["messages"] == [{"role": "user", "content": "You paint.\n\na fox"}]
@@ -255,7 +255,7 @@ def test_a_key_in_a_reply_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
     with OpenAIServer(f"Your key is {key}. <gen_image>{key} a fox</gen_image>", pace=0.05) as server:
         engine = EndpointEngine(Endpoint("server", server.url, "m", "LLMGA_TEST_KEY"))
-        reply = engine.generate(Conversation().say("user", "a"), Sampling(), heard.append)
+        reply = engine.generate(Conversation().say("user", "a"), Sampling(), heard.append).answer
     assert reply == "Your key is ***. <gen_image>*** a fox</gen_image>"
     assert not [text for text in heard if key[:9] in text]
 

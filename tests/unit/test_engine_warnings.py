@@ -59,7 +59,7 @@ def test_no_call_is_of_a_kind_that_is_going_away(tmp_path: Path, announcements: 
         for temperature, lookup in ((0, 0), (0.5, 0), (0, 4)):
             engine.lookup = lookup
             sampling = Sampling(temperature=temperature, max_new_tokens=5)
-            reply = engine.generate(chat, sampling, lambda text: None)
+            reply = engine.generate(chat, sampling, lambda text: None).answer
             longer = chat.say("assistant", reply).say("user", "blue")  # read on from the kept keys and values
             engine.generate(longer, sampling, lambda text: None)
     assert announcements == []

@@ -9,7 +9,7 @@ from PIL import Image
 pytest.importorskip("transformers", reason="the local engine needs transformers")
 
 from llmga.chat.conversation import Conversation, Picture
-from llmga.chat.engines.base import HasHiddenStates, Sampling
+from llmga.chat.engines.base import HasHiddenStates, Said, Sampling
 from llmga.chat.engines.local import LocalEngine
 from llmga.chat.folders import load_local_engine
 from miniworld.models.random_language import write_tiny_llava, write_tiny_qwen_vl, write_tiny_text
@@ -75,11 +75,11 @@ def test_kept_beginnings_and_states_leave_each_other_alone(engines, kind: str, l
     engine.forget()
     engine.lookup = lookup
     expected = engine.hidden(chat)
-    reply = engine.generate(chat, GREEDY, lambda text: None)
+    reply = engine.generate(chat, GREEDY, lambda text: None).answer
     kept = engine.prefixes.nbytes
     assert torch.equal(engine.hidden(chat), expected)
     assert engine.prefixes.nbytes == kept
-    assert engine.generate(chat, GREEDY, lambda text: None) == reply
+    assert engine.generate(chat, GREEDY, lambda text: None).answer == reply
     longer = chat.say("assistant", reply).say("user", "old")
     engine.hidden(longer)
     continued = engine.generate(longer, GREEDY, lambda text: None)
@@ -114,8 +114,8 @@ class Plain:
     name = "plain"
     supports_pictures = False
 
-    def generate(self, conversation, sampling, on_text) -> str:
-        return ""
+    def generate(self, conversation, sampling, on_text) -> Said:
+        return Said("")
 
 
 def test_an_engine_need_not_offer_them() -> None:

@@ -111,7 +111,7 @@ def reference(folder: Path, chat: Conversation) -> str:
 @pytest.mark.parametrize("kind", WRITERS)
 def test_greedy_replies_equal_those_of_transformers(engines, folders, kind: str) -> None:
     chats = [chat for chat in CHATS.values() if engines[kind].supports_pictures or not chat.pictures]
-    replies = [engines[kind].generate(chat, GREEDY, say_nothing) for chat in chats]
+    replies = [engines[kind].generate(chat, GREEDY, say_nothing).answer for chat in chats]
     assert replies == [reference(folders[kind], chat) for chat in chats]
     assert len(set(replies)) == len(chats)
 
@@ -185,7 +185,7 @@ def test_the_turn_end_of_the_template_ends_the_reply(punctual, text_folder: Path
     with torch.no_grad():
         engine.net.lm_head.weight[end, 0] = 200
     heard: list[str] = []
-    assert engine.generate(CHATS["one turn"], GREEDY, heard.append) == ""
+    assert engine.generate(CHATS["one turn"], GREEDY, heard.append).answer == ""
     assert heard == ["", ""]  # at the start, and at the end token
 
 
@@ -209,7 +209,7 @@ def hooks(engine: LocalEngine) -> int:
 
 def test_text_arrives_token_by_token(engines, punctual) -> None:
     heard: list[str] = []
-    reply = engines["text"].generate(CHATS["one turn"], GREEDY, heard.append)
+    reply = engines["text"].generate(CHATS["one turn"], GREEDY, heard.append).answer
     assert len(heard) == 1 + GREEDY.max_new_tokens
     assert all(longer.startswith(text) for text, longer in zip(heard, heard[1:], strict=False))
     assert heard[-1].strip() == reply
@@ -218,10 +218,10 @@ def test_text_arrives_token_by_token(engines, punctual) -> None:
 def test_half_a_character_waits_for_its_other_half(engines) -> None:
     heard: list[str] = []
     tokenizer = engines["text"]._tokenizer
-    streamer = stream.Stream(tokenizer, set(), heard.append)
+    streamer = stream.Stream(engines["text"]._thoughts.decode, set(), heard.append, Sampling())
     for token in tokenizer("fox 狐!")["input_ids"]:
         streamer.put([token])
-    assert heard == ["f", "fo", "fox", "fox ", "fox ", "fox ", "fox 狐", "fox 狐!"]
+    assert heard == ["f", "fo", "fox", "fox", "fox", "fox", "fox 狐", "fox 狐!"]
 
 
 @pytest.mark.parametrize("kind", WRITERS)

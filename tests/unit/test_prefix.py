@@ -108,7 +108,7 @@ def test_nothing_is_read_twice(engines, name: str) -> None:
     first, second, third, *_ = chats(engine)
     watch = Watch(engine)
     pictures = len(first.pictures)
-    reply = engine.generate(first, GREEDY, say_nothing)
+    reply = engine.generate(first, GREEDY, say_nothing).answer
     read, seen = watch.count()
     whole = engine._encode(first)["input_ids"].shape[1]
     assert read >= whole and seen == pictures
@@ -260,5 +260,5 @@ def test_the_reply_ends_with_its_closed_prompt(engines, monkeypatch: pytest.Monk
     for prompts, said in ((1, words[: words.index(" and")]), (2, words[: words.index(" and more")])):
         ids = iter(engine._tokenizer(words)["input_ids"])
         once = Sampling(temperature=1, max_new_tokens=200, stop_after=prompts)
-        assert engine.generate(chat, once, say_nothing) == said
+        assert engine.generate(chat, once, say_nothing).answer == said
     assert PrefixCache(engine.net).nbytes == 0

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from llmga.chat import TASKS, Conversation, Reply, Sampling, parse, respond
+from llmga.chat import TASKS, Conversation, Reply, Said, Sampling, parse, respond
 from llmga.chat.presets import CHINESE, DESIGN, LANGUAGES, MAX_PAGES
 from llmga.chat.tasks import render
 
@@ -40,9 +40,9 @@ class Script:
     def __init__(self, *replies: str) -> None:
         self.replies, self.heard = list(replies), []
 
-    def generate(self, conversation, sampling, on_text) -> str:
+    def generate(self, conversation, sampling, on_text) -> Said:
         self.heard.append(conversation.turns[-1].text)
-        return self.replies.pop(0)
+        return Said.of(self.replies.pop(0))
 
 
 def book(*replies: str, pages: int = 2, policy="ask_again", **more) -> tuple[Reply, Script]:

@@ -46,7 +46,7 @@ def convert(
     return write_checkpoint(read_checkpoint(folder, options), out, part)
 
 
-def write_checkpoint(checkpoint: Checkpoint, out: Path, part: int = PART) -> Path:
+def write_checkpoint(checkpoint: Checkpoint, out: Path, part: int = MAX_PART_BYTES) -> Path:
     """Write what was read or joined as transformers' LLaVA; see ``convert``."""
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..conversation import Conversation
+from ..thinking import split_reply
 
 if TYPE_CHECKING:
     import torch
 
 MAX_NEW_TOKENS = 8192
+MAX_THOUGHT_TOKENS = 32768
+THOUGHT_TOKENS = 2048
+"""How long a thought may be by default: about a page and a half of text."""
 
 OnText = Callable[[str], None]
 """``on_text(text_so_far)``: called for new text and at least about twice a second while nothing arrives.
 
 It is the progress report and the cancel point in one: whatever it raises ends the generation at once and passes
-through the engine unchanged, even a ``BaseException``.
+through the engine unchanged, even a ``BaseException``. What the model thinks stands first in the text, between
+``<think>`` and ``</think>``, whatever its own marks are.
 """
 
 
@@ -30,8 +35,11 @@ class Sampling:
         temperature: 0 is greedy; else the logits are divided by it, up to 2.
         top_p: nucleus sampling keeps the smallest set of tokens whose probability reaches it, in (0, 1].
         max_new_tokens: 1 .. 8192.
-        stop_after: the reply may end once so many ``<gen_image>`` blocks are closed, 0 .. 64; 0 lets it run on. An
-            engine that cannot tell ignores it.
+        stop_after: the reply may end once so many ``<gen_image>`` blocks are closed in the answer, 0 .. 64; 0 lets it
+            run on. An engine that cannot tell ignores it.
+        thinking: the model is asked to think before it answers; else it is asked not to, where it can be asked.
+        thought_tokens: 0 .. 32768, for a thought alone, whether it was asked for or not. ``max_new_tokens`` is then what
+            the answer has.
     """
 
     seed: int = 0
@@ -39,6 +47,8 @@ class Sampling:
     top_p: float = 1.0
     max_new_tokens: int = 512
     stop_after: int = 0
+    thinking: bool = False
+    thought_tokens: int = THOUGHT_TOKENS
 
     def __post_init__(self) -> None:
         _check("seed", self.seed, 0, 2**64 - 1, int)
@@ -46,8 +56,49 @@ class Sampling:
         _check("top_p", self.top_p, 0.0, 1.0, (int, float))
         _check("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS, int)
         _check("stop_after", self.stop_after, 0, 64, int)
+        if not isinstance(self.thinking, bool):
+            raise ValueError(f"thinking must be True or False, got {self.thinking!r}")
+        _check("thought_tokens", self.thought_tokens, 0, MAX_THOUGHT_TOKENS, int)
         if self.top_p == 0:
             raise ValueError("top_p must be above 0 (1 keeps every token)")
+
+
+@dataclass(frozen=True)
+class Said:
+    """A reply, with what the model thought kept apart from what it answers.
+
+    Args:
+        answer: the assistant's turn: no template tokens, no end token, no thought; ``<gen_image>`` tags untouched.
+        thought: what it thought before, without marks; "" if it did not think.
+        unfinished: the reply ended inside a thought, so that ``answer`` is not what was asked for.
+    """
+
+    answer: str
+    thought: str = ""
+    unfinished: bool = False
+
+    @classmethod
+    def of(cls, reply: str, *, thinking: bool = False, thought: str = "") -> Said:
+        """Split a raw reply at the marks of thinking.
+
+        Args:
+            reply: the raw text of a model.
+            thinking: the request ended inside a thought, so that the reply begins in one.
+            thought: what came beside the reply as thinking; it stands before what is found in the reply.
+        """
+        split = split_reply(reply, thinking)
+        return cls(
+            split.answer, "\n\n".join(filter(None, (thought.strip(), split.thought))), split.unfinished
+        )
+
+    @property
+    def shown(self) -> str:
+        """Both in one text for a person to watch: the thought first, in ``<think>``, which is open while it is written."""
+        if not self.thought and not self.unfinished:
+            return self.answer
+        if self.unfinished:
+            return f"{self.answer}<think>{self.thought}"
+        return f"<think>{self.thought}</think>{self.answer}"
 
 
 @runtime_checkable
@@ -59,8 +110,8 @@ class ChatEngine(Protocol):
 
     supports_pictures: bool
 
-    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> str:
-        """The assistant's next turn as raw text: no template tokens, no end token, tags untouched.
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
+        """The assistant's next turn, the thought apart from the answer.
 
         Raises:
             ValueError: the conversation does not end with a user turn, or shows pictures that the engine cannot see.
@@ -76,7 +127,7 @@ class HasHiddenStates(Protocol):
     opening of a reply; one that ends with a turn of the assistant is read as it stands. So the states of tokens that a
     model was trained to write, such as GILL's ``[IMG0]`` … ``[IMG7]``, are read in three steps::
 
-        answered = conversation.say("assistant", engine.generate(conversation, sampling, on_text))
+        answered = conversation.say("assistant", engine.generate(conversation, sampling, on_text).answer)
         ids = engine.token_ids(answered)
         states = engine.hidden(answered)[[i for i, token in enumerate(ids) if token in img_ids]]  # (8, d)
     """

@@ -99,7 +99,7 @@ class CompletionReader:
         if self._tools:
             return "a tool call and no text; choose a model or a server setting without tools"
         if self._thoughts:
-            return "reasoning and no text; raise 'max_new_tokens'"
+            return "reasoning and no text; raise 'max_new_tokens' or 'thought_tokens', or turn 'thinking' off"
         return (
             "no text"
             if self._passed_over is None

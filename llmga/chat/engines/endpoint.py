@@ -24,7 +24,7 @@ from ..conversation import Conversation
 from ..dialect import Dialect
 from ..endpoints import Endpoint
 from .background import in_thread
-from .base import OnText, Sampling, check_conversation
+from .base import OnText, Said, Sampling, check_conversation
 from .completion import CompletionReader, UnreadableReply
 from .connection import Origin, checked_addresses, tls_context, tls_failure
 from .redaction import excerpt, without_key, words_of
@@ -76,8 +76,8 @@ class EndpointEngine:
         self._dialect = endpoint.dialect
         """What has been learnt of the server since, too."""
 
-    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> str:
-        """The assistant's next turn, without the reasoning that some servers send beside it.
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
+        """The assistant's next turn; reasoning that a server sends beside it is the thought.
 
         Equal requests get equal replies only where the server heeds ``seed``, which is sent modulo 2**31.
 
@@ -104,16 +104,16 @@ class EndpointEngine:
 
     def _ask(
         self, conversation: Conversation, sampling: Sampling, key: str, deadline: float, on_text: OnText
-    ) -> str:
+    ) -> Said:
         body = _request_body(self._endpoint.model, conversation, sampling, self._dialect)
         call = _Call(self._endpoint, self._forbidden, body, key, deadline)
         with in_thread(call.run) as result:
             while not wait((result,), timeout=TICK_S).done:
                 call.check_clocks()
-                on_text(without_key(call.text, key))
-            reply = without_key(result.result(), key)
-        on_text(reply)
-        return reply
+                on_text(call.said(call.text).shown)
+            said = call.said(result.result())
+        on_text(said.shown)
+        return said
 
 
 class _RefusedRequest(Exception):  # noqa: N818 - it becomes an EndpointError unless another request helps
@@ -139,10 +139,11 @@ def _request_body(model: str, conversation: Conversation, sampling: Sampling, di
     wanted = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "max_tokens": sampling.max_new_tokens,
+        "max_tokens": sampling.max_new_tokens + sampling.thought_tokens * sampling.thinking,
         "seed": sampling.seed % 2**31,  # servers hold it in anything from int32 to int64
     }
-    return json.dumps(dialect.body(messages_of(conversation, dialect), model, wanted)).encode("ascii")
+    messages = messages_of(conversation, dialect)
+    return json.dumps(dialect.body(messages, model, wanted, sampling.thinking)).encode("ascii")
 
 
 def _read_key(endpoint: Endpoint) -> str:
@@ -176,6 +177,13 @@ class _Call:
     def text(self) -> str:
         """The reply so far."""
         return self._reader.text
+
+    def said(self, text: str) -> Said:
+        """Thought and answer of a reply; until the first word of an answer arrives, the thought is unfinished."""
+        thought = without_key(self._reader.thought, self._key)
+        if thought and not text:
+            return Said("", thought, unfinished=True)
+        return Said.of(without_key(text, self._key), thought=thought)
 
     def check_clocks(self) -> None:
         """Raise EndpointError after the deadline, or too long a silence within the reply."""

@@ -12,10 +12,11 @@ from PIL import Image
 
 from ..conversation import Conversation, Picture
 from ..formats import break_control, control_pattern
-from .base import OnText, Sampling, check_conversation, check_pictures_are_seen
+from .base import OnText, Said, Sampling, check_conversation, check_pictures_are_seen
 from .lookup import decode_greedily
 from .prefix import Position, PrefixCache, pictures_in, positions_of
 from .stream import GumbelMaxSampler, Stream
+from .thought import ThoughtReader, opens_thought, template_variables
 from .transformers_names import cache_name, generate_takes_pictures_after_a_cache
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ class LocalEngine:
 
     Sampling is ours and not ``generate``'s: the folder's own settings (repetition penalty, top_k, …) do not
     apply, the noise comes from a CPU generator of the given seed, and the global random state is not touched.
+
+    A chat template that knows how to switch thinking off or on is told so; whether a thought is open at the end of the
+    request is read from the request. A model that thinks all the same has room for that beside ``max_new_tokens``.
 
     Attributes:
         net: the bare ``PreTrainedModel``, for the host to place.
@@ -60,6 +64,7 @@ class LocalEngine:
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._dtype = net.dtype  # asked now: a host may store the weights in another one later
         self._control = control_tokens(processor)
+        self._thoughts = ThoughtReader(processor)
         self._takes_system = self._probe_system()
         self._end_ids = self._find_end_ids()
         self._probe_picture()
@@ -69,8 +74,8 @@ class LocalEngine:
             eos_token_id=sorted(self._end_ids), pad_token_id=min(self._end_ids) if pad is None else pad
         )
 
-    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> str:
-        """See ``ChatEngine.generate``; the reply is stripped of white space at both ends.
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
+        """See ``ChatEngine.generate``; the answer is stripped of white space at both ends.
 
         ``on_text`` is called first with an empty text, then for each token, and before a block of the vision
         tower or the decoder if it was not for 0.1 s. A reply that reaches the end of the context stops there.
@@ -80,11 +85,17 @@ class LocalEngine:
         """
         check_conversation(conversation, self)
         on_text("")
-        inputs = self._encode(conversation)
+        messages = self._messages(conversation)
+        inputs = self._encode(conversation, sampling.thinking)
         used = inputs["input_ids"].shape[1]
-        max_new_tokens = min(sampling.max_new_tokens, self._room(inputs))
+        opened = opens_thought(
+            self._render(messages, False, sampling.thinking), self._render(messages, True, sampling.thinking)
+        )
+        may_think = opened or self._thoughts.may_think
+        wanted = sampling.max_new_tokens + (sampling.thought_tokens if may_think else 0)
+        max_new_tokens = min(wanted, self._room(inputs))
         device = self.load()
-        stream = Stream(self._tokenizer, self._end_ids, on_text, used, sampling.stop_after)
+        stream = Stream(self._thoughts.decode, self._end_ids, on_text, sampling, used, opened)
         positions, cache, cached, placed = self._resume(conversation, inputs, used + max_new_tokens, device)
         hooks = [block.register_forward_pre_hook(stream.on_block) for block in _blocks(self.net)]
         try:
@@ -99,7 +110,7 @@ class LocalEngine:
                 hook.remove()
         if positions is not None:
             self.prefixes.put([*positions, *new_ids], cache)
-        return stream.text.strip()
+        return stream.said
 
     def token_ids(self, conversation: Conversation) -> list[int]:
         """See ``HasHiddenStates.token_ids``."""
@@ -179,13 +190,13 @@ class LocalEngine:
         """Free the keys and values of earlier conversations, and the memory that they take beside the weights."""
         self.prefixes.clear()
 
-    def _encode(self, conversation: Conversation) -> dict[str, Any]:
+    def _encode(self, conversation: Conversation, thinking: bool = False) -> dict[str, Any]:
         """The model's inputs: ``input_ids`` (1, tokens) and, with pictures, what its vision tower takes.
 
         After a turn of the user the opening of a reply is part of them.
         """
         asks = not conversation.turns or conversation.turns[-1].role == "user"
-        prompt = self._render(self._messages(conversation), add_generation_prompt=asks)
+        prompt = self._render(self._messages(conversation), asks, thinking)
         if not self.supports_pictures:
             tokens = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
             return {name: tokens[name] for name in ("input_ids", "attention_mask")}
@@ -216,12 +227,17 @@ class LocalEngine:
             return {"role": role, "content": text}
         return {"role": role, "content": [{"type": "image"}] * pictures + [{"type": "text", "text": text}]}
 
-    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+    def _render(
+        self, messages: list[dict[str, Any]], add_generation_prompt: bool, thinking: bool = False
+    ) -> str:
         from jinja2 import TemplateError
 
         try:
             return self._processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                messages,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **template_variables(self._thoughts.template, thinking),
             )
         except TemplateError as error:
             raise ValueError(

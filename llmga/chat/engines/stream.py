@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from ..tags import count_closed
-from .base import OnText, Sampling
+from .base import OnText, Said, Sampling
 
 QUIET = 0.1  # seconds between two calls of on_text while no token arrives
 
@@ -20,23 +21,38 @@ class Stream:
     after them, and whether to stop depends on the text so far.
 
     Attributes:
-        text: the reply so far.
-        stopped: the end token came, or as many prompts as were asked for are closed; later tokens are ignored.
+        said: the reply so far.
+        stopped: the end token came, as many prompts as were asked for are closed in the answer, or the thought or the
+            answer has as many tokens as it may have; later tokens are ignored.
     """
 
     def __init__(
-        self, tokenizer: Any, end_ids: set[int], on_text: OnText, start: int = 0, prompts: int = 0
+        self,
+        decode: Callable[[list[int]], str],
+        end_ids: set[int],
+        on_text: OnText,
+        sampling: Sampling,
+        start: int = 0,
+        thinking: bool = False,
     ) -> None:
-        """Take the tokens from position ``start`` on; stop after ``prompts`` closed prompts (0: never)."""
-        self.text = ""
+        """Take the tokens from position ``start`` on.
+
+        Args:
+            decode: the text of a reply's tokens, with the marks of thinking.
+            sampling: how long thought and answer may be, and after how many closed prompts to stop.
+            thinking: the request ended inside a thought.
+        """
+        self.said = Said("", unfinished=thinking)
         self.stopped = False
-        self._tokenizer = tokenizer
+        self._decode = decode
         self._end_ids = end_ids
         self._on_text = on_text
+        self._sampling = sampling
         self._start = start
-        self._prompts = prompts
+        self._thinking = thinking
         self._ids: list[int] = []
         self._received = 0
+        self._thought_tokens = 0
         self._reported_at = time.monotonic()
 
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
@@ -52,11 +68,20 @@ class Stream:
         self._ids += [token for token in tokens if token not in self._end_ids]
         # All of it each time: a token's text depends on its neighbours. U+FFFD at its end is a character of
         # which only the first bytes have arrived.
-        text = self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        self.text = text.rstrip("\ufffd")
-        ended = any(token in self._end_ids for token in tokens)
-        self.stopped = ended or (self._prompts > 0 and count_closed(self.text) >= self._prompts)
+        text = self._decode(self._ids).rstrip("\ufffd")
+        self.said = Said.of(text, thinking=self._thinking)
+        self.stopped = any(token in self._end_ids for token in tokens) or self._is_full(len(tokens))
         self._report()
+
+    def _is_full(self, count: int) -> bool:
+        """Whether nothing has to follow the last ``count`` tokens."""
+        sampling = self._sampling
+        if self.said.unfinished:
+            self._thought_tokens += count
+            return self._thought_tokens >= sampling.thought_tokens
+        if 0 < sampling.stop_after <= count_closed(self.said.answer):
+            return True
+        return self._received - self._thought_tokens >= sampling.max_new_tokens
 
     def on_block(self, *_: Any) -> None:
         """Forward-pre-hook: a long prompt or a large picture takes seconds before its first token."""
@@ -64,7 +89,7 @@ class Stream:
             self._report()
 
     def _report(self) -> None:
-        self._on_text(self.text)
+        self._on_text(self.said.shown)
         self._reported_at = time.monotonic()
 
 
