@@ -173,12 +173,19 @@ class InversionEdit(io.ComfyNode):
         if inversion is None:
             inversion, note = inverted(models, inputs)
         session = models.session_of(inversion)
+        mask = inputs.fitted_mask(inversion.pixels, inversion.trajectory.latents.shape[1])
+        if mask is not None:
+            left_out += [
+                f"mask {i} is empty: picture {i} stays as it is"
+                for i, one in enumerate(mask)
+                if not one.any()
+            ]
         result = session.edit(
             inversion,
             target_prompt,
             inputs.settings,
             negative_prompt=inputs.negative_prompt,
-            mask=inputs.fitted_mask(inversion.pixels, inversion.trajectory.latents.shape[1]),
+            mask=mask,
             on_step=models.on_step(inversion.trajectory.steps),
         )
         pictures = models.codec.decode(result.edited.latent)

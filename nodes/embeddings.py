@@ -8,7 +8,7 @@ from typing import Any
 from ..llmga.text import parse_weights
 
 MARK = "embedding:"
-_NAMES = re.compile(rf"(?:^|(?<=[ \n])){MARK}\s*(\S*)")
+_AT_WORD = re.compile(rf"(?:^|(?<=[ \n])){MARK}")
 _MOST = 100
 """Names of one prompt that are looked up."""
 _SHOWN = 5
@@ -41,7 +41,7 @@ def tokenize(clip: Any, name: str, text: str, **options: Any) -> dict[str, Any]:
     except _HOST_FAULTS as error:
         if MARK not in text:
             raise
-        named = _NAMES.findall(text)
+        named = _names(text)
         if "" in named or not named:
             raise ValueError(
                 f"{name} holds '{MARK}' without a name; write the name of a file in models/embeddings behind it, or take "
@@ -59,12 +59,12 @@ def left_out(clip: Any, name: str, text: str, weights: bool = False) -> list[str
     Raises:
         ValueError: the host fails at one of them; see ``tokenize``.
     """
-    if MARK not in text:
+    if MARK not in text or not hasattr(clip, "tokenize"):  # what is no CLIP is refused where it is used
         return []
     pieces = [piece for piece, _ in parse_weights(text)] if weights else [text]
     for piece in pieces:
         tokenize(clip, name, piece, disable_weights=True)
-    found = [each for piece in pieces for each in _NAMES.findall(piece) if each]
+    found = [each for piece in pieces for each in _names(piece) if each]
     return _missing(clip, list(dict.fromkeys(found))[:_MOST])
 
 
@@ -110,6 +110,11 @@ def width_of(clip: Any, encoder: str) -> int | None:
         return int(net.transformer.get_input_embeddings().weight.shape[-1])  # type: ignore[union-attr]
     except (AttributeError, TypeError, IndexError):
         return None
+
+
+def _names(text: str) -> list[str]:
+    """What the host looks for behind each mark: the next word, which may be missing."""
+    return [(behind.split() or [""])[0] for behind in _AT_WORD.split(text)[1:]]
 
 
 def _tokenizers(clip: Any) -> list[tuple[str, Any]]:
