@@ -75,6 +75,37 @@ def test_what_is_missing_is_said() -> None:
             prepare(picture(8, 8), torch.ones(1, 8, 8), **{name: value})
 
 
+@pytest.mark.parametrize("value", [0.4, 0.49, 0.02])
+def test_a_soft_mask_below_one_half_is_said_to_be_that(value: float) -> None:
+    with pytest.raises(
+        ValueError, match=rf"mask 0 is below one half everywhere, {value} at most: there is nothing"
+    ):
+        prepare(picture(8, 8), torch.full((1, 8, 8), value))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1 / 256])
+def test_one_empty_mask_of_a_batch_is_named_and_the_others_are_prepared(value: float) -> None:
+    mask = torch.ones(3, 8, 8)
+    mask[1] = value
+    prepared, said = prepare(picture(8, 8, 3), mask)
+    assert prepared.mean((1, 2)).tolist() == [1, 0, 1]
+    why = "is below one half everywhere, 0.4 at most" if value == 0.4 else "is empty"
+    assert said.split("\n")[1] == f"picture 1: nothing to be painted, the mask {why}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_an_empty_mask_of_a_batch_goes_through_crop_and_stitch(dtype: torch.dtype) -> None:
+    image, mask = picture(40, 60, 3).to(dtype), torch.zeros(3, 40, 60)
+    mask[:, 10:20, 10:30] = 1
+    mask[1] = 1 / 256
+    output = nodes().CropForPainting.execute(image, mask, 32, 32, 1.5, False)
+    part, part_mask, plan = output.result
+    (said,) = output.ui["text"]
+    assert "mask is empty" in said.split("\n")[1] and "mask is empty" not in said.split("\n")[0]
+    assert part_mask.flatten(1).any(1).tolist() == [True, False, True]
+    assert torch.equal(stitch(plan, torch.zeros_like(part))[1], image[1].float())
+
+
 def crop(image: Any, mask: Any, **widgets: Any) -> Any:
     values = {"width": 32, "height": 32, "context": 1.5, "enlarge": False, **widgets}
     return nodes().CropForPainting.execute(image, mask, **values).result
