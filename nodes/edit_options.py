@@ -126,7 +126,7 @@ class PromptToPromptOptions(io.ComfyNode):
             start=check.number("blend_start", blend_start, 0, 1),
             mode=mode,
             self_max=check.number("self_max", self_max, 0, 1),
-            alignment=alignment,
+            alignment=alignment,  # pyright: ignore[reportArgumentType] - checked above
         )
         return io.NodeOutput(options)
 

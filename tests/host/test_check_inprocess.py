@@ -90,7 +90,7 @@ def test_pictures_of_two_float_types_are_restored(
 
 
 def test_a_floor_in_the_mask_does_not_open_the_whole_picture_to_an_edit() -> None:
-    fitted = comfy_inprocess.pack("llmga.edit.fit").fit_mask
+    fitted = comfy_inprocess.pack("llmga.edit.fit").fit_edit_mask
     mask = torch.full((1, 64, 64), 1 / 256)
     mask[:, 16:32, 16:32] = 1
     assert (fitted(mask, (64, 64)) > 0).sum() == 16 * 16

@@ -12,6 +12,7 @@ from support.host import ENVIRONMENT, PROBES
 
 from tools import ROOT
 from tools.comfy_server import ComfyServer, server_environment
+from tools.miniature import PACK as MINIATURE_PACK
 from tools.props import load_prompt
 
 # Packages of the extra "train" that no node may need; ComfyUI itself requires PyYAML and tqdm.
@@ -30,7 +31,7 @@ def server(
     folder = tmp_path_factory.mktemp("blocked")
     (folder / "sitecustomize.py").write_text(PROGRAM, encoding="utf-8")
     environment = {**ENVIRONMENT, "PYTHONPATH": str(folder)}
-    server = ComfyServer(comfyui, extra_packs=(PROBES,), arguments=("--cpu",), env=environment)
+    server = ComfyServer(comfyui, extra_packs=(PROBES, MINIATURE_PACK), arguments=("--cpu",), env=environment)
     fill_base(server.base)
     with server:
         yield server
