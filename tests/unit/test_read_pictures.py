@@ -92,9 +92,7 @@ def test_a_rotated_photograph_is_upright(
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_the_size_is_the_rotated_ones_and_so_is_sdxls_conditioning(
-    orientation: int, tmp_path: Path
-) -> None:
+def test_the_size_is_the_rotated_ones_and_so_is_sdxls_conditioning(orientation: int, tmp_path: Path) -> None:
     with Image.open(photograph("rocket.jpg")) as file:
         seen = file.convert("RGB")  # 640 × 427, lies on its side for 6 and 8
     exif = Image.Exif()
@@ -131,7 +129,7 @@ def test_sixteen_bits_and_floats_give_the_photograph_of_eight(
         assert np.array_equal(found, wanted), name
     twelve = Image.fromarray((grey.astype(np.uint16) << 4) | (grey >> 4))
     assert np.array_equal(np.asarray(to_rgb(twelve, white=4095)), wanted)
-    pgm = f"P5 64 64 65535\n".encode() + sixteen.astype(">u2").tobytes()
+    pgm = b"P5 64 64 65535\n" + sixteen.astype(">u2").tobytes()
     (tmp_path / "deep.pgm").write_bytes(pgm)
     assert np.array_equal(reader(tmp_path / "deep.pgm"), wanted)
 
@@ -146,14 +144,20 @@ def test_a_deep_picture_that_is_turned(cat: Image.Image, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "levels",
-    [np.full((4, 4), 255.0, np.float32), np.full((4, 4), np.nan, np.float32), np.full((4, 4), 70_000, np.int32)],
+    [
+        np.full((4, 4), 255.0, np.float32),
+        np.full((4, 4), np.nan, np.float32),
+        np.full((4, 4), 70_000, np.int32),
+    ],
     ids=["floats of 0 .. 255", "not a number", "beyond 16 bits"],
 )
 @every_reader
 def test_levels_of_no_known_white_are_refused_with_the_files_name(
     reader: Reader, levels: np.ndarray, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"odd\.tif cannot be read as a picture: its levels lie in .*must hold"):
+    with pytest.raises(
+        ValueError, match=r"odd\.tif cannot be read as a picture: its levels lie in .*must hold"
+    ):
         reader(deep(levels, tmp_path / "odd.tif"))
 
 
