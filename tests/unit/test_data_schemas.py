@@ -183,6 +183,9 @@ def test_reading_is_lazy_and_can_be_sent_to_a_worker(tmp_path, monkeypatch):
         copy[20_000]
 
 
+SYSTEM = {"from": "system", "value": "Be brief."}
+
+
 def test_a_record_without_a_picture_may_say_null(tmp_path):
     """pandas and datasets write it so."""
     (record,) = Records(
