@@ -21,6 +21,7 @@ from PIL import Image
 from ..chat.conversation import Conversation, Picture
 from ..chat.engines.base import ChatEngine, Sampling
 from ..chat.engines.endpoint import EndpointError
+from ..files.writing import write_bytes
 from ..images import read_picture
 
 PICTURE_SIDE = 1024  # pixels; vision models see no more
@@ -86,7 +87,7 @@ class AnswerLog:
             return []
         whole, _, cut = self._path.read_bytes().rpartition(b"\n")
         if cut:
-            self._path.write_bytes(whole + b"\n" if whole else b"")
+            write_bytes(self._path, whole + b"\n" if whole else b"")
         return whole.decode("utf-8").split("\n") if whole else []
 
 

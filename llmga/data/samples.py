@@ -4,8 +4,8 @@ All randomness comes from one generator, so a sample is a function of record and
 
 Source: LLMGA 7e32eb6, ``llava/datasets/*.py``. Deviations: an edit shows its picture (the released loader
 loads it and inserts no ``<image>``, as ``edit_picture`` 0 does) or, as in the paper, begins with the caption of the
-picture instead; of an instruction only a full stop is dropped (theirs: any last character); the hole fits pictures of
-any shape (theirs: squares).
+picture instead; of an instruction only a full stop is dropped (theirs: any last character); the hole fits pictures
+of any shape (theirs: squares).
 """
 
 from __future__ import annotations

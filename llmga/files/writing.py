@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 PART = ".part"
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}" + re.escape(PART))
 
 
 @contextmanager
@@ -30,6 +32,17 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep_parts(folder: Path) -> list[Path]:
+    """Remove what killed processes left of files that ``replacing`` was writing in a folder, and return the paths.
+
+    For a folder that one process writes: the unfinished file of another one would be lost.
+    """
+    left = [path for path in folder.glob(f".*{PART}") if _UNFINISHED.fullmatch(path.name) and path.is_file()]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return left
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:

@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..files.writing import sync
+from ..files.writing import sweep_parts, sync
 
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
+_UNPUBLISHED = re.compile(r"\.(?:step-\d{8,}|result)\.partial")
 
 
 def folder_of(root: Path, step: int) -> Path:
@@ -25,6 +26,20 @@ def begin(folder: Path) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return partial
+
+
+def sweep(output: Path) -> list[Path]:
+    """Remove what killed runs left unfinished in the folder of a run, and return the paths: folders that were never
+    published, of whatever step, and parts of files."""
+    left = [
+        path
+        for root in (output, output / "checkpoints")
+        for path in root.glob(".*.partial")
+        if path.is_dir() and _UNPUBLISHED.fullmatch(path.name)
+    ]
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return left + sweep_parts(output)
 
 
 def publish(partial: Path, folder: Path, state: dict[str, Any] | None = None) -> None:

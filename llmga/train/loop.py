@@ -9,6 +9,7 @@ gradients are added up.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import time
@@ -25,6 +26,8 @@ from torch import nn
 from . import checkpoint, log
 from .ema import Ema
 from .example_order import ExampleOrder, derive, generator
+
+_log = logging.getLogger(__name__)
 
 Metrics = Mapping[str, torch.Tensor]
 Weights = dict[str, dict[str, torch.Tensor]]
@@ -190,6 +193,11 @@ class _Run:
         if not config.deterministic and self.accelerator.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
         output.mkdir(parents=True, exist_ok=True)
+        if self.accelerator.is_main_process and (left := checkpoint.sweep(output)):
+            _log.info(
+                "%s: removed %d unfinished files and folders of a run that was killed", output, len(left)
+            )
+        self.accelerator.wait_for_everyone()
         trainer.prepare(self.accelerator.device, rank, world, self.accelerator.wait_for_everyone)
         self.order = ExampleOrder(len(trainer), config.seed)
         adversary = getattr(trainer, "adversary", None)

@@ -24,7 +24,7 @@ def package_file(package: str, distribution: str, *names: str) -> Path:
 
 
 def sentencepiece_model() -> Path:
-    """Mistral 7B's first tokenizer: 32,000 pieces in Llama 2's layout, ``<unk>``, ``<s>``, ``</s>``, bytes, pieces."""
+    """Mistral 7B's first tokenizer, 32,000 pieces laid out as Llama 2's."""
     return package_file("mistral_common", "mistral-common", "data/tokenizer.model.v1")
 
 

@@ -169,3 +169,19 @@ def test_presets_are_the_published_mixtures():
     assert {part.task for part in released.parts.values()} == {"vqa", "qa", "t2i", "sg", "inpainting", "edit"}
     with pytest.raises(ValueError, match="'paper' or 'released-code'"):
         preset("mine", Path())  # type: ignore[arg-type]
+
+
+def test_a_check_names_a_bad_record_before_it_is_drawn(data, tmp_path):
+    Mixture(data).check()
+    for records, message in (
+        (
+            [{"conversations": [{"from": "human", "value": "x"}]}],
+            "record 0: the dialogue None holds no question",
+        ),
+        ([{"conversations": [{"role": "user", "content": "x"}]}], "record 0: 'conversations"),
+    ):
+        path = tmp_path / "qa.json"
+        path.write_text(json.dumps(records))
+        mixture = Mixture({**data, "qa": Part(path, tmp_path, "qa")})
+        with pytest.raises(ValueError, match=r"qa\.json, " + message):
+            mixture.check()

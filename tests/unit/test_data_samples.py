@@ -161,3 +161,18 @@ def test_holes_of_a_recipe_are_its_own():
     only_boxes = SampleOptions(holes=MaskMix(((1.0, Boxes((1, 1), (9, 9))),)))
     assert all(s.turns[0].text in said("inpaint") for s in draw("inpainting", CAPTION, only_boxes, 50))
     assert SampleOptions().holes is MIXES["stage1"]
+
+
+def test_edits_of_the_released_code_are_words_alone():
+    words = SampleOptions(edit_caption=0.0, edit_picture=0.0)
+    for seed in range(20):
+        sample = make_sample("edit", EDIT, Path("d"), words, np.random.default_rng(seed))
+        assert sample.image is None and not any(turn.shows_image for turn in sample.turns)
+        assert sample.turns[0].text == EDIT.instruction.rstrip(".")
+
+
+def test_a_records_system_text_goes_with_its_sample():
+    record = Dialogue((Message("human", "x"), Message("gpt", "y")), system="Be brief.")
+    assert (
+        make_sample("qa", record, Path("d"), SampleOptions(), np.random.default_rng(0)).system == "Be brief."
+    )

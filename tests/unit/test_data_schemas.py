@@ -116,6 +116,12 @@ def dialogue(*speakers: str, image: str | None = None, mark: str = "") -> dict:
         (Dialogue, {"conversations": "hello"}, "'conversations'"),
         (Dialogue, dialogue("human", "human"), r"'conversations\[1\].from' must take turns"),
         (Dialogue, dialogue("human", "system"), r"'conversations\[1\].from'"),
+        (Dialogue, dialogue("system"), "a system message and nothing else"),
+        (Dialogue, dialogue("system", "human", "system"), r"'conversations\[2\].from'.*first message only"),
+        (Dialogue, dialogue("system", "human", "human"), r"'conversations\[2\].from' must take turns"),
+        (Dialogue, {"system": 3, **dialogue("human")}, "the system message must be a string"),
+        (Dialogue, {"conversations": [{"role": "user", "content": "x"}]}, r"'conversations\[0\].from'"),
+        (Dialogue, {"image": "", **dialogue("human")}, "'image' must be a relative path"),
         (Dialogue, {"conversations": [{"from": "gpt"}]}, r"'conversations\[0\].value'"),
         (Dialogue, {"id": [], **dialogue("human")}, "'id'"),
         (Dialogue, dialogue("human", image="a.png"), "0 times"),
@@ -175,3 +181,49 @@ def test_reading_is_lazy_and_can_be_sent_to_a_worker(tmp_path, monkeypatch):
     assert len(copy) == 20_000 and copy[12_345].caption == "12345"
     with pytest.raises(IndexError):
         copy[20_000]
+
+
+SYSTEM = {"from": "system", "value": "Be brief."}
+
+
+def test_a_record_without_a_picture_may_say_null(tmp_path):
+    """pandas and datasets write it so."""
+    (record,) = Records(
+        write(tmp_path / "train.json", [{"image": None, "id": None, **dialogue("human", "gpt")}]), Dialogue
+    )
+    assert record.image is None and record.id is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "system"),
+    [
+        (
+            {
+                "conversations": [
+                    {"from": "system", "value": "Be brief."},
+                    *dialogue("human", "gpt")["conversations"],
+                ]
+            },
+            "Be brief.",
+        ),
+        ({"system": "Be brief.", **dialogue("human", "gpt")}, "Be brief."),
+        ({"system": "", **dialogue("human", "gpt")}, None),
+        ({"system": None, **dialogue("human", "gpt")}, None),
+    ],
+)
+def test_a_records_own_system_text(tmp_path, raw, system):
+    (record,) = Records(write(tmp_path / "train.json", [raw]), Dialogue)
+    assert record.system == system and [message.speaker for message in record.messages] == ["human", "gpt"]
+    write_records(tmp_path / "again.json", [record])
+    assert Records(tmp_path / "again.json", Dialogue)[0] == record
+
+
+def test_all_records_are_scanned_in_order_and_a_bad_one_is_named(tmp_path):
+    path = write(
+        tmp_path / "train.json", [dialogue("human", "gpt"), {"image": None, **dialogue("gpt")}, {"x": 1}]
+    )
+    records, seen = Records(path, Dialogue), []
+    with pytest.raises(ValueError, match=r"train\.json, record 2: 'conversations'"):
+        for record in records.scan():
+            seen.append(record)
+    assert seen == [records[0], records[1]]

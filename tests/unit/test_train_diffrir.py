@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from llmga.train.diffrir_gan import GanConfig, GanTrainer
 from llmga.train.diffrir_s1 import S1Config, S1Trainer
 from llmga.train.diffrir_s2 import S2Config, S2Trainer
 from llmga.train.log import read_log
+from llmga.train.loop import learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STILL = Pass(blur=0, resize=(1, 1), noise_sigma=(0, 0), gaussian=1, jpeg=0)
@@ -194,6 +196,21 @@ def test_the_critics_game() -> None:
     torch.testing.assert_close(other, literal)
 
 
+def test_the_critic_keeps_its_rate_where_the_restorers_is_halved() -> None:
+    preset = read_config(GanConfig, "diffrir-gan-released-code-x1")
+    loop = replace(preset.loop, steps=400_000)
+    settings = replace(
+        config(GanConfig, critic_features=4), loop=loop, critic_milestones=preset.critic_milestones
+    )
+    net = new_net(DiffRIRS2, settings)
+    critic = GanTrainer(settings, examples(settings), teacher(settings), net, distance()).adversary
+    assert critic.loop is not None
+    rates = [(learning_rate(each, 299_999), learning_rate(each, 300_000)) for each in (loop, critic.loop)]
+    assert rates == [(1e-4, 5e-5), (1e-4, 1e-4)]
+    settings = replace(settings, critic_milestones=None)
+    assert GanTrainer(settings, examples(settings), teacher(settings), net, distance()).adversary.loop is None
+
+
 def test_feature_distances() -> None:
     measure, a = distance(), torch.rand(2, 3, 16, 16)
     assert measure(a, a) == 0 and measure(a, 1 - a) > 0.01
@@ -319,6 +336,8 @@ def test_presets(
     assert (network.dim, network.num_blocks, network.n_feats) == (64, (13, 1, 1, 1), 64)
     assert network.scale == (int(preset.partition("-x")[2][0]) if "-x" in preset else 1)
     assert getattr(settings, "composite", None) is composite
+    if kind is GanConfig:  # optimizer_d has the scheduler's one milestone, at the end
+        assert settings.critic_milestones == (400_000,)
     if kind is S2Config:
         assert (settings.prior.steps, settings.prior.milestones, settings.prior.gamma) == (
             100_000,

@@ -269,6 +269,24 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path: Path) ->
     assert_same(weights(tmp_path / "result"), weights(tmp_path.with_name("alone") / "result"))
 
 
+def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    kept = [
+        tmp_path / "checkpoints/.mine.partial",
+        tmp_path / ".notes.part",
+        tmp_path / "x.0123456789ab.part",
+    ]
+    left = [tmp_path / "checkpoints/.step-00000777.partial", tmp_path / ".result.partial"]
+    for folder in (kept[0], *left):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"half")
+    parts = [tmp_path / ".config.yaml.0123456789ab.part", tmp_path / ".log.jsonl.ffffffffffff.part"]
+    for path in (*kept[1:], *parts):
+        path.write_text("half")
+    train(Line(), settings(steps=2, save_every=2), tmp_path)
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in (*left, *parts))
+
+
 def test_optimizer_states_load_without_running_code(tmp_path: Path) -> None:
     train(Line(), settings(steps=2), tmp_path)
     state = torch.load(tmp_path / "checkpoints/step-00000002/optimizer.bin", weights_only=True)
@@ -406,3 +424,18 @@ def test_the_log_forgets_what_will_be_repeated(tmp_path: Path) -> None:
     assert min(x for x, _ in dark) < 100 and max(x for x, _ in dark) > 930  # the curve crosses the picture
     with pytest.raises(ValueError, match="0 rows with 'psnr'"):
         plot(path, tmp_path / "curve.png", "psnr")
+
+
+def test_an_adversary_may_have_rates_of_its_own(tmp_path: Path) -> None:
+    """As DiffRIR's critic, whose optimizer keeps its rate where the restorer's is halved."""
+    values: dict[str, Any] = {"steps": 4, "schedule": "multistep", "milestones": (2,), "lr": 0.1, "ema": 0.0}
+    learned = {}
+    own = settings(**{**values, "milestones": (4,)})
+    for name, rates in (("shared", None), ("same", settings(**values)), ("own", own)):
+        critic: Any = Critic()
+        critic.loop = rates
+        result = train(Line(adversary=critic), settings(**values), tmp_path / name)
+        learned[name] = (critic.net.weight.detach().clone(), weights(result))
+    assert torch.equal(learned["shared"][0], learned["same"][0])
+    assert not torch.equal(learned["shared"][0], learned["own"][0])
+    assert_same(learned["shared"][1], learned["own"][1])

@@ -1,4 +1,4 @@
-"""Stage 1 on what its presets name: llava-1.5-7b-hf's template, a real tokenizer, the family's transcript."""
+"""Stage 1 on what its presets name: llava-1.5-7b-hf's own template and a real SentencePiece tokenizer."""
 
 from __future__ import annotations
 
