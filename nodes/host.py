@@ -94,7 +94,8 @@ def live_text() -> Callable[[str], None]:
         ):
             return
         sent_at, sent = now, text
-        server.send_sync("llmga.text", {"node": context.node_id, "text": text[-TEXT_TAIL:]}, client)
+        said = {"node": context.node_id, "prompt_id": context.prompt_id, "text": text[-TEXT_TAIL:]}
+        server.send_sync("llmga.text", said, client)
 
     return on_text
 
