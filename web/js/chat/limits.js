@@ -10,6 +10,7 @@ export const MAX_COMPARED = 8_000; // characters of a text that is compared word
 export const MAX_MARKS = 400; // words of it that are marked
 export const MAX_PICTURES = 16; // of one turn, as many as a conversation holds
 export const MAX_TITLE = 80;
+export const MAX_NOTE = 1000; // characters of what a node says beside its reply
 
 // The first `count` characters, and not half of one.
 export function beginning(text, count) {

@@ -8,6 +8,7 @@ import { t } from "./words.js";
 
 const KEY = "llmga_chat"; // of the record, in a node's output and in its properties
 const MAX_TURNS = 200;
+const MAX_NOTES = 4;
 const MAX_ENDED = 100;
 const chats = new WeakMap(); // node -> Chat
 const ended = []; // ids of the prompts that ended last, for a prompt may end before the page hears its id
@@ -232,5 +233,6 @@ function readRecord(value) {
   if (exchange.length !== 2 || exchange[0]?.role !== "user" || exchange[1]?.role !== "assistant") return null;
   const earlier = Array.isArray(value.earlier) ? value.earlier.slice(0, MAX_TURNS).map(readTurn).filter(Boolean) : [];
   const prompts = Array.isArray(value.prompts) ? value.prompts.filter((one) => typeof one === "string") : [];
-  return { exchange, earlier, prompts, omitted: Number.isSafeInteger(value.omitted) ? value.omitted : 0 };
+  const notes = Array.isArray(value.notes) ? value.notes.filter((one) => typeof one === "string").slice(0, MAX_NOTES) : [];
+  return { exchange, earlier, prompts, notes, omitted: Number.isSafeInteger(value.omitted) ? value.omitted : 0 };
 }

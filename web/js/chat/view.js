@@ -2,7 +2,7 @@
 // sidebar show the same view. Whatever a model, an endpoint or a workflow says reaches the page as textContent.
 import { comparison } from "./compare.js";
 import { complain } from "./graph.js";
-import { beginning, MAX_BUBBLE, MAX_PARTS, MAX_TITLE, rooms, shownInPart } from "./limits.js";
+import { beginning, MAX_BUBBLE, MAX_NOTE, MAX_PARTS, MAX_TITLE, rooms, shownInPart } from "./limits.js";
 import { address } from "./pictures.js";
 import { promptsOf, split } from "./tags.js";
 import { t } from "./words.js";
@@ -145,6 +145,7 @@ export class ChatView {
       const prompts = fresh ? last.prompts : null;
       items.push(this.bubble(turn, { at, dropped, place, prompts, room: room[earlier.length + at] }));
     });
+    for (const note of last?.notes ?? []) items.push(remark(beginning(note, MAX_NOTE), "llmga-warning"));
     this.growing = null;
     if (live) items.push(...this.unfinished(live));
     if (!items.length) items.push(remark(t("empty")));
