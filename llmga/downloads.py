@@ -10,7 +10,6 @@ exception stops (the cancel button) is thrown away, so that the next one starts 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -145,7 +144,7 @@ def _json(client: Any, url: str) -> Any:
     _check_status(answer)
     try:
         return answer.json()
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
         raise ValueError(f"{url} did not answer with valid JSON") from error
 
 

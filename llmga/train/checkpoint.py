@@ -11,7 +11,7 @@ from typing import Any
 from ..files.writing import sync
 
 STATE = "state.json"
-_NAME = re.compile(r"step-(\d{8,})")
+_NAME = re.compile(r"step-(\d{8,18})")
 
 
 def folder_of(root: Path, step: int) -> Path:

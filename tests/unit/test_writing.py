@@ -32,7 +32,9 @@ def old(path: Path, content: str = "half") -> Path:
 
 
 def swept_by_another_process(folder: Path) -> list[str]:
-    code = "import sys; from pathlib import Path; from llmga.files.writing import sweep; print(*sweep(Path(sys.argv[1])), sep='\\n')"
+    code = (
+        "import sys, pathlib; from llmga.files.writing import sweep; print(*sweep(pathlib.Path(sys.argv[1])))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True, check=True
     )
