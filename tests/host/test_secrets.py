@@ -132,13 +132,17 @@ def test_a_server_that_logs_all_it_can_holds_no_key_and_no_address(
             assert assistant.requests[-1].headers["authorization"] == f"Bearer {KEY}"
             served = json.dumps(server.get("/internal/logs/raw"))
             heard += [served, json.dumps(server.get("/history")), json.dumps(server.object_info())]
+            log = server.log_text()
+            assert "selector" in log or "DEBUG" in log, "the log does not hold what is logged at DEBUG"
+            files = [
+                path for path in server.base.rglob("*") if path.is_file() and path.suffix != ".safetensors"
+            ]
+            assert any(path.name == "echo key_in_reply.json" for path in files), (
+                "the reply that echoes was saved"
+            )
+            heard += [log, *(path.read_bytes().decode("latin-1") for path in files)]
     finally:
         assistant.behave("normal")
-    log = server.log_text()
-    assert "selector" in log or "DEBUG" in log, "the log does not hold what is logged at DEBUG"
-    files = [path for path in server.base.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
-    assert any(path.name == "echo key_in_reply.json" for path in files), "the reply that echoes was saved"
-    heard += [log, *(path.read_bytes().decode("latin-1") for path in files)]
     everything = "\n".join(heard)
     assert "echo key_in_status" in everything and "***" in everything
     for part in (*SPELLINGS, KEY[:9], KEY[-6:]):

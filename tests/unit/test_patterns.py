@@ -86,6 +86,7 @@ def written() -> Iterator[tuple[str, str]]:
                 and node.func.attr in CALLS
                 and node.args
                 and isinstance(node.args[0], ast.Constant)
+                and isinstance(node.args[0].value, str)
                 and (node.func.attr != "compile" or "nodes" in path.parts)
             ):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", node.args[0].value
