@@ -10,7 +10,6 @@ exception stops (the cancel button) is thrown away, so that the next one starts 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files.writing import put_in_place
+from .files.writing import put_in_place, what_to_do
+from .quiet import no_http_logs
 
 PUBLISHED = {
     "llmga-sd15-t2i-v2": "binxia/llmga-sd15-t2i-v2",
@@ -74,7 +74,7 @@ def download_unet(name: str, folder: Path, on_bytes: OnBytes, hub: str = "") -> 
     hub = (hub or os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
     target = folder / name
     try:
-        with httpx.Client(follow_redirects=True, timeout=httpx.Timeout(30.0)) as client:
+        with no_http_logs(), httpx.Client(follow_redirects=True, timeout=httpx.Timeout(30.0)) as client:
             revision, files = _listed(client, hub, PUBLISHED[name])
             _check_room(target, files)
             total, before = sum(file.size for file in files), 0
@@ -90,6 +90,13 @@ def download_unet(name: str, folder: Path, on_bytes: OnBytes, hub: str = "") -> 
     except httpx.HTTPError as error:
         raise ConnectionError(
             f"the download of {name} stopped: {type(error).__name__} {error}; run again, it goes on where it was"
+        ) from error
+    except ConnectionError:
+        raise
+    except OSError as error:
+        raise ValueError(
+            f"the download of {name} cannot be written into {target}: {what_to_do(error)}, then run again; it goes on "
+            "where it was"
         ) from error
     return target
 
@@ -137,7 +144,7 @@ def _json(client: Any, url: str) -> Any:
     _check_status(answer)
     try:
         return answer.json()
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
         raise ValueError(f"{url} did not answer with valid JSON") from error
 
 

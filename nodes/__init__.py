@@ -29,6 +29,7 @@ def extension():
     )
 
     host.register_folders()
+    host.sweep_folders()
 
     class LLMGAExtension(ComfyExtension):
         async def get_node_list(self):

@@ -21,7 +21,7 @@ MAX_TEXT = 200_000
 MAX_NAME = 64
 MAX_NAME_BYTES = 200  # of the 255 that file systems allow, less the suffix and a temporary file's
 _NOT_IN_NAMES = frozenset('<>:"/\\|?*')
-_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..{0,99})?", re.IGNORECASE)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

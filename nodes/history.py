@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..llmga.chat import Conversation
-from ..llmga.files.writing import write_text
+from ..llmga.files.writing import what_to_do, write_text
 from . import check, host
 from .types import History
 
@@ -42,7 +42,14 @@ class SaveHistory(io.ComfyNode):
     @host.guarded
     def execute(cls, history, name) -> io.NodeOutput:
         check.instance("history", history, Conversation, "LLMGA Chat or Load History")
-        save(history, check.file_name("name", name))
+        try:
+            save(history, check.file_name("name", name))
+        except OSError as error:
+            raise ValueError(
+                f"the history {name!r} cannot be saved as histories/{name}.json in ComfyUI's user folder "
+                f"{host.private_directory().name}: {what_to_do(error)}, then press Run again; the conversation is still in "
+                "the chat, and what was saved under this name before is as it was"
+            ) from error
         return io.NodeOutput(history, ui={"text": [f"saved {len(history.turns)} turns as {name}"]})
 
 

@@ -20,6 +20,8 @@ import torch
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+from ..llmga.files.writing import sweep
+
 logger = logging.getLogger(__name__)
 
 LANGUAGE_MODELS = "LLM"
@@ -94,7 +96,8 @@ def live_text() -> Callable[[str], None]:
         ):
             return
         sent_at, sent = now, text
-        server.send_sync("llmga.text", {"node": context.node_id, "text": text[-TEXT_TAIL:]}, client)
+        said = {"node": context.node_id, "prompt_id": context.prompt_id, "text": text[-TEXT_TAIL:]}
+        server.send_sync("llmga.text", said, client)
 
     return on_text
 
@@ -182,6 +185,14 @@ def restorers() -> dict[str, Path]:
 def private_directory() -> Path:
     """The pack's folder below the user directory; ComfyUI serves nothing of it over HTTP."""
     return Path(folder_paths.get_system_user_directory("llmga"))
+
+
+def sweep_folders() -> None:
+    """Remove what a server that was killed in the middle of writing has left: parts of histories and of shown pictures."""
+    folders = (private_directory() / "histories", Path(folder_paths.get_temp_directory()) / PICTURES)
+    removed = [name for folder in folders for name in sweep(folder)]
+    if removed:
+        logger.info("LLMGA removed %d unfinished files of a run that was killed", len(removed))
 
 
 PICTURES = "llmga"

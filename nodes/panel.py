@@ -5,6 +5,7 @@ The panel draws a conversation from the node's widgets and from this record; not
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from ..llmga.chat import Picture, Reply, Turn
-from ..llmga.files.writing import write_bytes
+from ..llmga.files.writing import what_to_do, write_bytes
 from . import host
+
+logger = logging.getLogger(__name__)
 
 KEY = "llmga_chat"
 """Of the record: in a node's ``ui`` and, so that a saved picture brings its conversation back, in its properties."""
@@ -23,7 +26,11 @@ MAX_EARLIER = 100_000
 
 
 def record(reply: Reply, earlier: Sequence[Turn], task: str, instruction: str) -> dict[str, Any]:
-    """The last exchange, as the next transcript would hold it, and what the history socket brought."""
+    """The last exchange, as the next transcript would hold it, and what the history socket brought.
+
+    A picture that cannot be put where the page sees it costs no reply: ``notes`` says what is lost.
+    """
+    notes: dict[str, None] = {}
     *_, asked, answered = reply.conversation.turns
     shown: list[dict[str, Any]] = []
     room = MAX_EARLIER
@@ -31,26 +38,41 @@ def record(reply: Reply, earlier: Sequence[Turn], task: str, instruction: str) -
         room -= len(turn.text)
         if room < 0:
             break
-        shown.insert(0, as_json(turn))
+        shown.insert(0, as_json(turn, notes))
+    exchange = [{**as_json(asked, notes), "task": task, "instruction": instruction}, as_json(answered, notes)]
     return {
-        "exchange": [{**as_json(asked), "task": task, "instruction": instruction}, as_json(answered)],
+        "exchange": exchange,
         "prompts": list(reply.prompts),
         "earlier": shown,
         "omitted": len(earlier) - len(shown),
+        **({"notes": list(notes)} if notes else {}),
     }
 
 
-def as_json(turn: Turn) -> dict[str, Any]:
-    """A turn with the names of its pictures, which are then there to be shown."""
+def as_json(turn: Turn, notes: dict[str, None]) -> dict[str, Any]:
+    """A turn with the names of its pictures, which are then there to be shown, or ``notes`` says why not."""
     for picture in turn.pictures:
-        show(picture)
+        try:
+            show(picture)
+        except OSError as error:
+            note = (
+                f"A picture of this conversation cannot be shown again: {what_to_do(error)}, in {host.PICTURES} in "
+                "ComfyUI's temp folder. The reply and the output 'history' are whole; Save History keeps them."
+            )
+            if note not in notes:
+                logger.warning("LLMGA Chat: %s", note)
+            notes[note] = None
     return {"role": turn.role, "text": turn.text, "images": [picture.sha256 for picture in turn.pictures]}
 
 
 def show(picture: Picture) -> None:
-    """Put a picture where the page can see it; ComfyUI empties this folder when it starts and ends."""
+    """Put a picture where the page can see it; ComfyUI empties this folder when it starts and ends.
+
+    Raises:
+        OSError: the disk is full or read-only, or another thing stands there.
+    """
     path = host.shown_picture(picture.sha256)
-    if not path.exists():
+    if not path.is_file():
         write_bytes(path, picture.png)
 
 

@@ -134,7 +134,7 @@ class Conversation:
         """
         try:
             document = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
             raise ValueError(f"this is not valid JSON: {error}") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ValueError(f"this is not a saved conversation (its 'format' is not {FORMAT!r})")

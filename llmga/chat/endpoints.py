@@ -22,7 +22,7 @@ MAX_FILE_BYTES = 1_000_000
 
 _NAME = re.compile(r"[\w.-]([\w .-]{0,62}[\w.-])?")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
-_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]{1,256}){0,32}/?")
 # Capitals only: a key pasted in place of a variable's name then nearly always fails here, and is never shown.
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 _KEY_FIELDS = frozenset({"key", "apikey", "token", "secret", "password", "authorization", "bearer"})

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 
 _SENTENCES = 3
+_READ_CHARS = 16_000
+_SENTENCE_CHARS = 2_000
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\n+")
 
 _SORRY = r"(?:(?:so\ |very\ |really\ )?sorry | (?:my\ |our\ )?apologies | unfortunately | regrettably)"
@@ -18,35 +20,35 @@ _OPENING = rf"""(?:
     | hi | hello | hey | oh | well | no | at\ this\ time | this | that | it | your | the\ request )\b"""
 _CANNOT = r"""(?:
     can(?:'t|\ ?not) | could(?:n't|\ not) | won't | will\ not
-    | (?:(?:'m|'re|\ am|\ are)\ (?:\w+\ )?)?
+    | (?:(?:'m|'re|\ am|\ are)\ (?:\w{1,40}\ )?)?
       (?:unable\ to | not\ (?:able|allowed|permitted|designed|going)\ to | not\ (?:capable\ of|comfortable))
     | (?:do\ not|don't)\ have\ (?:the\ |any\ )?(?:ability|capability|means|permission)\ (?:to|of)
-    | (?:(?:must|have\ to|need\ to)\ )?(?:\w+ly\ )?(?:decline|refuse)(?:\ to)? )"""
+    | (?:(?:must|have\ to|need\ to)\ )?(?:\w{1,30}ly\ )?(?:decline|refuse)(?:\ to)? )"""
 # "I can't make this any clearer" declines nothing: the pronoun has to end its clause.
-_CLAUSE_END = r"""\s*(?:[^\w\s'"]|$)"""
+_CLAUSE_END = r"""\s{0,20}(?:[^\w\s'"]|$)"""
 _THING = rf"""(?:
-    (?:[\w'-]+\ ){{0,7}}? (?:(?:image | picture | photo | photograph | illustration | drawing | artwork
+    (?:[\w'-]{{1,40}}\ ){{0,7}}? (?:(?:image | picture | photo | photograph | illustration | drawing | artwork
         | visual | caption | description | prompt | request | depiction)s? | content | material)\b
     | (?:that|this|it|one|those|so)\b (?={_CLAUSE_END} | \s(?:for\ you|because|as|due|since)\b) )"""
-_DO_IT = rf"""(?:\w+ly\ )?(?:
+_DO_IT = rf"""(?:\w{{1,30}}ly\ )?(?:
     comply\b | (?:proceed|continue|engage)\ (?:with|in)\b
     | (?:help|assist)(?:ing)?(?:\ you)? (?:\ (?:with|in|to\ create|create)\b | {_CLAUSE_END})
-    | (?:fulfil+ | accommodat | process | complet | generat | creat | mak | produc | draw | paint | design
+    | (?:fulfil{{1,2}} | accommodat | process | complet | generat | creat | mak | produc | draw | paint | design
         | provid | describ | depict | show | edit | modify | see | view | access | analyz | analys | render
         | writ | do | offer)
       (?:e|ing)?\ (?:you\ (?:with\ )?)?{_THING} )"""
 _ENGLISH = (
     # "I'm sorry, but I can't make that.", "As an AI, I am not able to generate images."
-    rf"(?:{_OPENING} (?:.{{0,200}}? (?:[,;:—–-]\s* | \b(?:but|and|that|sorry|afraid)\ ))?\ ?)?"
+    rf"(?:{_OPENING} (?:.{{0,200}}? (?:[,;:—–-]\s{{0,20}} | \b(?:but|and|that|sorry|afraid)\ ))?\ ?)?"
     rf"(?:but\ )?(?:i|we)\ ?{_CANNOT}\ {_DO_IT}",
     # "Unable to comply with this request."
-    rf"(?:{_SORRY}[\s,]+)?(?:but\ )?(?:unable\ to|can't|can\ ?not)\ {_DO_IT}",
+    rf"(?:{_SORRY}[\s,]{{1,20}})?(?:but\ )?(?:unable\ to|can't|can\ ?not)\ {_DO_IT}",
     # "I am a text-based assistant and cannot draw pictures."
     rf"i(?:'m|\ am)\ .{{0,60}}? \b(?:ai|model|assistant)\b .{{0,60}}? \b{_CANNOT}\ {_DO_IT}",
     # "I must decline."
-    r"(?:i|we)\ (?:must|have\ to|need\ to)\ (?:\w+ly\ )?(?:decline|refuse)\b",
+    r"(?:i|we)\ (?:must|have\ to|need\ to)\ (?:\w{1,30}ly\ )?(?:decline|refuse)\b",
     # "Your request violates our content policy.", "I'm sorry, but that would go against my guidelines."
-    rf"(?:{_OPENING} .{{0,200}}? [,;—–-]\s* (?:but\ )?)?"
+    rf"(?:{_OPENING} .{{0,200}}? [,;—–-]\s{{0,20}} (?:but\ )?)?"
     r"(?:(?:this|that|the|your)\ (?:request|prompt|content|topic)\b .{0,60}? | this | that | it)"
     r"(?:\ would)?\ ?"
     r"(?:violat(?:e|es|ing) | (?:goes|go|is|'s)\ against | is\ not\ (?:allowed|permitted))"
@@ -79,6 +81,6 @@ def is_refusal(text: str) -> bool:
     Ask it of a prompt, or of a reply without one: a reply that says "I can't draw, but here is the prompt"
     and gives it in tags is no refusal.
     """
-    plain = text.strip().replace("’", "'")
+    plain = text.strip()[:_READ_CHARS].replace("’", "'")
     sentences = _SENTENCE_END.split(re.sub(r"[^\S\n]+", " ", plain), _SENTENCES)[:_SENTENCES]
-    return any(pattern.match(sentence) for sentence in sentences for pattern in _REFUSALS)
+    return any(pattern.match(sentence[:_SENTENCE_CHARS]) for sentence in sentences for pattern in _REFUSALS)

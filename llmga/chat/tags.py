@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from .thinking import split_reply
 
-# A tag takes the backticks on either side with it, so that they end up in no prompt. Every repetition is
+# A tag takes the backticks on either side with it, so that they end up in no prompt. Every repetition is bounded and
 # followed by what it cannot match itself, and a fence is three backticks: hostile input costs linear time.
 _TAG = re.compile(
-    r"(?:```[\w+-]*\s*|`)?"
-    r"<\s*(?P<close>/\s*)?gen_im(?:g|age)\s*>"
-    r"(?:\s*```(?:[\w+-]*[ \t]*(?:\n|\Z))?|`)?",
+    r"(?:```[\w+-]{0,40}\s{0,99}|`)?"
+    r"<\s{0,99}(?P<close>/\s{0,99})?gen_im(?:g|age)\s{0,99}>"
+    r"(?:\s{0,99}```(?:[\w+-]{0,40}[ \t]{0,99}(?:\n|\Z))?|`)?",
     re.IGNORECASE,
 )
 # html.unescape hands the digits to int(), which raises beyond 4,300 of them.

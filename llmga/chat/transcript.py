@@ -37,7 +37,7 @@ def read_transcript(text: str, find_picture: Callable[[str], Picture]) -> tuple[
         raise ValueError(f"'transcript' holds {len(text)} characters, at most {MAX_TRANSCRIPT} are allowed")
     try:
         document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
         raise ValueError(f"'transcript' is not valid JSON: {error}; clear it to begin anew") from error
     if not isinstance(document, list) or len(document) > MAX_TURNS:
         raise ValueError(f"'transcript' must be a list of at most {MAX_TURNS} turns; clear it to begin anew")

@@ -74,7 +74,7 @@ class AnswerLog:
                 entry = json.loads(line)
                 key = entry.pop("key")
                 self.answers[key] = Answer(**entry)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise ValueError(f"{path} is damaged in line {number}: {error}") from error
 
     def add(self, key: str, answer: Answer) -> None:

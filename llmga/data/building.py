@@ -22,7 +22,7 @@ from typing import Any
 from ..chat.endpoints import find_endpoint
 from ..chat.engines.base import ChatEngine, Sampling
 from ..chat.engines.endpoint import EndpointEngine, EndpointError
-from ..files.writing import sweep_parts, write_text
+from ..files.writing import sweep, write_text
 from .asking import Answer, AnswerLog, OnAnswer, Question, ask_all
 from .cleaning import RULES, RejectedError, clean_caption, clean_edit, word_list
 from .schemas import Caption, Edit, Records, Refinement, check_image_path, write_records
@@ -205,7 +205,7 @@ def _build(
         "prompts": prompts,
     }
     out.mkdir(parents=True, exist_ok=True)
-    sweep_parts(out)
+    sweep(out, alone=True)
     log = AnswerLog(out / "answers.jsonl", settings)
     failed = ask_all(
         [job.question for job in by_key.values()],

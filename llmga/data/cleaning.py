@@ -16,16 +16,19 @@ from ..chat.tags import parse
 from .templates import Language
 
 _WORD = re.compile(r"[\u3400-\u9fff]|[^\W\d_\u3400-\u9fff]+(?:['’-][^\W\d_\u3400-\u9fff]+)*|\d+")
-_MARKDOWN = re.compile(r"[*_]{2,3}|`+|^\s*#+\s*|^\s*(?:[-*•]|\d+[.)])\s+", re.MULTILINE)
+_MARKDOWN = re.compile(
+    r"[*_]{2,3}|`{1,99}|^[^\S\n]{0,99}#{1,99}\s{0,99}|^[^\S\n]{0,99}(?:[-*•]|\d{1,9}[.)])\s{1,99}",
+    re.MULTILINE,
+)
 _CHATTER = re.compile(
-    r"(?:(?:sure|certainly|of course|absolutely|okay|ok)\b[^\n:.!]{0,80}[:.!]\s*)?"
-    r"(?:here(?:'s|’s| is| are)\b[^\n:]{0,80}:\s*)?"
-    r"(?:(?:detailed |short |image |picture )*(?:caption|description)\s*:\s*)?",
+    r"(?:(?:sure|certainly|of course|absolutely|okay|ok)\b[^\n:.!]{0,80}[:.!]\s{0,99})?"
+    r"(?:here(?:'s|’s| is| are)\b[^\n:]{0,80}:\s{0,99})?"
+    r"(?:(?:detailed |short |image |picture ){0,9}(?:caption|description)\s{0,99}:\s{0,99})?",
     re.IGNORECASE,
 )
 _FRAMING = re.compile(
     r"(?:the|this) (?:image|picture|photo|photograph|scene) "
-    r"(?:shows|depicts|features|captures|displays|presents|portrays|is of)\s+",
+    r"(?:shows|depicts|features|captures|displays|presents|portrays|is of)\s{1,99}",
     re.IGNORECASE,
 )
 # Links, json and mark-up, and a model that talks of itself.
@@ -34,8 +37,8 @@ _FOREIGN = re.compile(
     re.IGNORECASE,
 )
 _EDIT = re.compile(
-    r"(?:edit(?:ing)? )?instruction\s*[:：](?P<instruction>.+?)"
-    r"(?:(?:target|new|edited) )caption\s*[:：](?P<caption>.+)",
+    r"(?:edit(?:ing)? )?instruction\s{0,99}[:：](?P<instruction>.{1,2000}?)"
+    r"(?:(?:target|new|edited) )caption\s{0,99}[:：](?P<caption>.{1,200000})",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -120,6 +123,9 @@ def clean_edit(reply: str, source: str, language: Language) -> tuple[str, str]:
     before, after = word_list(source), word_list(caption)
     if before == after:
         raise RejectedError("changes nothing")
+    # The ratio is below this bound, and costs the product of the lengths.
+    if 2 * min(len(before), len(after)) < MIN_OVERLAP * (len(before) + len(after)):
+        raise RejectedError("changes too much")
     if SequenceMatcher(None, before, after, autojunk=False).ratio() < MIN_OVERLAP:
         raise RejectedError("changes too much")
     return instruction, caption

@@ -28,8 +28,10 @@ _STEM = {
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
-_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
-_MID = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
+_BLOCK = re.compile(
+    r"(down|up)_blocks\.(\d{1,2})\.(resnets|attentions|downsamplers|upsamplers)\.(\d{1,2})\.(.{1,200})"
+)
+_MID = re.compile(r"mid_block\.(resnets|attentions)\.(\d{1,2})\.(.{1,200})")
 
 
 def unet_to_ldm(state_dict: Mapping[str, _Value]) -> dict[str, _Value]:

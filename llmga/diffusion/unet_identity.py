@@ -24,7 +24,7 @@ CHECKPOINT_PREFIX = "model.diffusion_model."
 FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")
 UNETS = (SD15_UNET, SDXL_UNET, SMALL_UNET)
 DIFFUSERS, ORIGINAL = "diffusers names", "original names"
-SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.[a-z]+)")
+SHARD = re.compile(r"(.{1,250})-(\d{5})-of-(\d{5})(\.[a-z]{1,16})")
 _LDM = ("input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "time_embed.0.weight", "out.2.weight")
 _MEASURED = re.compile(r"\.attn2\.to_k$|^label_emb\.0\.0$")
 """Layers of which ComfyUI's ``model_detection`` reads the stored width."""

@@ -109,8 +109,8 @@ def _attention(name: str, width: int, depth: int, s: Sizes) -> Iterator[tuple[st
     yield from _layer(f"{name}.proj_out", width, width, *ends)
 
 
-_DEPTH = re.compile(r"(down|up)_blocks\.(\d+)\.attentions\.\d+\.transformer_blocks\.(\d+)\.")
-_LEVEL = re.compile(r"(down|up)_blocks\.(\d+)\.resnets\.(\d+)\.conv2\.weight")
+_DEPTH = re.compile(r"(down|up)_blocks\.(\d{1,2})\.attentions\.\d{1,2}\.transformer_blocks\.(\d{1,3})\.")
+_LEVEL = re.compile(r"(down|up)_blocks\.(\d{1,2})\.resnets\.(\d{1,2})\.conv2\.weight")
 
 
 def measured(found: Shapes) -> Sizes | None:

@@ -23,9 +23,10 @@ BlendOption = Literal["auto", "off"]
 
 MAX_PHRASES = 100
 MAX_WORD_WEIGHT = 20.0
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+_NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})"
 _ENTRY = re.compile(
-    rf"(?P<phrase>.*\S)\s*[:=]\s*(?P<first>{_NUMBER})(?:\s*(?:to|-|–)\s*(?P<last>{_NUMBER}))?"
+    rf"(?P<phrase>.{{0,999}}\S)\s{{0,99}}[:=]\s{{0,99}}(?P<first>{_NUMBER})"
+    rf"(?:\s{{0,99}}(?:to|-|–)\s{{0,99}}(?P<last>{_NUMBER}))?"
 )
 _SHOWN = 12  # words that a report lists
 

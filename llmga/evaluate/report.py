@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
+from ..files.writing import replacing, write_text
 from ..images import to_pil
 from .estimates import Estimate
 
@@ -64,10 +65,8 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Replace a file of results in one move; ``document`` is anything that ``plain`` takes."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(plain(document), indent=1), encoding="utf-8")
-    os.replace(partial, path)
+    """Replace a file of results in one move; its folder is made. ``document`` is anything that ``plain`` takes."""
+    write_text(path, json.dumps(plain(document), indent=1))
 
 
 def contact_sheet(rows: Sequence[torch.Tensor], path: Path, columns: int = 8) -> None:
@@ -79,5 +78,7 @@ def contact_sheet(rows: Sequence[torch.Tensor], path: Path, columns: int = 8) ->
     """
     shown = min(columns, *(len(row) for row in rows))
     lines = [torch.cat(list(row[:shown]), 2) for row in rows]  # (3, H, shown * W)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil(torch.cat(lines, 1).permute(1, 2, 0)[None])[0].save(path)
+    (sheet,) = to_pil(torch.cat(lines, 1).permute(1, 2, 0)[None])
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    with replacing(path) as temporary:
+        sheet.save(temporary, format=kind)

@@ -219,7 +219,7 @@ KINDS: Registry[Header] = Registry(
             lambda header: (
                 _some(r"^(?:string_to_param\.|emb_params$)")(header)
                 or len(header) <= 3
-                and all(re.fullmatch(r"clip_[lgh]|t5xxl|<.+>", name) for name in header)
+                and all(re.fullmatch(r"clip_[lgh]|t5xxl|<.{1,200}>", name) for name in header)
             ),
             "put it into models/embeddings and write embedding:NAME in a prompt",
         ),

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 PART = ".part"
-_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}" + re.escape(PART))
+_STARTED = time.time()
+_OWN = secrets.token_hex(3)
+"""In the names of this process's temporary files."""
+_TEMPORARY = re.compile(rf"\.[^/]{{1,240}}\.(?P<process>[0-9a-f]{{6}})[0-9a-f]{{6}}{re.escape(PART)}")
+_swept: set[Path] = set()
+_STEPS = {
+    errno.ENOSPC: "the disk is full: make room there",
+    errno.EDQUOT: "the disk quota is used up: make room there",
+    errno.EFBIG: "the file is larger than is allowed there: raise the limit, or choose another disk",
+    errno.EROFS: "the disk is read-only: make it writable, or choose another folder",
+    errno.EACCES: "this user may not write there: change the folder's owner or rights, or choose another folder",
+    errno.EPERM: "this user may not write there: change the folder's owner or rights, or choose another folder",
+    errno.EIO: "the disk fails: check it, or choose another one",
+}
 
 
 @contextmanager
@@ -18,31 +34,28 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """An empty file in the same folder to write to; it becomes ``path`` if the block ends without an error.
 
     The folder is made if need be. After an error the file is removed and ``path`` is as before. The name is different
-    each time and hidden, so that several processes may write the same path; the last one wins.
+    each time and hidden, so that several processes may write the same path; the last one wins. What processes that were
+    killed have left in the folder is removed first, once in each process.
 
     Args:
         mode: permissions of a new file before the process's umask; 0o600 for what is private.
+
+    Raises:
+        OSError: it cannot be written; what a full, read-only or forbidden disk raises names the file and the next step.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{PART}")
-    temporary.touch(mode, exist_ok=False)
+    temporary = path.with_name(f".{path.name}.{_OWN}{secrets.token_hex(3)}{PART}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in _swept:
+            sweep(path.parent)
+        temporary.touch(mode, exist_ok=False)
         yield temporary
         put_in_place(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        _remove(temporary)
+        if isinstance(error, OSError) and _is_about(error, path, temporary):
+            raise OSError(error.errno, what_to_do(error), str(path)) from error
         raise
-
-
-def sweep_parts(folder: Path) -> list[Path]:
-    """Remove what killed processes left of files that ``replacing`` was writing in a folder, and return the paths.
-
-    For a folder that one process writes: the unfinished file of another one would be lost.
-    """
-    left = [path for path in folder.glob(f".*{PART}") if _UNFINISHED.fullmatch(path.name) and path.is_file()]
-    for path in left:
-        path.unlink(missing_ok=True)
-    return left
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
@@ -72,3 +85,50 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sweep(folder: Path, *, alone: bool = False) -> list[Path]:
+    """Remove the temporary files that killed processes have left in a folder, and return their paths. It never raises.
+
+    Only plain files with the hidden names of ``replacing`` are touched, last written before this process began: those of
+    another process that is at work stay.
+
+    Args:
+        alone: no other process writes into this folder, so that everything unfinished goes.
+    """
+    _swept.add(folder)
+    removed = []
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return []
+    for entry in entries:
+        match = _TEMPORARY.fullmatch(entry.name)
+        if not match or (match["process"] == _OWN and not alone):
+            continue
+        try:
+            found = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(found.st_mode) and (alone or found.st_mtime < _STARTED):
+                os.unlink(entry.path)
+                removed.append(Path(entry.path))
+        except OSError:
+            continue
+    return removed
+
+
+def what_to_do(error: OSError) -> str:
+    """Why a file cannot be written, and what the owner of the disk can do."""
+    return _STEPS.get(error.errno or 0, error.strerror or type(error).__name__)
+
+
+def _is_about(error: OSError, path: Path, temporary: Path) -> bool:
+    """Whether it is the writing that failed, and not something that the block read meanwhile."""
+    named = {str(path), str(temporary), str(path.parent)}
+    return error.errno in _STEPS and (error.filename is None or str(error.filename) in named)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # a disk that fails; the error that led here says more
+        pass

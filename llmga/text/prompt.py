@@ -20,7 +20,7 @@ _SENTENCE_END = re.compile(
 )
 _ATTENTION = re.compile(
     r"""\\[()\[\]\\]        # an escaped bracket or backslash is text
-      | :[+-]?(?:\d+\.?\d*|\.\d+)\)
+      | :[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})\)
       | [()\[\]]
       | [^\\()\[\]:]+ | [\\:]""",
     re.VERBOSE,

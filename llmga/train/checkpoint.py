@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..files.writing import sweep_parts, sync
+from ..files import writing
+from ..files.writing import sync
 
 STATE = "state.json"
-_NAME = re.compile(r"step-(\d{8,})")
-_UNPUBLISHED = re.compile(r"\.(?:step-\d{8,}|result)\.partial")
+_NAME = re.compile(r"step-(\d{8,18})")
+_UNPUBLISHED = re.compile(r"\.(?:step-\d{8,18}|result)\.partial")
 
 
 def folder_of(root: Path, step: int) -> Path:
@@ -28,7 +29,7 @@ def begin(folder: Path) -> Path:
     return partial
 
 
-def sweep(output: Path) -> list[Path]:
+def sweep_run(output: Path) -> list[Path]:
     """Remove what killed runs left unfinished in the folder of a run, and return the paths: folders that were never
     published, of whatever step, and parts of files."""
     left = [
@@ -39,7 +40,7 @@ def sweep(output: Path) -> list[Path]:
     ]
     for path in left:
         shutil.rmtree(path, ignore_errors=True)
-    return left + sweep_parts(output)
+    return left + writing.sweep(output, alone=True)
 
 
 def publish(partial: Path, folder: Path, state: dict[str, Any] | None = None) -> None:

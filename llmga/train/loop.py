@@ -193,7 +193,7 @@ class _Run:
         if not config.deterministic and self.accelerator.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
         output.mkdir(parents=True, exist_ok=True)
-        if self.accelerator.is_main_process and (left := checkpoint.sweep(output)):
+        if self.accelerator.is_main_process and (left := checkpoint.sweep_run(output)):
             _log.info(
                 "%s: removed %d unfinished files and folders of a run that was killed", output, len(left)
             )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
-from ..files.writing import sweep_parts
+from ..files.writing import sweep
 from ..text import CLIPPromptEncoder, number_chunks
 from .cache import Table, TableRows, cache_folder, fill, open_table, write_rows
 from .captioned_images import ExampleVariants
@@ -152,7 +152,7 @@ def fill_cache(
     count = len(draws.pictures) * variants
     if rank == 0:
         folder = cache_folder(root, inputs)
-        sweep_parts(folder)  # no other process writes into it before the barrier
+        sweep(folder, alone=True)  # no other process writes into it before the barrier
         if not (folder / "captions.safetensors").exists():
             numbers, chunks = encoder.number(divmod(row, variants) for row in range(count))
             ids = encoder.prompts.ids(chunks)[:, 0].int()

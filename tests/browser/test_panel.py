@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 LONG = " ".join(f"word{i}" for i in range(80))
+MAX_BUBBLE = 20_000  # web/js/chat/limits.js
 FIRST = PANEL.format(2)
 # Only what differs is kept, so that two entries are two texts that were on the page.
 WATCH = """(panel) => {
@@ -198,7 +199,7 @@ def test_fifty_hostile_replies_are_text(
                 with assistant.replying(payload):
                     server.wait(queued(page, lambda: press(page, 2, "regenerate")))
                 wait_done(page, 2)
-                assert bubbles(page, 2) == [["user", "hello"], ["assistant", payload]]
+                assert bubbles(page, 2) == [["user", "hello"], ["assistant", payload[:MAX_BUBBLE]]]
                 harmless(page)
         turns = [
             {"role": role, "text": text, "images": [text]}
@@ -214,7 +215,7 @@ def test_fifty_hostile_replies_are_text(
             [turns],
         )
         page.wait_for_function(f"() => {FIRST}.querySelectorAll('.llmga-bubble').length > 200")
-        texts = [text for text in HOSTILE for _ in range(2)]
+        texts = [text[:MAX_BUBBLE] for text in HOSTILE for _ in range(2)]
         assert [text for _, text in bubbles(page, 2)] == [*texts, *texts, *texts[:2]]
         harmless(page)
         page.wait_for_timeout(500)
@@ -247,6 +248,67 @@ def test_an_error_leaves_the_unfinished_text_marked(
             assistant.behave("normal")
         assert bubbles(page, 2)[-1][1]
         assert page.evaluate(f"{FIRST}.getAttribute('aria-busy')") == "false"
+
+
+def test_the_end_of_one_prompt_leaves_a_queued_chat_waiting(
+    browser: Browser, server: ComfyServer, assistant: OpenAIServer
+) -> None:
+    """Two chats in the queue: when the first has its answer, the second still waits and cannot be sent twice."""
+    with template(browser, server, "chat_with_endpoint") as (page, seen), assistant.replying(say):
+        substitute(page, seed=30, task="chat")
+        server.wait(queued(page, lambda: write(page, 2, "begin")))
+        wait_done(page, 2)
+        press(page, 2, "branch", 1)
+        page.wait_for_function(
+            "(count) => app.graph.nodes.length === count", arg=len(PROMPTS["chat_with_endpoint"]) + 2
+        )
+        (branch,) = page.evaluate(PROMPT).keys() - PROMPTS["chat_with_endpoint"].keys()
+        page.evaluate(
+            f"""() => {{ window.ends = []; app.api.addEventListener("execution_success", ({{ detail }}) =>
+                window.ends.push([detail.prompt_id, {PANEL.format(branch)}.dataset.state])); }}"""
+        )
+        with assistant.replying(LONG, pace=0.03):
+            first = queued(page, lambda: write(page, 2, "slowly"))
+            second = queued(page, lambda: write(page, branch, "and then"))
+            server.wait(second)
+            wait_done(page, branch)
+        page.wait_for_function("() => window.ends.length === 2")
+        assert page.evaluate("window.ends") == [[first, "waiting"], [second, "done"]]
+        assert bubbles(page, branch)[-1] == ["assistant", LONG]
+
+        # One that is taken out of the queue waits no longer.
+        with assistant.replying(LONG, pace=0.03):
+            first = queued(page, lambda: write(page, 2, "slowly again"))
+            second = queued(page, lambda: write(page, branch, "never"))
+            page.evaluate("(id) => app.api.deleteItem('queue', id)", second)
+            wait_done(page, branch, "")
+            server.wait(first)
+            wait_done(page, 2)
+        assert seen.errors == []
+
+
+def test_long_texts_are_shown_in_part(browser: Browser, server: ComfyServer) -> None:
+    """Bounded by the elements that are made, not by a clock."""
+    with template(browser, server, "chat_with_endpoint") as (page, seen):
+        for text in (
+            "<div>" * 20_000,
+            "word " * 20_000,
+            "<gen_image>a" * 10_000,
+            "<gen_image>fox</gen_image>" * 5_000,
+        ):
+            page.evaluate(
+                """([id, text]) => { const node = app.graph.getNodeById(id);
+                    const widget = node.widgets.find((one) => one.name === "transcript");
+                    widget.value = JSON.stringify([{ role: "user", text, images: [] },
+                        { role: "assistant", text: `${text} <gen_image>${text}</gen_image>`, images: [] }]);
+                    widget.callback?.(widget.value); }""",
+                [2, text],
+            )
+            press(page, 2, "compare")
+            assert page.evaluate(f"{FIRST}.querySelectorAll('*').length") < 2500
+            assert "Shown in part" in page.evaluate(f"{FIRST}.textContent")
+            press(page, 2, "compare")
+        assert (seen.errors, seen.dialogs) == ([], [])
 
 
 def test_the_page_reads_replies_as_the_library_does_and_speaks_both_languages(

@@ -172,6 +172,40 @@ def drip_head(exchange: Exchange) -> Script:
         yield 0.2
 
 
+def early_hints(exchange: Exchange) -> Script:
+    """Informational responses without end: none is the answer, and no body counts them."""
+    while True:
+        yield b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n" * 500
+
+
+def endless_head(exchange: Exchange) -> Script:
+    yield b"HTTP/1.1 200 OK\r\n"
+    while True:
+        yield b"X-More: 1\r\n" * 1000
+
+
+def key_in_status(exchange: Exchange) -> Script:
+    """The key where nobody looks for it: in the status line and in headers."""
+    key = exchange.request.headers.get("authorization", "")
+    yield head(f"401 Unauthorized {key}", "text/plain", f"X-Echo: {key}", f"WWW-Authenticate: {key}")
+
+
+def masked(exchange: Exchange) -> bytes:
+    """What many servers say: the key with its middle masked, of which the rest is still a part of the key."""
+    key = exchange.request.headers.get("authorization", "").removeprefix("Bearer ")
+    return json.dumps(
+        {"error": {"message": f"Incorrect API key provided: {key[:12]}****{key[-6:]}."}}
+    ).encode()
+
+
+def key_in_reply(exchange: Exchange) -> Script:
+    """A stream whose text is the key, a few letters at a time."""
+    yield head()
+    for i in range(0, len(exchange.echo), 5):
+        yield event({"content": exchange.echo[i : i + 5]})
+    yield event(finish="stop") + DONE
+
+
 def flood(exchange: Exchange) -> Script:
     yield head()
     while True:
@@ -249,6 +283,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "drip": drip,
     "drip_head": drip_head,
     # too much
+    "early_hints": early_hints,
+    "endless_head": endless_head,
     "flood": flood,
     "huge_line": huge_line,
     "gzip_bomb": gzip_bomb,
@@ -267,6 +303,10 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "http_502": say(problem, "502 Bad Gateway"),
     "http_503": say(problem, "503 Service Unavailable"),
     "http_504": say(problem, "504 Gateway Timeout"),
+    # the key again
+    "key_in_status": key_in_status,
+    "masked": say(masked, "401 Unauthorized"),
+    "key_in_reply": key_in_reply,
     # nonsense
     "garbage": garbage,
     "html": say(lambda exchange: f"<html><h1>Hello {exchange.echo}</h1>".encode(), "200 OK", "text/html"),

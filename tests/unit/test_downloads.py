@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.hub import Hub
+from support.small_disk import small_disk
 
 from llmga import downloads
 from llmga.downloads import Remote, chosen, download_unet
@@ -162,3 +164,27 @@ def test_which_weights_are_chosen() -> None:
     assert paths(full, HALF, "unet/deep/er.json", "unet/config.json") == ["unet/config.json", HALF]
     with pytest.raises(ValueError, match="no unet/"):
         paths("unet/diffusion_pytorch_model.bin")
+
+
+def test_a_disk_that_becomes_full_keeps_what_came_and_says_what_to_do(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "SPARE", -(10**12))  # another program fills the disk meanwhile
+    with small_disk(tmp_path / "disk", 3_000_000) as disk:
+        with pytest.raises(
+            ValueError, match=r"full: make room there, then run again; it goes on where it was"
+        ):
+            download_unet(NAME, disk, Seen())
+        assert f"{HALF}.part" in files(disk / NAME) and HALF not in files(disk / NAME)
+
+
+def test_no_address_reaches_the_log(hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every logger, at its finest; ComfyUI serves its log over HTTP."""
+    with caplog.at_level(logging.DEBUG):
+        for name in ("httpx", "httpcore.connection", "httpcore.http11"):
+            caplog.set_level(logging.DEBUG, name)
+        download_unet(NAME, tmp_path, Seen())
+        hub.status = 500
+        with pytest.raises(ConnectionError):
+            download_unet(NAME, tmp_path, Seen())
+    assert hub.url.removeprefix("http://") not in caplog.text and "/resolve/" not in caplog.text

@@ -12,7 +12,7 @@ from email.utils import format_datetime
 
 import pytest
 from PIL import Image
-from support.endpoint_chat import ASK, KEY, REPLY, all_gone, ask, check_discreet, engine
+from support.endpoint_chat import ASK, KEY, REPLY, all_gone, ask, check_discreet, engine, spellings
 from support.openai_server import BEHAVIOURS, OpenAIServer
 
 from llmga.chat.conversation import Picture
@@ -117,6 +117,14 @@ def test_a_whole_reply(server: OpenAIServer, behaviour: str) -> None:
     assert all_gone(server)
 
 
+def test_a_key_in_the_reply_is_left_out(server: OpenAIServer) -> None:
+    """Also in what is shown while it comes, where it may end in the middle of the key."""
+    server.behave("key_in_reply")
+    heard: list[str] = []
+    reply = ask(engine(server), heard.append)
+    assert "***" in reply and not [form for form in spellings(KEY) if form in "\n".join((reply, *heard))]
+
+
 def test_text_is_reported_while_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, int]] = []
     with OpenAIServer("a word " * 20, pace=0.03) as server:
@@ -160,7 +168,10 @@ def test_a_reply_that_ends_without_saying_so_is_taken_and_logged(
 FAILURES = {
     "cut_chunked": "broke the connection after 8 characters",
     "hang_up": "broke the connection after 0 characters",
-    "flood": "more than 8388608 bytes",
+    "flood": "more than 200,000 characters",
+    "endless_head": "broke the connection after 0 characters (RemoteProtocolError)",
+    "key_in_status": "answered 401",
+    "masked": "It said: Incorrect API key provided: ***",
     "huge_line": "a line of more than 1000000 bytes",
     "gzip_bomb": "compressed data, which it was asked not to. It said: gzip",
     "redirect": "answered 302: redirects are not followed",
@@ -193,8 +204,18 @@ FAILURES = {
     "stream_tool_calls": "a tool call and no text",
     "stream_only_reasoning": "reasoning and no text; raise 'max_new_tokens'",
 }
-SLOW = {"silent", "drip", "drip_head", "stall", "stall_head"}
-GOOD = {"cut", "normal", "reasoning", "odd_stream", "no_done", "done_only", "plain_json", "http_429_1s"}
+SLOW = {"early_hints", "silent", "drip", "drip_head", "stall", "stall_head"}
+GOOD = {
+    "cut",
+    "normal",
+    "reasoning",
+    "odd_stream",
+    "no_done",
+    "done_only",
+    "plain_json",
+    "http_429_1s",
+    "key_in_reply",
+}
 
 
 def test_every_behaviour_of_the_server_is_tested() -> None:

@@ -21,7 +21,7 @@ from llmga.chat.engines.endpoint import EndpointEngine, EndpointError
 pytestmark = pytest.mark.usefixtures("quick_retries", "nothing_is_left_behind")
 
 
-@pytest.mark.parametrize("behaviour", ["silent", "drip", "drip_head", "stall", "http_503"])
+@pytest.mark.parametrize("behaviour", ["silent", "drip", "drip_head", "stall", "http_503", "early_hints"])
 def test_the_deadline_holds(
     server: OpenAIServer, behaviour: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -47,7 +47,9 @@ def test_a_reply_that_falls_silent(server: OpenAIServer, monkeypatch: pytest.Mon
     assert ask(engine(server)) == REPLY
 
 
-@pytest.mark.parametrize("behaviour", ["silent", "drip", "drip_head", "stall", "normal", "http_429_1s"])
+@pytest.mark.parametrize(
+    "behaviour", ["silent", "drip", "drip_head", "stall", "normal", "http_429_1s", "early_hints"]
+)
 def test_cancel(server: OpenAIServer, behaviour: str) -> None:
     server.behave(behaviour)
 

@@ -4,10 +4,11 @@ import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { CHAT, chatNodes, findExecuting, findLocated, widget } from "./chat/graph.js";
 import { follow, refresh, sidebarTab } from "./chat/sidebar.js";
-import { chatOf } from "./chat/state.js";
+import { chatOf, noteEnd } from "./chat/state.js";
 import { ChatView } from "./chat/view.js";
 
 const MIN_HEIGHT = 260;
+let running; // the id of the prompt that runs
 
 function addPanel(node) {
   const chat = chatOf(node);
@@ -25,7 +26,7 @@ function addPanel(node) {
   const transcript = widget(node, "transcript");
   if (transcript) transcript.hidden = true; // the panel shows it; Nodes 2.0 knows from the schema
   after(node, "onExecuted", function (output) {
-    chatOf(this).setOutput(output);
+    chatOf(this).setOutput(output, running);
   });
   after(node, "onConfigure", () => chat.restore());
   after(node, "onConnectionsChange", () => chat.tell("change"));
@@ -48,13 +49,42 @@ function after(object, name, action) {
 function showText({ detail }) {
   const node = findExecuting(detail?.node);
   if (node?.comfyClass !== CHAT || typeof detail.text !== "string") return;
-  chatOf(node).setText(detail.text);
+  chatOf(node).setText(detail.text, detail.prompt_id);
   follow(node);
 }
 
-// An error or a cancel leaves what was written so far, marked as unfinished.
-function stopWriting() {
-  for (const node of chatNodes()) chatOf(node).stop();
+function noteStart({ detail }) {
+  running = detail?.prompt_id;
+}
+
+// An error or a cancel leaves what was written so far, marked as unfinished. The end of one prompt is not that of another;
+// a lost connection, which names none, ends all.
+function stopWriting({ detail }) {
+  const promptId = detail?.prompt_id;
+  running = undefined;
+  if (promptId !== undefined) noteEnd(promptId);
+  for (const node of chatNodes()) chatOf(node).stop(promptId);
+}
+
+// A prompt that is taken out of the queue ends without a word, but for the queue's new length.
+let asking = false;
+
+async function stopDeleted() {
+  const waiting = () => chatNodes().map(chatOf).filter((chat) => chat.live?.state === "waiting" && chat.prompts?.length);
+  if (asking || !waiting().length) return;
+  asking = true;
+  try {
+    const before = waiting().map((chat) => [chat, chat.prompts]);
+    const queue = await (await api.fetchApi("/queue")).json();
+    const ids = new Set([...queue.queue_running, ...queue.queue_pending].map((one) => one[1]));
+    for (const [chat, prompts] of before) {
+      if (chat.prompts === prompts && !prompts.some((id) => ids.has(id))) chat.stop();
+    }
+  } catch {
+    // no answer says nothing about the queue
+  } finally {
+    asking = false;
+  }
 }
 
 // Outputs come without a run when a finished job is opened again.
@@ -73,6 +103,8 @@ app.registerExtension({
     style.href = new URL("chat/chat.css", import.meta.url).href;
     document.head.append(style);
     api.addEventListener("llmga.text", showText);
+    api.addEventListener("execution_start", noteStart);
+    api.addEventListener("status", stopDeleted);
     for (const end of ["execution_error", "execution_interrupted", "execution_success", "reconnecting"]) {
       api.addEventListener(end, stopWriting);
     }

@@ -23,7 +23,7 @@ _PLAIN = {
     "modules_to_save": None,
 }
 """Settings of a LoRA that the sum below is right for."""
-_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
+_FACTOR = re.compile(r"(?P<module>.{1,500})\.lora_(?P<side>[AB])(?:\.default)?\.weight")
 
 
 def first_file(folder: Path, names: tuple[str, ...]) -> Path | None:

@@ -13,7 +13,7 @@ from ..conversation import MAX_PICTURES, Picture
 from .families import IMAGE
 from .vision import SquashedPictures
 
-_RESERVED = re.compile(r"<\|?(?:reserved_special_token_|placeholder|unused)(\d+)\|?>")
+_RESERVED = re.compile(r"<\|?(?:reserved_special_token_|placeholder|unused)(\d{1,9})\|?>")
 _STRANGE = "狐\U0001f98a\u0378\x01"
 """Letters that no vocabulary has: a tokenizer with bytes to fall back on still says no ``<unk>`` for them."""
 

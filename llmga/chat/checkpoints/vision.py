@@ -123,7 +123,7 @@ def config_of(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 def _config_of(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     kernel = weights[f"{_PREFIX}embeddings.patch_embedding.weight"]
     positions = weights[f"{_PREFIX}embeddings.position_embedding.weight"]
-    layers = {match[1] for name in weights if (match := re.search(r"encoder\.layers\.(\d+)\.", name))}
+    layers = {match[1] for name in weights if (match := re.search(r"encoder\.layers\.(\d{1,4})\.", name))}
     hidden, patch = kernel.shape[0], kernel.shape[-1]
     if hidden % _HEAD:
         raise ValueError(

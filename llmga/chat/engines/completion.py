@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+from ..conversation import MAX_TEXT
 from .sse import SSEDecoder
 
 Form = Literal["events", "document"]
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BOM = b"\xef\xbb\xbf"
+_HEAD_BYTES = 4096
+"""By which it is clear what a body is, white space before it not counted."""
 
 
 class UnreadableReply(ValueError):  # noqa: N818 - it is told apart from other errors by what it is
@@ -34,6 +37,7 @@ class CompletionReader:
         self.finished = False
         """A ``finish_reason`` was read: nothing has to follow."""
         self._texts: list[str] = []
+        self._size = 0
         self._thoughts: list[str] = []
         self._tools = False
         self._form: Form | None = None
@@ -59,9 +63,12 @@ class CompletionReader:
             UnreadableReply: they belong to no chat completion, or report an error.
         """
         if self._form is None:
+            if len(self._head) > _HEAD_BYTES:
+                return  # it is nothing that is known, and its beginning is enough to show
             self._head += chunk
             self._form = _form_of(self._head)
             if self._form is None:
+                self._head = self._head if self._head.strip() else b""  # a space a byte must not add up
                 return
             chunk, self._head = self._head, b""
         if self._form == "document":
@@ -127,35 +134,56 @@ class CompletionReader:
         """
         match document:
             case {"error": problem} if problem:
-                raise UnreadableReply("reports an error", json.dumps(document))
+                raise UnreadableReply("reports an error", _dumped(document))
             case {"choices": []}:  # the usage report of a stream
                 return True
             case {"choices": [dict(choice), *_]}:
                 pass
             case _:
                 return False
+        self._take_choice(choice)
+        return True
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
         streamed = choice.get("delta")
         message = streamed if isinstance(streamed, dict) and streamed else choice.get("message")
         if isinstance(message, dict) and (message is streamed or not self._texts):
             self._take_message(message)
         elif isinstance(choice.get("text"), str):
-            self._texts.append(choice["text"])
+            self._add([choice["text"]])
         if choice.get("finish_reason") not in (None, "", "null"):
             self.finished = True
-        return True
+
+    def _add(self, texts: list[str]) -> None:
+        """More of the reply, which is looked through again and again while it grows.
+
+        Raises:
+            UnreadableReply: it is longer than a conversation's turn may be.
+        """
+        self._texts += texts
+        self._size += sum(map(len, texts))
+        if self._size > MAX_TEXT:
+            raise UnreadableReply(f"replied with more than {MAX_TEXT:,} characters; lower 'max_new_tokens'")
 
     def _take_message(self, message: dict[str, Any]) -> None:
         texts, thoughts = _parts(message.get("content"))
-        self._texts += texts
+        self._add(texts)
         self._thoughts += thoughts
         refusal = message.get("refusal")
         if not texts and isinstance(refusal, str):
-            self._texts += [refusal] if refusal else []
+            self._add([refusal] if refusal else [])
         for name in ("reasoning_content", "reasoning"):
             if isinstance(said := message.get(name), str) and said:
                 self._thoughts.append(said)
                 break
         self._tools = self._tools or bool(message.get("tool_calls"))
+
+
+def _dumped(document: Any) -> str:
+    try:
+        return json.dumps(document)
+    except (ValueError, RecursionError):  # nested deeper than can be written
+        return ""
 
 
 def _parts(content: Any) -> tuple[list[str], list[str]]:
@@ -171,9 +199,16 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
             case {"type": "text" | "output_text", "text": str(text)}:
                 texts.append(text)
             case {"type": "thinking" | "reasoning", **rest}:
-                inner = rest.get("thinking") or rest.get("text") or rest.get("reasoning") or ""
-                thoughts += [inner] if isinstance(inner, str) else _parts(inner)[0]
+                thoughts += _texts(rest.get("thinking") or rest.get("text") or rest.get("reasoning"))
     return texts, thoughts
+
+
+def _texts(inner: Any) -> list[str]:
+    """A text, or the texts of a list of parts; parts in parts are left out, for their depth is the server's choice."""
+    if isinstance(inner, str):
+        return [inner]
+    parts = inner if isinstance(inner, list) else []
+    return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
 
 
 def _form_of(head: bytes) -> Form | None:

@@ -11,7 +11,7 @@ MAX_CHARS = 200
 READ_CHARS = 4096
 """What is looked at: a server's words may be megabytes, and nothing of them is shown but the beginning."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^\s\"'<>]{0,2000}", re.IGNORECASE)
-_MASKED = re.compile(r"[^\s\"'<>]{0,80}(?:\*{3,}|•{3,}|●{3,}|…{2,})[^\s\"'<>]{0,80}")
+_MASKED = re.compile(r"[^\s\"'<>]{0,80}(?:\*{3,4096}|•{3,4096}|●{3,4096}|…{2,4096})[^\s\"'<>]{0,80}")
 
 
 def excerpt(said: str | bytes, key: str) -> str:

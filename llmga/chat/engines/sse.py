@@ -16,7 +16,10 @@ class SSEDecoder:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[
+            bytes
+        ] = []  # the pieces of a line that has not ended; joined once, for a piece may be a byte
+        self._rest_size = 0
         self._data: list[str] = []
         self._after_cr = False
 
@@ -31,12 +34,25 @@ class SSEDecoder:
         if self._after_cr:
             chunk = chunk.removeprefix(b"\n")  # the second half of a CRLF that was cut in two
         self._after_cr = chunk.endswith(b"\r")
+        if b"\n" not in chunk and b"\r" not in chunk:
+            self._keep(chunk)
+            return []
         # Lines end in CR, LF or CRLF, bytes that no longer UTF-8 sequence holds: a whole line is whole text.
-        lines = (self._rest + chunk).splitlines(keepends=True)
-        self._rest = b"" if not lines or lines[-1].endswith((b"\r", b"\n")) else lines.pop()
-        if any(len(line) > MAX_LINE_BYTES for line in (*lines, self._rest)):
+        lines = b"".join((*self._rest, chunk)).splitlines(keepends=True)
+        self._rest, self._rest_size = [], 0
+        if lines and not lines[-1].endswith((b"\r", b"\n")):
+            self._keep(lines.pop())
+        if any(len(line) > MAX_LINE_BYTES for line in lines):
             raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
         return [event for line in lines if (event := self._take(line.rstrip(b"\r\n"))) is not None]
+
+    def _keep(self, piece: bytes) -> None:
+        """Keep the beginning, or the next piece, of a line that goes on."""
+        if piece:
+            self._rest.append(piece)
+            self._rest_size += len(piece)
+        if self._rest_size > MAX_LINE_BYTES:
+            raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
 
     def _take(self, line: bytes) -> str | None:
         if not line:

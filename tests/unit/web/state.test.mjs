@@ -2,7 +2,8 @@
 import { beforeEach, test } from "node:test";
 import assert from "node:assert/strict";
 import { app } from "../../../scripts/app.js";
-import { chatOf } from "../js/chat/state.js";
+import { api } from "../../../scripts/api.js";
+import { chatOf, noteEnd } from "../js/chat/state.js";
 
 const ASKED = { role: "user", text: "a fox", images: [], task: "refine", instruction: "a fox" };
 const ANSWERED = { role: "assistant", text: "<gen_image> a red fox </gen_image>", images: [] };
@@ -80,4 +81,83 @@ test("a stop keeps what was written", () => {
   chat.stop();
   assert.deepEqual(chat.live, { text: "half", state: "stopped" });
   assert.equal(chat.busy, false);
+});
+
+// ComfyUI's app.queuePrompt, which hands a prompt to api.queuePrompt; the server answers when `answer` is called.
+function queueing(promptId) {
+  let answer;
+  const answered = new Promise((resolve) => (answer = () => resolve({ prompt_id: promptId })));
+  api.queuePrompt = async () => answered;
+  app.queuePrompt = async () => {
+    await api.queuePrompt();
+    return true;
+  };
+  return answer;
+}
+
+test("the end of another prompt is not the end of this one", async () => {
+  for (const other of ["painting", "another tab's"]) {
+    const chat = chatOf(node());
+    const answer = queueing("mine");
+    const sent = chat.send("hello");
+    await new Promise(setImmediate);
+    chat.stop(other); // before the page knows the id
+    assert.equal(chat.busy, true);
+    answer();
+    assert.equal(await sent, true);
+    chat.stop(other);
+    chat.setText("of the other", other);
+    chat.setOutput({ llmga_chat: [RECORD] }, other);
+    assert.deepEqual(chat.live, { text: "", state: "waiting" });
+    assert.equal(await chat.send("hello"), false); // it is not sent twice
+    chat.setText("mine so far", "mine");
+    chat.stop(other);
+    assert.equal(chat.busy, true);
+    chat.stop("mine");
+    assert.deepEqual(chat.live, { text: "mine so far", state: "stopped" });
+  }
+});
+
+test("a lost connection ends all", async () => {
+  const chat = chatOf(node());
+  const answer = queueing("mine");
+  answer();
+  await chat.send("hello");
+  chat.stop();
+  assert.equal(chat.live, null);
+});
+
+test("a prompt that ends before its id is known has ended", async () => {
+  const chat = chatOf(node());
+  const answer = queueing("quick");
+  const sent = chat.send("hello");
+  await new Promise(setImmediate);
+  noteEnd("quick");
+  chat.stop("quick");
+  answer();
+  await sent;
+  assert.equal(chat.live, null);
+});
+
+test("an output that comes before the id is kept for it, and another's is not", async () => {
+  for (const [of, kept] of [["fast", true], ["slow", false]]) {
+    const chat = chatOf(node());
+    const answer = queueing("fast");
+    const sent = chat.send("hello");
+    await new Promise(setImmediate);
+    chat.setOutput({ llmga_chat: [RECORD] }, of);
+    answer();
+    await sent;
+    assert.equal(chat.last !== null, kept);
+    assert.equal(chat.busy, !kept);
+  }
+});
+
+test("what the page listens to is put back", async () => {
+  const before = async () => ({ prompt_id: "x" });
+  const chat = chatOf(node());
+  api.queuePrompt = before;
+  app.queuePrompt = async () => true;
+  await chat.send("hello");
+  assert.equal(api.queuePrompt, before);
 });

@@ -1,5 +1,6 @@
 // Nodes and widgets of the graph that is open, by the several ways ComfyUI names them.
 import { app } from "../../../../scripts/app.js";
+import { api } from "../../../../scripts/api.js";
 
 export const CHAT = "LLMGA_Chat";
 
@@ -35,10 +36,13 @@ export function executionId(node) {
   return pathTo(root(), node)?.join(":");
 }
 
-function pathTo(graph, wanted) {
+// Nodes that show one subgraph share it, and may do so at every level: each graph is looked into once, for thirty levels
+// of two would be a billion.
+function pathTo(graph, wanted, seen = new Set()) {
+  seen.add(graph);
   for (const node of graph?.nodes ?? []) {
     if (node === wanted) return [node.id];
-    const below = node.subgraph && pathTo(node.subgraph, wanted);
+    const below = node.subgraph && !seen.has(node.subgraph) && pathTo(node.subgraph, wanted, seen);
     if (below) return [node.id, ...below];
   }
 }
@@ -57,11 +61,40 @@ function nodeIn(graph, id) {
   return graph?.getNodeById(Number(id)) ?? graph?.getNodeById(id);
 }
 
-export function chatNodes(graph = root()) {
+export function chatNodes(graph = root(), seen = new Set()) {
+  seen.add(graph);
   return (graph?.nodes ?? []).flatMap((node) => {
-    if (node.subgraph) return chatNodes(node.subgraph);
+    if (node.subgraph) return seen.has(node.subgraph) ? [] : chatNodes(node.subgraph, seen);
     return node.comfyClass === CHAT ? [node] : [];
   });
+}
+
+// Queues a node alone. Whether ComfyUI took it, and the ids of the prompts that came of it: the page tells them to nobody, so
+// that they are read from the answer as it passes.
+export async function queueAlone(node) {
+  const ids = [];
+  let queued = false;
+  const own = Object.hasOwn(api, "queuePrompt");
+  const before = api.queuePrompt;
+  const listening = async function (...values) {
+    const answer = await before.apply(this, values);
+    if (typeof answer?.prompt_id === "string") ids.push(answer.prompt_id);
+    return answer;
+  };
+  const note = () => (queued = true);
+  api.queuePrompt = listening;
+  api.addEventListener("promptQueued", note);
+  try {
+    const answer = await app.queuePrompt(0, 1, [String(executionId(node))]);
+    queued ||= answer === true;
+  } finally {
+    api.removeEventListener("promptQueued", note);
+    if (api.queuePrompt === listening) {
+      if (own) api.queuePrompt = before;
+      else delete api.queuePrompt;
+    }
+  }
+  return { queued, ids };
 }
 
 // A second node beside the first, with the same widgets and the same connections into it.

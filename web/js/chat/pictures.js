@@ -1,11 +1,13 @@
 // The pictures of a conversation, by the hash of their pixels: nothing else of a record ever names a file.
 import { api } from "../../../../scripts/api.js";
+import { MAX_PICTURES } from "./limits.js";
 
 const SHA256 = /^[0-9a-f]{64}$/;
 const FOLDER = "llmga"; // below ComfyUI's temp folder while a reply is new, below its input folder once it is kept
 
 export function hashes(value) {
-  return Array.isArray(value) ? value.filter((one) => typeof one === "string" && SHA256.test(one)) : [];
+  if (!Array.isArray(value)) return [];
+  return value.slice(0, MAX_PICTURES).filter((one) => typeof one === "string" && SHA256.test(one));
 }
 
 export function address(sha256, place) {

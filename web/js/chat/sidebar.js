@@ -1,6 +1,7 @@
 // A sidebar tab that shows one conversation at a time: that of the chat node that last wrote, or that one chooses.
 import { app } from "../../../../scripts/app.js";
 import { chatNodes } from "./graph.js";
+import { beginning, MAX_TITLE } from "./limits.js";
 import { chatOf } from "./state.js";
 import { button, ChatView, make } from "./view.js";
 import { t } from "./words.js";
@@ -54,7 +55,7 @@ function header(nodes) {
   const choice = make("select", "llmga-choice");
   choice.setAttribute("aria-label", t("follow"));
   nodes.forEach((node, i) => {
-    const option = make("option", "", `${node.title} #${node.id}`); // a title is anybody's text
+    const option = make("option", "", `${beginning(String(node.title), MAX_TITLE)} #${node.id}`); // a title is anybody's text
     option.value = String(i);
     option.selected = node === followed;
     choice.append(option);

@@ -2,14 +2,22 @@
 // `instruction` what is asked now. The last reply is an output; it is remembered beside the widgets to be shown again,
 // and becomes part of `transcript` when the conversation goes on.
 import { app } from "../../../../scripts/app.js";
-import { api } from "../../../../scripts/api.js";
-import { complain, executionId, isLinked, locatorId, remember, setWidget, twin, widget } from "./graph.js";
+import { complain, isLinked, locatorId, queueAlone, remember, setWidget, twin, widget } from "./graph.js";
 import { hashes, keep } from "./pictures.js";
 import { t } from "./words.js";
 
 const KEY = "llmga_chat"; // of the record, in a node's output and in its properties
 const MAX_TURNS = 200;
+const MAX_NOTES = 4;
+const MAX_ENDED = 100;
 const chats = new WeakMap(); // node -> Chat
+const ended = []; // ids of the prompts that ended last, for a prompt may end before the page hears its id
+
+// A prompt has ended; the last ones are remembered.
+export function noteEnd(promptId) {
+  ended.push(promptId);
+  if (ended.length > MAX_ENDED) ended.shift();
+}
 
 export function chatOf(node) {
   if (!chats.has(node)) chats.set(node, new Chat(node));
@@ -22,6 +30,8 @@ class Chat extends EventTarget {
     this.node = node;
     this.last = null; // the record of the last reply
     this.live = null; // { text, state: "waiting" | "writing" | "stopped" } while one is written
+    this.prompts = null; // ids of the prompts in which it is written; null where that is not known
+    this.early = null; // an output that came before the ids
   }
 
   get blocked() {
@@ -48,25 +58,39 @@ class Chat extends EventTarget {
     return [...(this.settled ?? []), ...(this.last?.exchange ?? [])];
   }
 
-  setText(text) {
+  // Whether something of that prompt is about the reply that is waited for; what names no prompt is.
+  concerns(promptId) {
+    return promptId === undefined || !this.busy || this.prompts === null || this.prompts.includes(promptId);
+  }
+
+  setText(text, promptId) {
+    if (!this.concerns(promptId)) return; // of an earlier run
     this.last = null; // what it answered is being answered anew
+    if (promptId !== undefined) this.prompts = [promptId];
     const begins = this.live?.state !== "writing";
     this.live = { text, state: "writing" };
     this.tell(begins ? "change" : "text");
   }
 
-  stop() {
-    if (!this.busy) return;
+  // An end of that prompt, or of all, leaves what was written so far, marked as unfinished.
+  stop(promptId) {
+    if (!this.busy || !this.concerns(promptId)) return;
+    this.prompts = null;
     this.live = this.live.text ? { ...this.live, state: "stopped" } : null;
     this.tell("change");
   }
 
   // From a node's output, which holds one record for each run of a list.
-  setOutput(output) {
+  setOutput(output, promptId) {
     const record = readRecord(output?.[KEY]?.at?.(-1));
     if (!record) return;
+    if (!this.concerns(promptId)) {
+      if (!this.prompts.length) this.early = { output, promptId }; // perhaps ours, whose id is on its way
+      return;
+    }
     this.last = record;
     this.live = null;
+    this.prompts = null;
     this.node.properties ??= {};
     this.node.properties[KEY] = output[KEY].at(-1);
     remember(); // a page that is closed now opens again with this reply
@@ -146,16 +170,19 @@ class Chat extends EventTarget {
   async run() {
     remember();
     this.live = { text: "", state: "waiting" };
+    this.prompts = []; // until the page knows: no other prompt's end is this one's
+    this.early = null;
     this.tell("change");
-    let queued = false;
-    const note = () => (queued = true);
-    api.addEventListener("promptQueued", note);
     try {
-      const answer = await app.queuePrompt(0, 1, [String(executionId(this.node))]);
-      queued ||= answer === true;
-    } finally {
-      api.removeEventListener("promptQueued", note);
+      const { queued, ids } = await queueAlone(this.node);
+      if (!this.busy) return;
       if (!queued) this.stop();
+      else if (this.prompts !== null) this.prompts = ids.length ? ids : null;
+      if (this.early) this.setOutput(this.early.output, this.early.promptId);
+      if (ids.length && ids.every((id) => ended.includes(id))) this.stop();
+    } catch (error) {
+      this.stop();
+      throw error;
     }
   }
 
@@ -206,5 +233,6 @@ function readRecord(value) {
   if (exchange.length !== 2 || exchange[0]?.role !== "user" || exchange[1]?.role !== "assistant") return null;
   const earlier = Array.isArray(value.earlier) ? value.earlier.slice(0, MAX_TURNS).map(readTurn).filter(Boolean) : [];
   const prompts = Array.isArray(value.prompts) ? value.prompts.filter((one) => typeof one === "string") : [];
-  return { exchange, earlier, prompts, omitted: Number.isSafeInteger(value.omitted) ? value.omitted : 0 };
+  const notes = Array.isArray(value.notes) ? value.notes.filter((one) => typeof one === "string").slice(0, MAX_NOTES) : [];
+  return { exchange, earlier, prompts, notes, omitted: Number.isSafeInteger(value.omitted) ? value.omitted : 0 };
 }

@@ -2,6 +2,7 @@
 // sidebar show the same view. Whatever a model, an endpoint or a workflow says reaches the page as textContent.
 import { comparison } from "./compare.js";
 import { complain } from "./graph.js";
+import { beginning, MAX_BUBBLE, MAX_NOTE, MAX_PARTS, MAX_TITLE, rooms, shownInPart } from "./limits.js";
 import { address } from "./pictures.js";
 import { promptsOf, split } from "./tags.js";
 import { t } from "./words.js";
@@ -133,12 +134,18 @@ export class ChatView {
     const { last, live, settled } = chat;
     if (settled === null) items.push(remark(t("damaged"), "llmga-warning"));
     if (last?.omitted) items.push(remark(t("omitted", { count: last.omitted })));
-    for (const turn of last?.earlier ?? []) items.push(this.bubble(turn, { place: "temp", earlier: true }));
-    chat.turns.forEach((turn, at) => {
+    const earlier = last?.earlier ?? [];
+    const turns = chat.turns;
+    const room = rooms([...earlier, ...turns].map(wordsOf));
+    earlier.forEach((turn, i) => items.push(this.bubble(turn, { place: "temp", earlier: true, room: room[i] })));
+    turns.forEach((turn, at) => {
       const fresh = at >= (settled?.length ?? 0);
       const dropped = this.editing !== null && at >= this.editing;
-      items.push(this.bubble(turn, { at, dropped, place: fresh ? "temp" : "input", prompts: fresh ? last.prompts : null }));
+      const place = fresh ? "temp" : "input";
+      const prompts = fresh ? last.prompts : null;
+      items.push(this.bubble(turn, { at, dropped, place, prompts, room: room[earlier.length + at] }));
     });
+    for (const note of last?.notes ?? []) items.push(remark(beginning(note, MAX_NOTE), "llmga-warning"));
     this.growing = null;
     if (live) items.push(...this.unfinished(live));
     if (!items.length) items.push(remark(t("empty")));
@@ -169,18 +176,18 @@ export class ChatView {
     answer.dataset.state = live.state;
     answer.tabIndex = -1;
     this.growing = make("div", "llmga-said");
-    say(this.growing, live.text);
+    say(this.growing, live.text, MAX_BUBBLE);
     answer.append(this.growing, remark(t(live.state)));
     return [question, answer];
   }
 
   grow() {
     if (!this.growing) return this.render();
-    say(this.growing, this.chat.live.text);
+    say(this.growing, this.chat.live.text, MAX_BUBBLE);
     this.scroll();
   }
 
-  bubble(turn, { at, place, earlier, dropped, prompts }) {
+  bubble(turn, { at, place, earlier, dropped, prompts, room = MAX_BUBBLE }) {
     const box = make("article", "llmga-bubble");
     box.dataset.role = turn.role;
     box.tabIndex = -1;
@@ -189,13 +196,13 @@ export class ChatView {
     if (dropped) box.dataset.dropped = "";
     if (at !== undefined) box.dataset.turn = String(at);
     if (turn.images.length) box.append(thumbnails(turn.images, place));
-    if (turn.role === "user" && turn.task && turn.task !== "chat") box.append(make("span", "llmga-task", turn.task));
+    if (turn.role === "user" && turn.task && turn.task !== "chat") box.append(make("span", "llmga-task", beginning(turn.task, MAX_TITLE)));
     const said = make("div", "llmga-said");
-    if (turn.role === "user") paragraph(said, turn.instruction ?? turn.text);
-    else say(said, turn.text);
+    if (turn.role === "user") quote(said, wordsOf(turn), room);
+    else say(said, turn.text, room);
     box.append(said);
     if (at !== undefined) {
-      const found = turn.role === "assistant" ? (prompts ?? promptsOf(turn.text)) : [];
+      const found = turn.role === "assistant" ? (prompts ?? promptsIn(turn)) : [];
       if (this.compared.has(at) && found.length) box.append(comparison(this.askedBefore(at), found[0]));
       box.append(this.actions(turn, at, found));
     }
@@ -204,7 +211,7 @@ export class ChatView {
 
   askedBefore(at) {
     const turn = this.chat.turns[at - 1];
-    return turn?.instruction ?? turn?.text ?? "";
+    return turn ? wordsOf(turn) : "";
   }
 
   actions(turn, at, prompts) {
@@ -228,10 +235,30 @@ export class ChatView {
   }
 }
 
+const prompted = new WeakMap(); // turn -> its prompts: a turn never changes, and is drawn again and again
+
+function promptsIn(turn) {
+  if (!prompted.has(turn)) prompted.set(turn, promptsOf(turn.text));
+  return prompted.get(turn);
+}
+
+// What a person wrote, which a task has put into other words for the model; or what the model said.
+function wordsOf(turn) {
+  return turn.role === "user" ? (turn.instruction ?? turn.text) : turn.text;
+}
+
+function quote(box, text, room) {
+  const shown = beginning(text, room);
+  paragraph(box, shown);
+  if (shown.length < text.length) box.append(remark(shownInPart(shown.length, text.length)));
+}
+
 // Text and prompts of a reply, the prompts marked.
-function say(box, text) {
+function say(box, text, room) {
   box.replaceChildren();
-  for (const part of split(text)) {
+  const shown = beginning(text, room);
+  const parts = split(shown);
+  for (const part of parts.slice(0, MAX_PARTS)) {
     if (part.kind === "text") paragraph(box, part.text);
     else {
       const figure = make("figure", "llmga-prompt");
@@ -240,6 +267,8 @@ function say(box, text) {
       box.append(figure);
     }
   }
+  const hidden = parts.slice(MAX_PARTS).reduce((sum, part) => sum + part.text.length, 0);
+  if (hidden || shown.length < text.length) box.append(remark(shownInPart(shown.length - hidden, text.length)));
 }
 
 function paragraph(box, text) {

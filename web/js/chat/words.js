@@ -42,6 +42,8 @@ export const WORDS = {
     notCopied: "The browser did not allow copying.",
     none: "There is no LLMGA Chat in this workflow.",
     follow: "Conversation of",
+    part: "Shown in part: {shown} of {all} characters. The node's outputs hold all of it.",
+    marksInPart: "Only the first {count} words that match are marked.",
   },
   zh: {
     title: "LLMGA 对话",
@@ -83,6 +85,8 @@ export const WORDS = {
     notCopied: "浏览器不允许复制。",
     none: "此工作流中没有“LLMGA 对话”。",
     follow: "显示对话：",
+    part: "仅显示部分内容：{all} 个字符中的 {shown} 个。节点的输出包含全部内容。",
+    marksInPart: "仅标出前 {count} 个相同的词。",
   },
 };
 
