@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 
 from ..llmga.images import fit_mask
-from ..llmga.paint.crop import Crop, crop, stitch
+from ..llmga.paint.crop import Box, Crop, crop, stitch
 from ..llmga.paint.prepare import DRAWINGS, draw_masks, harden
 from . import check, host
 from .types import Crop as CropType
@@ -82,16 +83,24 @@ class PrepareMask(io.ComfyNode):
         else:
             drawn = fit_mask(check.mask("mask", mask), image)
         prepared = harden(drawn, grow)
-        empty = [i for i, one in enumerate(prepared) if not one.any()]
-        if empty:
+        if not prepared.any():
             raise ValueError(
-                f"mask {empty[0]} is empty: there is nothing to paint; draw one in Load Image (Open in MaskEditor), or set "
-                "source to what should be drawn"
+                f"mask 0 {_why_empty(drawn[0])}: there is nothing to paint; draw one in Load Image (Open in MaskEditor), "
+                "or set source to what should be drawn"
             )
         readout = "\n".join(
-            f"picture {i}: {one.mean().item():.1%} to be painted" for i, one in enumerate(prepared)
+            f"picture {i}: {one.mean().item():.1%} to be painted"
+            if one.any()
+            else f"picture {i}: nothing to be painted, the mask {_why_empty(given)}"
+            for i, (one, given) in enumerate(zip(prepared, drawn, strict=True))
         )
         return io.NodeOutput(prepared, readout, ui={"text": [readout]})
+
+
+def _why_empty(mask: torch.Tensor) -> str:
+    """Why nothing of a mask is left at one half; a soft mask below it is not an empty one."""
+    highest = mask.max().item()
+    return f"is below one half everywhere, {highest:.2g} at most" if highest > 0 else "is empty"
 
 
 class CropForPainting(io.ComfyNode):
@@ -157,7 +166,13 @@ class CropForPainting(io.ComfyNode):
         check.number("context", context, 1, 8)
         check.flag("enlarge", enlarge)
         part, part_mask, plan = crop(image, mask, width, height, context, enlarge)
-        return io.NodeOutput(part, part_mask, plan)
+        readout = "\n".join(_placed(i, box, i in plan.empty) for i, box in enumerate(plan.boxes))
+        return io.NodeOutput(part, part_mask, plan, ui={"text": [readout]})
+
+
+def _placed(index: int, box: Box, empty: bool) -> str:
+    where = f"picture {index}: {box.width}×{box.height} pixels at left {box.left}, top {box.top}"
+    return f"{where}; its mask is empty, so Stitch Painting gives it back as it is" if empty else where
 
 
 class StitchPainting(io.ComfyNode):

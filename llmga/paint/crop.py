@@ -13,6 +13,11 @@ import torch.nn.functional as F
 from ..images import channels_first, channels_last, fit_mask, holes
 from .prepare import inner_ramp
 
+MAX_SPREAD = 16
+"""How many times larger than the picture a part may be; beyond, it would be repeated edges."""
+SMALL = 2048 * 2048
+"""Pixels of a part that are never too many."""
+
 
 @dataclass(frozen=True)
 class Box:
@@ -33,6 +38,8 @@ class Crop:
     mask: torch.Tensor
     """(B, H, W)."""
     boxes: tuple[Box, ...]
+    empty: tuple[int, ...] = ()
+    """The numbers of the pictures whose mask is empty; their part is their middle, with nothing to paint."""
 
 
 def crop(
@@ -55,14 +62,24 @@ def crop(
 
     Returns:
         (B, height, width, 3) float32, its masks (B, height, width), and how to go back. What lies beyond a picture's
-        edge repeats the edge, is not to be painted, and is dropped on the way back.
+        edge repeats the edge, is not to be painted, and is dropped on the way back. A picture whose mask is empty goes
+        along with an empty mask, so that one of a batch does not cost the others.
 
     Raises:
-        ValueError: a mask is empty, or there are several masks but not one for each picture.
+        ValueError: every mask is empty, there are several masks but not one for each picture, or the part would be many
+            times larger than the picture because its shape is too far from the hole's.
     """
     image = channels_last(channels_first(image.float()))
     mask = fit_mask(mask, image)
-    boxes = tuple(_box(one, i, width, height, context, enlarge) for i, one in enumerate(mask))
+    empty = tuple(i for i, one in enumerate(mask) if not one.any())
+    if len(empty) == len(mask):
+        raise ValueError(
+            f"mask {empty[0]} is empty: there is nothing to paint; draw one in Load Image (Open in MaskEditor)"
+        )
+    boxes = tuple(
+        _middle(one, width, height) if i in empty else _box(one, width, height, context, enlarge)
+        for i, one in enumerate(mask)
+    )
     parts, part_masks = [], []
     for picture, hole, box in zip(image, mask, boxes, strict=True):
         rows, inside_rows = _clamped(box.top, box.height, picture.shape[0], image.device)
@@ -70,7 +87,11 @@ def crop(
         inside = inside_rows[:, None] & inside_columns
         parts.append(_resized(picture[rows][:, columns].movedim(-1, 0)[None], height, width, "bicubic"))
         part_masks.append(_resized((hole[rows][:, columns] * inside)[None, None], height, width, "bilinear"))
-    return channels_last(torch.cat(parts)), holes(torch.cat(part_masks)[:, 0]), Crop(image, mask, boxes)
+    return (
+        channels_last(torch.cat(parts)),
+        holes(torch.cat(part_masks)[:, 0]),
+        Crop(image, mask, boxes, empty),
+    )
 
 
 def stitch(part: Crop, painted: torch.Tensor, blend: int = 8) -> torch.Tensor:
@@ -111,12 +132,17 @@ def stitch(part: Crop, painted: torch.Tensor, blend: int = 8) -> torch.Tensor:
     return torch.stack(whole)
 
 
-def _box(mask: torch.Tensor, index: int, width: int, height: int, context: float, enlarge: bool) -> Box:
+def _middle(mask: torch.Tensor, width: int, height: int) -> Box:
+    """The middle of a picture at its own scale, where there is no hole to show."""
+    sides = [height, width]
+    starts = [
+        _placed((size // 2, size // 2), side, size) for side, size in zip(sides, mask.shape, strict=True)
+    ]
+    return Box(*starts, *sides)
+
+
+def _box(mask: torch.Tensor, width: int, height: int, context: float, enlarge: bool) -> Box:
     rows, columns = (torch.nonzero((mask > 0).any(axis)).flatten().tolist() for axis in (1, 0))
-    if not rows:
-        raise ValueError(
-            f"mask {index} is empty: there is nothing to paint; draw one in Load Image (Open in MaskEditor)"
-        )
     spans = [(ends[0], ends[-1] + 1) for ends in (rows, columns)]
     # More context than there is picture would only repeat its edges.
     tall, wide = (
@@ -127,6 +153,14 @@ def _box(mask: torch.Tensor, index: int, width: int, height: int, context: float
     sides = [max(1, round(scale * side)) for side in (height, width)]
     # Rounding must not cut the hole.
     sides = [max(side, end - start) for side, (start, end) in zip(sides, spans, strict=True)]
+    # Both sides grow with the larger need, so the part's area grows with the square of the shapes' difference.
+    if sides[0] * sides[1] > max(MAX_SPREAD * mask.numel(), width * height, SMALL):
+        hole_height, hole_width = (end - start for start, end in spans)
+        raise ValueError(
+            f"width and height: a part of {width}×{height} around the hole of {hole_width}×{hole_height} pixels would "
+            f"be {sides[1]}×{sides[0]} pixels of a picture of {mask.shape[1]}×{mask.shape[0]}, mostly repeated edges; "
+            "choose a width and height nearer to the hole's shape"
+        )
     starts = [_placed(span, side, size) for span, side, size in zip(spans, sides, mask.shape, strict=True)]
     return Box(*starts, *sides)
 

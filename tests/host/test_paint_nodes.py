@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support import comfy_inprocess
 
 pytestmark = pytest.mark.skipif(
@@ -73,6 +77,60 @@ def test_what_is_missing_is_said() -> None:
     for name, value in {"source": "best", "grow": -1, "seed": None}.items():
         with pytest.raises(ValueError, match=name):
             prepare(picture(8, 8), torch.ones(1, 8, 8), **{name: value})
+
+
+@pytest.mark.parametrize("value", [0.4, 0.49, 0.02])
+def test_a_soft_mask_below_one_half_is_said_to_be_that(value: float) -> None:
+    with pytest.raises(
+        ValueError, match=rf"mask 0 is below one half everywhere, {value} at most: there is nothing"
+    ):
+        prepare(picture(8, 8), torch.full((1, 8, 8), value))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1 / 256])
+def test_one_empty_mask_of_a_batch_is_named_and_the_others_are_prepared(value: float) -> None:
+    mask = torch.ones(3, 8, 8)
+    mask[1] = value
+    prepared, said = prepare(picture(8, 8, 3), mask)
+    assert prepared.mean((1, 2)).tolist() == [1, 0, 1]
+    why = "is below one half everywhere, 0.4 at most" if value == 0.4 else "is empty"
+    assert said.split("\n")[1] == f"picture 1: nothing to be painted, the mask {why}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_an_empty_mask_of_a_batch_goes_through_crop_and_stitch(dtype: torch.dtype) -> None:
+    image, mask = picture(40, 60, 3).to(dtype), torch.zeros(3, 40, 60)
+    mask[:, 10:20, 10:30] = 1
+    mask[1] = 1 / 256
+    output = nodes().CropForPainting.execute(image, mask, 32, 32, 1.5, False)
+    part, part_mask, plan = output.result
+    (said,) = output.ui["text"]
+    assert "mask is empty" in said.split("\n")[1] and "mask is empty" not in said.split("\n")[0]
+    assert part_mask.flatten(1).any(1).tolist() == [True, False, True]
+    assert torch.equal(stitch(plan, torch.zeros_like(part))[1], image[1].float())
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_the_mask_that_load_image_gives_of_a_grey_picture_with_alpha(opaque: bool) -> None:
+    """ComfyUI 0.26 gives such a mask a floor of 1/256."""
+    comfy_inprocess.start()
+    folder = Path(importlib.import_module("folder_paths").get_input_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 2), dtype=np.uint8)
+    pixels[..., 1] = 255
+    if not opaque:
+        pixels[40:56, 50:74, 1] = 0
+    Image.fromarray(pixels, "LA").save(folder / "grey_alpha.png")
+    image, mask = comfy_inprocess.core_node("LoadImage")().load_image("grey_alpha.png")
+    if opaque:
+        with pytest.raises(ValueError, match="mask 0 is empty"):
+            crop(image, mask)
+        return
+    part, part_mask, plan = crop(image, mask)
+    assert (plan.boxes[0].height, plan.boxes[0].width) == (36, 36)  # 1.5 times the hole's 24 pixels
+    assert 0.2 < part_mask.mean() < 0.4
+    outside = mask[0] < 0.5
+    assert torch.equal(stitch(plan, 1 - part, blend=8)[0][outside], image[0][outside])
 
 
 def crop(image: Any, mask: Any, **widgets: Any) -> Any:

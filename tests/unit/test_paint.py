@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmga.images import channels_first, channels_last, fit_mask
-from llmga.paint.crop import crop, stitch
+from llmga.paint.crop import MAX_SPREAD, SMALL, crop, stitch
 from llmga.paint.prepare import DRAWINGS, draw_masks, harden, inner_ramp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -199,8 +202,8 @@ def test_several_paintings_of_one_picture() -> None:
 def test_what_cannot_be_done_is_said() -> None:
     image = picture(20, 20, batch=2)
     masks = torch.stack([torch.ones(20, 20), torch.zeros(20, 20)])
-    with pytest.raises(ValueError, match="mask 1 is empty: there is nothing to paint"):
-        crop(image, masks, 16, 16)
+    with pytest.raises(ValueError, match="mask 0 is empty: there is nothing to paint"):
+        crop(image, masks[1:], 16, 16)
     with pytest.raises(ValueError, match="mask holds 3 masks for 2 pictures"):
         crop(image, torch.ones(3, 20, 20), 16, 16)
     _, _, plan = crop(image, torch.ones(1, 20, 20), 16, 16)
@@ -208,3 +211,56 @@ def test_what_cannot_be_done_is_said() -> None:
         stitch(plan, torch.zeros(3, 16, 16, 3))
     with pytest.raises(ValueError, match="blend must be 0 or more"):
         stitch(plan, torch.zeros(2, 16, 16, 3), -1)
+
+
+@pytest.mark.parametrize("empty", [(0,), (1,), (2,), (0, 2)], ids=str)
+@pytest.mark.parametrize("size", [(16, 16), (64, 8), (8, 200)], ids=str)
+@pytest.mark.parametrize("enlarge", [False, True])
+def test_an_empty_mask_of_a_batch_costs_the_others_nothing(
+    empty: tuple[int, ...], size: tuple[int, int], enlarge: bool
+) -> None:
+    image = picture(30, 40, batch=3)
+    masks = torch.cat([hole(30, 40, 4, 6, 20, 18), hole(30, 40, 9, 1, 12, 30), hole(30, 40, 0, 0, 30, 40)])
+    full = crop(image, masks, *size, enlarge=enlarge)
+    given = masks.clone()
+    given[list(empty)] = 0
+    part, part_mask, plan = crop(image, given, *size, enlarge=enlarge)
+    others = [i for i in range(3) if i not in empty]
+    assert torch.equal(part[others], full[0][others]) and torch.equal(part_mask[others], full[1][others])
+    assert plan.empty == empty and not part_mask[list(empty)].any()
+    whole = stitch(plan, torch.zeros_like(part), blend=0)
+    assert torch.equal(whole[list(empty)], image[list(empty)])  # passes through
+    assert all((whole[i] == 0).all(-1).eq(given[i] > 0).all() for i in others)
+
+
+class Largest(TorchDispatchMode):
+    """Records the number of values of the largest tensor that is made."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(each, torch.Tensor):
+                self.values = max(self.values, each.numel())
+        return result
+
+
+@pytest.mark.parametrize("side", [128, 256, 1024])
+@pytest.mark.parametrize("size", [(8192, 8), (8, 8192)], ids=str)
+def test_a_part_many_times_larger_than_the_picture_is_refused(side: int, size: tuple[int, int]) -> None:
+    width, height = size
+    with Largest() as made, pytest.raises(ValueError, match="choose a width and height nearer to the hole"):
+        crop(torch.zeros(1, side, side, 3), torch.ones(1, side, side), width, height)
+    assert made.values <= 3 * side * side  # nothing but copies of the picture
+
+
+@pytest.mark.parametrize(
+    ("side", "width", "height"), [(64, 8192, 8), (64, 1024, 1024), (512, 2048, 256), (700, 300, 40)]
+)
+def test_what_a_part_holds_is_bounded_by_picture_and_output(side: int, width: int, height: int) -> None:
+    with Largest() as made:
+        part, _, plan = crop(torch.rand(1, side, side, 3), torch.ones(1, side, side), width, height)
+        stitch(plan, part)
+    bound = max(MAX_SPREAD * side * side, width * height, SMALL)
+    assert 3 * side * side <= made.values <= 3 * bound
