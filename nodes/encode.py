@@ -6,15 +6,16 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..llmga.text import BreakAt, longest, readout
+from ..llmga.text import BreakAt, has_break, longest, readout
 from ..llmga.text.chunks import MAX_CHUNKS, TRAINED_CHUNKS
-from . import check, host
+from . import check, embeddings, host
 from .prompt_encoder import LAYOUTS as LLMGA_LAYOUTS
 from .prompt_encoder import Conditioning, HostPromptEncoder, clip_encoders, zeros_like
 
 LAYOUTS = (*LLMGA_LAYOUTS, "host")
 EMPTY_NEGATIVE = ("auto", "encode", "zeros")
 
+BREAK_IS_A_WORD = "BREAK is read as a word; switch break_word on to start a new chunk there"
 NOT_CLIP = (
     "encoded as CLIP Text Encode does: this is not SD1.5's or SDXL's CLIP, and no option here applies to it"
 )
@@ -38,8 +39,8 @@ class LongCLIPEncode(io.ComfyNode):
                     "text",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="The prompt, up to 200,000 characters. In the LLMGA layouts the word BREAK, in "
-                    "capitals between spaces, starts a new chunk.",
+                    tooltip="The prompt, up to 200,000 characters. embedding:name puts in a textual inversion, "
+                    "which the readout names if it is left out.",
                 ),
                 io.Combo.Input(
                     "layout",
@@ -48,7 +49,7 @@ class LongCLIPEncode(io.ComfyNode):
                     tooltip="llmga: as LLMGA was trained, 75·n + 2 rows; best for its UNets. llmga_lpw: as "
                     "LLMGA's SD1.5 pipelines run, 77·n rows; on SDXL the same as llmga, which LLMGA's SDXL "
                     "pipelines use. host: exactly ComfyUI's CLIP Text Encode; break_at, max_chunks and "
-                    "BREAK have no effect.",
+                    "break_word have no effect.",
                 ),
                 io.Boolean.Input(
                     "weights",
@@ -105,6 +106,14 @@ class LongCLIPEncode(io.ComfyNode):
                     tooltip="The negative prompt, up to 200,000 characters; may be empty (see "
                     "empty_negative).",
                 ),
+                io.Boolean.Input(
+                    "break_word",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="On: the word BREAK, in capitals, starts a new chunk in the LLMGA layouts, as in A1111. Off: it "
+                    "is a word like others, as for LLMGA's own encoders.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -134,8 +143,10 @@ class LongCLIPEncode(io.ComfyNode):
         empty_negative,
         match_chunks,
         negative_text="",
+        break_word=False,
     ) -> io.NodeOutput:
-        texts = [check.text("text", text), check.text("negative_text", negative_text)]
+        negative_text = check.optional_text("negative_text", negative_text)
+        texts = [check.text("text", text), negative_text]
         check.choice("layout", layout, LAYOUTS)
         check.flag("weights", weights)
         check.choice("break_at", break_at, get_args(BreakAt))
@@ -143,23 +154,37 @@ class LongCLIPEncode(io.ComfyNode):
         check.integer("min_chunks", min_chunks, 1, MAX_CHUNKS)
         check.choice("empty_negative", empty_negative, EMPTY_NEGATIVE)
         check.flag("match_chunks", match_chunks)
+        break_word = check.flag("break_word", False if break_word is None else break_word)
         encoders = clip_encoders(clip)
         # LLMGA's SDXL pipelines force zeros for an empty negative prompt.
         forced = empty_negative == "auto" and "g" in encoders and layout != "host"
         zeros = not negative_text.strip() and (forced or empty_negative == "zeros")
         if zeros:
             texts.pop()
+        # CLIP Text Encode reads weights always where no layout applies.
+        notes = [
+            embeddings.left_out(clip, name, each, weights or not encoders)
+            for name, each in zip(("text", "negative_text"), texts, strict=False)
+        ]
         if not encoders:
             encoded = [(clip.encode_from_tokens_scheduled(clip.tokenize(each)), NOT_CLIP) for each in texts]
         elif layout == "host":
             encoded = encode_host(clip, texts, weights, min_chunks, match_chunks)
         else:
             encoder = HostPromptEncoder(clip, encoders, layout, max_chunks)
-            encoded = encode_llmga(encoder, texts, weights, break_at, min_chunks, match_chunks)
+            encoded = encode_llmga(encoder, texts, weights, break_at, min_chunks, match_chunks, break_word)
+            if not break_word:
+                for lines, each in zip(notes, texts, strict=True):
+                    lines += [BREAK_IS_A_WORD] * has_break(each)
         if zeros:
             encoded.append((zeros_like(encoded[0][0]), "zeros"))
-        (positive, readout_positive), (negative, readout_negative) = encoded
-        report = f"positive: {readout_positive}\nnegative: {readout_negative}"
+            notes.append([])
+        readouts = [
+            "\n".join([f"{name}: {line}", *lines])
+            for name, (_, line), lines in zip(("positive", "negative"), encoded, notes, strict=True)
+        ]
+        (positive, _), (negative, _) = encoded
+        report = "\n".join(readouts)
         return io.NodeOutput(positive, negative, report)
 
 
@@ -170,11 +195,14 @@ def encode_llmga(
     break_at: BreakAt,
     min_chunks: int,
     match_chunks: bool,
+    break_word: bool = False,
 ) -> list[tuple[Conditioning, str]]:
     """In LLMGA's layouts, with a readout of each prompt."""
     if encoder.is_sdxl and weights:
         raise ValueError("weights: LLMGA's SDXL layouts have none; turn weights off or set layout to host")
-    prompts = [encoder.plan(text, weights=weights, break_at=break_at) for text in texts]
+    prompts = [
+        encoder.plan(text, weights=weights, break_at=break_at, break_word=break_word) for text in texts
+    ]
     counts = chunk_counts([longest(plans) for plans in prompts], min_chunks, match_chunks)
     encoded = []
     for plans, count in zip(prompts, counts, strict=True):

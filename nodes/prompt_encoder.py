@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, get_args
 
 import torch
 
-from ..llmga.text import JoinLayout, Plans, PromptEncoder
+from ..llmga.text import JoinLayout, Plans, PromptEncoder, Whole
 from ..llmga.text.chunks import BOS, CONTENT, EOS, TRAINED_CHUNKS
 from ..llmga.text.encoder import ChunkIds
+from . import embeddings
 
 LAYOUTS = get_args(JoinLayout)
 PADDING = {"l": EOS, "g": 0}
@@ -40,9 +42,22 @@ class HostPromptEncoder(PromptEncoder[Conditioning]):
     def tokenize(self, encoder: str, text: str) -> list[Any]:
         # The host reads \( as ( even with weights off; doubled, the backslash stays the text it is.
         literal = re.sub(r"\\([()])", r"\\\\\1", text)
-        chunks = self.clip.tokenize(literal, return_word_ids=True, disable_weights=True)[encoder]
+        options = {"return_word_ids": True, "disable_weights": True}
+        chunks = embeddings.tokenize(self.clip, "the prompt", literal, **options)[encoder]
         # BOS, EOS and padding have the word number 0.
-        return [token for chunk in chunks for token, _, word in chunk if word]
+        pairs = [(token, word) for chunk in chunks for token, _, word in chunk if word]
+        width = embeddings.width_of(self.clip, f"clip_{encoder}")
+        ids: list[Any] = []
+        for (_, is_vector), group in groupby(
+            pairs, key=lambda pair: (pair[1], isinstance(pair[0], torch.Tensor))
+        ):
+            tokens = [token for token, _ in group]
+            if not is_vector:
+                ids += tokens
+            # The host leaves out vectors of another width, in the middle of encoding; nodes say so.
+            elif width in (None, tokens[0].shape[-1]):
+                ids.append(Whole(tokens))
+        return ids
 
     def zeros_like(self, context: Conditioning) -> Conditioning:
         return zeros_like(context)

@@ -1,6 +1,6 @@
 """Long prompts for CLIP: chunks, LLMGA's two layouts, prompt encoders, and CLIP's tokenizer without a download."""
 
-from .chunks import JoinLayout, Plan, Token, chunk_ids, join_chunks, plan_chunks, plan_prompt, weigh
+from .chunks import JoinLayout, Plan, Token, Whole, chunk_ids, join_chunks, plan_chunks, plan_prompt, weigh
 from .encoder import (
     CLIPPromptEncoder,
     EncodedPrompt,
@@ -11,8 +11,8 @@ from .encoder import (
     longest,
     number_chunks,
 )
-from .prompt import BreakAt, parse_weights, spans
-from .readout import readout
+from .prompt import BreakAt, has_break, parse_weights, spans
+from .readout import dropped_line, readout
 from .tokenizer import clip_tokenizer
 
 __all__ = [
@@ -24,10 +24,13 @@ __all__ = [
     "Plans",
     "PromptEncoder",
     "Token",
+    "Whole",
     "chunk_ids",
     "clip_tokenizer",
+    "dropped_line",
     "encode_sd15",
     "encode_sdxl",
+    "has_break",
     "join_chunks",
     "longest",
     "number_chunks",

@@ -24,13 +24,21 @@ TRAINED_CHUNKS = 4
 """LLMGA was trained on up to 300 tokens."""
 
 JoinLayout = Literal["llmga", "llmga_lpw"]
-Cut = Literal["hard", "sentence", "break"]
+Cut = Literal["hard", "sentence", "break", "whole"]
+MAX_WHOLE = 7
+"""Tokens of a ``Whole`` that no cut parts; ComfyUI's ``max_word_length`` of 8 parts longer ones."""
+
+
+class Whole(tuple[Any, ...]):
+    """Ids that mean something only together: the vectors of one textual inversion."""
 
 
 class Token(NamedTuple):
     id: Any
     """A vocabulary index; on the host also the vector of a textual inversion."""
     weight: float = 1.0
+    rest: int = 0
+    """How many tokens after this one belong to the same ``Whole``, where no cut may part them."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +67,38 @@ def plan_prompt(
     weights: bool = False,
     break_at: BreakAt = "hard",
     max_chunks: int = TRAINED_CHUNKS,
+    break_word: bool = False,
 ) -> Plan:
     """Tokenise a prompt and distribute its tokens over chunks.
 
     Args:
-        tokenize: gives the ids of a text, without BOS, EOS and padding.
+        tokenize: gives the ids of a text, without BOS, EOS and padding; a ``Whole`` of ids stands for its ids.
 
     Raises:
         ValueError: see ``prompt.spans`` and ``plan_chunks``.
     """
     parts = []
-    for span in spans(text, weights=weights, break_at=break_at):
-        parts.append(([Token(i, span.weight) for i in tokenize(span.text)], span.after))
+    for span in spans(text, weights=weights, break_at=break_at, break_word=break_word):
+        parts.append((list(_tokens(tokenize(span.text), span.weight)), span.after))
     return plan_chunks(parts, max_chunks)
+
+
+def _tokens(ids: Iterable[Any], weight: float) -> Iterable[Token]:
+    for each in ids:
+        if not isinstance(each, Whole):
+            yield Token(each, weight)
+            continue
+        kept = len(each) <= MAX_WHOLE
+        for i, part in enumerate(each, 1):
+            yield Token(part, weight, len(each) - i if kept else 0)
 
 
 def plan_chunks(parts: Iterable[tuple[Sequence[Token], Boundary]], max_chunks: int = TRAINED_CHUNKS) -> Plan:
     """Fill chunks of 75 tokens, greedily and in order.
 
     A sentence that fits a chunk is not split: it moves to the next one. A longer one is cut where the chunk
-    is full, and so is text in which no sentence ends are marked.
+    is full, and so is text in which no sentence ends are marked. A ``Whole`` of at most ``MAX_WHOLE`` tokens
+    is never cut.
 
     Raises:
         ValueError: ``max_chunks`` is not 1 to ``MAX_CHUNKS``.
@@ -96,9 +116,10 @@ def plan_chunks(parts: Iterable[tuple[Sequence[Token], Boundary]], max_chunks: i
         if len(sentence) > room and (len(sentence) <= CONTENT or not room):
             cut("sentence")
         while sentence:
-            if len(chunks[-1]) == CONTENT:
-                cut("hard")
-            room = CONTENT - len(chunks[-1])
+            room = _room(sentence, CONTENT - len(chunks[-1]))
+            if not room:
+                cut("hard" if len(chunks[-1]) == CONTENT else "whole")
+                continue
             chunks[-1] += sentence[:room]
             sentence = sentence[room:]
         if ends_chunk and chunks[-1]:
@@ -108,6 +129,15 @@ def plan_chunks(parts: Iterable[tuple[Sequence[Token], Boundary]], max_chunks: i
         cuts.pop()
     kept = tuple(map(tuple, chunks[:max_chunks]))
     return Plan(kept, tuple(cuts[: max_chunks - 1]), tuple(chain.from_iterable(chunks[max_chunks:])))
+
+
+def _room(tokens: Sequence[Token], room: int) -> int:
+    """How many of the tokens go into what is left of a chunk without parting a ``Whole``."""
+    if len(tokens) <= room:
+        return len(tokens)
+    while room and tokens[room - 1].rest:
+        room -= 1
+    return room
 
 
 def check_count(name: str, count: int) -> None:

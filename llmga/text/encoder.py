@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -72,13 +73,15 @@ class PromptEncoder(ABC, Generic[Context]):
     def is_sdxl(self) -> bool:
         return len(self.encoders) == 2
 
-    def plan(self, text: str, *, weights: bool = False, break_at: BreakAt = "hard") -> Plans:
+    def plan(
+        self, text: str, *, weights: bool = False, break_at: BreakAt = "hard", break_word: bool = False
+    ) -> Plans:
         """Tokenise a prompt and distribute its tokens over chunks, for each encoder.
 
         Raises:
             ValueError: see ``prompt.spans``.
         """
-        return {name: self._plan(name, text, weights, break_at) for name in self.encoders}
+        return {name: self._plan(name, text, weights, break_at, break_word) for name in self.encoders}
 
     def encode(self, plans: Plans, chunks: int = 1) -> Context:
         """Encode one planned prompt, padded to ``chunks`` chunks if it has fewer, in one encoder call."""
@@ -95,13 +98,19 @@ class PromptEncoder(ABC, Generic[Context]):
         """
         if self.is_sdxl and not text.strip():
             return self.zeros_like(like)
-        plans = self.plan(text)
-        cut = {name: Plan(plan.chunks[:chunks], plan.cuts[: chunks - 1]) for name, plan in plans.items()}
-        return self.encode(cut, chunks)
+        return self.encode(self.plan_negative(text, chunks), chunks)
+
+    def plan_negative(self, text: str, chunks: int) -> Plans:
+        """Plan a negative prompt at no more than ``chunks`` chunks; the plans say what is dropped for that."""
+        plans = {}
+        for name, plan in self.plan(text).items():
+            beyond = tuple(chain.from_iterable(plan.chunks[chunks:]))
+            plans[name] = Plan(plan.chunks[:chunks], plan.cuts[: chunks - 1], beyond + plan.dropped)
+        return plans
 
     @abstractmethod
     def tokenize(self, encoder: str, text: str) -> Sequence[Any]:
-        """The ids of a text for one of ``encoders``, without BOS, EOS and padding."""
+        """The ids of a text for one of ``encoders``, without BOS, EOS and padding; see ``plan_prompt``."""
 
     @abstractmethod
     def zeros_like(self, context: Context) -> Context:
@@ -115,9 +124,22 @@ class PromptEncoder(ABC, Generic[Context]):
     def _context(self, encoded: Any, numbers: Sequence[int], plans: Plans) -> Context:
         """The context of one prompt: its chunks are the ``numbers`` among the encoded ones."""
 
-    def _plan(self, encoder: str, text: str, weights: bool = False, break_at: BreakAt = "hard") -> Plan:
-        tokenize = partial(self.tokenize, encoder)
-        return plan_prompt(text, tokenize, weights=weights, break_at=break_at, max_chunks=self.max_chunks)
+    def _plan(
+        self,
+        encoder: str,
+        text: str,
+        weights: bool = False,
+        break_at: BreakAt = "hard",
+        break_word: bool = False,
+    ) -> Plan:
+        return plan_prompt(
+            text,
+            partial(self.tokenize, encoder),
+            weights=weights,
+            break_at=break_at,
+            max_chunks=self.max_chunks,
+            break_word=break_word,
+        )
 
     def _number(self, prompts: Sequence[Plans]) -> tuple[list[list[int]], list[ChunkIds]]:
         """Number the different chunks of prompts; the last chunk of the last prompt is number 0.
@@ -284,6 +306,7 @@ def encode_sd15(
     break_at: BreakAt = "hard",
     max_chunks: int = TRAINED_CHUNKS,
     min_chunks: int = 1,
+    break_word: bool = False,
 ) -> torch.Tensor:
     """Encode one prompt, or several at the length of the longest, for an SD1.5 UNet.
 
@@ -301,7 +324,9 @@ def encode_sd15(
     inpainting with 4; both read weights.
     """
     encoder = CLIPPromptEncoder((tokenizer,), (text_encoder,), layout, max_chunks)
-    prompts = [encoder.plan(each, weights=weights, break_at=break_at) for each in _texts(text)]
+    prompts = [
+        encoder.plan(each, weights=weights, break_at=break_at, break_word=break_word) for each in _texts(text)
+    ]
     return encoder.encode_all(prompts, min_chunks).states
 
 
@@ -313,6 +338,7 @@ def encode_sdxl(
     break_at: BreakAt = "hard",
     max_chunks: int = TRAINED_CHUNKS,
     min_chunks: int = 1,
+    break_word: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode one prompt, or several at the length of the longest, for an SDXL UNet.
 
@@ -332,7 +358,7 @@ def encode_sdxl(
     """
     encoder = CLIPPromptEncoder(tokenizers, text_encoders, max_chunks=max_chunks)
     states, pooled = encoder.encode_all(
-        [encoder.plan(each, break_at=break_at) for each in _texts(text)], min_chunks
+        [encoder.plan(each, break_at=break_at, break_word=break_word) for each in _texts(text)], min_chunks
     )
     if pooled is None:
         raise ValueError("encode_sdxl needs two tokenizers and two text encoders; for one take encode_sd15")

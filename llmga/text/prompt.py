@@ -13,7 +13,7 @@ MAX_PROMPT_LENGTH = 200_000
 MAX_WEIGHT = 100.0
 MAX_NESTING = 100
 
-_BREAK = re.compile(r"(?<!\S)BREAK(?!\S)")
+_BREAK = re.compile(r"\bBREAK\b")
 # Never inside a run of punctuation, which CLIP reads as one word: cutting there would change the tokens.
 _SENTENCE_END = re.compile(
     r"""[.!?…]["'”’)\]]*(?=[ \t\r\n]|$)|[。！？]["'”’」』）]*(?=[^\W_]|[ \t\r\n]|$)|\n"""
@@ -36,13 +36,20 @@ class Span(NamedTuple):
     """The boundary at its end: none, a sentence end, or (with empty text) BREAK, which ends a chunk."""
 
 
-def spans(text: str, *, weights: bool = False, break_at: BreakAt = "hard") -> list[Span]:
+def has_break(text: str) -> bool:
+    """Whether the word ``BREAK`` stands in a text as A1111 reads it: in capitals, and a word by itself."""
+    return _BREAK.search(text) is not None
+
+
+def spans(
+    text: str, *, weights: bool = False, break_at: BreakAt = "hard", break_word: bool = False
+) -> list[Span]:
     """Split a prompt into spans that are tokenised one by one.
 
     ``weights`` reads A1111 brackets; off, they are text, which is what a language model means by them.
     ``break_at`` "sentence" marks sentence ends: ``. ! ? …`` before white space, their CJK forms, and line
-    ends. The word ``BREAK`` (capitals, between white space) ends a chunk; it is not LLMGA's, whose encoders
-    read it as a word.
+    ends. With ``break_word`` the word ``BREAK`` (capitals, split at the word's edges as A1111 does, so that
+    ``fox, BREAK, owl`` is two chunks) ends a chunk; without, it is a word, as for LLMGA's encoders.
 
     Raises:
         ValueError: the text is longer than ``MAX_PROMPT_LENGTH`` characters, brackets are nested deeper than
@@ -54,7 +61,7 @@ def spans(text: str, *, weights: bool = False, break_at: BreakAt = "hard") -> li
         raise ValueError(f"break_at must be one of {', '.join(get_args(BreakAt))}; got {break_at!r}")
     out: list[Span] = []
     for part, weight in parse_weights(text) if weights else [(text, 1.0)]:
-        for i, section in enumerate(_BREAK.split(part)):
+        for i, section in enumerate(_BREAK.split(part) if break_word else [part]):
             if i:
                 out.append(Span("", weight, "break"))
             if break_at == "hard":

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from .chunks import CONTENT, TRAINED_CHUNKS, Plan, Token
 from .tokenizer import decode
 
-_WHY = {"hard": f"at {CONTENT} tokens", "sentence": "at a sentence end", "break": "at BREAK"}
+_WHY = {
+    "hard": f"at {CONTENT} tokens",
+    "sentence": "at a sentence end",
+    "break": "at BREAK",
+    "whole": "before an embedding, which stays whole",
+}
 _EDGE = 6
 """Tokens shown on each side of a cut."""
 _DROPPED = 75
@@ -29,14 +34,18 @@ def readout(plan: Plan) -> str:
             f"{_text(plan.chunks[i + 1][:_EDGE])}…"
         )
     if plan.dropped:
-        more = "" if len(plan.dropped) <= _DROPPED else " …"
-        lines.append(
-            f"DROPPED {_count(len(plan.dropped), 'token')} beyond max_chunks ({len(sizes)} × {CONTENT} "
-            f"tokens): {_text(plan.dropped[:_DROPPED])}{more}"
-        )
+        lines.append(dropped_line(plan, f"max_chunks ({len(sizes)} × {CONTENT} tokens)"))
     if len(plan.chunks) > TRAINED_CHUNKS:
         lines.append(f"LLMGA was trained on at most {TRAINED_CHUNKS} chunks")
     return "\n".join(lines)
+
+
+def dropped_line(plan: Plan, limit: str) -> str:
+    """Say which tokens of a plan are left out, and beyond which limit."""
+    more = "" if len(plan.dropped) <= _DROPPED else " …"
+    return (
+        f"DROPPED {_count(len(plan.dropped), 'token')} beyond {limit}: {_text(plan.dropped[:_DROPPED])}{more}"
+    )
 
 
 def _count(count: int, noun: str) -> str:

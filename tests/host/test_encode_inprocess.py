@@ -143,9 +143,10 @@ def test_sdxl_equals_the_transformers_encoder(clips, nets, tokenizer, tokenizers
 
 def test_brackets_backslashes_and_break(clips, nets, tokenizer):
     text = r"a \(fox\) (one tabby, one black) \\( [x] BREAK BREAKFAST \o/"
-    ours = run(clips["sd15"], text)[0][0][0]
-    assert ours.shape[1] == 152
-    close(ours, comfy.pack("llmga.text").encode_sd15(tokenizer, nets[0], text))
+    for break_word, rows in ((True, 152), (False, 77)):
+        ours = run(clips["sd15"], text, break_word=break_word)[0][0][0]
+        assert ours.shape[1] == rows
+        close(ours, comfy.pack("llmga.text").encode_sd15(tokenizer, nets[0], text, break_word=break_word))
 
 
 def test_the_negative_is_padded_to_the_positive(clips, nets, tokenizer):
@@ -208,8 +209,9 @@ def test_textual_inversions_are_tokens_like_others(tmp_path, monkeypatch):
     monkeypatch.setattr(clip.tokenizer.clip_l, "embedding_directory", str(tmp_path))
     close(run(clip, "a embedding:thing fox")[0][0][0], core(clip, "a embedding:thing fox")[0][0])
     report = run(clip, "fox " * 74 + "embedding:thing")[2]
-    assert report.split("\n")[0] == "positive: 76 tokens in 2 chunks (75 + 1)"
-    assert "fox <embedding> | <embedding>" in report
+    assert report.split("\n")[0] == "positive: 76 tokens in 2 chunks (74 + 2)"
+    assert "cut 1, before an embedding, which stays whole: " in report
+    assert "fox fox | <embedding> <embedding>" in report
 
 
 def test_clip_skip_reaches_the_encoder(clips):
@@ -295,6 +297,9 @@ def test_our_tokenizer_is_the_hosts(clips, tokenizer, text):
         ({"min_chunks": 65}, "min_chunks must be a whole number"),
         ({"empty_negative": "maybe"}, "empty_negative must be one of"),
         ({"match_chunks": 1}, "match_chunks must be true or false"),
+        ({"break_word": "on"}, "break_word must be true or false"),
+        ({"text": "a fox \ud83d"}, "text holds half a surrogate pair .* at character 7"),
+        ({"negative_text": "\udc00"}, "negative_text holds half a surrogate pair"),
         ({"weights": True, "text": "(fox:500)"}, "'fox' has weight 500"),
     ],
 )

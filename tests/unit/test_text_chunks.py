@@ -158,7 +158,9 @@ def test_sentences():
 
 
 def test_break_is_a_word_of_its_own_in_capitals():
-    assert [s.text for s in spans("a BREAK b BREAKFAST break BREAK") if s.after != "break"] == [
+    assert [
+        s.text for s in spans("a BREAK b BREAKFAST break BREAK", break_word=True) if s.after != "break"
+    ] == [
         "a ",
         " b BREAKFAST break ",
         "",
@@ -219,7 +221,9 @@ def test_200_000_hostile_characters_take_linear_time(text):
 def test_readout_counts_are_true(tokenize):
     sentence = "a red fox runs over the old bridge. "  # 9 tokens, 8 in a chunk
     assert readout(plan_prompt(sentence * 3, tokenize)) == "27 tokens in 1 chunk (27)"
-    planned = plan_prompt(sentence * 20 + "BREAK the end", tokenize, break_at="sentence", max_chunks=2)
+    planned = plan_prompt(
+        sentence * 20 + "BREAK the end", tokenize, break_at="sentence", max_chunks=2, break_word=True
+    )
     first, cut, dropped = readout(planned.padded(3)).split("\n")
     assert first == "144 tokens in 2 chunks (72 + 72), 1 chunk of padding"
     assert cut == "cut 1, at a sentence end: …runs over the old bridge . | a red fox runs over the…"
@@ -228,7 +232,7 @@ def test_readout_counts_are_true(tokenize):
 
 
 def test_readout_names_the_cut_and_the_untrained_length(tokenize):
-    said_so = readout(plan_prompt("fox " * 76 + "BREAK cat", tokenize)).split("\n")
+    said_so = readout(plan_prompt("fox " * 76 + "BREAK cat", tokenize, break_word=True)).split("\n")
     assert said_so[0] == "77 tokens in 3 chunks (75 + 1 + 1)"
     assert [line.split(":")[0] for line in said_so[1:]] == ["cut 1, at 75 tokens", "cut 2, at BREAK"]
     assert "LLMGA was trained on at most 4 chunks" in readout(plan_chunks([(tokens(301), "")], 64))
