@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 from comfy_api.latest import io
 
 from ..llmga.edit import prompt_to_prompt
-from ..llmga.edit.prompt_to_prompt import ModeOption, read_phrases, read_spans, read_weights
+from ..llmga.edit.prompt_to_prompt import ALIGNERS, ModeOption, read_phrases, read_spans, read_weights
 from . import check, host
 from .types import PromptToPrompt
 
@@ -84,6 +84,16 @@ class PromptToPromptOptions(io.ComfyNode):
                     tooltip="Layers with more cells than this part of the latent's do not keep the layout; 0.25 is up to "
                     "32×32 for a picture of 512×512.",
                 ),
+                io.Combo.Input(
+                    "alignment",
+                    options=list(ALIGNERS),
+                    default="runs",
+                    optional=True,
+                    advanced=True,
+                    tooltip="How the words of both prompts are paired. runs: whole phrases stay together, and padding pairs "
+                    "with padding. reference: as Prompt-to-Prompt was published, to compare with the paper, whose edits "
+                    "take mode refine; it differs where the prompts have unequal length.",
+                ),
             ],
             outputs=[
                 PromptToPrompt.Output(display_name="options", tooltip="For the options of Inversion Edit.")
@@ -102,8 +112,11 @@ class PromptToPromptOptions(io.ComfyNode):
         blend_start,
         mode,
         self_max,
+        alignment: Any = "runs",
     ) -> io.NodeOutput:
         check.choice("mode", mode, MODES)
+        alignment = "runs" if alignment is None else alignment
+        check.choice("alignment", alignment, list(ALIGNERS))
         options = prompt_to_prompt.PromptToPromptOptions(
             weights=read_weights(check.text("word_weights", word_weights)),
             spans=read_spans(check.text("word_steps", word_steps)),
@@ -113,6 +126,7 @@ class PromptToPromptOptions(io.ComfyNode):
             start=check.number("blend_start", blend_start, 0, 1),
             mode=mode,
             self_max=check.number("self_max", self_max, 0, 1),
+            alignment=alignment,
         )
         return io.NodeOutput(options)
 

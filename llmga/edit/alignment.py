@@ -75,11 +75,11 @@ def align(
     which is often a word; before a longer one it loses padding's attention); in ``replace``, what follows the last
     swapped word moves with it (theirs stays at the same number, which is another word once token counts differ).
     """
-    _check(layout, mode)
+    check_options(layout, mode)
     chunks = max(len(source.chunks), len(target.chunks))
     rows = TokenPositions.of(source.padded(chunks), layout)
     columns = TokenPositions.of(target.padded(chunks), layout)
-    source_codes, target_codes = _token_codes(source), _token_codes(target)
+    source_codes, target_codes = token_codes(source), token_codes(target)
     if mode == "refine":
         pairs = [(rows.text[i], columns.text[j], 1.0) for i, j in common_runs(source_codes, target_codes)]
     else:
@@ -180,7 +180,7 @@ def _word_by_word(
     return pairs
 
 
-def _token_codes(plan: Plan) -> list[int]:
+def token_codes(plan: Plan) -> list[int]:
     """A number for each token, the same for the same token; weights do not count."""
     return [_code(token.id) for chunk in plan.chunks for token in chunk]
 
@@ -192,7 +192,11 @@ def _code(token: Any) -> int:
     return int(token)
 
 
-def _check(layout: str, mode: str) -> None:
+def check_options(layout: str, mode: str) -> None:
+    """
+    Raises:
+        ValueError: unknown layout or mode.
+    """
     for name, value, known in (
         ("layout", layout, get_args(JoinLayout)),
         ("mode", mode, get_args(AlignmentMode)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -15,8 +15,10 @@ from .alignment import MINIMUM_RATIO, Alignment, align
 from .control import Blend, Control
 from .phrases import locate
 from .positions import text_positions
+from .reference_alignment import align_as_published
 
 ModeOption = Literal["auto", "refine", "replace"]
+AlignmentOption = Literal["runs", "reference"]
 BlendOption = Literal["auto", "off"]
 
 MAX_PHRASES = 100
@@ -26,6 +28,9 @@ _ENTRY = re.compile(
     rf"(?P<phrase>.*\S)\s*[:=]\s*(?P<first>{_NUMBER})(?:\s*(?:to|-|–)\s*(?P<last>{_NUMBER}))?"
 )
 _SHOWN = 12  # words that a report lists
+
+
+ALIGNERS: dict[AlignmentOption, Callable[..., Alignment]] = {"runs": align, "reference": align_as_published}
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class PromptToPromptOptions:
         mode: ``refine`` keeps the attention of the words that both prompts have; ``replace`` gives each word that of the
             word in its place, and needs as many words in both; ``auto`` replaces where words were only swapped.
         self_max: self-attention with more queries than this part of the latent's cells is not replaced, 0 .. 1.
+        alignment: ``runs`` is ``align``; ``reference`` is ``align_as_published``, for comparing with the paper.
 
     Raises:
         ValueError: a value is out of range.
@@ -57,10 +63,13 @@ class PromptToPromptOptions:
     start: float = 0.2
     mode: ModeOption = "auto"
     self_max: float = 0.25
+    alignment: AlignmentOption = "runs"
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(ModeOption):
             raise ValueError(f"mode must be one of {', '.join(get_args(ModeOption))}; got {self.mode!r}")
+        if self.alignment not in ALIGNERS:
+            raise ValueError(f"alignment must be one of {', '.join(ALIGNERS)}; got {self.alignment!r}")
         for name in ("threshold", "start", "self_max"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)!r}")
@@ -148,10 +157,12 @@ def build_control(
     Raises:
         ValueError: see ``align`` and ``Control``.
     """
-    alignment = align_auto(source, target, layout, options.mode)
+    alignment = align_auto(source, target, layout, options.mode, options.alignment)
     count = alignment.chunks
     finder = _PhraseFinder(source.padded(count), target.padded(count), layout)
     notes = [_description(alignment, finder)]
+    if options.alignment == "reference":
+        notes.append("aligned as published; the other alignment keeps more where prompts have unequal length")
     far_apart = alignment.aligned_ratio < MINIMUM_RATIO
     if far_apart:
         notes.append(
@@ -188,8 +199,18 @@ def build_control(
     return ResolvedEdit(control, alignment, (*notes, *finder.missing))
 
 
-def align_auto(source: Plan, target: Plan, layout: JoinLayout, mode: ModeOption = "auto") -> Alignment:
-    """``align``, where ``auto`` is ``replace`` for prompts in which words were only swapped, else ``refine``."""
+def align_auto(
+    source: Plan,
+    target: Plan,
+    layout: JoinLayout,
+    mode: ModeOption = "auto",
+    alignment: AlignmentOption = "runs",
+) -> Alignment:
+    """Align two prompts by one of ``ALIGNERS``.
+
+    The mode ``auto`` is ``replace`` for prompts in which words were only swapped, else ``refine``.
+    """
+    align = ALIGNERS[alignment]
     if mode != "auto":
         return align(source, target, layout, mode)
     refined = align(source, target, layout, "refine")

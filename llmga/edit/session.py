@@ -11,8 +11,8 @@ import torch
 from ..diffusion.denoiser import CELL, Denoiser, DenoiserRunner
 from ..diffusion.diffusers_unet import DiffusersDenoiser
 from ..diffusion.schedule import Schedule
-from ..text import CLIPPromptEncoder, JoinLayout, Plans, PromptEncoder, longest, readout
-from ..text.chunks import TRAINED_CHUNKS
+from ..text import CLIPPromptEncoder, JoinLayout, Plans, PromptEncoder, dropped_line, longest, readout
+from ..text.chunks import CONTENT, TRAINED_CHUNKS
 from ..text.encoder import Context
 from .codec import DiffusersCodec, LatentCodec
 from .control import Control
@@ -237,14 +237,17 @@ class EditSession(Generic[Context]):
             )
         trajectory = inversion.trajectory
         source, target = self.encoder.plan(inversion.prompt), self.encoder.plan(target_prompt)
-        notes: tuple[str, ...] = ()
+        notes = self._left_out(source, target, negative_prompt)
         if control is None:
             resolved = self._resolve(source, target, settings or EditSettings(), trajectory, mask)
             if resolved.changes_nothing and not negative_prompt.strip():
-                return _unchanged(trajectory)
-            control, notes = resolved.control, resolved.notes
+                return _unchanged(trajectory, notes)
+            control, notes = resolved.control, resolved.notes + notes
         elif mask is not None:
             raise ValueError("mask and control are both given; a control has a mask of its own")
+
+        if control.cfg == 1 and negative_prompt.strip():
+            notes += ("the negative prompt has no effect at cfg 1",)
 
         def work(denoiser: Denoiser, contexts: dict[str, Any]) -> Edited:
             chosen = (contexts["source"], contexts["target"], contexts["negative"])
@@ -295,6 +298,23 @@ class EditSession(Generic[Context]):
         missing = tuple(phrase for phrase, at in found.items() if not at)
         return WordMaps(heat, {phrase: len(at) for phrase, at in positions.items()}, missing)
 
+    def _left_out(self, source: Plans, target: Plans, negative_prompt: str) -> tuple[str, ...]:
+        """What of the target and the negative prompt is not encoded; the inversion's report says it of the source."""
+        chunks = longest(source, target)
+        negative = self.encoder.plan_negative(negative_prompt, chunks)
+        limits = {
+            "target": (
+                target,
+                f"the {self.encoder.max_chunks} chunks of {CONTENT} tokens that a prompt may have",
+            ),
+            "negative": (negative, f"the {chunks} × {CONTENT} tokens of source and target prompt"),
+        }
+        return tuple(
+            f"{name} prompt: {dropped_line(plans['l'], limit)}"
+            for name, (plans, limit) in limits.items()
+            if plans["l"].dropped
+        )
+
     def _resolve(
         self,
         source: Plans,
@@ -318,8 +338,8 @@ class EditSession(Generic[Context]):
         )
 
 
-def _unchanged(trajectory: Trajectory) -> EditResult:
+def _unchanged(trajectory: Trajectory, notes: tuple[str, ...]) -> EditResult:
     latent = trajectory.latents[0]
     mask = torch.zeros(len(latent), 1, *latent.shape[-2:])
     note = "no word differs and none has a weight: the picture is kept as it is"
-    return EditResult(Edited(latent, mask, rows=0), (note,))
+    return EditResult(Edited(latent, mask, rows=0), (note, *notes))
