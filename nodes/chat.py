@@ -168,7 +168,9 @@ class Chat(io.ComfyNode):
         )
         check.instance("history", history, Conversation, "LLMGA Chat or Load History")
         check.choice("task", task, list(TASKS))
-        settled = read_transcript(check.text("transcript", transcript, limit=MAX_TRANSCRIPT), panel.kept)
+        settled = read_transcript(
+            check.optional_text("transcript", transcript, limit=MAX_TRANSCRIPT), panel.kept
+        )
         conversation = replace(history, turns=history.turns + settled)
         pictures, masked = shown_pictures(image, mask)
         check_pictures(task, image=bool(pictures or conversation.pictures), mask=masked or not pictures)

@@ -22,6 +22,7 @@ MAX_NAME = 64
 MAX_NAME_BYTES = 200  # of the 255 that file systems allow, less the suffix and a temporary file's
 _NOT_IN_NAMES = frozenset('<>:"/\\|?*')
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -30,7 +31,18 @@ def text(name: str, value: Any, *, limit: int = MAX_TEXT) -> str:
         raise ValueError(f"{name} must be text, got {type(value).__name__}")
     if len(value) > limit:
         raise ValueError(f"{name} holds {len(value)} characters, at most {limit} are allowed")
+    broken = _SURROGATE.search(value)
+    if broken:
+        raise ValueError(
+            f"{name} holds half a surrogate pair (a broken emoji) at character {broken.start() + 1}, which no tokenizer "
+            "takes; delete it"
+        )
     return value
+
+
+def optional_text(name: str, value: Any, *, limit: int = MAX_TEXT) -> str:
+    """``text``, or an empty one for null, of which ComfyUI makes the word None before a node sees it."""
+    return "" if value is None or value == "None" else text(name, value, limit=limit)
 
 
 def choice(name: str, value: Any, options: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from ..llmga.edit.fit import fit_mask
 from ..llmga.edit.prompt_to_prompt import BlendOption
 from ..llmga.edit.session import STEPS
 from ..llmga.text import longest
-from . import check, host
+from . import check, embeddings, host
 from .edit_inputs import MODEL_TOOLTIP, MOST_STEPS, HostInversion, HostModels, latents_of
 from .prompt_encoder import LAYOUTS
 from .types import Inversion, PromptToPrompt
@@ -165,16 +165,27 @@ class InversionEdit(io.ComfyNode):
     def execute(cls, model, clip, vae, target_prompt, **others) -> io.NodeOutput:
         inputs = EditInputs(target_prompt, **others)
         models = HostModels(model, clip, vae)
+        prompts = {"target_prompt": target_prompt, "negative_prompt": inputs.negative_prompt}
         inversion, note = inputs.inversion, ""
+        if inversion is None:
+            prompts["source_prompt"] = inputs.source_prompt
+        left_out = embeddings.notes(clip, prompts)
         if inversion is None:
             inversion, note = inverted(models, inputs)
         session = models.session_of(inversion)
+        mask = inputs.fitted_mask(inversion.pixels, inversion.trajectory.latents.shape[1])
+        if mask is not None:
+            left_out += [
+                f"mask {i} is empty: picture {i} stays as it is"
+                for i, one in enumerate(mask)
+                if not one.any()
+            ]
         result = session.edit(
             inversion,
             target_prompt,
             inputs.settings,
             negative_prompt=inputs.negative_prompt,
-            mask=inputs.fitted_mask(inversion.pixels),
+            mask=mask,
             on_step=models.on_step(inversion.trajectory.steps),
         )
         pictures = models.codec.decode(result.edited.latent)
@@ -182,7 +193,7 @@ class InversionEdit(io.ComfyNode):
         changed = torch.nn.functional.interpolate(result.edited.mask, pictures.shape[1:3])[:, 0]
         steps = inversion.trajectory.steps
         rows = f"{result.edited.rows} rows through the UNet, and {steps} a picture to invert it"
-        report = "\n".join(filter(None, [note or models.note_on(inversion), *result.notes, rows]))
+        report = "\n".join(filter(None, [note or models.note_on(inversion), *left_out, *result.notes, rows]))
         return io.NodeOutput(pictures, samples, changed, report, ui={"text": [report]})
 
 
@@ -218,8 +229,8 @@ class EditInputs:
             check.instance("options", self.options, PromptToPromptOptions, "Prompt-to-Prompt Options")
         if not check.text("target_prompt", self.target_prompt).strip():
             raise ValueError("target_prompt is empty; write what the picture shall show after the edit")
-        check.text("negative_prompt", self.negative_prompt)
-        check.text("source_prompt", self.source_prompt)
+        for name in ("negative_prompt", "source_prompt"):
+            object.__setattr__(self, name, check.optional_text(name, getattr(self, name)))
         check.integer("steps", self.steps, 1, MOST_STEPS)
         self._check_pictures()
 
@@ -251,12 +262,22 @@ class EditInputs:
                 "Invert"
             )
 
-    def fitted_mask(self, pixels: tuple[int, int]) -> torch.Tensor | None:
-        """The mask at the size of the pictures; None for none and for an empty one."""
+    def fitted_mask(self, pixels: tuple[int, int], pictures: int) -> torch.Tensor | None:
+        """The mask at the size of the pictures; None for none and for an empty one.
+
+        Raises:
+            ValueError: there are several masks, but not one for each picture.
+        """
         if self.mask is None:
             return None
+        mask = check.mask("mask", self.mask)
+        if len(mask) not in (1, pictures):
+            socket = "image" if self.inversion is None else "inversion"
+            raise ValueError(
+                f"mask holds {len(mask)} masks for {pictures} pictures in {socket}; give one, or one each"
+            )
         uncut = None if self.image is None else (self.image.shape[1], self.image.shape[2])
-        return fit_mask(check.mask("mask", self.mask), pixels, uncut)
+        return fit_mask(mask, pixels, uncut)
 
 
 def inverted(models: HostModels, inputs: EditInputs) -> tuple[HostInversion, str]:

@@ -37,7 +37,15 @@ class HostCodec:
     vae: Any
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        samples = self._checked().encode(image)
+        vae = self._checked()
+        try:
+            samples = vae.encode(image)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"vae cannot encode the picture ({error}); connect the VAE of the checkpoint that 'model' is from"
+            ) from error
         if samples.ndim != 4 or samples.shape[1] != 4:
             raise ValueError(
                 f"vae gives latents of shape {tuple(samples.shape[1:])}; connect the VAE of the checkpoint that 'model' "

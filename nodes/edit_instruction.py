@@ -126,7 +126,7 @@ class EditInstruction(io.ComfyNode):
             history,
             check.text("instruction", instruction),
             picture=Picture.from_pil(pictures[0]) if pictures else None,
-            source=check.text("source_prompt", source_prompt),
+            source=check.optional_text("source_prompt", source_prompt),
             sampling=Sampling(seed, temperature, max_new_tokens=max_new_tokens),
             policy=policy,
             on_text=host.live_text(),

@@ -78,8 +78,10 @@ def named(patch: Any, key: str = "") -> str:
     """The name of a patch: the one that artists know, else that of its code."""
     code = getattr(patch, "__qualname__", None) or type(patch).__qualname__
     module = str(getattr(patch, "__module__", ""))
-    haystack = f"{module} {code} {key}".lower().replace("-", "_")
-    known = next((name for word, name in KNOWN.items() if word in haystack), None)
+    # The patch's own name first: one module may hold the nodes of several patches, as EasyCache's holds LazyCache's.
+    places = (f"{code} {key}", module)
+    haystacks = [place.lower().replace("-", "_") for place in places]
+    known = next((name for hay in haystacks for word, name in KNOWN.items() if word in hay), None)
     folder = module.replace("\\", "/").rpartition("/")[2]
     return known or f"{code.partition('.')[0]} ({folder})"
 

@@ -26,6 +26,7 @@ from ..llmga.diffusion.gradient import autograd_enabled, require_variable
 from ..llmga.diffusion.schedule import Schedule
 from . import host
 from .host_conflicts import refuse_replaced, require_editable
+from .host_control import control_hints, with_control
 from .host_gradient import differentiable_attention, input_gradients
 from .prompt_encoder import Conditioning
 
@@ -148,7 +149,7 @@ class HostDenoiser:
             call = {name: rows.clone() for name, rows in call.items()}
         call["transformer_options"] = options
         if control is not None:
-            call["control"] = control.get_control(scaled, sigmas, call, chunks, options)
+            call["control"] = control_hints(control, scaled, sigmas, call, chunks, options)
         return call
 
     def _apply(self, scaled: torch.Tensor, sigmas: torch.Tensor, call: dict[str, Any]) -> torch.Tensor:
@@ -255,26 +256,6 @@ def progress(model: Any, steps: int) -> Callable[..., None]:
             show(i - 1, preview, None, n)
 
     return on_step
-
-
-def with_control(conditioning: Conditioning, control: Conditioning | None) -> Conditioning:
-    """The prompt's conditioning with the ControlNet of another one, whose text and area play no part.
-
-    Raises:
-        ValueError: the other one has no ControlNet, or not the same one everywhere.
-    """
-    if control is None:
-        return conditioning
-    nets = {id(extra.get("control")): extra.get("control") for _, extra in control}
-    (net,) = nets.values() if len(nets) == 1 else (None,)
-    if net is None:
-        raise ValueError(
-            f"control must come from Apply ControlNet with one ControlNet in it, got {len(nets)} stretches; "
-            "disconnect it to edit without"
-        )
-    return [
-        [cond, {**extra, "control": net, "control_apply_to_uncond": False}] for cond, extra in conditioning
-    ]
 
 
 def schedule_of(model_sampling: Any) -> Schedule:

@@ -11,7 +11,7 @@ from ..llmga.edit.heatmaps import paint_heatmap
 from ..llmga.edit.prompt_to_prompt import read_phrases
 from ..llmga.edit.session import STEPS
 from ..llmga.text.chunks import MAX_CHUNKS, TRAINED_CHUNKS
-from . import check, host
+from . import check, embeddings, host
 from .edit_inputs import MODEL_TOOLTIP, MOST_STEPS, HostModels, latents_of
 from .prompt_encoder import LAYOUTS
 from .types import Inversion
@@ -99,10 +99,11 @@ class Invert(io.ComfyNode):
         models = HostModels(model, clip, vae)
         session = models.session(layout, max_chunks, control)
         prompt = check.text("source_prompt", source_prompt)
+        left_out = embeddings.notes(clip, {"source_prompt": prompt})
         latents, note = latents_of(models.codec, image, latent)
         inversion = session.invert(latents, prompt, steps, on_step=models.on_step(steps))
         pictures = models.codec.decode(inversion.trajectory.latents[0])
-        report = f"{note}\n{inversion.report}"
+        report = "\n".join([note, inversion.report, *left_out])
         return io.NodeOutput(models.made(inversion, control), pictures, report, ui=shown(pictures, report))
 
 

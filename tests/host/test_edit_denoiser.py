@@ -340,6 +340,10 @@ def tome(model: Any) -> Any:
     return comfy_extra("nodes_tomesd").TomePatchModel.execute(model, 0.3)[0]
 
 
+def lazycache(model: Any) -> Any:
+    return comfy_extra("nodes_easycache").LazyCacheNode.execute(model, 0.2, 0.15, 0.95, False)[0]
+
+
 def easycache(model: Any) -> Any:
     return comfy_extra("nodes_easycache").EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False)[0]
 
@@ -390,6 +394,7 @@ def comfy_extra(name: str) -> Any:
         (tome, r"Token Merging \(ToMe\), which changes the tokens"),
         (ip_adapter, "IPAdapter, which replaces cross-attention"),
         (easycache, "EasyCache, which skips"),
+        (lazycache, "LazyCache, which skips"),
         (rescale, "RescaleCFG, which changes how guidance is combined"),
         (compiled, "model is compiled"),
         (flow_sampling, "model predicts neither|model has"),
@@ -440,8 +445,49 @@ def flux() -> Any:
 def test_a_conditioning_without_controlnet_is_no_control(clips: dict[str, Any]) -> None:
     plain = tiny.conditioning(clips["sd15"], "a fox")
     assert host().with_control(plain, None) is plain
-    with pytest.raises(ValueError, match="control must come from Apply ControlNet"):
+    with pytest.raises(
+        ValueError, match="control must come from Apply ControlNet with one ControlNet in it, got none"
+    ):
         host().with_control(plain, plain)
+
+
+class HalfAControl:
+    """Has some of what the host calls."""
+
+    def get_control(self) -> None: ...
+
+    def get_extra_hooks(self) -> list[Any]:
+        return []
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        {},
+        {"samples": 1},
+        torch.zeros(1, 77, 8),
+        7,
+        0.5,
+        "control",
+        [],
+        [[]],
+        [torch.zeros(1, 77, 8)],
+        [[torch.zeros(1, 77, 8)]],
+        [["text", {}]],
+        [[torch.zeros(1, 77, 8), {"control": "x"}]],
+        [[torch.zeros(1, 77, 8), {"control": 7}]],
+        [[torch.zeros(1, 77, 8), {"control": object()}]],
+        [[torch.zeros(1, 77, 8), {"control": HalfAControl()}]],
+        [[torch.zeros(1, 77, 8), {"control": dict}]],
+        [[torch.zeros(1, 77, 8), {"control": 7}], [torch.zeros(1, 77, 8), {"control": "x"}]],
+        [[torch.zeros(1, 77, 8), None]],
+    ],
+    ids=lambda value: str(value).replace("\n", "")[:60],
+)
+def test_what_is_no_control_is_named(clips: dict[str, Any], control: Any) -> None:
+    plain = tiny.conditioning(clips["sd15"], "a fox")
+    with pytest.raises(ValueError, match=r"^control must .*Apply ControlNet"):
+        host().with_control(plain, control)
 
 
 def test_the_schedule_is_the_trained_one(nets: dict[str, Any]) -> None:

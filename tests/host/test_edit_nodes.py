@@ -342,7 +342,22 @@ def test_attention_maps(trio: Any) -> None:
         ({"image": picture(), "layout": "host"}, "layout must be one of llmga, llmga_lpw"),
         ({"image": picture(), "options": 3}, "options must come from Prompt-to-Prompt Options"),
         ({"image": picture(), "mask": torch.ones(3)}, "mask must be a MASK"),
-        ({"image": picture(), "mask": torch.ones(2, 64, 64)}, "mask must be|mask"),
+        (
+            {"image": picture(), "mask": torch.ones(2, 64, 64)},
+            "mask holds 2 masks for 1 pictures in image; give one",
+        ),
+        (
+            {"image": picture(batch=2), "mask": torch.ones(3, 64, 64)},
+            "mask holds 3 masks for 2 pictures in image",
+        ),
+        ({"image": picture(), "source_prompt": "a \ud83d star"}, "source_prompt holds half a surrogate pair"),
+        ({"image": picture(), "negative_prompt": "\udfff"}, "negative_prompt holds half a surrogate pair"),
+        ({"image": picture(), "target_prompt": "a star \ud83d"}, "target_prompt holds half a surrogate pair"),
+        (
+            {"image": picture(), "control": {"a": 1}},
+            "control must be a CONDITIONING from Apply ControlNet, got dict",
+        ),
+        ({"image": picture(), "control": 3}, "control must be a CONDITIONING from Apply ControlNet, got int"),
         ({"image": picture(), "inversion": "x"}, "inversion must come from Invert"),
     ],
 )
@@ -352,8 +367,7 @@ def test_wrong_inputs_of_an_edit(trio: Any, options: dict[str, Any], message: st
         execute(
             "edit",
             "InversionEdit",
-            target_prompt=TARGET,
-            **{**given, **EDIT, "source_prompt": SOURCE, **options},
+            **{"target_prompt": TARGET, **given, **EDIT, "source_prompt": SOURCE, **options},
         )
 
 
@@ -367,6 +381,99 @@ def test_what_the_inversion_has_already_is_not_asked_twice(trio: Any) -> None:
         with pytest.raises(ValueError, match=message):
             edit(trio, inversion=inversion, **options)
     edit(trio, inversion=inversion, source_prompt=f" {SOURCE}\n")
+    with pytest.raises(ValueError, match="mask holds 2 masks for 1 pictures in inversion"):
+        edit(trio, inversion=inversion, mask=torch.ones(2, 64, 64))
+
+
+def test_null_is_no_prompt_where_a_prompt_is_optional(trio: Any) -> None:
+    """ComfyUI makes the word None of a null in an API prompt."""
+    inversion = invert(trio)[0]
+    plain = edit(trio, inversion=inversion)
+    for null in (None, "None"):
+        again = edit(trio, inversion=inversion, source_prompt=null, negative_prompt=null)
+        assert torch.equal(again[0], plain[0]) and again[3] == plain[3]
+
+
+LONG_TARGET = "a large blue star, " + "a small quiet house by the old wide river, " * 45
+CUT = "a large red star, " + "a small quiet house by the old wide river, " * 45
+
+
+def test_what_is_cut_of_target_and_negative_prompt_is_said(trio: Any) -> None:
+    report = edit(trio, LONG_TARGET, image=picture(), source_prompt=CUT, negative_prompt=LONG * 4)[3]
+    (target,) = (line for line in report.split("\n") if line.startswith("target prompt: DROPPED"))
+    assert "beyond the 4 chunks of 75 tokens that a prompt may have: " in target
+    (negative,) = (line for line in report.split("\n") if line.startswith("negative prompt: DROPPED"))
+    assert "beyond the 4 × 75 tokens of source and target prompt" in negative
+    short = edit(trio, image=picture(), source_prompt=SOURCE, negative_prompt=LONG)[3]
+    assert "negative prompt: DROPPED" in short and "beyond the 1 × 75 tokens" in short
+    assert "target prompt: DROPPED" not in short
+    assert "DROPPED" not in edit(trio, image=picture(), source_prompt=SOURCE, negative_prompt="a tree")[3]
+
+
+def test_a_negative_prompt_without_effect_is_said(trio: Any) -> None:
+    given = {"image": picture(), "source_prompt": SOURCE, "cfg": 1.0}
+    assert "no effect at cfg 1" in edit(trio, negative_prompt="a tree", **given)[3]
+    assert "no effect" not in edit(trio, **given)[3]
+
+
+def test_embeddings_that_are_left_out_are_said(
+    trio: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trio[1].tokenizer.clip_l, "embedding_directory", str(tmp_path))
+    given = {"image": picture(), "source_prompt": f"embedding:gone {SOURCE}"}
+    report = edit(trio, f"embedding:nothere {TARGET}", negative_prompt="embedding:bad", **given)[3]
+    for line in (
+        "target_prompt: LEFT OUT: no embedding nothere",
+        "source_prompt: LEFT OUT: no embedding gone",
+    ):
+        assert line in report
+    assert "negative_prompt: LEFT OUT: no embedding bad" in report
+    assert "source_prompt: LEFT OUT: no embedding gone" in invert(trio, f"embedding:gone {SOURCE}")[2]
+    with pytest.raises(ValueError, match="target_prompt holds 'embedding:' without a name"):
+        edit(trio, "a star embedding:", image=picture(), source_prompt=SOURCE)
+
+
+def test_one_empty_mask_of_a_batch_leaves_its_picture(trio: Any) -> None:
+    images = torch.cat([picture(), picture().roll(8, 2)])
+    mask = torch.ones(2, 64, 64)
+    mask[1] = 1 / 256
+    options = {"source_prompt": SOURCE, "local_blend": "off"}
+    edited, _, changed, report = edit(trio, image=images, mask=mask, **options)
+    assert "mask 1 is empty: picture 1 stays as it is" in report
+    assert changed[0].any() and not changed[1].any()
+    torch.testing.assert_close(edited[1:], round_trip(trio, images[1:]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("floor", [1 / 256, 4 / 255 - 1e-4, 0.0025])
+def test_a_mask_that_is_nowhere_zero_opens_its_own_cells_only(trio: Any, floor: float) -> None:
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 16:32, 24:40] = 1
+    options = {"image": picture(), "source_prompt": SOURCE, "local_blend": "off"}
+    exact, given = edit(trio, mask=mask, **options), edit(trio, mask=mask.clamp(min=floor), **options)
+    assert torch.equal(given[2], exact[2]) and torch.equal(given[0], exact[0])
+    assert torch.equal(edit(trio, mask=mask[..., None], **options)[0], exact[0])  # (B, H, W, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_pictures_of_any_float_type_are_edited(trio: Any, dtype: torch.dtype) -> None:
+    image = picture().to(dtype)
+    given = edit(trio, image=image, source_prompt=SOURCE)
+    assert torch.equal(given[0], edit(trio, image=image.float(), source_prompt=SOURCE)[0])
+    assert given[0].dtype == torch.float32
+
+
+def test_a_vae_of_another_kind_is_named(trio: Any) -> None:
+    class Video:
+        def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("expected 5D input")
+
+        def decode(self, samples: torch.Tensor) -> torch.Tensor:
+            raise NotImplementedError
+
+    with pytest.raises(
+        ValueError, match=r"vae cannot encode the picture \(expected 5D input\); connect the VAE"
+    ):
+        invert((*trio[:2], Video()))
 
 
 def test_invert_takes_one_picture(trio: Any) -> None:
