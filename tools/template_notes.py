@@ -26,6 +26,14 @@ NOTES = {
         LOCAL_NOTE,
         CHECKPOINT_NOTE,
     ),
+    "text_to_image_as_released": (
+        "## As LLMGA's SD1.5 pipeline was released\nThe same as *text_to_image* with the settings of the released "
+        "`cli-sd15`: 50 steps, cfg 7.5, no negative prompt, prompts in the layout *llmga_lpw* with at most 3 chunks and "
+        "weights. Its sampler is PNDM; *ipndm* with *ddim_uniform* visits the same timesteps and is ComfyUI's nearest. To "
+        "compare with the paper; *text_to_image* takes half the time.",
+        LOCAL_NOTE,
+        CHECKPOINT_NOTE,
+    ),
     "similar_image": (
         "## A picture like this one\nLoad a picture. The language model looks at it and writes the prompt of one like it; "
         "the instruction says what matters to you and may stay empty.",

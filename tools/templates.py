@@ -199,6 +199,7 @@ THUMBNAIL = """<style>
 # The pictures of a thumbnail: a seed of the miniature world, and words that change the picture how.
 EXAMPLES: dict[str, tuple[int, str, dict[str, Any]]] = {
     "text_to_image": (10, "", {}),
+    "text_to_image_as_released": (2, "", {}),
     "similar_image": (5, "one like this", {"backdrop": 20, "light": "left", "tone": "cool"}),
     "similar_images": (11, "one like each", {"backdrop": 20, "light": "left", "tone": "cool"}),
     "chat_with_endpoint": (9, "make it night", {"background": "night"}),

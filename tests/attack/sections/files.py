@@ -82,8 +82,8 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
 
 def write_good(folder: Path) -> dict[str, Loader]:
     """A good input of every loader."""
-    from miniworld.random_diffusion import write_inpainting_unet, write_restorer
-    from miniworld.random_language import write_tiny_llava, write_tiny_text
+    from miniworld.models.random_diffusion import write_inpainting_unet, write_restorer
+    from miniworld.models.random_language import write_tiny_llava, write_tiny_text
 
     write_tiny_llava(folder / "llava", seed=0)
     write_tiny_text(folder / "text", seed=0)
