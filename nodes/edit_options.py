@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 from comfy_api.latest import io
 
@@ -112,7 +112,7 @@ class PromptToPromptOptions(io.ComfyNode):
         blend_start,
         mode,
         self_max,
-        alignment="runs",
+        alignment: Any = "runs",
     ) -> io.NodeOutput:
         check.choice("mode", mode, MODES)
         alignment = "runs" if alignment is None else alignment
@@ -126,7 +126,7 @@ class PromptToPromptOptions(io.ComfyNode):
             start=check.number("blend_start", blend_start, 0, 1),
             mode=mode,
             self_max=check.number("self_max", self_max, 0, 1),
-            alignment=alignment,  # pyright: ignore[reportArgumentType] - checked above
+            alignment=alignment,
         )
         return io.NodeOutput(options)
 

@@ -33,7 +33,7 @@ def with_control(conditioning: Conditioning, control: Conditioning | None) -> Co
         )
     if isinstance(net, type) or not all(callable(getattr(net, name, None)) for name in CONTROL_METHODS):
         raise ValueError(
-            f"control must come from Apply ControlNet; what it carries is no ControlNet but {type(net).__name__}; "
+            f"control must come from Apply ControlNet; what it carries is not a ControlNet but {type(net).__name__}; "
             "disconnect it to edit without"
         )
     return [

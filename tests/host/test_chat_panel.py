@@ -54,6 +54,11 @@ def test_a_transcript_says_what_a_chain_of_nodes_says(server: ComfyServer) -> No
     assert text_of(still, "3") == text_of(chain, "3")
 
 
+def test_a_null_transcript_is_none(server: ComfyServer) -> None:
+    outputs = server.run({"1": local(), "2": chat("1", "a fox", transcript=None), "3": preview(["2", 0])})
+    assert text_of(outputs, "3")
+
+
 def test_the_history_socket_comes_before_the_transcript(server: ComfyServer, assistant: OpenAIServer) -> None:
     turns = [{"role": "user", "text": "second?"}, {"role": "assistant", "text": "second!"}]
     entry = server.run(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support import comfy_inprocess
 
 pytestmark = pytest.mark.skipif(
@@ -104,6 +108,29 @@ def test_an_empty_mask_of_a_batch_goes_through_crop_and_stitch(dtype: torch.dtyp
     assert "mask is empty" in said.split("\n")[1] and "mask is empty" not in said.split("\n")[0]
     assert part_mask.flatten(1).any(1).tolist() == [True, False, True]
     assert torch.equal(stitch(plan, torch.zeros_like(part))[1], image[1].float())
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_the_mask_that_load_image_gives_of_a_grey_picture_with_alpha(opaque: bool) -> None:
+    """ComfyUI 0.26 gives such a mask a floor of 1/256."""
+    comfy_inprocess.start()
+    folder = Path(importlib.import_module("folder_paths").get_input_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 2), dtype=np.uint8)
+    pixels[..., 1] = 255
+    if not opaque:
+        pixels[40:56, 50:74, 1] = 0
+    Image.fromarray(pixels, "LA").save(folder / "grey_alpha.png")
+    image, mask = comfy_inprocess.core_node("LoadImage")().load_image("grey_alpha.png")
+    if opaque:
+        with pytest.raises(ValueError, match="mask 0 is empty"):
+            crop(image, mask)
+        return
+    part, part_mask, plan = crop(image, mask)
+    assert (plan.boxes[0].height, plan.boxes[0].width) == (36, 36)  # 1.5 times the hole's 24 pixels
+    assert 0.2 < part_mask.mean() < 0.4
+    outside = mask[0] < 0.5
+    assert torch.equal(stitch(plan, 1 - part, blend=8)[0][outside], image[0][outside])
 
 
 def crop(image: Any, mask: Any, **widgets: Any) -> Any:

@@ -168,6 +168,23 @@ class ProbeModules(io.ComfyNode):
         return io.NodeOutput(ui={"text": sorted(sys.modules)})
 
 
+class ProbeDtype(io.ComfyNode):
+    """The type of a picture's numbers."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGATest_Dtype",
+            category="test",
+            inputs=[io.Image.Input("image")],
+            outputs=[io.String.Output(display_name="dtype")],
+        )
+
+    @classmethod
+    def execute(cls, image):
+        return io.NodeOutput(str(image.dtype))
+
+
 def equal(first, second) -> bool:
     if isinstance(first, torch.Tensor):
         return isinstance(second, torch.Tensor) and torch.equal(first, second)
@@ -180,7 +197,7 @@ def equal(first, second) -> bool:
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self):
-        return [ProbeEngine, ProbeValue, ProbeLanguageModel, ProbeSame, ProbeModules]
+        return [ProbeEngine, ProbeValue, ProbeLanguageModel, ProbeSame, ProbeModules, ProbeDtype]
 
 
 async def comfy_entrypoint():
