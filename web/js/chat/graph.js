@@ -69,8 +69,8 @@ export function chatNodes(graph = root(), seen = new Set()) {
   });
 }
 
-// Queues a node alone. Whether ComfyUI took it, and the ids of the prompts that came of it: the page tells them to nobody, so
-// that they are read from the answer as it passes.
+// Queues a node alone. Whether ComfyUI took it, and the ids of the prompts that came of it: the page tells them to
+// nobody, so that they are read from the answer as it passes.
 export async function queueAlone(node) {
   const ids = [];
   let queued = false;

@@ -55,7 +55,8 @@ function header(nodes) {
   const choice = make("select", "llmga-choice");
   choice.setAttribute("aria-label", t("follow"));
   nodes.forEach((node, i) => {
-    const option = make("option", "", `${beginning(String(node.title), MAX_TITLE)} #${node.id}`); // a title is anybody's text
+    const title = beginning(String(node.title), MAX_TITLE); // a title is anybody's text
+    const option = make("option", "", `${title} #${node.id}`);
     option.value = String(i);
     option.selected = node === followed;
     choice.append(option);

@@ -1,6 +1,9 @@
 // What a reply says to the person, and what it says to the painter: llmga/chat/tags.py in the browser, where the text
 // still grows. Tests in Node and in a browser hold the two together. Unlike there, HTML entities stay as they were written.
-const TAG = /(?:```[\w+-]{0,40}\s{0,99}|`)?(?:<|&lt;)\s{0,99}(\/\s{0,99})?gen_im(?:g|age)\s{0,99}(?:>|&gt;)(?:\s{0,99}```(?:[\w+-]{0,40}[ \t]{0,99}(?:\n|$))?|`)?/gi;
+const FENCE = /(?:```[\w+-]{0,40}\s{0,99}|`)?/.source;
+const FENCE_END = /(?:\s{0,99}```(?:[\w+-]{0,40}[ \t]{0,99}(?:\n|$))?|`)?/.source;
+const MARK = /(?:<|&lt;)\s{0,99}(\/\s{0,99})?gen_im(?:g|age)\s{0,99}(?:>|&gt;)/.source;
+const TAG = new RegExp(FENCE + MARK + FENCE_END, "gi");
 const THINK = /(?:<|&lt;)\s{0,9}(\/\s{0,9})?think(?:ing)?\s{0,9}(?:>|&gt;)/gi;
 const QUOTES = { '"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "「": "」", "『": "』" };
 

@@ -196,7 +196,8 @@ export class ChatView {
     if (dropped) box.dataset.dropped = "";
     if (at !== undefined) box.dataset.turn = String(at);
     if (turn.images.length) box.append(thumbnails(turn.images, place));
-    if (turn.role === "user" && turn.task && turn.task !== "chat") box.append(make("span", "llmga-task", beginning(turn.task, MAX_TITLE)));
+    const task = turn.role === "user" && turn.task !== "chat" ? turn.task : "";
+    if (task) box.append(make("span", "llmga-task", beginning(task, MAX_TITLE)));
     const said = make("div", "llmga-said");
     if (turn.role === "user") quote(said, wordsOf(turn), room);
     else say(said, turn.text, room);
