@@ -15,6 +15,7 @@ from .prompt_encoder import Conditioning, HostPromptEncoder, clip_encoders, zero
 LAYOUTS = (*LLMGA_LAYOUTS, "host")
 EMPTY_NEGATIVE = ("auto", "encode", "zeros")
 
+EMPTY_POSITIVE = "The prompt is empty, so anything may be painted: write a text, or look at what is connected to text."
 NOT_CLIP = (
     "encoded as CLIP Text Encode does: this is not SD1.5's or SDXL's CLIP, and no option here applies to it"
 )
@@ -160,7 +161,9 @@ class LongCLIPEncode(io.ComfyNode):
             encoded.append((zeros_like(encoded[0][0]), "zeros"))
         (positive, readout_positive), (negative, readout_negative) = encoded
         report = f"positive: {readout_positive}\nnegative: {readout_negative}"
-        return io.NodeOutput(positive, negative, report)
+        if not text.strip():
+            report = f"{EMPTY_POSITIVE}\n{report}"
+        return io.NodeOutput(positive, negative, report, ui={"text": [report]})
 
 
 def encode_llmga(

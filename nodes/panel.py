@@ -37,6 +37,7 @@ def record(reply: Reply, earlier: Sequence[Turn], task: str, instruction: str) -
         "prompts": list(reply.prompts),
         "earlier": shown,
         "omitted": len(earlier) - len(shown),
+        "thought": reply.thought[:MAX_EARLIER],
     }
 
 
