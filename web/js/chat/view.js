@@ -3,7 +3,7 @@
 import { comparison } from "./compare.js";
 import { complain } from "./graph.js";
 import { address } from "./pictures.js";
-import { promptsOf, split } from "./tags.js";
+import { promptsOf, split, thoughtOf } from "./tags.js";
 import { t } from "./words.js";
 
 export class ChatView {
@@ -169,15 +169,23 @@ export class ChatView {
     answer.dataset.state = live.state;
     answer.tabIndex = -1;
     this.growing = make("div", "llmga-said");
-    say(this.growing, live.text);
-    answer.append(this.growing, remark(t(live.state)));
+    this.thought = folded("");
+    answer.append(this.thought, this.growing, remark(t(live.state)));
+    this.write(live.text);
     return [question, answer];
   }
 
   grow() {
     if (!this.growing) return this.render();
-    say(this.growing, this.chat.live.text);
+    this.write(this.chat.live.text);
     this.scroll();
+  }
+
+  write(text) {
+    say(this.growing, text);
+    const thought = thoughtOf(text);
+    this.thought.lastChild.textContent = thought;
+    this.thought.hidden = !thought;
   }
 
   bubble(turn, { at, place, earlier, dropped, prompts }) {
@@ -191,6 +199,7 @@ export class ChatView {
     if (turn.images.length) box.append(thumbnails(turn.images, place));
     if (turn.role === "user" && turn.task && turn.task !== "chat") box.append(make("span", "llmga-task", turn.task));
     const said = make("div", "llmga-said");
+    if (turn.role === "assistant" && prompts && this.chat.last?.thought) box.append(folded(this.chat.last.thought));
     if (turn.role === "user") paragraph(said, turn.instruction ?? turn.text);
     else say(said, turn.text);
     box.append(said);
@@ -240,6 +249,16 @@ function say(box, text) {
       box.append(figure);
     }
   }
+}
+
+// A thought is there to be opened and takes no room before.
+function folded(thought) {
+  const details = make("details", "llmga-thought");
+  const text = make("div", "llmga-text", thought);
+  text.dir = "auto";
+  details.append(make("summary", "", t("thought")), text);
+  details.hidden = !thought;
+  return details;
 }
 
 function paragraph(box, text) {
