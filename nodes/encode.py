@@ -15,7 +15,9 @@ from .prompt_encoder import Conditioning, HostPromptEncoder, clip_encoders, zero
 LAYOUTS = (*LLMGA_LAYOUTS, "host")
 EMPTY_NEGATIVE = ("auto", "encode", "zeros")
 
-EMPTY_POSITIVE = "The prompt is empty, so anything may be painted: write a text, or look at what is connected to text."
+EMPTY_POSITIVE = (
+    "The prompt is empty, so anything may be painted: write a text, or look at what is connected to text."
+)
 NOT_CLIP = (
     "encoded as CLIP Text Encode does: this is not SD1.5's or SDXL's CLIP, and no option here applies to it"
 )

@@ -26,7 +26,9 @@ def test_unloading_drops_the_keys_and_values(tmp_path: Path) -> None:
     said = []
     for _ in range(2):
         ask = chat.Conversation().say("user", "a red fox")
-        said.append(engine.generate(ask, chat.Sampling(temperature=0, max_new_tokens=6), lambda _: None).answer)
+        said.append(
+            engine.generate(ask, chat.Sampling(temperature=0, max_new_tokens=6), lambda _: None).answer
+        )
         assert engine.prefixes.nbytes > 0
         importlib.import_module("comfy.model_management").unload_all_models()
         assert engine.prefixes.nbytes == 0

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 DRAFT = "a draft: <gen_image> the prompt </gen_image> or not"
 ANSWER = "Here: <gen_image> a red fox </gen_image>"
-_CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
-)
+_CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
 _CHATML_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 

@@ -190,11 +190,19 @@ def test_empty_reply_is_an_error_of_its_own(empty: str, policy: str) -> None:
 @pytest.mark.parametrize("task", ["refine", "chat", "story"])
 @pytest.mark.parametrize(
     "unfinished",
-    ["<think>hm", "Sure. <think>hm", f"<think>So {FOX}?", f"[THINK]{FOX}", f"<think>a</think><think>{FOX} or"],
+    [
+        "<think>hm",
+        "Sure. <think>hm",
+        f"<think>So {FOX}?",
+        f"[THINK]{FOX}",
+        f"<think>a</think><think>{FOX} or",
+    ],
 )
 def test_of_an_unfinished_thought_nothing_is_painted(unfinished: str, task: str, policy: str) -> None:
     before = Conversation().say("user", "Hi").say("assistant", FOX)
-    with pytest.raises(ValueError, match="'scripted' ends inside the model's thinking.*raise 'thought_tokens'"):
+    with pytest.raises(
+        ValueError, match="'scripted' ends inside the model's thinking.*raise 'thought_tokens'"
+    ):
         ask(ScriptedEngine(unfinished, unfinished), before, policy=policy, task=task)
 
 

@@ -29,8 +29,8 @@ def test_each_picture_gets_the_reply_that_it_gets_alone() -> None:
         respond(Engine(), history, pictures=(picture,), sampling=Sampling(seed=seed), **SETTINGS)
         for picture, seed in zip(PICTURES, (2**64 - 1, 0), strict=True)
     ]
-    assert each == alone and each[0].prompt != each[1].prompt
-    assert all(len(reply.conversation.turns) == 4 for reply in each)
+    assert each == alone and alone[0].prompt != alone[1].prompt
+    assert all(len(reply.conversation.turns) == 4 for reply in alone)
 
 
 class Flaky(Engine):
@@ -63,7 +63,11 @@ GOOD = "<gen_image> a fox </gen_image>"
 def test_one_bad_picture_never_loses_the_others(bad: object, reason: str) -> None:
     engine = Flaky(GOOD, GOOD, bad, GOOD, GOOD)
     each = respond_each(
-        engine, Conversation(), pictures=PICTURES[:1] * 5, sampling=Sampling(), **{**SETTINGS, "policy": "whole_reply"}
+        engine,
+        Conversation(),
+        pictures=PICTURES[:1] * 5,
+        sampling=Sampling(),
+        **{**SETTINGS, "policy": "whole_reply"},
     )
     assert [i for i, one in enumerate(each) if isinstance(one, Failed)] == [2]
     assert isinstance(each[2], Failed) and each[2].reason.startswith(reason)
@@ -84,7 +88,11 @@ def test_a_dead_endpoint_is_not_asked_for_ever_and_what_is_not_asked_is_said() -
 def test_a_cancel_ends_the_batch() -> None:
     with pytest.raises(KeyboardInterrupt):
         respond_each(
-            Flaky(GOOD, KeyboardInterrupt()), Conversation(), pictures=PICTURES, sampling=Sampling(), **SETTINGS
+            Flaky(GOOD, KeyboardInterrupt()),
+            Conversation(),
+            pictures=PICTURES,
+            sampling=Sampling(),
+            **SETTINGS,
         )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the local engine needs transformers")
+
+from support.thinking_templates import ANSWER, DRAFT, TEMPLATES, ThinkingTemplate
 
 from llmga.chat.assistant import respond
 from llmga.chat.conversation import Conversation
@@ -18,8 +19,6 @@ from llmga.chat.engines.local import LocalEngine
 from llmga.chat.engines.thought import opens_thought, template_variables
 from llmga.chat.folders import load_local_engine
 from miniworld.models.random_language import write_text_model
-
-from support.thinking_templates import ANSWER, DRAFT, TEMPLATES, ThinkingTemplate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -87,7 +87,9 @@ class Said:
             thought: what came beside the reply as thinking; it stands before what is found in the reply.
         """
         split = split_reply(reply, thinking)
-        return cls(split.answer, "\n\n".join(filter(None, (thought.strip(), split.thought))), split.unfinished)
+        return cls(
+            split.answer, "\n\n".join(filter(None, (thought.strip(), split.thought))), split.unfinished
+        )
 
     @property
     def shown(self) -> str:

@@ -33,7 +33,9 @@ class ThoughtReader:
         self._dropped = special - marks
         self._has_special_marks = bool(special & marks)
         # Phi-3 has <|end|>, which alone marks no thought.
-        opens = any(re.search("think|thought|reasoning|channel", added[token_id].content, re.I) for token_id in marks)
+        opens = any(
+            re.search("think|thought|reasoning|channel", added[token_id].content, re.I) for token_id in marks
+        )
         self.may_think = opens or _THINKING_TEMPLATE.search(self.template) is not None
 
     def decode(self, ids: list[int]) -> str:

@@ -1,4 +1,4 @@
-// A chat that is bypassed or muted hands its instruction on as the prompt: "my words" against "the model's words" is one key.
+// A chat that is bypassed or muted hands its instruction on as the prompt, to compare my words with the model's.
 // ComfyUI passes links through a bypassed node, and nothing of its widgets.
 import { app } from "../../../../scripts/app.js";
 import { chatNodes, executionId, findExecuting, widget } from "./graph.js";
