@@ -68,8 +68,8 @@ class Chat(io.ComfyNode):
                     "shown. inpaint, outpaint: a prompt for the masked hole or border. edit: a caption of the shown "
                     "picture, changed as little as the instruction asks. describe: a caption. story: several prompts. "
                     "chat: your words as they are. logo, poster, character, tshirt, infographic: a design, thought "
-                    "through. picture_book: text and one prompt for each page. change: the picture as before, but changed as "
-                    "you say.",
+                    "through. picture_book: text and one prompt for each page. change: the picture as before, but changed "
+                    "as you say.",
                 ),
                 io.Int.Input(
                     "seed",

@@ -41,8 +41,8 @@ def thinking_inputs() -> list[io.Input]:
             max=MAX_THOUGHT_TOKENS,
             optional=True,
             advanced=True,
-            tooltip=f"Room for the thought alone, 0 to {MAX_THOUGHT_TOKENS} tokens, beside max_new_tokens; some models think "
-            "also when thinking is off. A thought that does not end within it is an error.",
+            tooltip=f"Room for the thought alone, 0 to {MAX_THOUGHT_TOKENS} tokens, beside max_new_tokens; some models "
+            "think also when thinking is off. A thought that does not end within it is an error.",
         ),
     ]
 
