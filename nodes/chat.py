@@ -21,10 +21,10 @@ from ..llmga.chat import (
     read_transcript,
     respond,
 )
-from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
 from ..llmga.images import paint_hole_black, to_pil
 from . import check, host, panel
-from .types import Engine, History, temperature_input
+from .types import Engine, History, temperature_input, thinking_inputs
 
 POLICIES = get_args(Policy)
 
@@ -68,7 +68,8 @@ class Chat(io.ComfyNode):
                     "shown. inpaint, outpaint: a prompt for the masked hole or border. edit: a caption of the shown "
                     "picture, changed as little as the instruction asks. describe: a caption. story: several prompts. "
                     "chat: your words as they are. logo, poster, character, tshirt, infographic: a design, thought "
-                    "through. picture_book: text and one prompt for each page.",
+                    "through. picture_book: text and one prompt for each page. change: the picture as before, but changed "
+                    "as you say.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -135,6 +136,7 @@ class Chat(io.ComfyNode):
                     tooltip="The turns before this one, after those of history, as JSON text. The panel writes it when you "
                     "go on, edit or branch; leave it empty to begin anew.",
                 ),
+                *thinking_inputs(),
             ],
             outputs=[
                 io.String.Output(display_name="reply", tooltip="What the model said, without tags."),
@@ -153,6 +155,10 @@ class Chat(io.ComfyNode):
                     is_output_list=True,
                     tooltip="The words told before each prompt, as a list beside prompts: the text of a picture book.",
                 ),
+                io.String.Output(
+                    display_name="thought",
+                    tooltip="What the model thought before it answered, or empty. No prompt holds any of it.",
+                ),
             ],
         )
 
@@ -161,6 +167,7 @@ class Chat(io.ComfyNode):
     def execute(
         cls, engine, instruction, task, seed, temperature, top_p, max_new_tokens, policy,
         image=None, mask=None, history=None, language="en", pages=4, transcript="",
+        thinking=False, thought_tokens=THOUGHT_TOKENS,
     ) -> io.NodeOutput:  # fmt: skip
         history = Conversation() if history is None else history
         check.instance(
@@ -183,7 +190,14 @@ class Chat(io.ComfyNode):
             task=task,
             instruction=check.text("instruction", instruction),
             pictures=[picture for picture in pictures if picture not in known],
-            sampling=Sampling(seed, temperature, top_p, max_new_tokens),
+            sampling=Sampling(
+                seed,
+                temperature,
+                top_p,
+                max_new_tokens,
+                thinking=check.flag("thinking", thinking),
+                thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
+            ),
             policy=policy,
             on_text=host.live_text(),
             language=check.choice("language", language, LANGUAGES),
@@ -194,7 +208,7 @@ class Chat(io.ComfyNode):
         # An empty list would leave the nodes after it without a run.
         prompts, page_texts = list(reply.prompts) or [""], list(reply.passages) or [""]
         return io.NodeOutput(
-            reply.text, reply.prompt, prompts, reply.has_prompt, reply.conversation, page_texts,
+            reply.text, reply.prompt, prompts, reply.has_prompt, reply.conversation, page_texts, reply.thought,
             ui={"text": [reply.text], panel.KEY: [record]},
         )  # fmt: skip
 

@@ -7,14 +7,15 @@ from comfy_api.latest import io
 from ..llmga.chat import (
     LANGUAGES,
     Conversation,
+    Failed,
     Sampling,
     check_pictures,
     respond_each,
 )
-from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
 from . import check, host
 from .chat import POLICIES, policy_input, shown_pictures
-from .types import Engine, History, temperature_input
+from .types import Engine, History, temperature_input, thinking_inputs
 
 ASKED = ("similar", "inpaint", "outpaint", "edit", "describe", "chat")
 """The tasks that are about a picture."""
@@ -90,6 +91,7 @@ class ChatPerPicture(io.ComfyNode):
                     optional=True,
                     tooltip="What the task is said in, and so what the replies are in: en English, zh Chinese.",
                 ),
+                *thinking_inputs(),
             ],
             outputs=[
                 io.String.Output(
@@ -102,6 +104,11 @@ class ChatPerPicture(io.ComfyNode):
                     is_output_list=True,
                     tooltip="The generation prompt of each picture, or empty text: what follows runs once for each.",
                 ),
+                io.String.Output(
+                    display_name="failures",
+                    tooltip="Which pictures have no reply, and why, one a line; empty if all have one. They have empty text "
+                    "in both lists.",
+                ),
             ],
         )
 
@@ -109,7 +116,7 @@ class ChatPerPicture(io.ComfyNode):
     @host.guarded
     def execute(
         cls, engine, image, instruction, task, seed, temperature, max_new_tokens, policy,
-        mask=None, history=None, language="en",
+        mask=None, history=None, language="en", thinking=False, thought_tokens=THOUGHT_TOKENS,
     ) -> io.NodeOutput:  # fmt: skip
         check.instance(
             "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
@@ -125,13 +132,22 @@ class ChatPerPicture(io.ComfyNode):
             task=task,
             instruction=check.text("instruction", instruction),
             pictures=pictures,
-            sampling=Sampling(seed, temperature, max_new_tokens=max_new_tokens),
+            sampling=Sampling(
+                seed,
+                temperature,
+                max_new_tokens=max_new_tokens,
+                thinking=check.flag("thinking", thinking),
+                thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
+            ),
             policy=check.choice("policy", policy, POLICIES),
             on_text=host.live_text(),
             language=check.choice("language", language, LANGUAGES),
         )
-        texts = [reply.text for reply in replies]
-        return io.NodeOutput(texts, [reply.prompt for reply in replies], ui={"text": texts})
+        texts = ["" if isinstance(reply, Failed) else reply.text for reply in replies]
+        prompts = ["" if isinstance(reply, Failed) else reply.prompt for reply in replies]
+        failures = [reply.reason for reply in replies if isinstance(reply, Failed)]
+        shown = [reply.reason if isinstance(reply, Failed) else reply.text for reply in replies]
+        return io.NodeOutput(texts, prompts, "\n".join(failures), ui={"text": shown})
 
 
 NODES = [ChatPerPicture]

@@ -16,6 +16,9 @@ LAYOUTS = (*LLMGA_LAYOUTS, "host")
 EMPTY_NEGATIVE = ("auto", "encode", "zeros")
 
 BREAK_IS_A_WORD = "BREAK is read as a word; switch break_word on to start a new chunk there"
+EMPTY_POSITIVE = (
+    "The prompt is empty, so anything may be painted: write a text, or look at what is connected to text."
+)
 NOT_CLIP = (
     "encoded as CLIP Text Encode does: this is not SD1.5's or SDXL's CLIP, and no option here applies to it"
 )
@@ -184,8 +187,8 @@ class LongCLIPEncode(io.ComfyNode):
             for name, (_, line), lines in zip(("positive", "negative"), encoded, notes, strict=True)
         ]
         (positive, _), (negative, _) = encoded
-        report = "\n".join(readouts)
-        return io.NodeOutput(positive, negative, report)
+        report = "\n".join([*([] if text.strip() else [EMPTY_POSITIVE]), *readouts])
+        return io.NodeOutput(positive, negative, report, ui={"text": [report]})
 
 
 def encode_llmga(

@@ -46,6 +46,7 @@ def record(reply: Reply, earlier: Sequence[Turn], task: str, instruction: str) -
         "earlier": shown,
         "omitted": len(earlier) - len(shown),
         **({"notes": list(notes)} if notes else {}),
+        "thought": reply.thought[:MAX_EARLIER],
     }
 
 

@@ -2,6 +2,8 @@
 
 from comfy_api.latest import io
 
+from ..llmga.chat.engines.base import MAX_THOUGHT_TOKENS, THOUGHT_TOKENS
+
 Engine = io.Custom("LLMGA_ENGINE")
 """A ``llmga.chat.ChatEngine``."""
 
@@ -19,6 +21,30 @@ Restorer = io.Custom("LLMGA_RESTORER")
 
 Crop = io.Custom("LLMGA_CROP")
 """A ``llmga.paint.crop.Crop``: the whole pictures, and where their parts were cut out."""
+
+
+def thinking_inputs() -> list[io.Input]:
+    """Whether the language model thinks before it answers, and how long it may."""
+    return [
+        io.Boolean.Input(
+            "thinking",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Asks the model to think before it answers, where it can; off asks it not to. An endpoint is told only "
+            "if its record has 'thinking'. A thought is never painted.",
+        ),
+        io.Int.Input(
+            "thought_tokens",
+            default=THOUGHT_TOKENS,
+            min=0,
+            max=MAX_THOUGHT_TOKENS,
+            optional=True,
+            advanced=True,
+            tooltip=f"Room for the thought alone, 0 to {MAX_THOUGHT_TOKENS} tokens, beside max_new_tokens; some models "
+            "think also when thinking is off. A thought that does not end within it is an error.",
+        ),
+    ]
 
 
 def temperature_input() -> io.Float.Input:

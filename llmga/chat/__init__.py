@@ -1,7 +1,7 @@
 """What the assistant says: conversations, tasks, tags and the engines that continue a chat."""
 
 from .assistant import Policy, Reply, respond
-from .batch import respond_each
+from .batch import Failed, respond_each
 from .conversation import Conversation, Picture, Turn
 from .engines.base import ChatEngine, OnText, Said, Sampling
 from .presets import LANGUAGES, MAX_PAGES
@@ -18,6 +18,7 @@ __all__ = [
     "TASKS",
     "ChatEngine",
     "Conversation",
+    "Failed",
     "OnText",
     "ParsedReply",
     "Picture",

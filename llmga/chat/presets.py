@@ -135,5 +135,10 @@ CHINESE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "每张图像都写明人物的样貌和画风。",
             "请把下面的内容写成正好 {pages} 页的绘本，每页一段短文，随后一张图像，画风和人物前后一致：{instruction}",
         ),
+        "change": (
+            "请再生成一次刚才的画面，只作下面的改动，其余保持不变：{instruction}",
+            "画面和之前一样，但要这样改：{instruction}\n请重新生成整张图像。",
+            "请在上一张图像的基础上修改，只改这一点：{instruction}",
+        ),
     }
 )

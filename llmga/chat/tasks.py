@@ -144,6 +144,15 @@ _ALL = (
     Task("chat", ("{instruction}",), expects="anything", needs_instruction=True),
     *(Task(name, phrasings, needs_instruction=True) for name, phrasings in DESIGN.items()),
     Task("picture_book", PICTURE_BOOK, expects="pages", needs_instruction=True),
+    Task(
+        "change",
+        (
+            "Generate the picture as before, but with this change, and keep everything else: {instruction}",
+            "Please make the same image again with one thing different: {instruction}",
+            "Take the last picture and change only this: {instruction}\nGenerate the whole image anew.",
+        ),
+        needs_instruction=True,
+    ),
 )
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from llmga.chat import Conversation, Picture, Said, Sampling, respond, respond_each
+from llmga.chat import Conversation, Failed, Picture, Said, Sampling, respond, respond_each
+from llmga.chat.engines.endpoint import EndpointError
 
 PICTURES = [Picture.from_pil(Image.new("RGB", (8, 8), colour)) for colour in ("red", "blue")]
 SETTINGS = {"task": "similar", "instruction": "", "policy": "error", "on_text": lambda _: None}
@@ -28,13 +29,77 @@ def test_each_picture_gets_the_reply_that_it_gets_alone() -> None:
         respond(Engine(), history, pictures=(picture,), sampling=Sampling(seed=seed), **SETTINGS)
         for picture, seed in zip(PICTURES, (2**64 - 1, 0), strict=True)
     ]
-    assert each == alone and each[0].prompt != each[1].prompt
-    assert all(len(reply.conversation.turns) == 4 for reply in each)
+    assert each == alone and alone[0].prompt != alone[1].prompt
+    assert all(len(reply.conversation.turns) == 4 for reply in alone)
+
+
+class Flaky(Engine):
+    """Raises or says what stands at the place of the seed."""
+
+    def __init__(self, *outcomes: object) -> None:
+        self.outcomes = outcomes
+        self.asked: list[int] = []
+
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: object) -> Said:
+        self.asked.append(sampling.seed)
+        outcome = self.outcomes[sampling.seed]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return Said.of(str(outcome))
+
+
+GOOD = "<gen_image> a fox </gen_image>"
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (EndpointError("endpoint 'x' answered 500"), "picture 3 of 5: endpoint 'x' answered 500"),
+        ("I'm sorry, but I can't help with that.", "picture 3 of 5: the task"),
+        ("<think>hm", "picture 3 of 5: the reply of 'scripted' ends inside the model's thinking"),
+        ("", "picture 3 of 5: the reply of 'scripted' is empty"),
+    ],
+)
+def test_one_bad_picture_never_loses_the_others(bad: object, reason: str) -> None:
+    engine = Flaky(GOOD, GOOD, bad, GOOD, GOOD)
+    each = respond_each(
+        engine,
+        Conversation(),
+        pictures=PICTURES[:1] * 5,
+        sampling=Sampling(),
+        **{**SETTINGS, "policy": "whole_reply"},
+    )
+    assert [i for i, one in enumerate(each) if isinstance(one, Failed)] == [2]
+    assert isinstance(each[2], Failed) and each[2].reason.startswith(reason)
+    assert all(one.prompt == "a fox" for one in each if not isinstance(one, Failed))
+
+
+def test_a_dead_endpoint_is_not_asked_for_ever_and_what_is_not_asked_is_said() -> None:
+    error = EndpointError("endpoint 'x' cannot be reached", retry_in=0)
+    engine = Flaky(GOOD, *[error] * 5)
+    each = respond_each(engine, Conversation(), pictures=PICTURES[:1] * 6, sampling=Sampling(), **SETTINGS)
+    assert engine.asked == [0, 1, 2, 3]
+    assert [one.reason[:26] for one in each if isinstance(one, Failed)][-1] == "picture 6 of 6: not asked,"
+    with pytest.raises(EndpointError, match="^picture 1 of 2: endpoint 'x' cannot") as caught:
+        respond_each(Flaky(error, error), Conversation(), pictures=PICTURES, sampling=Sampling(), **SETTINGS)
+    assert caught.value.retry_in == 0
+
+
+def test_a_cancel_ends_the_batch() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        respond_each(
+            Flaky(GOOD, KeyboardInterrupt()),
+            Conversation(),
+            pictures=PICTURES,
+            sampling=Sampling(),
+            **SETTINGS,
+        )
 
 
 def test_an_error_names_its_picture() -> None:
-    with pytest.raises(ValueError, match="^picture 2 of 2: the task 'similar' needs a prompt"):
-        respond_each(Engine(), Conversation(), pictures=PICTURES, sampling=Sampling(seed=8), **SETTINGS)
+    replies = respond_each(Engine(), Conversation(), pictures=PICTURES, sampling=Sampling(seed=8), **SETTINGS)
+    assert isinstance(replies[1], Failed)
+    assert replies[1].reason.startswith("picture 2 of 2: the task 'similar' needs a prompt")
     with pytest.raises(ValueError, match="^the task"):
         respond_each(Engine(), Conversation(), pictures=PICTURES[:1], sampling=Sampling(seed=9), **SETTINGS)
     with pytest.raises(ValueError, match="needs a picture; connect 'image'"):

@@ -347,3 +347,32 @@ def test_old_pictures_are_left_out_and_their_turn_says_so() -> None:
     assert len(last["content"]) == 2
     all_sent = messages_of(talk, Dialect())
     assert len(all_sent[0]["content"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("record", "off", "on"),
+    [
+        ({}, {}, {}),
+        (
+            {"thinking": "chat_template_kwargs"},
+            {"chat_template_kwargs": {"enable_thinking": False}},
+            {"chat_template_kwargs": {"enable_thinking": True}},
+        ),
+        ({"thinking": "enable_thinking"}, {"enable_thinking": False}, {"enable_thinking": True}),
+        ({"thinking": "reasoning_effort"}, {"reasoning_effort": "low"}, {"reasoning_effort": "medium"}),
+        (  # the owner's own word wins
+            {
+                "thinking": "chat_template_kwargs",
+                "extra": {"chat_template_kwargs": {"enable_thinking": False, "a": 1}},
+            },
+            {"chat_template_kwargs": {"enable_thinking": False, "a": 1}},
+            {"chat_template_kwargs": {"enable_thinking": False, "a": 1}},
+        ),
+    ],
+)
+def test_thinking_is_switched_as_the_record_says(record: dict, off: dict, on: dict) -> None:
+    bare = {"model": "m", "messages": [], "stream": True}
+    for thinking, expected in ((False, off), (True, on)):
+        assert Dialect(**record).body([], "m", {}, thinking) == bare | expected
+    with pytest.raises(ValueError, match="'thinking' must be one of chat_template_kwargs"):
+        Dialect(thinking="yes")  # pyright: ignore[reportArgumentType]

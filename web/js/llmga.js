@@ -2,6 +2,7 @@
 // through the node's widgets; a workflow runs the same without it. The parts are in chat/.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { passInstructions } from "./chat/bypass.js";
 import { CHAT, chatNodes, findExecuting, findLocated, widget } from "./chat/graph.js";
 import { follow, refresh, sidebarTab } from "./chat/sidebar.js";
 import { chatOf, noteEnd } from "./chat/state.js";
@@ -102,6 +103,7 @@ app.registerExtension({
     style.rel = "stylesheet";
     style.href = new URL("chat/chat.css", import.meta.url).href;
     document.head.append(style);
+    passInstructions();
     api.addEventListener("llmga.text", showText);
     api.addEventListener("execution_start", noteStart);
     api.addEventListener("status", stopDeleted);

@@ -9,6 +9,9 @@ const NODES = new Set([
   "LLMGA_SeamReport",
   "LLMGA_PrepareMask",
 ]);
+// Shows its readout from the first time on that the positive prompt is empty.
+const ON_WARNING = "LLMGA_LongCLIPEncode";
+const WARNING = "The prompt is empty";
 const EMPTY = { en: "The readout appears here.", zh: "说明会显示在这里。" };
 const MIN_HEIGHT = 90;
 
@@ -45,10 +48,21 @@ function addBox(node) {
   };
 }
 
+function addBoxOnWarning(node) {
+  const onExecuted = node.onExecuted;
+  node.onExecuted = function (output, ...rest) {
+    onExecuted?.call(this, output, ...rest);
+    if (boxes.has(this) || !output?.text?.[0]?.startsWith?.(WARNING)) return;
+    addBox(this);
+    show(this, output);
+  };
+}
+
 app.registerExtension({
   name: "llmga.readout",
   nodeCreated(node) {
     if (NODES.has(node.comfyClass)) addBox(node);
+    if (node.comfyClass === ON_WARNING) addBoxOnWarning(node);
   },
   // Another tab, or undo, builds the nodes anew; the page still has what those of the graph on top showed.
   afterConfigureGraph() {

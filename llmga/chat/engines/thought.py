@@ -50,8 +50,7 @@ def template_variables(template: str, thinking: bool) -> dict[str, Any]:
     """The variables by which a chat template switches thinking, as far as it reads them.
 
     ``enable_thinking``: Qwen3, Gemma 4, GLM-4.5, SmolLM3. ``thinking``: DeepSeek-V3.1, Granite, Kimi. ``reasoning``:
-    Cohere. ``reasoning_effort``: gpt-oss, which always thinks, and newer Mistral models, whose word for no thinking is
-    "none".
+    Cohere. ``reasoning_effort``: gpt-oss, which cannot but think, and newer Mistral models, where "none" is no thinking.
     """
     variables: dict[str, Any] = {
         name: thinking for name in ("enable_thinking", "thinking", "reasoning") if _reads(template, name)

@@ -161,3 +161,26 @@ test("what the page listens to is put back", async () => {
   await chat.send("hello");
   assert.equal(api.queuePrompt, before);
 });
+
+test("a follow-up is a change of the picture, unless its task was chosen or goes on", async () => {
+  const tasks = { refine: "change", poster: "change", inpaint: "change", chat: "chat", edit: "edit", story: "story", describe: "describe" };
+  for (const [task, expected] of Object.entries(tasks)) {
+    const made = node({ task });
+    made.widgets.find((one) => one.name === "task").options.values = [...Object.keys(tasks), "change"];
+    const chat = chatOf(made);
+    chat.setOutput({ llmga_chat: [{ ...RECORD, exchange: [{ ...ASKED, task }, ANSWERED] }] });
+    await chat.send("make it night");
+    assert.equal(value(made, "task"), expected, task);
+  }
+});
+
+test("a task that was chosen since the last turn stays, and a first turn keeps its own", async () => {
+  const chosen = node({ task: "refine" });
+  chosen.widgets.find((one) => one.name === "task").options.values.push("change", "logo");
+  chatOf(chosen).setOutput({ llmga_chat: [{ ...RECORD, exchange: [{ ...ASKED, task: "logo" }, ANSWERED] }] });
+  await chatOf(chosen).send("now a fox");
+  assert.equal(value(chosen, "task"), "refine");
+  const first = node({ task: "refine" });
+  await chatOf(first).send("a fox");
+  assert.equal(value(first, "task"), "refine");
+});

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import assert from "node:assert/strict";
-import { promptsOf, split } from "../js/chat/tags.js";
+import { thoughtOf, promptsOf, split } from "../js/chat/tags.js";
 
 test("the parts of every reply", () => {
   const replies = JSON.parse(readFileSync("replies.json", "utf8"));
@@ -20,4 +20,10 @@ test("text that still grows never shows half a tag", () => {
   for (let end = 0; end <= reply.length; end++) {
     for (const part of split(reply.slice(0, end))) assert.ok(!/[<>]/.test(part.text), part.text);
   }
+});
+
+test("a thought is what stands between the marks that the node writes", () => {
+  assert.equal(thoughtOf("<think>hm </think>Here."), "hm");
+  assert.equal(thoughtOf("<think>still <b>thin"), "still <b>thin");
+  assert.equal(thoughtOf("no thought"), "");
 });

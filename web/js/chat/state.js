@@ -10,6 +10,8 @@ const KEY = "llmga_chat"; // of the record, in a node's output and in its proper
 const MAX_TURNS = 200;
 const MAX_NOTES = 4;
 const MAX_ENDED = 100;
+const CHANGE = "change";
+const GO_ON = new Set(["chat", "describe", "edit", "story", "picture_book", CHANGE]); // said again as what they are
 const chats = new WeakMap(); // node -> Chat
 const ended = []; // ids of the prompts that ended last, for a prompt may end before the page hears its id
 
@@ -108,10 +110,12 @@ class Chat extends EventTarget {
   async send(text, at = this.turns.length) {
     if (this.busy || this.blocked || !this.settled) return false;
     const replaced = this.turns[at];
+    const before = this.turns.slice(0, at).findLast((turn) => turn.role === "user");
     const turns = this.turns.slice(0, at);
     const fresh = turns.slice(this.settled.length).flatMap((turn) => turn.images);
     if (!(await this.settle(turns, fresh))) return false;
-    setTask(this.node, replaced);
+    if (replaced) setTask(this.node, replaced);
+    else followUp(this.node, before);
     setWidget(this.node, "instruction", text);
     await this.run();
     return true;
@@ -144,6 +148,7 @@ class Chat extends EventTarget {
   }
 
   clear() {
+    setTask(this.node, this.turns[0]); // a new conversation begins as this one did
     setWidget(this.node, "transcript", "");
     setWidget(this.node, "instruction", "");
     this.forget();
@@ -196,6 +201,13 @@ function setTask(node, turn) {
   if (widget(node, "task")?.options?.values?.includes(turn?.task)) setWidget(node, "task", turn.task);
 }
 
+// A follow-up changes the picture before: a new idea, or a design, is asked for once. A task that was chosen since the last
+// turn stays.
+function followUp(node, before) {
+  const task = widget(node, "task")?.value;
+  if (before && task === before.task && !GO_ON.has(task)) setTask(node, { task: CHANGE });
+}
+
 async function stored(shas) {
   try {
     await keep(new Set(shas));
@@ -234,5 +246,6 @@ function readRecord(value) {
   const earlier = Array.isArray(value.earlier) ? value.earlier.slice(0, MAX_TURNS).map(readTurn).filter(Boolean) : [];
   const prompts = Array.isArray(value.prompts) ? value.prompts.filter((one) => typeof one === "string") : [];
   const notes = Array.isArray(value.notes) ? value.notes.filter((one) => typeof one === "string").slice(0, MAX_NOTES) : [];
-  return { exchange, earlier, prompts, notes, omitted: Number.isSafeInteger(value.omitted) ? value.omitted : 0 };
+  const thought = typeof value.thought === "string" ? value.thought : "";
+  return { exchange, earlier, prompts, notes, thought, omitted: Number.isSafeInteger(value.omitted) ? value.omitted : 0 };
 }

@@ -22,6 +22,14 @@ export function split(reply) {
   return parts;
 }
 
+// What stands in <think> … </think>, where the node puts a thought whatever its own marks are; open while it is written.
+export function thoughtOf(reply) {
+  const opener = reply.indexOf("<think>");
+  if (opener < 0) return "";
+  const closer = reply.lastIndexOf("</think>");
+  return reply.slice(opener + 7, closer < opener ? undefined : closer).trim();
+}
+
 export function promptsOf(reply) {
   return split(reply).filter((part) => part.kind === "prompt").map((part) => part.text);
 }

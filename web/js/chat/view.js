@@ -4,7 +4,7 @@ import { comparison } from "./compare.js";
 import { complain } from "./graph.js";
 import { beginning, MAX_BUBBLE, MAX_NOTE, MAX_PARTS, MAX_TITLE, rooms, shownInPart } from "./limits.js";
 import { address } from "./pictures.js";
-import { promptsOf, split } from "./tags.js";
+import { promptsOf, split, thoughtOf } from "./tags.js";
 import { t } from "./words.js";
 
 export class ChatView {
@@ -176,15 +176,23 @@ export class ChatView {
     answer.dataset.state = live.state;
     answer.tabIndex = -1;
     this.growing = make("div", "llmga-said");
-    say(this.growing, live.text, MAX_BUBBLE);
-    answer.append(this.growing, remark(t(live.state)));
+    this.thought = folded("");
+    answer.append(this.thought, this.growing, remark(t(live.state)));
+    this.write(live.text);
     return [question, answer];
   }
 
   grow() {
     if (!this.growing) return this.render();
-    say(this.growing, this.chat.live.text, MAX_BUBBLE);
+    this.write(this.chat.live.text);
     this.scroll();
+  }
+
+  write(text) {
+    say(this.growing, text, MAX_BUBBLE);
+    const thought = beginning(thoughtOf(text), MAX_BUBBLE);
+    this.thought.lastChild.textContent = thought;
+    this.thought.hidden = !thought;
   }
 
   bubble(turn, { at, place, earlier, dropped, prompts, room = MAX_BUBBLE }) {
@@ -199,6 +207,8 @@ export class ChatView {
     const task = turn.role === "user" && turn.task !== "chat" ? turn.task : "";
     if (task) box.append(make("span", "llmga-task", beginning(task, MAX_TITLE)));
     const said = make("div", "llmga-said");
+    const thought = turn.role === "assistant" && prompts ? this.chat.last?.thought : "";
+    if (thought) box.append(folded(beginning(thought, room)));
     if (turn.role === "user") quote(said, wordsOf(turn), room);
     else say(said, turn.text, room);
     box.append(said);
@@ -270,6 +280,16 @@ function say(box, text, room) {
   }
   const hidden = parts.slice(MAX_PARTS).reduce((sum, part) => sum + part.text.length, 0);
   if (hidden || shown.length < text.length) box.append(remark(shownInPart(shown.length - hidden, text.length)));
+}
+
+// A thought is there to be opened and takes no room before.
+function folded(thought) {
+  const details = make("details", "llmga-thought");
+  const text = make("div", "llmga-text", thought);
+  text.dir = "auto";
+  details.append(make("summary", "", t("thought")), text);
+  details.hidden = !thought;
+  return details;
 }
 
 function paragraph(box, text) {

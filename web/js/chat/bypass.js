@@ -1,0 +1,52 @@
+// A chat that is bypassed or muted hands its instruction on as the prompt, to compare my words with the model's.
+// ComfyUI passes links through a bypassed node, and nothing of its widgets.
+import { app } from "../../../../scripts/app.js";
+import { chatNodes, executionId, findExecuting, widget } from "./graph.js";
+
+const MUTED = 2;
+const BYPASSED = 4;
+const PROMPTS = new Set(["prompt", "prompts"]);
+
+export function passInstructions() {
+  const made = app.graphToPrompt;
+  app.graphToPrompt = async function (...values) {
+    const result = await made.apply(this, values);
+    for (const node of chatNodes()) {
+      if ([MUTED, BYPASSED].includes(node.mode)) pass(node, result.output);
+    }
+    return result;
+  };
+}
+
+function pass(node, prompt) {
+  const instruction = widget(node, "instruction")?.value;
+  if (typeof instruction !== "string") return;
+  const path = executionId(node)?.split(":").slice(0, -1) ?? [];
+  node.outputs.forEach((output) => {
+    if (!PROMPTS.has(output.name)) return;
+    for (const [id, name] of takers(node.graph, path, output.links)) {
+      const inputs = prompt[id]?.inputs;
+      // What has a link already got it through the bypass: the instruction comes from another node.
+      if (inputs && !Array.isArray(inputs[name])) inputs[name] = instruction;
+    }
+  });
+}
+
+// The inputs at the end of links, as [execution id, name], through reroutes and in and out of subgraphs.
+function takers(graph, path, links) {
+  return (links ?? []).flatMap((id) => {
+    const link = graph.getLink?.(id) ?? graph.links?.[id];
+    if (!link) return [];
+    const target = graph.getNodeById(link.target_id);
+    if (!target) {
+      const around = path.length ? findExecuting(path.join(":")) : null; // the link leaves a subgraph
+      return around ? takers(around.graph, path.slice(0, -1), around.outputs[link.target_slot]?.links) : [];
+    }
+    if (target.subgraph) {
+      const inside = target.subgraph.inputs?.[link.target_slot]?.linkIds;
+      return takers(target.subgraph, [...path, String(target.id)], inside);
+    }
+    if (target.isVirtualNode) return takers(graph, path, target.outputs[0]?.links);
+    return [[[...path, target.id].join(":"), target.inputs[link.target_slot].name]];
+  });
+}
