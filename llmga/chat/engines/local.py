@@ -12,9 +12,10 @@ from PIL import Image
 
 from ..conversation import Conversation, Picture
 from .base import OnText, Sampling, check_conversation, check_pictures_are_seen
+from .chat_template import render_template
 from .lookup import decode_greedily
 from .prefix import Position, PrefixCache, pictures_in, positions_of
-from .stream import GumbelMaxSampler, Stream
+from .stream import GumbelMaxSampler, NamedTokens, Stream
 from .transformers_names import cache_name, generate_takes_pictures_after_a_cache
 
 _log = logging.getLogger(__name__)
@@ -42,14 +43,16 @@ class LocalEngine:
         prefixes: keys and values of earlier conversations, on the device where ``net`` ran; a host that moves ``net`` away
             calls ``forget``.
         lookup: tokens guessed in one step of a greedy reply that may repeat the conversation; 0 guesses none.
+        notes: what was found, guessed and left out while the folder was read, a sentence each.
     """
 
-    def __init__(self, net: Any, processor: Any, name: str) -> None:
+    def __init__(self, net: Any, processor: Any, name: str, notes: tuple[str, ...] = ()) -> None:
         """Take a model and its processor (its tokenizer, if it is text-only), which has a chat template."""
         from transformers import GenerationConfig
 
         self.net = net.eval()
         self.name = name
+        self.notes = notes
         self.supports_pictures = hasattr(processor, "image_processor")
         self.knows_tags = hasattr(net.config, "llmga_family")
         self.load: Callable[[], torch.device] = lambda: next(net.parameters()).device
@@ -59,6 +62,7 @@ class LocalEngine:
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._dtype = net.dtype  # asked now: a host may store the weights in another one later
         self._control = control_tokens(processor)
+        self._named = NamedTokens(self._tokenizer)
         self._takes_system = self._probe_system()
         self._end_ids = self._find_end_ids()
         self._probe_picture()
@@ -79,7 +83,7 @@ class LocalEngine:
         """
         check_conversation(conversation, self)
         on_text("")
-        inputs = self._encode(conversation)
+        inputs = self._encode(conversation, lambda: on_text(""))
         used = inputs["input_ids"].shape[1]
         max_new_tokens = min(sampling.max_new_tokens, self._room(inputs))
         device = self.load()
@@ -89,7 +93,7 @@ class LocalEngine:
         try:
             if self.lookup and not sampling.temperature and self.prefixes.usable:
                 new_ids, cache = decode_greedily(
-                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup
+                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup, self._named
                 )
             else:
                 new_ids, cache = self._generate(placed, cache, stream, max_new_tokens, sampling)
@@ -140,7 +144,7 @@ class LocalEngine:
             **({} if cache is None else {cache_name(): cache}),
             do_sample=False,
             max_new_tokens=max_new_tokens,
-            logits_processor=[GumbelMaxSampler(sampling)] if sampling.temperature else [],
+            logits_processor=[self._named, *([GumbelMaxSampler(sampling)] if sampling.temperature else [])],
             stopping_criteria=[stream],
             return_dict_in_generate=True,
         )
@@ -178,13 +182,15 @@ class LocalEngine:
         """Free the keys and values of earlier conversations, and the memory that they take beside the weights."""
         self.prefixes.clear()
 
-    def _encode(self, conversation: Conversation) -> dict[str, Any]:
+    def _encode(
+        self, conversation: Conversation, on_wait: Callable[[], object] = lambda: None
+    ) -> dict[str, Any]:
         """The model's inputs: ``input_ids`` (1, tokens) and, with pictures, what its vision tower takes.
 
         After a turn of the user the opening of a reply is part of them.
         """
         asks = not conversation.turns or conversation.turns[-1].role == "user"
-        prompt = self._render(self._messages(conversation), add_generation_prompt=asks)
+        prompt = self._render(self._messages(conversation), add_generation_prompt=asks, on_wait=on_wait)
         if not self.supports_pictures:
             tokens = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
             return {name: tokens[name] for name in ("input_ids", "attention_mask")}
@@ -215,14 +221,23 @@ class LocalEngine:
             return {"role": role, "content": text}
         return {"role": role, "content": [{"type": "image"}] * pictures + [{"type": "text", "text": text}]}
 
-    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-        from jinja2 import TemplateError
-
+    def _render(
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool,
+        on_wait: Callable[[], object] = lambda: None,
+    ) -> str:
+        template = self._processor.chat_template
+        if isinstance(template, dict):  # several, by name
+            template = template.get("default") or next(iter(template.values()))
+        names = {
+            name: str(token)
+            for name, token in self._tokenizer.special_tokens_map.items()
+            if token is not None
+        }
         try:
-            return self._processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except TemplateError as error:
+            return render_template(template, messages, add_generation_prompt, on_wait, **names)
+        except ValueError as error:
             raise ValueError(
                 f"the chat template of {self.name!r} refuses this conversation: {error}"
             ) from error
