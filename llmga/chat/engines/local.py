@@ -38,6 +38,7 @@ class LocalEngine:
     Attributes:
         net: the bare ``PreTrainedModel``, for the host to place.
         knows_tags: it was trained to write ``<gen_image>``; its template brings the system prompt of its training.
+        trained_phrases: it is one of LLMGA's own models, whose training asked in ``tasks.TRAINED`` phrases.
         load: called right before generation; puts ``net`` where it shall run and returns that device. A host
             replaces it; at first it leaves ``net`` where its parameters are.
         prefixes: keys and values of earlier conversations, on the device where ``net`` ran; a host that moves ``net`` away
@@ -55,6 +56,7 @@ class LocalEngine:
         self.notes = notes
         self.supports_pictures = hasattr(processor, "image_processor")
         self.knows_tags = hasattr(net.config, "llmga_family")
+        self.trained_phrases = self.knows_tags
         self.load: Callable[[], torch.device] = lambda: next(net.parameters()).device
         self.prefixes = PrefixCache(net)
         self.lookup = 0
