@@ -60,8 +60,8 @@ class ModelLoader(io.ComfyNode):
                     default=ANY_FAMILY,
                     optional=True,
                     advanced=True,
-                    tooltip="For an official LLMGA model: whose chat format it was trained on. auto: told by its files, then "
-                    "by its folder's name; the readout says which. Choose one where that is wrong. Leave it on auto otherwise.",
+                    tooltip="For an official LLMGA model: whose chat format it was trained on. auto: told by its files, "
+                    "then by its folder's name; the readout says which. Choose one only where that is wrong.",
                 ),
             ],
             outputs=[Engine.Output(display_name="engine", tooltip="The language model, for LLMGA Chat.")],
