@@ -343,7 +343,8 @@ def test_a_key_that_holds_nothing_is_no_fault(text_folder: Path) -> None:
 
 def test_vision_needs_its_processor(folders, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["llava"], tmp_path / "model"))
-    (folder / "processor_config.json").unlink()
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        (folder / name).unlink(missing_ok=True)
     with pytest.raises(ValueError, match="'model' cannot be loaded: "):
         load_local_engine(folder)
 
@@ -433,20 +434,17 @@ def test_a_byte_order_mark_is_no_fault(text_folder: Path, name: str) -> None:
     assert load_local_engine(text_folder).name == "model"
 
 
-@pytest.mark.parametrize(
-    "missing", ["patch_size", "vision_feature_select_strategy", "num_additional_image_tokens", "all"]
-)
+COUNTING = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
+
+
+@pytest.mark.parametrize("missing", [*COUNTING, "all"])
 def test_what_a_llava_processor_lacks_is_taken_from_the_config(folders, tmp_path: Path, missing: str) -> None:
     folder = Path(shutil.copytree(folders["llava"], tmp_path / "model"))
     path = folder / "processor_config.json"
     settings = json.loads(path.read_text())
     kept = {key: value for key, value in settings.items() if key != missing}
     if missing == "all":
-        kept = {
-            k: v
-            for k, v in kept.items()
-            if k not in ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
-        }
+        kept = {key: value for key, value in kept.items() if key not in COUNTING}
     path.write_text(json.dumps(kept))
     picture = Picture.from_pil(Image.new("RGB", (40, 30), "red"))
     chat = Conversation().say("user", "?", (picture,))

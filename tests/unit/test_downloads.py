@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,3 +168,38 @@ def test_which_weights_are_chosen() -> None:
     assert paths(full, HALF, "unet/deep/er.json", "unet/config.json") == ["unet/config.json", HALF]
     with pytest.raises(ValueError, match="no unet/"):
         paths("unet/diffusion_pytorch_model.bin")
+
+
+def test_weights_without_a_hash_are_not_fetched(hub: Hub, tmp_path: Path) -> None:
+    tree = hub.tree
+    hub.tree = lambda: [{key: value for key, value in one.items() if key != "lfs"} for one in tree()]  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="names no SHA-256 for unet/"):
+        download_unet(NAME, tmp_path, Seen())
+    assert not any("/resolve/" in path for path, _ in hub.asked)
+
+
+def test_a_silent_line_can_be_cancelled_and_a_slow_one_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cancel(BaseException): ...
+
+    released = threading.Event()
+    waits = []
+
+    def on_wait() -> None:
+        waits.append(1)
+        if len(waits) == 3:
+            raise Cancel
+
+    monkeypatch.setattr(downloads, "POLL", 0.01)
+    with pytest.raises(Cancel):
+        downloads._waited(released.wait, on_wait)
+    released.set()
+    assert downloads._waited(lambda: 7, on_wait) == 7
+    with pytest.raises(TimeoutError, match="its own"):
+        downloads._waited(lambda: (_ for _ in ()).throw(TimeoutError("its own")), lambda: None)
+
+
+def test_a_line_that_stalls_is_given_up(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "STALL_SECONDS", -1.0)
+    monkeypatch.setattr(downloads, "STALL_BYTES", 10**9)
+    with pytest.raises(ConnectionError, match="less than 1000000 kB came"):
+        download_unet(NAME, tmp_path, Seen())

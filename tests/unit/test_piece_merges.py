@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-transformers = pytest.importorskip("transformers", reason="the tokenizers are transformers'")
-sentencepiece = pytest.importorskip("sentencepiece", reason="it is what the tokens are compared with")
+pytest.importorskip("transformers", reason="the tokenizers are transformers'")
+pytest.importorskip("sentencepiece", reason="it is what the tokens are compared with")
+
+import sentencepiece
+import transformers
 
 from llmga.chat.checkpoints.families import choose_family
 from llmga.chat.checkpoints.piece_merges import merges_of, rank_by_score, read_pieces
