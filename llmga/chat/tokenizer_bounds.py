@@ -52,7 +52,7 @@ def _rules(value: Any) -> Iterator[Mapping[str, Any]]:
         found = stack.pop()
         if isinstance(found, Mapping):
             yield found
-            stack.extend(item for key, item in reversed(found.items()) if key not in _TABLES)
+            stack.extend(item for key, item in reversed(list(found.items())) if key not in _TABLES)
         elif isinstance(found, list):
             stack.extend(reversed(found))
 
