@@ -11,14 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from .chat.engines.background import spawn
 from .files.writing import put_in_place, what_to_do
 from .quiet import no_http_logs
+
+T = TypeVar("T")
 
 PUBLISHED = {
     "llmga-sd15-t2i-v2": "binxia/llmga-sd15-t2i-v2",
@@ -29,6 +35,10 @@ PUBLISHED = {
 """A folder's name, and the repository it comes from (LLMGA 7e32eb6, README.md)."""
 HUB = "https://huggingface.co"
 CHUNK = 1 << 20
+STALL_SECONDS, STALL_BYTES = 120.0, 100_000
+"""A line that brings less than so much in so long has stalled."""
+POLL = 0.2  # seconds between two chances to stop
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 SPARE = 1_000_000_000  # bytes that stay free on the disk
 _WANTED = ("unet", "scheduler")
 _PART = ".part"
@@ -75,7 +85,7 @@ def download_unet(name: str, folder: Path, on_bytes: OnBytes, hub: str = "") -> 
     target = folder / name
     try:
         with no_http_logs(), httpx.Client(follow_redirects=True, timeout=httpx.Timeout(30.0)) as client:
-            revision, files = _listed(client, hub, PUBLISHED[name])
+            revision, files = _listed(client, hub, PUBLISHED[name], lambda: on_bytes(0, 1))
             _check_room(target, files)
             total, before = sum(file.size for file in files), 0
             for file in files:
@@ -117,12 +127,15 @@ def chosen(files: list[Remote]) -> list[Remote]:
     return [file for file in ours if file.path.endswith(".json")] + (half or weights)
 
 
-def _listed(client: Any, hub: str, repository: str) -> tuple[str, list[Remote]]:
+def _listed(
+    client: Any, hub: str, repository: str, on_wait: Callable[[], object]
+) -> tuple[str, list[Remote]]:
     """The revision of today, and its files that are wanted."""
-    revision = _json(client, f"{hub}/api/models/{repository}").get("sha")
+    named = _json(client, f"{hub}/api/models/{repository}", on_wait)
+    revision = named.get("sha") if isinstance(named, dict) else None
     if not isinstance(revision, str) or not revision.isalnum():
         raise ValueError(f"{repository}: the server named no revision; try again later")
-    listed = _json(client, f"{hub}/api/models/{repository}/tree/{revision}?recursive=true")
+    listed = _json(client, f"{hub}/api/models/{repository}/tree/{revision}?recursive=true", on_wait)
     try:
         files = [
             Remote(str(one["path"]), int(one["size"]), str((one.get("lfs") or {}).get("oid", "")))
@@ -136,11 +149,18 @@ def _listed(client: Any, hub: str, repository: str) -> tuple[str, list[Remote]]:
             raise ValueError(
                 f"{repository}: the server names {file.path!r}, which is not a path inside a repository"
             )
-    return revision, chosen(files)
+    files = chosen(files)
+    for file in files:
+        if not file.path.endswith(".json") and not _SHA256.fullmatch(file.sha256):
+            raise ValueError(
+                f"{repository}: the server names no SHA-256 for {file.path}, so that what arrives could not be checked; "
+                "download the folder by hand into models/diffusion_models"
+            )
+    return revision, files
 
 
-def _json(client: Any, url: str) -> Any:
-    answer = client.get(url)
+def _json(client: Any, url: str, on_wait: Callable[[], object]) -> Any:
+    answer = _waited(lambda: client.get(url), on_wait)
     _check_status(answer)
     try:
         return answer.json()
@@ -198,19 +218,54 @@ def _append(
     client: Any, url: str, file: Remote, part: Path, done: int, on_bytes: Callable[[int], Any]
 ) -> None:
     asked = {"Range": f"bytes={done}-"} if done else {}
-    with client.stream("GET", url, headers={**asked, "Accept-Encoding": "identity"}) as answer:
+    request = client.build_request("GET", url, headers={**asked, "Accept-Encoding": "identity"})
+    answer = _waited(lambda: client.send(request, stream=True), lambda: on_bytes(done))
+    try:
         if not answer.is_success:
-            answer.read()
+            _waited(answer.read, lambda: on_bytes(done))
         _check_status(answer)
         if done and answer.status_code != 206:  # it sends all of it again
             done = 0
+        chunks = answer.iter_bytes()  # as they arrive: a slow line may take minutes for CHUNK
+        stall, since = done, time.monotonic()
         with part.open("ab" if done else "wb") as out:
-            for chunk in answer.iter_bytes(CHUNK):
+            while (
+                chunk := _waited(lambda: next(chunks, None), lambda so_far=done: on_bytes(so_far))
+            ) is not None:
                 done += len(chunk)
                 if done > file.size:
                     break
                 out.write(chunk)
                 on_bytes(done)
+                if done - stall >= STALL_BYTES:
+                    stall, since = done, time.monotonic()
+                elif time.monotonic() - since > STALL_SECONDS and done < file.size:
+                    raise ConnectionError(
+                        f"the download of {file.path} stopped: less than {STALL_BYTES // 1000} kB came in "
+                        f"{STALL_SECONDS:.0f} s; run again, it goes on where it was"
+                    )
+    finally:
+        answer.close()
+
+
+def _waited(work: Callable[[], T], on_wait: Callable[[], object]) -> T:
+    """The result of ``work``, which runs in a thread of its own while ``on_wait`` is the chance to stop.
+
+    Who stops leaves the thread behind; it ends with the client's connections.
+    """
+
+    def quietly() -> T:
+        with no_http_logs():
+            return work()
+
+    _, result = spawn(quietly)
+    while True:
+        try:
+            return result.result(timeout=POLL)
+        except FutureTimeout:
+            if result.done():  # the work's own
+                raise
+            on_wait()
 
 
 def _digest(path: Path, on_bytes: Callable[[int], Any]) -> str:

@@ -195,6 +195,13 @@ def sweep_folders() -> None:
         logger.info("LLMGA removed %d unfinished files of a run that was killed", len(removed))
 
 
+def downloads_allowed() -> bool:
+    """Whether the machine's owner allows nodes to download: by ``LLMGA_ALLOW_DOWNLOADS`` or a file that no node writes."""
+    if os.environ.get("LLMGA_ALLOW_DOWNLOADS", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return True
+    return (private_directory() / "allow_downloads").is_file()
+
+
 PICTURES = "llmga"
 """The folder below ComfyUI's input and temp folders where the pictures of conversations are, as ``<sha256>.png``."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..llmga.chat.checkpoints.families import FAMILIES
 from ..llmga.chat.endpoints import find_endpoint, load_endpoints
 from . import check, host
 from .types import Engine
@@ -12,6 +13,7 @@ from .types import Engine
 NO_MODEL = "(no folder in models/LLM)"
 NO_ENDPOINT = "(no endpoint configured)"
 MAX_LOOKUP = 32
+ANY_FAMILY = "auto"
 PRECISIONS = {
     "auto": None,
     "bfloat16": torch.bfloat16,
@@ -52,13 +54,22 @@ class ModelLoader(io.ComfyNode):
                     tooltip="At temperature 0, words that the reply may repeat from the conversation are guessed this many "
                     f"at a time, 0 to {MAX_LOOKUP}: the same reply, sooner where much repeats, as in edits. 0 guesses none.",
                 ),
+                io.Combo.Input(
+                    "family",
+                    options=[ANY_FAMILY, *FAMILIES],
+                    default=ANY_FAMILY,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For an official LLMGA model: whose chat format it was trained on. auto: told by its files, "
+                    "then by its folder's name; the readout says which. Choose one only where that is wrong.",
+                ),
             ],
             outputs=[Engine.Output(display_name="engine", tooltip="The language model, for LLMGA Chat.")],
         )
 
     @classmethod
     @host.guarded
-    def execute(cls, model, precision, lookup=0) -> io.NodeOutput:
+    def execute(cls, model, precision, lookup=0, family=ANY_FAMILY) -> io.NodeOutput:
         from ..llmga.chat.checkpoints import CheckpointOptions
         from ..llmga.chat.folders import load_local_engine
 
@@ -66,14 +77,19 @@ class ModelLoader(io.ComfyNode):
         folder = folders[check.choice("model", model, list(folders))]
         dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]
         check.integer("lookup", lookup, 0, MAX_LOOKUP)
+        check.choice("family", family, [ANY_FAMILY, *FAMILIES])
         engine = load_local_engine(
             folder,
             dtype=dtype or host.language_model_dtype(),
-            options=CheckpointOptions(towers=tuple(host.clip_vision_files())),
+            options=CheckpointOptions(
+                family=None if family == ANY_FAMILY else family, towers=tuple(host.clip_vision_files())
+            ),
         )
         engine.load = host.managed(engine.net, engine.forget)
         engine.lookup = lookup
-        return io.NodeOutput(engine)
+        readout = "\n".join((f"{engine.name}: {str(engine.net.dtype).removeprefix('torch.')}", *engine.notes))
+        host.logger.info("%s", readout.replace("\n", "; "))
+        return io.NodeOutput(engine, ui={"text": [readout]})
 
 
 class HostLanguageModel(io.ComfyNode):

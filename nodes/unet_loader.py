@@ -53,7 +53,8 @@ class UNetLoader(io.ComfyNode):
                     "download",
                     default=False,
                     tooltip="On: one of LLMGA's four published UNets that is not here is fetched from Hugging Face (1.7 to "
-                    "10 GB) into models/diffusion_models. It can be cancelled and goes on later. Off: nothing is fetched.",
+                    "10 GB) into models/diffusion_models, if the machine's owner allows it (see this node's help). It can "
+                    "be cancelled and goes on later. Off: nothing is fetched.",
                 ),
             ],
             outputs=[
@@ -98,6 +99,12 @@ def place_of(name: str, download: bool) -> Path:
     """Where a choice is, after a download if that is needed and wanted."""
     place, published = choices()[name], name.removesuffix("/")
     if download and published in PUBLISHED and (place is None or any(place.rglob("*.part"))):
+        if not host.downloads_allowed():
+            raise PermissionError(
+                f"unet {name!r} is not whole on this machine, and its owner has not allowed downloads: a workflow alone "
+                "starts none. Set LLMGA_ALLOW_DOWNLOADS=1 where ComfyUI starts, or make an empty file allow_downloads in "
+                f"user/__llmga; or put the unet folder of {PUBLISHED[published]} into models/diffusion_models/{published}"
+            )
         return download_unet(published, host_unet.download_folder(), host.progress())
     if place is None:
         raise FileNotFoundError(

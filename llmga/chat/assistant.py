@@ -116,7 +116,8 @@ def respond(
     if not conversation.system:
         usual = "" if getattr(engine, "knows_tags", False) else SYSTEM_PROMPT
         conversation = replace(conversation, system=usual if system is None else system)
-    request = render(task, instruction, sampling.seed, language=language, pages=pages)
+    trained = getattr(engine, "trained_phrases", False)
+    request = render(task, instruction, sampling.seed, language=language, pages=pages, trained=trained)
     asked = conversation.say("user", request, tuple(pictures))
 
     wanted = {"caption": 0, "anything": 0, "pages": pages}.get(expects, 1)

@@ -138,7 +138,7 @@ class Conversation:
             raise ValueError(f"this is not valid JSON: {error}") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ValueError(f"this is not a saved conversation (its 'format' is not {FORMAT!r})")
-        if document.get("version") != VERSION:
+        if type(document.get("version")) is not int or document["version"] != VERSION:
             raise ValueError(f"this conversation has version {document.get('version')!r}, known is {VERSION}")
         try:
             if len(document["images"]) > MAX_PICTURES:

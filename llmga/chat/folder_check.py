@@ -7,33 +7,52 @@ error for them names none of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..files.header import read_header
+from ..files.header import MAX_TENSORS, Header, read_header
 from ..files.index import listed_files
 from ..files.json_files import read_object
 from ..files.known_kinds import check_language_model
+from .folder_bounds import check_counts, check_layers, check_preprocessor, check_types
+from .tokenizer_bounds import check_tokenizer
 
 LLMGA_TYPES = ("llava_llama", "llava_mistral", "llava_gemma", "llava_Phi3", "llava_Qwen2")
 """``model_type`` of the official checkpoints (LLMGA 7e32eb6, llmga/llava/model/language_model/llava_*.py)."""
 
 _OWN_CODE = "asks to run code that comes with the model; delete it if transformers has this model built in"
 REFUSED_KEYS = {
-    "auto_map": _OWN_CODE,
     "trust_remote_code": _OWN_CODE,
     "transformers_weights": "names another weight file than the one that is checked; delete it",
     "quantization_config": "needs a quantised runtime; take the unquantised model",
 }
 """Keys that no config of a folder may hold, at any depth, and why."""
 
+_LONGEST_REASON = 2000
+_TEMPORARY = re.compile(r"[^\s'\"]{0,200}llmga-folder-[^\s'\"/\\]{0,20}[/\\]")
+"""The place of a folder's sound copy."""
+_PACKAGES = (
+    "num2words",
+    "timm",
+    "sentencepiece",
+    "protobuf",
+    "tiktoken",
+    "torchvision",
+    "torchaudio",
+    "einops",
+)
+"""What some families of transformers need beside it: SmolVLM, Gemma 3n, …"""
 WEIGHT_INDEX = "model.safetensors.index.json"
 
 
-def check_model_folder(folder: Path) -> None:
+def check_model_folder(folder: Path) -> Header:
     """Raise for a transformers folder that must not or cannot be loaded; its weights are not read.
+
+    Returns:
+        The header of all its weight files together.
 
     Raises:
         FileNotFoundError: the folder, its ``config.json``, its weights or one part of them is missing.
@@ -50,11 +69,21 @@ def check_model_folder(folder: Path) -> None:
             f"{folder.name!r} has the layout of the official LLMGA code (model_type {model_type!r}), where "
             "transformers' own is needed; run `python -m llmga convert` on it"
         )
-    if (tokenizer := folder / "tokenizer.json").is_file():
-        read_object(tokenizer)
+    check_tokenizer_files(folder)
     files = _weight_files(folder)
     header = {name: weight for path in files for name, weight in read_header(path).items()}
+    if len(header) > MAX_TENSORS:
+        raise ValueError(f"{folder.name!r} has {len(header):,} tensors; {MAX_TENSORS:,} are allowed")
     check_language_model(files[0], header)
+    check_layers(read_object(folder / "config.json"), header, f"{folder.name}/config.json")
+    check_types(header, folder.name)
+    return header
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Raise ``ValueError`` for a ``tokenizer.json`` that is damaged or makes a text too long."""
+    if (tokenizer := folder / "tokenizer.json").exists():
+        check_tokenizer(read_object(tokenizer), f"{folder.name}/tokenizer.json")
 
 
 def check_configs(folder: Path) -> str:
@@ -69,13 +98,28 @@ def check_configs(folder: Path) -> str:
             f"{folder.name!r} is not a model folder: it has no config.json; choose another 'model'"
         )
     configs = {path.name: read_object(path) for path in sorted(folder.glob("*config*.json"))}
+    model_type = configs["config.json"].get("model_type")
+    if not _is_built_in(model_type):
+        for name, config in configs.items():
+            if "auto_map" in _keys(config):
+                raise ValueError(f"{folder.name}/{name} has the key 'auto_map', which {_OWN_CODE}")
     for name, config in configs.items():
         for key in sorted(_keys(config) & REFUSED_KEYS.keys()):
             raise ValueError(f"{folder.name}/{name} has the key {key!r}, which {REFUSED_KEYS[key]}")
-    model_type = configs["config.json"].get("model_type")
     if not isinstance(model_type, str):  # transformers would guess one from the folder's name
         raise ValueError(f"{folder.name}/config.json has no 'model_type'; download it again")
+    for name, config in configs.items():
+        if "preprocessor" in name or "processor" in name:
+            check_preprocessor(config, f"{folder.name}/{name}")
+    check_counts(configs["config.json"], f"{folder.name}/config.json")
     return model_type
+
+
+def _is_built_in(model_type: Any) -> bool:
+    """Whether the code of a model is transformers' or LLMGA's own, so that the folder's is not needed and left alone."""
+    from transformers import CONFIG_MAPPING
+
+    return isinstance(model_type, str) and (model_type in LLMGA_TYPES or model_type in CONFIG_MAPPING)
 
 
 def _keys(config: dict[str, Any]) -> set[str]:
@@ -109,13 +153,22 @@ def _weight_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def one_kind_of_error(folder: Path) -> Iterator[None]:
-    """Turn the many kinds of error that transformers raises for a bad folder into ``ValueError``, without its path."""
-    from safetensors import SafetensorError
-
-    strange_values = (ValueError, TypeError, LookupError, AttributeError)
-    strange_files = (OSError, RuntimeError, ImportError, SafetensorError)
+    """Turn whatever a library raises for a bad folder into ``ValueError``, without any path of this machine."""
     try:
         yield
-    except (*strange_values, *strange_files) as error:
-        reason = str(error).replace(str(folder), folder.name)
-        raise ValueError(f"the language model {folder.name!r} cannot be loaded: {reason}") from error
+    except Exception as error:  # tokenizers raises plain Exception, huggingface_hub a class of its own
+        words = str(error)[:_LONGEST_REASON] or type(error).__name__
+        reason = _TEMPORARY.sub("", words.replace(str(folder), folder.name))
+        bare = (ArithmeticError, LookupError, AttributeError, MemoryError)
+        reason = f"{type(error).__name__}: {reason}" if isinstance(error, bare) else reason
+        raise ValueError(
+            f"the language model {folder.name!r} cannot be loaded: {reason}{_missing_package(error)}"
+        ) from error
+
+
+def _missing_package(error: Exception) -> str:
+    """What to install, where a model family needs a package that is not there."""
+    if not isinstance(error, ImportError):
+        return ""
+    named = [package for package in _PACKAGES if package in f"{error} {error.name}".lower()]
+    return f"; run `pip install {' '.join(named)}` with ComfyUI's Python" if named else ""

@@ -157,6 +157,46 @@ _ALL = (
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
 
 
+TRAINED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "refine": (
+            "{instruction}\nGenerate an image based on given keywords.",
+            "{instruction}\nPlease design an image.",
+            "{instruction}\nCan you design this image?",
+        ),
+        "similar": (
+            "Generate a similar image. {instruction}",
+            "Generate an image similar to the given image. {instruction}",
+            "Recreate the given image. {instruction}",
+            "Replicate the provided image. {instruction}",
+        ),
+        "inpaint": (
+            "Inpaint this image. {instruction}",
+            "Please fill in the blanks in the picture. {instruction}",
+            "Perform image inpainting. {instruction}",
+            "Complete this image. {instruction}",
+        ),
+        "outpaint": (
+            "Outpaint this image. {instruction}",
+            "Extend this image. {instruction}",
+            "Can you outpaint this image? {instruction}",
+            "Outpaint the missing sections of this image. {instruction}",
+        ),
+        "edit": ("{instruction}",),
+        "describe": (
+            "Describe the following image. {instruction}",
+            "What is this photo about? {instruction}",
+            "Write a detailed description of the given image. {instruction}",
+            "Explain the visual content of the image in great detail. {instruction}",
+        ),
+    }
+)
+"""What LLMGA's own training asked, to the letter; an edit is its bare instruction. Tasks that it did not train are not here.
+
+Source: LLMGA 7e32eb6, llmga/llava/prompt_temp.py and llmga/llava/datasets/edit_dataset.py:69.
+"""
+
+
 def get_task(name: str) -> Task:
     """The task of that name; raises ``ValueError`` for any other."""
     if name not in TASKS:
@@ -164,7 +204,9 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-def render(task: str, instruction: str, phrasing: int, *, language: str = "en", pages: int = 4) -> str:
+def render(
+    task: str, instruction: str, phrasing: int, *, language: str = "en", pages: int = 4, trained: bool = False
+) -> str:
     """The user's turn: the task's phrasing number ``phrasing`` (modulo their count) around the instruction.
 
     The instruction of ``chat`` is passed on verbatim, any other is trimmed.
@@ -172,6 +214,7 @@ def render(task: str, instruction: str, phrasing: int, *, language: str = "en", 
     Args:
         language: ``"en"`` or ``"zh"``: the language of the request, and so what the reply is in.
         pages: 1 to 12, of a picture book.
+        trained: ask in the phrases of LLMGA's training (``TRAINED``), where it has some; they are English only.
 
     Raises:
         ValueError: the task or language is unknown, the task needs an instruction and has none, or there are too
@@ -187,6 +230,8 @@ def render(task: str, instruction: str, phrasing: int, *, language: str = "en", 
     if task == "chat":
         return instruction
     phrasings = CHINESE[task] if language == "zh" else asked.phrasings
+    if trained and language == "en":
+        phrasings = TRAINED.get(task, phrasings)
     template = phrasings[phrasing % len(phrasings)].replace("{pages}", str(pages))
     return template.replace("{instruction}", instruction.strip()).strip()
 

@@ -9,6 +9,7 @@ from .json_files import read_object
 from .kinds import AGAIN, shown
 
 INDEX = ".index.json"
+_LONGEST_NAME = 255  # characters, on every common file system
 
 
 def listed_files(folder: Path, name: str) -> list[Path] | None:
@@ -36,6 +37,10 @@ def parts_of(index: Path, endings: tuple[str, ...] = (*SAFE, *PICKLES)) -> list[
         raise ValueError(f"{shown(index)} is an index without a 'weight_map'; {AGAIN}")
     parts = sorted({str(part) for part in weight_map.values()})
     for part in parts:
+        if len(part) > _LONGEST_NAME:
+            raise ValueError(
+                f"{shown(index)} names {part[:60]!r}…, which is longer than any file's name; {AGAIN}"
+            )
         if Path(part).name != part or "\\" in part or not part.endswith(endings):
             raise ValueError(
                 f"{shown(index)} names {part!r}, which is not a {' or '.join(endings)} file of its folder"

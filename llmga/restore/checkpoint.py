@@ -103,6 +103,7 @@ def infer(state: StateDict) -> tuple[CheckpointStage, Architecture]:
     Raises:
         ValueError: of none, or the shapes contradict each other.
     """
+    _check_dimensions(state)
     first = state.get("G.patch_embed.proj.weight")
     encoder, kind = ("condition.", "s2") if "condition.E.0.weight" in state else ("E.", "s1")
     if first is None or f"{encoder}E.0.weight" not in state:
@@ -143,6 +144,15 @@ def infer(state: StateDict) -> tuple[CheckpointStage, Architecture]:
             "linear_end": round(betas[-1].item(), 6),
         }
     return kind, Architecture(**sizes)
+
+
+def _check_dimensions(state: StateDict) -> None:
+    """Sizes are read off the shapes: a number alone has none, and neither has a side of 0."""
+    for name, value in state.items():
+        if name.endswith((".weight", ".temperature", "betas")) and (not value.ndim or 0 in value.shape):
+            raise ValueError(
+                f"the tensor {name!r} has the shape {tuple(value.shape)}, which no restorer has; download the file again"
+            )
 
 
 def _build(

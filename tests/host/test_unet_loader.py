@@ -430,7 +430,11 @@ def test_nothing_is_downloaded_unless_asked(folder: Path, monkeypatch: pytest.Mo
         assert published in node().define_schema().inputs[0].options
         with pytest.raises(FileNotFoundError, match="not on this machine; turn 'download' on"):
             run(published)
+        monkeypatch.delenv("LLMGA_ALLOW_DOWNLOADS", raising=False)
+        with pytest.raises(PermissionError, match="LLMGA_ALLOW_DOWNLOADS=1"):
+            run(published, download=True)
         assert not hub.asked
+        monkeypatch.setenv("LLMGA_ALLOW_DOWNLOADS", "1")
         hub.cut = [10**9, 10**9, 2_500_000]
         with pytest.raises(ConnectionError, match="it goes on where it was"):
             run(published, download=True)

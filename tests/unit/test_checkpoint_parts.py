@@ -398,3 +398,30 @@ def test_a_tower_is_looked_for_only_where_there_is_none(
     with pytest.raises(ValueError, match="holds no vision tower"):
         read_checkpoint(folder, options=CheckpointOptions(towers=(folder,)))
     assert asked == [folder]
+
+
+@pytest.mark.parametrize("kind", ["su", "longrope"])
+def test_phi_3_with_the_rope_type_of_then(tmp_path: Path, kind: str) -> None:
+    folder = write_official(tmp_path / "phi", "phi_3")
+    config = json.loads((folder / "config.json").read_text())
+    # As transformers 4.41 wrote it: `write_official` has the keys that today's Phi3Config adds.
+    config["rope_scaling"] = {"type": kind, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert read_checkpoint(folder).config.text_config.rope_parameters["rope_type"] == "longrope"
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, ["x", 1], -1, True])
+def test_a_strange_end_token_is_named(tmp_path: Path, value: object) -> None:
+    folder = write_official(tmp_path / "model", "vicuna_v1")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+    with pytest.raises(ValueError, match="eos_token_id must be a token id or a list of them"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("key", ["num_attention_heads", "hidden_size", "num_hidden_layers"])
+def test_counts_of_an_official_config_are_bounded(tmp_path: Path, key: str) -> None:
+    folder = write_official(tmp_path / "model", "vicuna_v1")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: 0}))
+    with pytest.raises(ValueError, match=f"{key} must be a whole number"):
+        read_checkpoint(folder)

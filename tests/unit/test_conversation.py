@@ -251,3 +251,10 @@ def test_damaged_png_is_a_value_error_or_the_same_picture(data: st.DataObject) -
         assert Conversation.from_json(with_png(bytes(png))).pictures == (picture(),)
     except ValueError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("version", [True, 1.0, "1", None, [1]])
+def test_a_version_is_a_whole_number(version: object) -> None:
+    document = json.loads(Conversation().say("user", "hi").to_json())
+    with pytest.raises(ValueError, match="this conversation has version"):
+        Conversation.from_json(json.dumps(document | {"version": version}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,12 @@ import torch
 
 pytest.importorskip("transformers", reason="the readers load through transformers")
 
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from llmga.chat.conversation import Conversation, Picture
+from llmga.chat.engines.base import Sampling
+from llmga.chat.engines.stream import NamedTokens
 from llmga.chat.folder_check import one_kind_of_error
 from llmga.chat.folders import load_local_engine
 from miniworld.models.random_language import write_tiny_llava, write_tiny_text
@@ -88,6 +93,114 @@ def void(_: object) -> None:
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 HTML = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
+
+
+def template(text: str) -> Callable[[Path], None]:
+    return lambda folder: edit_json(folder / "tokenizer_config.json", chat_template=text)
+
+
+def change_weights(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.norm.weight"] = change(tensors["model.norm.weight"])
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return write
+
+
+def add_rules(*rules: dict[str, Any]) -> Callable[[Path], None]:
+    return lambda folder: edit_json(
+        folder / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": list(rules)}
+    )
+
+
+def replace_rule(old: str, new: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": old}, "content": new}
+
+
+BOUNDS: dict[str, tuple[Callable[[Path], object], str]] = {
+    **{
+        f"{key} {value!r}": (
+            lambda f, key=key, value=value: edit_json(f / "config.json", **{key: value}),
+            rf"model/config.json: {key} must be a whole number from 1 to",
+        )
+        for key, value in {
+            "num_attention_heads": 0,
+            "num_hidden_layers": -1,
+            "hidden_size": "x",
+            "vocab_size": 10**30,
+            "num_key_value_heads": True,
+            "intermediate_size": 1.5,
+        }.items()
+    },
+    "more layers than weights": (
+        lambda f: edit_json(f / "config.json", num_hidden_layers=4000),
+        r"num_hidden_layers is 4,000, but the weights hold 2 layers",
+    ),
+    "a larger network than its weights": (
+        lambda f: edit_json(f / "config.json", vocab_size=1 << 24),
+        r"describes a network of [\d,]+ numbers, its weight files hold [\d,]+;",
+    ),
+    "rope is a text": (
+        lambda f: edit_json(f / "config.json", rope_parameters="x"),
+        r"'model' cannot be loaded",
+    ),
+    "text config is a path": (
+        lambda f: edit_json(f / "config.json", model_type="llava", text_config="/etc/passwd"),
+        r"'model' cannot be loaded",
+    ),
+    "a folder named like a config": (
+        lambda f: (f / "x_config.json").mkdir(),
+        r"x_config.json is a folder or a device",
+    ),
+    "a pipe named like a config": (
+        lambda f: os.mkfifo(f / "y_config.json"),
+        r"y_config.json is a folder or a device",
+    ),
+    "a pipe named like a tokenizer": (
+        lambda f: os.mkfifo(f / "vocab.txt"),
+        r"vocab.txt is a folder or a device",
+    ),
+    "divides by zero": (template("{{ 1/0 }}"), r"refuses this conversation: ZeroDivisionError"),
+    "a huge text": (template("{{ 'a' * 10**10 }}"), r"refuses .* longer than"),
+    "a huge range": (template("{% for i in range(10**12) %}{% endfor %}"), r"refuses .* Range too big"),
+    "nested ranges": (
+        template("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"),
+        r"refuses .* more than 2,000,000 lines",
+    ),
+    "a gigabyte": (
+        template("{% for i in range(99999) %}{{ 'x' * 10000 }}{% endfor %}"),
+        r"refuses .* longer than",
+    ),
+    "NaN": (change_weights(lambda w: w * float("nan")), r"'model.norm.weight' holds NaN or infinite"),
+    "infinite": (change_weights(lambda w: w / 0), r"'model.norm.weight' holds NaN or infinite"),
+    "whole numbers": (change_weights(lambda w: w.int()), r"'model.norm.weight' is of type I32"),
+    "flags": (change_weights(lambda w: w > 0), r"'model.norm.weight' is of type BOOL"),
+    "a shard name of 5,000 characters": (
+        shards(f"{'x' * 5000}.safetensors"),
+        r"longer than any file's name",
+    ),
+    "rules that grow": (add_rules(*[replace_rule("a", "a" * 50)] * 6), r"64 times longer"),
+    "prefixes that grow": (add_rules(*[{"type": "Prepend", "prepend": "x" * 99}] * 3), r"64 times longer"),
+    "matches of nothing": (
+        add_rules(*[{"type": "Replace", "pattern": {"Regex": "a*"}, "content": "a"}] * 30),
+        r"64 times longer",
+    ),
+    "a broken regex": (
+        lambda f: edit_json(
+            f / "tokenizer.json",
+            pre_tokenizer={
+                "type": "Split",
+                "pattern": {"Regex": "(("},
+                "behavior": "Isolated",
+                "invert": False,
+            },
+        ),
+        r"'model' cannot be loaded",
+    ),
+}
+
+
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (
         lambda f: (f / "config.json").unlink(),
@@ -106,12 +219,15 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
         overwrite("config.json", b"[" * 100_000),
         r"model/config.json is not valid JSON",
     ),
-    "remote code": (
-        lambda f: edit_json(f / "config.json", auto_map={"AutoModel": "modeling.Evil"}),
+    "remote code of a family of its own": (
+        lambda f: edit_json(f / "config.json", model_type="evil99", auto_map={"AutoModel": "modeling.Evil"}),
         r"model/config.json has the key 'auto_map', which asks to run code",
     ),
-    "remote code in the tokenizer": (
-        lambda f: edit_json(f / "tokenizer_config.json", auto_map={}),
+    "remote code in the tokenizer of a family of its own": (
+        lambda f: (
+            edit_json(f / "config.json", model_type="evil99"),
+            edit_json(f / "tokenizer_config.json", auto_map={}),
+        ),
         r"model/tokenizer_config.json has the key 'auto_map'",
     ),
     "nested trust": (
@@ -230,8 +346,9 @@ def test_a_key_that_holds_nothing_is_no_fault(text_folder: Path) -> None:
 
 def test_vision_needs_its_processor(folders, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["llava"], tmp_path / "model"))
-    (folder / "processor_config.json").unlink()
-    with pytest.raises(ValueError, match="'model' cannot be loaded: .*processor_config.json"):
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="'model' cannot be loaded: "):
         load_local_engine(folder)
 
 
@@ -240,4 +357,127 @@ def test_an_error_of_transformers_shows_no_path(tmp_path: Path) -> None:
         raise OSError(f"no file named x.json found in directory {tmp_path}/model.")
     assert str(caught.value) == (
         "the language model 'model' cannot be loaded: no file named x.json found in directory model."
+    )
+
+
+@pytest.mark.parametrize("damage", BOUNDS)
+def test_what_a_folder_may_ask_for_is_bounded(text_folder: Path, damage: str) -> None:
+    damage_it, message = BOUNDS[damage]
+    damage_it(text_folder)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_local_engine(text_folder)
+    assert str(text_folder.parent) not in str(caught.value) and "llmga-folder" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "preprocessor_config.json",
+            {"size": {"height": 20000, "width": 20000}},
+            "size must be whole numbers",
+        ),
+        ("preprocessor_config.json", {"crop_size": {"height": 0, "width": 1}}, "crop_size must be whole"),
+        (
+            "preprocessor_config.json",
+            {"image_grid_pinpoints": [[9999, 9999]]},
+            "image_grid_pinpoints must be",
+        ),
+        (
+            "config.json",
+            {"vision_config": {"model_type": "clip_vision_model", "patch_size": 0}},
+            "patch_size must be",
+        ),
+        ("config.json", {"vision_config": {"depth": 10**5}}, "depth must be a whole number"),
+    ],
+)
+def test_sizes_of_pictures_are_bounded(
+    folders, tmp_path: Path, name: str, values: dict, message: str
+) -> None:
+    folder = Path(shutil.copytree(folders["llava"], tmp_path / "model"))
+    path = folder / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.is_file() else {}) | values))
+    with pytest.raises(ValueError, match=message):
+        load_local_engine(folder)
+
+
+def test_a_template_is_bounded_while_talking_and_can_be_cancelled(folders) -> None:
+    engine = load_local_engine(folders["text"])
+    chat, sampling = Conversation().say("user", "?"), Sampling(max_new_tokens=2)
+    engine._processor.chat_template = "{{ messages[0]['content'] / 2 }}"
+    with pytest.raises(ValueError, match="refuses this conversation: TypeError"):
+        engine.generate(chat, sampling, lambda text: None)
+    engine._processor.chat_template = (
+        "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
+    )
+
+    class Cancel(BaseException): ...
+
+    calls = []
+
+    def on_text(text: str) -> None:
+        calls.append(text)
+        if len(calls) == 3:
+            raise Cancel
+
+    with pytest.raises(Cancel):
+        engine.generate(chat, sampling, on_text)
+
+
+def test_auto_map_of_a_family_that_transformers_has_is_left_alone(text_folder: Path) -> None:
+    edit_json(text_folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling.Evil"})
+    edit_json(text_folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tok.Evil", None]})
+    (text_folder / "modeling.py").write_text("raise SystemExit('this must not run')")
+    assert load_local_engine(text_folder).name == "model"
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_a_byte_order_mark_is_no_fault(text_folder: Path, name: str) -> None:
+    (text_folder / name).write_bytes(b"\xef\xbb\xbf" + (text_folder / name).read_bytes())
+    assert load_local_engine(text_folder).name == "model"
+
+
+COUNTING = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
+
+
+@pytest.mark.parametrize("missing", [*COUNTING, "all"])
+def test_what_a_llava_processor_lacks_is_taken_from_the_config(folders, tmp_path: Path, missing: str) -> None:
+    folder = Path(shutil.copytree(folders["llava"], tmp_path / "model"))
+    path = folder / "processor_config.json"
+    settings = json.loads(path.read_text())
+    kept = {key: value for key, value in settings.items() if key != missing}
+    if missing == "all":
+        kept = {key: value for key, value in kept.items() if key not in COUNTING}
+    path.write_text(json.dumps(kept))
+    picture = Picture.from_pil(Image.new("RGB", (40, 30), "red"))
+    chat = Conversation().say("user", "?", (picture,))
+    assert load_local_engine(folder).token_ids(chat) == load_local_engine(folders["llava"]).token_ids(chat)
+
+
+def test_a_template_that_the_tokenizer_alone_has_is_found(folders, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["llava"], tmp_path / "model"))
+    text = next(
+        path for path in (folder / "chat_template.jinja", folder / "chat_template.json") if path.is_file()
+    )
+    content = text.read_text() if text.suffix == ".jinja" else json.loads(text.read_text())["chat_template"]
+    text.unlink()
+    edit_json(folder / "tokenizer_config.json", chat_template=content)
+    assert load_local_engine(folder).supports_pictures
+
+
+def test_rows_without_a_token_are_never_drawn() -> None:
+    class Tokenizer:
+        def get_vocab(self) -> dict[str, int]:
+            return {"a": 0, "b": 2}
+
+    scores = NamedTokens(Tokenizer())(torch.zeros(1, 1), torch.tensor([[1.0, 9.0, 2.0, 9.0]]))
+    assert scores.argmax() == 2 and torch.isinf(scores[0, [1, 3]]).all() and scores[0, 0] == 1
+
+
+def test_settings_that_are_not_applied_are_said(text_folder: Path) -> None:
+    (text_folder / "generation_config.json").write_text(
+        '{"top_k": 20, "repetition_penalty": 1.05, "eos_token_id": 0}'
+    )
+    assert (
+        "top_k 20, repetition_penalty 1.05, which is not applied" in load_local_engine(text_folder).notes[-1]
     )

@@ -263,3 +263,10 @@ def test_other_contents_are_recognised(tmp_path: Path, state: dict[str, torch.Te
         torch.save(content, tmp_path / "file.pth")
         with pytest.raises(ValueError, match=message):
             load_restorer(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("name", ["condition.E.0.weight", "G.patch_embed.proj.weight", "diffusion.betas"])
+@pytest.mark.parametrize("shape", [(), (0,)])
+def test_a_tensor_without_sides_is_named(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' has the shape"):
+        infer(dict(official_state("s2", 1)) | {name: torch.ones(shape)})

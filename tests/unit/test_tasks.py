@@ -1,7 +1,7 @@
 import pytest
 
 from llmga.chat.tags import parse
-from llmga.chat.tasks import SYSTEM_PROMPT, TASKS, check_pictures, render
+from llmga.chat.tasks import SYSTEM_PROMPT, TASKS, TRAINED, check_pictures, render
 
 NAMES = ("refine", "similar", "inpaint", "outpaint", "edit", "describe", "story", "chat")
 DESIGN = ("logo", "poster", "character", "tshirt", "infographic")
@@ -90,3 +90,12 @@ def test_system_prompt_shows_the_format_that_the_parser_reads() -> None:
     assert "  " not in SYSTEM_PROMPT and "\\" not in SYSTEM_PROMPT
     for word in ("50 to 150 words", "minimal rewrite", "black area is the hole", "block after each part"):
         assert word in SYSTEM_PROMPT
+
+
+def test_llmgas_own_models_are_asked_as_they_were_trained() -> None:
+    assert render("edit", "Make the fox blue", 3, trained=True) == "Make the fox blue"
+    assert render("similar", "", 0, trained=True) == "Generate a similar image."
+    assert render("inpaint", "", 0, trained=True) == "Inpaint this image."
+    assert render("story", "a fox", 0, trained=True) == render("story", "a fox", 0)
+    assert render("edit", "变蓝", 0, language="zh", trained=True) == render("edit", "变蓝", 0, language="zh")
+    assert set(TRAINED) < set(TASKS)

@@ -132,7 +132,7 @@ def _reads_alike(checkpoint: Checkpoint, out: Path) -> bool:
 
     pictures = [{"type": "image"}] * 2
     messages: list[dict[str, Any]] = [
-        {"role": "user", "content": [*pictures, {"type": "text", "text": "Like this. 狐 é"}]},
+        {"role": "user", "content": [*pictures, {"type": "text", "text": "Like this.  So:\n    狐 é"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "<gen_image> A fox </gen_image>"}]},
         {"role": "user", "content": [{"type": "text", "text": "Bigger"}]},
     ]

@@ -10,12 +10,18 @@ Source: LLMGA 7e32eb6, llmga/llava/conversation.py:50-138 and 348-520; ``--versi
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 _log = logging.getLogger(__name__)
+
+_LLAMA_2 = re.compile(r"llama[-_ ]?(?:v)?2(?![0-9.])", re.IGNORECASE)
+"""``Llama-2``, ``llama2``, ``llama_2``, ``Llama 2``, and not ``Llama-21`` or ``Llama-2.5``."""
+_LONGEST_NAME = 4096
+_GUESSED = "a guess"
 
 IMAGE = "<image>"
 """Where a picture stands in a transcript."""
@@ -132,17 +138,42 @@ _ALL = (
 FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _ALL})
 
 
-def find_family(config: Mapping[str, Any], tokenizer: Any, name: str | None = None) -> Family:
-    """The family of an official checkpoint, by its config and its tokenizer and never by its folder's name.
+def find_family(
+    config: Mapping[str, Any], tokenizer: Any, name: str | None = None, folder: str = ""
+) -> Family:
+    """The family of an official checkpoint; see ``choose_family``, whose reason goes to the log."""
+    family, reason = choose_family(config, tokenizer, name, folder)
+    log_choice(family, reason)
+    return family
+
+
+def log_choice(family: Family, reason: str) -> None:
+    """Say in the log which family was taken where it was not certain."""
+    if reason.startswith(_GUESSED):
+        _log.warning(
+            "%s: took the family %s; if replies look odd, give family='llava_llama_2'", reason, family.name
+        )
+    elif family.name == "llava_llama_2":
+        _log.info("%s: took the family %s", reason, family.name)
+
+
+def choose_family(
+    config: Mapping[str, Any], tokenizer: Any, name: str | None = None, folder: str = ""
+) -> tuple[Family, str]:
+    """The family of an official checkpoint, and what told it.
 
     Vicuna, Llama 2 and Llama 3 share one ``model_type``. Llama 3 has a tokenizer of its own; Vicuna and Llama 2 differ
-    in nothing but the base model that transformers notes as ``_name_or_path``, and are Vicuna if it says nothing.
+    in nothing but the base model that transformers notes as ``_name_or_path``. Where that says neither, the folder's name
+    is asked, as in the official code, and where that is silent too, it is Vicuna.
 
     Args:
         name: a key of ``FAMILIES`` that is known to be right.
+        folder: the name of the checkpoint's folder.
 
     Raises:
         ValueError: the name or the ``model_type`` is unknown, or they contradict each other.
+
+    Source: LLMGA 7e32eb6, llmga/serve/cli.py:33 (the folder's name).
     """
     kind = config.get("model_type")
     candidates = [family for family in _ALL if family.official == kind]
@@ -155,21 +186,20 @@ def find_family(config: Mapping[str, Any], tokenizer: Any, name: str | None = No
                 f"family must be {' or '.join(family.name for family in candidates)} for the model_type {kind!r}, "
                 f"got {name!r}"
             )
-        return FAMILIES[name]
+        return FAMILIES[name], "it was asked for"
     if len(candidates) == 1:
-        return candidates[0]
+        return candidates[0], f"model_type {kind}"
     if "<|eot_id|>" in tokenizer.get_vocab():
-        return FAMILIES["llama_3"]
-    origin = str(config.get("_name_or_path", "")).lower()
-    if "llama-2" in origin or "llama2" in origin:
-        _log.info("the base model's name tells Llama 2: took the family llava_llama_2")
-        return FAMILIES["llava_llama_2"]
-    if "vicuna" not in origin:
-        _log.warning(
-            "config.json does not tell Vicuna from Llama 2: took the family vicuna_v1; if replies look odd, give "
-            "family='llava_llama_2'"
-        )
-    return FAMILIES["vicuna_v1"]
+        return FAMILIES["llama_3"], "its tokenizer"
+    origin = str(config.get("_name_or_path", ""))[:_LONGEST_NAME]
+    for told, text in (("the base model's name", origin), ("the folder's name", folder)):
+        if "vicuna" in text.lower():
+            return FAMILIES["vicuna_v1"], told
+        if _LLAMA_2.search(text):
+            return FAMILIES["llava_llama_2"], told
+    return FAMILIES[
+        "vicuna_v1"
+    ], f"{_GUESSED}: neither config.json nor the folder's name tells Vicuna from Llama 2"
 
 
 def chat_template(family: Family, *, start: str = "", image: str = IMAGE, glue: str = "") -> str:

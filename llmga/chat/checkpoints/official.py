@@ -14,11 +14,14 @@ from ...files.header import header_of
 from ...files.json_files import read_object
 from ...files.known_kinds import check_language_model
 from ...files.tensors import WHOLE, Tensors, check_tensors, model_files, read_files
-from ..folder_check import LLMGA_TYPES, check_configs, one_kind_of_error
+from ..folder_bounds import check_counts, check_finite, check_layers, check_types
+from ..folder_check import LLMGA_TYPES, check_configs, check_tokenizer_files, one_kind_of_error
+from ..folder_copy import cleaned, folder_copy
 from .adapters import PROJECTOR, first_file, merge_lora, read_projector
-from .families import Family, chat_template, find_family
+from .families import Family, chat_template, choose_family, log_choice
 from .names import from_official, llava_hf_names, to_official_name
 from .options import CheckpointOptions
+from .piece_merges import rank_by_score
 from .processing import ImageToken, OfficialProcessor, find_image_token
 from .vision import INSIDE, declared_config, find_tower, read_tower
 
@@ -68,6 +71,7 @@ class Checkpoint:
         eos_ids: token ids that the folder itself names as the end of a reply.
         processor_folder: the folder that brings a processor and a template of its own, as
             ``llmga.train.llava_layouts`` writes them.
+        notes: what was found and guessed, a sentence each.
     """
 
     name: str
@@ -78,6 +82,7 @@ class Checkpoint:
     image_token: ImageToken
     eos_ids: tuple[int, ...]
     processor_folder: Path | None
+    notes: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -118,6 +123,7 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
             named); or the config asks for what LLMGA's models do not have.
     """
     options = options or CheckpointOptions()
+    notes: list[str] = []
     base, vision_tower = options.base, options.vision_tower
     partial = bool(first_file(folder, PROJECTOR) or (folder / "adapter_config.json").is_file())
     partial = partial and not _holds_a_model(folder)
@@ -132,10 +138,11 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
     if vision_tower is None and _holds_a_model(folder / INSIDE):
         vision_tower = folder / INSIDE
     vision = {} if vision_tower else _declared_tower(folder, official)
-    weights = _read_weights(folder, base)
+    weights = _read_weights(folder, base, official)
     inside = any(name.startswith(_TOWER) for name in weights)
     if not inside and vision_tower is None and (vision_tower := find_tower(options.towers)):
         _log.info("%s holds no vision tower; took %s", folder.name, vision_tower.name)
+        notes.append(f"it holds no vision tower; took {vision_tower.name}")
     if vision_tower:
         vision = _graft_tower(weights, vision_tower)
     elif not inside:
@@ -143,23 +150,30 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
         raise ValueError(
             f"{folder.name!r} holds no vision tower; give {tower} as 'vision_tower', a folder or a file"
         )
+    check_counts(vision, f"the vision tower of {folder.name!r}")
+    check_layers(vision, header_of(weights), f"the vision tower of {folder.name!r}")
     tokenizer_folder = folder if _has_tokenizer(folder) else base or folder
     check_sentencepiece(tokenizer_folder)
+    check_tokenizer_files(tokenizer_folder)
     with one_kind_of_error(folder):
         import transformers
 
         # Its own config has a model_type that transformers does not know.
         kind = next(text for text, known in OFFICIAL_TYPES.items() if known == official["model_type"])
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            tokenizer_folder,
-            config=transformers.CONFIG_MAPPING[kind](),
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        with folder_copy(tokenizer_folder) as copy:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                copy,
+                config=transformers.CONFIG_MAPPING[kind](),
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+            rank_by_score(tokenizer, copy)
         image_token = find_image_token(
             tokenizer, weights["language_model.model.embed_tokens.weight"].shape[0]
         )
-        found = find_family(official, tokenizer, options.family)
+        found, told_by = choose_family(official, tokenizer, options.family, folder.name)
+        log_choice(found, told_by)
+        notes.append(f"official LLMGA checkpoint, family {found.name} ({told_by})")
         config = llava_config(official, vision, found, image_token)
         scales = check_against_model(folder.name, config, weights)
     if scales:
@@ -176,6 +190,7 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
         image_token,
         find_eos_ids(tokenizer_folder, official),
         processor_folder,
+        tuple(notes),
     )
 
 
@@ -226,11 +241,15 @@ def _check_official(name: str, official: dict[str, Any]) -> None:
             raise ValueError(f"{name}/config.json: {key} must be {words}, got {value!r}")
 
 
-def _read_weights(folder: Path, base: Path | None) -> Tensors:
+def _read_weights(folder: Path, base: Path | None, official: dict[str, Any]) -> Tensors:
     weights: Tensors = {}
     files = model_files(base or folder)
     found = read_files(files)
-    check_language_model(files[0], header_of(found))
+    header = header_of(found)
+    check_language_model(files[0], header)
+    check_types(header, (base or folder).name)
+    check_layers(official, header, f"{folder.name}/config.json")
+    check_finite(found.items(), (base or folder).name)
     for name, value in found.items():
         if (known := from_official(name)) is not None:
             weights[known] = value
@@ -269,7 +288,7 @@ def llava_config(
     """transformers' ``LlavaConfig`` from an official config, or from that of a language model of type ``text_type``."""
     from transformers import CONFIG_MAPPING, CLIPVisionConfig, LlavaConfig
 
-    text = {key: value for key, value in official.items() if not key.startswith(_NOT_THE_TEXTS)}
+    text = cleaned({key: value for key, value in official.items() if not key.startswith(_NOT_THE_TEXTS)})
     text_config = CONFIG_MAPPING[text_type or family.text](**text)
     vision_config: Any = CLIPVisionConfig(**vision)
     patches = (vision_config.image_size // vision_config.patch_size) ** 2
@@ -319,4 +338,11 @@ def find_eos_ids(folder: Path, official: dict[str, Any]) -> tuple[int, ...]:
     path = folder / "generation_config.json"
     settings = [official, read_object(path) if path.is_file() else {}]
     named = [value for each in settings if (value := each.get("eos_token_id")) is not None]
-    return tuple(sorted({end for value in named for end in (value if isinstance(value, list) else [value])}))
+    ids = [end for value in named for end in (value if isinstance(value, list) else [value])]
+    for end in ids:
+        if type(end) is not int or not 0 <= end < 1 << 31:
+            raise ValueError(
+                f"{folder.name}: eos_token_id must be a token id or a list of them, got {end!r:.60}; download "
+                "generation_config.json and config.json again"
+            )
+    return tuple(sorted(set(ids)))

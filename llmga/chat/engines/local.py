@@ -13,9 +13,10 @@ from PIL import Image
 from ..conversation import Conversation, Picture
 from ..formats import break_control, control_pattern
 from .base import OnText, Said, Sampling, check_conversation, check_pictures_are_seen
+from .chat_template import render_template
 from .lookup import decode_greedily
 from .prefix import Position, PrefixCache, pictures_in, positions_of
-from .stream import GumbelMaxSampler, Stream
+from .stream import GumbelMaxSampler, NamedTokens, Stream
 from .thought import ThoughtReader, opens_thought, template_variables
 from .transformers_names import cache_name, generate_takes_pictures_after_a_cache
 
@@ -42,21 +43,25 @@ class LocalEngine:
     Attributes:
         net: the bare ``PreTrainedModel``, for the host to place.
         knows_tags: it was trained to write ``<gen_image>``; its template brings the system prompt of its training.
+        trained_phrases: it is one of LLMGA's own models, whose training asked in ``tasks.TRAINED`` phrases.
         load: called right before generation; puts ``net`` where it shall run and returns that device. A host
             replaces it; at first it leaves ``net`` where its parameters are.
         prefixes: keys and values of earlier conversations, on the device where ``net`` ran; a host that moves ``net`` away
             calls ``forget``.
         lookup: tokens guessed in one step of a greedy reply that may repeat the conversation; 0 guesses none.
+        notes: what was found, guessed and left out while the folder was read, a sentence each.
     """
 
-    def __init__(self, net: Any, processor: Any, name: str) -> None:
+    def __init__(self, net: Any, processor: Any, name: str, notes: tuple[str, ...] = ()) -> None:
         """Take a model and its processor (its tokenizer, if it is text-only), which has a chat template."""
         from transformers import GenerationConfig
 
         self.net = net.eval()
         self.name = name
+        self.notes = notes
         self.supports_pictures = hasattr(processor, "image_processor")
         self.knows_tags = hasattr(net.config, "llmga_family")
+        self.trained_phrases = self.knows_tags
         self.load: Callable[[], torch.device] = lambda: next(net.parameters()).device
         self.prefixes = PrefixCache(net)
         self.lookup = 0
@@ -65,6 +70,7 @@ class LocalEngine:
         self._dtype = net.dtype  # asked now: a host may store the weights in another one later
         self._control = control_tokens(processor)
         self._thoughts = ThoughtReader(processor)
+        self._named = NamedTokens(self._tokenizer)
         self._takes_system = self._probe_system()
         self._end_ids = self._find_end_ids()
         self._probe_picture()
@@ -86,7 +92,7 @@ class LocalEngine:
         check_conversation(conversation, self)
         on_text("")
         messages = self._messages(conversation)
-        inputs = self._encode(conversation, sampling.thinking)
+        inputs = self._encode(conversation, sampling.thinking, lambda: on_text(""))
         used = inputs["input_ids"].shape[1]
         opened = opens_thought(
             self._render(messages, False, sampling.thinking), self._render(messages, True, sampling.thinking)
@@ -101,7 +107,7 @@ class LocalEngine:
         try:
             if self.lookup and not sampling.temperature and self.prefixes.usable:
                 new_ids, cache = decode_greedily(
-                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup
+                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup, self._named
                 )
             else:
                 new_ids, cache = self._generate(placed, cache, stream, max_new_tokens, sampling)
@@ -152,7 +158,7 @@ class LocalEngine:
             **({} if cache is None else {cache_name(): cache}),
             do_sample=False,
             max_new_tokens=max_new_tokens,
-            logits_processor=[GumbelMaxSampler(sampling)] if sampling.temperature else [],
+            logits_processor=[self._named, *([GumbelMaxSampler(sampling)] if sampling.temperature else [])],
             stopping_criteria=[stream],
             return_dict_in_generate=True,
         )
@@ -190,13 +196,18 @@ class LocalEngine:
         """Free the keys and values of earlier conversations, and the memory that they take beside the weights."""
         self.prefixes.clear()
 
-    def _encode(self, conversation: Conversation, thinking: bool = False) -> dict[str, Any]:
+    def _encode(
+        self,
+        conversation: Conversation,
+        thinking: bool = False,
+        on_wait: Callable[[], object] = lambda: None,
+    ) -> dict[str, Any]:
         """The model's inputs: ``input_ids`` (1, tokens) and, with pictures, what its vision tower takes.
 
         After a turn of the user the opening of a reply is part of them.
         """
         asks = not conversation.turns or conversation.turns[-1].role == "user"
-        prompt = self._render(self._messages(conversation), asks, thinking)
+        prompt = self._render(self._messages(conversation), asks, thinking, on_wait)
         if not self.supports_pictures:
             tokens = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
             return {name: tokens[name] for name in ("input_ids", "attention_mask")}
@@ -228,18 +239,24 @@ class LocalEngine:
         return {"role": role, "content": [{"type": "image"}] * pictures + [{"type": "text", "text": text}]}
 
     def _render(
-        self, messages: list[dict[str, Any]], add_generation_prompt: bool, thinking: bool = False
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool,
+        thinking: bool = False,
+        on_wait: Callable[[], object] = lambda: None,
     ) -> str:
-        from jinja2 import TemplateError
-
+        template = self._processor.chat_template
+        if isinstance(template, dict):  # several, by name
+            template = template.get("default") or next(iter(template.values()))
+        names: dict[str, Any] = {
+            name: str(token)
+            for name, token in self._tokenizer.special_tokens_map.items()
+            if token is not None
+        }
+        names |= template_variables(self._thoughts.template, thinking)
         try:
-            return self._processor.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **template_variables(self._thoughts.template, thinking),
-            )
-        except TemplateError as error:
+            return render_template(template, messages, add_generation_prompt, on_wait, **names)
+        except ValueError as error:
             raise ValueError(
                 f"the chat template of {self.name!r} refuses this conversation: {error}"
             ) from error

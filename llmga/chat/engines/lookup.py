@@ -38,7 +38,14 @@ def guess(ids: Sequence[int], ahead: int) -> list[int]:
 
 @torch.no_grad()
 def decode_greedily(
-    net: Any, inputs: dict[str, Any], cache: Any, cached: int, stream: Any, max_new_tokens: int, ahead: int
+    net: Any,
+    inputs: dict[str, Any],
+    cache: Any,
+    cached: int,
+    stream: Any,
+    max_new_tokens: int,
+    ahead: int,
+    named: Any,
 ) -> tuple[list[int], Any]:
     """The greedy reply's tokens after those of ``inputs``, and the cache of all but its last.
 
@@ -47,6 +54,7 @@ def decode_greedily(
         cache: of the first ``cached`` tokens, or None.
         stream: has ``put(tokens)`` and ``stopped``; see ``stream.Stream``.
         ahead: guesses in one step.
+        named: a logits processor; see ``stream.NamedTokens``.
     """
     ids = inputs["input_ids"][0].tolist()
     first = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
@@ -64,13 +72,13 @@ def decode_greedily(
 
     output = step(ids[cached:], **first, **last_only)
     cache = output[cache_name()]
-    new = [int(output.logits[0, -1].float().argmax())]
+    new = [int(named(None, output.logits[0, -1].float()).argmax())]
     stream.put(new)
     while not stream.stopped and len(new) < max_new_tokens:
         guesses = guess(ids + new, min(ahead, max_new_tokens - len(new) - 1))
         output = step([new[-1], *guesses])
         cache = output[cache_name()]
-        chosen = output.logits[0].float().argmax(-1).tolist()
+        chosen = named(None, output.logits[0].float()).argmax(-1).tolist()
         right = next((i for i, token in enumerate(guesses) if token != chosen[i]), len(guesses))
         if wrong := len(guesses) - right:
             cache.crop(-wrong)

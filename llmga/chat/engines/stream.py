@@ -93,6 +93,27 @@ class Stream:
         self._reported_at = time.monotonic()
 
 
+class NamedTokens:
+    """Logits processor that never lets a row be drawn that no token of the tokenizer has.
+
+    Embeddings are padded to a round number of rows, and one of the padding rows may stand for a picture: drawn, it would
+    be an empty text in the reply and a picture in the history.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._ids = torch.tensor(sorted(set(tokenizer.get_vocab().values())), dtype=torch.long)
+        self._unnamed: dict[tuple[int, torch.device], torch.Tensor] = {}
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Logits (..., rows) in, the same out with minus infinity in the rows without a token."""
+        key = (scores.shape[-1], scores.device)
+        if key not in self._unnamed:
+            unnamed = torch.ones(key[0], dtype=torch.bool)
+            unnamed[self._ids[(self._ids >= 0) & (self._ids < key[0])]] = False
+            self._unnamed = {key: unnamed.to(scores.device)}
+        return scores.masked_fill(self._unnamed[key], -torch.inf)
+
+
 class GumbelMaxSampler:
     """Gumbel-max trick: ``argmax(p / e)``, ``e`` ~ Exp(1), draws a token with probability ``p``.
 

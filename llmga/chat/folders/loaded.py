@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ...files.json_files import read_object
+
 _log = logging.getLogger(__name__)
 
 LOCAL_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -27,6 +29,37 @@ def check_loaded(info: dict[str, Any]) -> None:
             raise ValueError(
                 f"{len(keys)} tensors are {fault} in {of}: {', '.join(keys[:3])}{', …' * (len(keys) > 3)}"
             )
+
+
+_NEUTRAL = {
+    "top_k": (None, 0, 50),
+    "repetition_penalty": (None, 1, 1.0),
+    "min_p": (None, 0, 0.0),
+    "typical_p": (None, 1, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "presence_penalty": (None, 0, 0.0),
+    "frequency_penalty": (None, 0, 0.0),
+}
+"""Settings of a ``generation_config.json`` that this library's own sampling has no part for, and what changes nothing."""
+
+
+def settings_left_out(folder: Path) -> tuple[str, ...]:
+    """A sentence on the sampling settings that a folder asks for and does not get, if there are any; it goes to the log."""
+    path = folder / "generation_config.json"
+    try:
+        settings = read_object(path) if path.is_file() else {}
+    except ValueError:  # transformers passes over a damaged one, too
+        return ("generation_config.json cannot be read and was passed over",)
+    asked = [
+        f"{key} {settings[key]!r:.40}"
+        for key, neutral in _NEUTRAL.items()
+        if settings.get(key) not in neutral
+    ]
+    if not asked:
+        return ()
+    note = f"generation_config.json asks for {', '.join(asked)}, which is not applied: only temperature and top_p are"
+    _log.info("%s: %s", folder.name, note)
+    return (note,)
 
 
 def log_dtype(folder: Path, net: Any, asked: torch.dtype | None) -> None:

@@ -11,8 +11,10 @@ from ..checkpoints.official import is_official, read_checkpoint
 from ..checkpoints.options import CheckpointOptions
 from ..engines.local import LocalEngine
 from ..engines.transformers_names import dtype_argument
+from ..folder_bounds import check_image_processor
 from ..folder_check import one_kind_of_error
-from .loaded import LOCAL_ONLY, check_loaded, log_dtype
+from ..folder_copy import folder_copy
+from .loaded import LOCAL_ONLY, check_loaded, log_dtype, settings_left_out
 
 reads = is_official
 
@@ -36,6 +38,9 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
             net.generation_config.eos_token_id = list(checkpoint.eos_ids)
         processor: Any = checkpoint.processor()
         if checkpoint.processor_folder:
-            processor = transformers.AutoProcessor.from_pretrained(checkpoint.processor_folder, **LOCAL_ONLY)
+            with folder_copy(checkpoint.processor_folder) as copy:
+                processor = transformers.AutoProcessor.from_pretrained(copy, **LOCAL_ONLY)
+            check_image_processor(processor.image_processor, "its image processor")
         log_dtype(folder, net, dtype)
-        return LocalEngine(net, processor, folder.name)
+        notes = (*checkpoint.notes, *settings_left_out(folder))
+        return LocalEngine(net, processor, folder.name, notes)

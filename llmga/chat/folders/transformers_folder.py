@@ -8,10 +8,13 @@ from typing import Any
 import torch
 
 from ..checkpoints.options import CheckpointOptions
+from ..checkpoints.piece_merges import rank_by_score
 from ..engines.local import LocalEngine
 from ..engines.transformers_names import dtype_argument
+from ..folder_bounds import check_finite, check_image_processor, check_network
 from ..folder_check import check_model_folder, one_kind_of_error
-from .loaded import LOCAL_ONLY, check_loaded, log_dtype
+from ..folder_copy import folder_copy
+from .loaded import LOCAL_ONLY, check_loaded, log_dtype, settings_left_out
 
 _PROBE = "llmga-probe"
 
@@ -27,20 +30,23 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
         raise ValueError(
             f"{folder.name!r} is not an official LLMGA checkpoint; leave 'base', 'vision_tower' and 'family' empty"
         )
-    check_model_folder(folder)
+    header = check_model_folder(folder)
     import transformers
 
-    with one_kind_of_error(folder):
-        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
+    with one_kind_of_error(folder), folder_copy(folder) as copy:
+        config = transformers.AutoConfig.from_pretrained(copy, **LOCAL_ONLY)
         has_vision = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         if not has_vision and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
             raise ValueError(f"its model_type {config.model_type!r} is not a chat model")
-        processor = _read_processor(folder, has_vision)
+        processor = _read_processor(copy, has_vision)
         auto: Any = (
             transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM
         )
+        with torch.device("meta"):
+            check_network(auto.from_config(config), header, folder.name)
         net, info = auto.from_pretrained(
             folder,
+            config=config,
             **LOCAL_ONLY,
             **{dtype_argument(): dtype or "auto"},
             use_safetensors=True,
@@ -48,23 +54,31 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
             ignore_mismatched_sizes=True,  # check_loaded names them
         )
         check_loaded(info)
+        check_finite(net.named_parameters(), folder.name)
         log_dtype(folder, net, dtype)
-        return LocalEngine(net, processor, folder.name)
+        notes = (f"transformers folder, model_type {config.model_type}", *settings_left_out(folder))
+        return LocalEngine(net, processor, folder.name, notes)
 
 
-def _read_processor(folder: Path, has_vision: bool) -> Any:
+def _read_processor(copy: Path, has_vision: bool) -> Any:
     """The folder's processor, or its tokenizer where the model has no vision."""
     import transformers
 
     auto = transformers.AutoProcessor if has_vision else transformers.AutoTokenizer
-    processor = auto.from_pretrained(folder, **LOCAL_ONLY)
+    processor = auto.from_pretrained(copy, **LOCAL_ONLY)
     if has_vision != hasattr(processor, "image_processor"):
         raise ValueError("its preprocessor_config.json or processor_config.json is missing")
+    if has_vision:
+        check_image_processor(processor.image_processor, "its image processor")
+    tokenizer = getattr(processor, "tokenizer", processor)
+    rank_by_score(tokenizer, copy)
+    if not processor.chat_template:  # fine-tunes keep it with the tokenizer alone
+        processor.chat_template = tokenizer.chat_template
     if not processor.chat_template:
         raise ValueError(
             "it has no chat template; add chat_template.jinja or chat_template.json from the model's page"
         )
-    if _PROBE not in _round_trip(getattr(processor, "tokenizer", processor), _PROBE):
+    if _PROBE not in _round_trip(tokenizer, _PROBE):
         raise ValueError("its tokenizer knows no text; is tokenizer.json (or tokenizer.model) missing?")
     return processor
 
