@@ -24,7 +24,7 @@ from .chat.engines.background import spawn
 from .files.writing import put_in_place, what_to_do
 from .quiet import no_http_logs
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 PUBLISHED = {
     "llmga-sd15-t2i-v2": "binxia/llmga-sd15-t2i-v2",
@@ -248,13 +248,13 @@ def _append(
         answer.close()
 
 
-def _waited(work: Callable[[], T], on_wait: Callable[[], object]) -> T:
+def _waited(work: Callable[[], _T], on_wait: Callable[[], object]) -> _T:
     """The result of ``work``, which runs in a thread of its own while ``on_wait`` is the chance to stop.
 
     Who stops leaves the thread behind; it ends with the client's connections.
     """
 
-    def quietly() -> T:
+    def quietly() -> _T:
         with no_http_logs():
             return work()
 

@@ -11,7 +11,7 @@ from .conversation import Conversation, Picture
 from .engines.base import ChatEngine, Sampling
 from .engines.endpoint import EndpointError
 
-MAX_FAILURES = 3
+MAX_FAILURES_IN_A_ROW = 3
 """After so many endpoint errors in a row the remaining pictures are not sent."""
 _SEEDS = 2**64
 
@@ -35,7 +35,7 @@ def respond_each(
 
     All replies continue the same conversation, so a local engine reads that once. Picture ``i`` has the seed
     ``seed + i``: alone with that seed it gets the same reply. A picture that fails never costs the others their replies;
-    after ``MAX_FAILURES`` endpoint errors in a row the rest is not asked, and its reason says so.
+    after ``MAX_FAILURES_IN_A_ROW`` endpoint errors in a row the rest is not asked, and its reason says so.
 
     Args:
         settings: what else ``respond`` takes.
@@ -52,8 +52,10 @@ def respond_each(
     in_a_row = 0
     for i, picture in enumerate(pictures):
         where = f"picture {i + 1} of {len(pictures)}: " if len(pictures) > 1 else ""
-        if in_a_row == MAX_FAILURES:
-            results.append(Failed(f"{where}not asked, for the endpoint failed {MAX_FAILURES} times in a row"))
+        if in_a_row == MAX_FAILURES_IN_A_ROW:
+            results.append(
+                Failed(f"{where}not asked, for the endpoint failed {MAX_FAILURES_IN_A_ROW} times in a row")
+            )
             continue
         own = replace(sampling, seed=(sampling.seed + i) % _SEEDS)
         try:

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 Position = int | tuple[int, str]
 """A token, with the picture's hash where it stands for a part of one."""
 CONVERSATIONS = 4
-MAX_BYTES = 2**31
+MAX_CACHE_BYTES = 2**31
 _LENGTH_DEPENDENT = ("longrope", "dynamic", "su", "yarn_dynamic")
 
 
@@ -39,7 +39,7 @@ class PrefixCache:
 
     def __init__(self, net: Any) -> None:
         self.conversations = CONVERSATIONS
-        self.max_bytes = MAX_BYTES
+        self.max_bytes = MAX_CACHE_BYTES
         self._kept: list[_Kept] = []
         self._stable_up_to = _stable_length(net.config.get_text_config())
         # Qwen-VL's position of a token depends on the pictures before it, and the net remembers that of its last call.
