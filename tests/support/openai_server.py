@@ -329,6 +329,10 @@ BEHAVIOURS: dict[str, Behaviour] = {
 }
 
 
+OWN_BEHAVIOURS = frozenset(BEHAVIOURS)
+"""Those of this module; other suites add their own."""
+
+
 class OpenAIServer:
     """A threaded server on ``127.0.0.1`` and a port that is free.
 

@@ -317,8 +317,8 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
         r"model/config.json is not valid JSON",
     ),
     "remote code": (
-        lambda f: edit(f, auto_map={"AutoModel": "x.Y"}),
-        r"has the key 'auto_map', which asks to run code",
+        lambda f: edit(f, trust_remote_code=True),
+        r"has the key 'trust_remote_code', which asks to run code",
     ),
     "another projector": (
         lambda f: edit(f, mm_projector_type="linear"),
@@ -349,6 +349,17 @@ def test_a_damaged_checkpoint_says_why_and_runs_nothing(folder: Path, damage: st
         load_local_engine(folder)
     assert str(folder.parent) not in str(caught.value)
     assert not (folder.parent / "ran").exists()
+
+
+def test_code_that_the_checkpoint_names_is_not_run(folder: Path) -> None:
+    """LLMGA's types are read by this package, so that an ``auto_map`` is not needed and not followed."""
+    marker = folder.parent / "ran"
+    (folder / "modeling.py").write_text(
+        f"open({str(marker)!r}, 'w').close()\nclass Y: ...\n", encoding="utf-8"
+    )
+    edit(folder, auto_map={"AutoModel": "modeling.Y", "AutoConfig": "modeling.Y"})
+    assert load_local_engine(folder).knows_tags
+    assert not marker.exists()
 
 
 def test_the_trap_would_have_run(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ MAX_SIZE = 16_000_000
 """Characters or items of any value, and of the rendered text."""
 MAX_SECONDS = 20.0
 _MAX_BITS = 4096  # of a whole number
-_WIDTH = re.compile(r"\d{5,}")
+_WIDTH = re.compile(r"\d{5}")
 _CHECKED_EVERY = 1000  # lines
 
 

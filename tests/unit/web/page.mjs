@@ -28,6 +28,10 @@ class Element extends EventTarget {
     this.append(String(text));
   }
 
+  get lastChild() {
+    return this.children.at(-1) ?? null;
+  }
+
   get textContent() {
     return this.children.map((one) => (typeof one === "string" ? one : one.textContent)).join("");
   }
