@@ -92,7 +92,7 @@ class HostEngine:
                 stream.put(ids)
         return stream.said
 
-    def _encode(self, conversation: Conversation, thinking: bool) -> list[tuple[Any, float]]:
+    def _encode(self, conversation: Conversation, thinking: bool = False) -> list[tuple[Any, float]]:
         """The conversation as ComfyUI's tokens with their weights; an entry in place of a token is a picture."""
         text = self.format.render(self.format.protect(conversation, self._control), thinking)
         ids = list(map(int, self._tokenizer.tokenizer(text)["input_ids"]))

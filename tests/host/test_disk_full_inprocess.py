@@ -42,8 +42,8 @@ class Engine:
     name = "fake"
     supports_pictures = True
 
-    def generate(self, conversation: Any, sampling: Any, on_text: Any) -> str:
-        return REPLY
+    def generate(self, conversation: Any, sampling: Any, on_text: Any) -> Any:
+        return comfy_inprocess.pack("llmga.chat").Said(REPLY)
 
 
 def picture(seed: int, size: int = 256) -> torch.Tensor:
@@ -64,7 +64,7 @@ def record_of(output: Any) -> dict[str, Any]:
 def test_a_full_disk_costs_no_reply(nodes: Any, temp: Path, caplog: pytest.LogCaptureFixture) -> None:
     with small_disk(temp, 65_536), caplog.at_level(logging.WARNING):
         output = ask(nodes, torch.cat([picture(0), picture(1)]))
-        text, prompt, _, has_prompt, conversation, _ = output.args
+        text, prompt, _, has_prompt, conversation, *_ = output.args
         assert (prompt, has_prompt) == ("a red fox", True) and "red fox" in text
         assert len(conversation.pictures) == 2
         (note,) = record_of(output)["notes"]
