@@ -17,8 +17,8 @@ from . import ROOT
 from .terminal import say
 
 SUITES = ("lint", "unit", "host", "browser")
-PARALLEL = {"unit": "worksteal"}
-"""The suites that run in several processes, and how pytest-xdist shares their tests out."""
+PARALLEL = {"unit": "worksteal", "host": "loadfile"}
+"""The suites that run in several processes, and how pytest-xdist shares their tests out: a host file keeps its server."""
 MOST_WORKERS = 8  # each holds torch, 0.5 to 1 GB
 NO_TESTS = 5  # pytest's exit code
 

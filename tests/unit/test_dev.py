@@ -273,7 +273,7 @@ class TestSuites:
         outcome = run_pytest(tmp_path, SUITE)
         assert (outcome.passed, outcome.failed, outcome.skipped) == (2, 3, {"no GPU here": 2})
 
-    def test_the_unit_suite_runs_in_parallel_and_nothing_is_lost(
+    def test_suites_run_in_parallel_and_nothing_is_lost(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Two processes report as one; a later ``-n 0`` of the user's wins."""
@@ -287,9 +287,11 @@ class TestSuites:
         monkeypatch.setattr(suites, "cores", lambda: 64)
         suites.run("unit", sys.executable, ["-n", "0"])
         suites.run("host", sys.executable, [])
-        (unit, environ), (host, _) = started
+        suites.run("browser", sys.executable, [])
+        (unit, environ), (host, _), (browser, _) = started
         assert unit[unit.index("-n") + 1] == "8" and unit[-2:] == ["-n", "0"]
-        assert environ["OMP_NUM_THREADS"] == "1" and "-n" not in host
+        assert environ["OMP_NUM_THREADS"] == "1" and "-n" not in browser
+        assert host[host.index("--dist") + 1] == "loadfile"
 
     @pytest.mark.parametrize("source", ["import os; os._exit(0)", "import nothing_of_this_name", ""])
     def test_a_suite_that_does_not_run_has_failed(self, tmp_path: Path, source: str) -> None:
