@@ -273,9 +273,7 @@ class TestSuites:
         outcome = run_pytest(tmp_path, SUITE)
         assert (outcome.passed, outcome.failed, outcome.skipped) == (2, 3, {"no GPU here": 2})
 
-    def test_suites_run_in_parallel_and_nothing_is_lost(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_suites_run_in_parallel_and_nothing_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two processes report as one; a later ``-n 0`` of the user's wins."""
         started: list[tuple[list[str], dict[str, str]]] = []
 
