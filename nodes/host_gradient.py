@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.grad
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.ops import cast_bias_weight, uncast_bias_weight
 from torch.nn.functional import group_norm, layer_norm
@@ -72,7 +73,8 @@ class _InputGradient(torch.autograd.Function):
         if isinstance(module, torch.nn.Linear):
             found = gradient @ weight  # (..., out) @ (out, in)
         elif isinstance(module, torch.nn.Conv2d):
-            found = torch.nn.grad.conv2d_input(
+            gradient_of: Any = torch.nn.grad.conv2d_input  # it takes tuples, which its annotation leaves out
+            found = gradient_of(
                 ctx.shape, weight, gradient, module.stride, module.padding, module.dilation, module.groups
             )
         else:

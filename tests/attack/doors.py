@@ -62,7 +62,7 @@ def ask(url: str, deadline: float, on_text: Any, key_env: str = "", **record: An
 
     endpoint = Endpoint("attacked", url, "m", key_env=key_env, deadline_s=deadline, **record)
     conversation = Conversation().say("user", "a fox")
-    return EndpointEngine(endpoint).generate(conversation, Sampling(), on_text)
+    return EndpointEngine(endpoint).generate(conversation, Sampling(), on_text).answer
 
 
 def parse(text: str) -> Any:

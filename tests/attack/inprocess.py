@@ -28,10 +28,10 @@ class Echo:
         "",
     )
 
-    def generate(self, conversation: Any, sampling: Any, on_text: Any) -> str:
+    def generate(self, conversation: Any, sampling: Any, on_text: Any) -> Any:
         reply = self.REPLIES[sampling.seed % len(self.REPLIES)]
         on_text(reply)
-        return reply
+        return comfy.pack("llmga.chat").Said.of(reply)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from support.openai_server import OpenAIServer
 
 from tools.comfy_server import ComfyServer
 from tools.comfyui import find
+from tools.miniature import PACK as MINIATURE_PACK
 from tools.props import answer, write_endpoints, write_example, write_models
 
 Prompt = dict[str, dict[str, Any]]
@@ -32,7 +33,10 @@ def live(
         raise RuntimeError("no ComfyUI")
     with OpenAIServer(answer) as assistant:
         server = ComfyServer(
-            host, arguments=("--cpu", *arguments), extra_packs=(PROBES,), env={**ENVIRONMENT, **(env or {})}
+            host,
+            arguments=("--cpu", *arguments),
+            extra_packs=(PROBES, MINIATURE_PACK),
+            env={**ENVIRONMENT, **(env or {})},
         )
         try:
             write_models(server.base / "models")

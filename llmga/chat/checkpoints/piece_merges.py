@@ -65,7 +65,8 @@ def read_pieces(path: Path) -> dict[str, float] | None:
 
     if path.stat().st_size > _LONGEST:
         raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, too many for a tokenizer")
-    proto = import_protobuf().ModelProto()
+    messages: Any = import_protobuf()  # generated code, whose classes no type checker sees
+    proto = messages.ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError, of another class in each of its backends
