@@ -83,7 +83,8 @@ class Step:
 Result = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def model_loader(step: Step, model: str, precision: str, lookup: int = 0) -> Result:
+def model_loader(step: Step, model: str, precision: str, lookup: int = 0, family: str = "auto") -> Result:
+    """The family of the miniature stands in its folder, so that the widget says nothing here."""
     from llmga.chat.folders import load_local_engine
 
     if model not in step.cache:
@@ -114,6 +115,8 @@ def chat(
     language="en",
     pages=4,
     transcript="",
+    thinking=False,
+    thought_tokens=2048,
 ) -> Result:
     history = history or Conversation()
     turns = read_transcript(transcript, not_here)
@@ -124,14 +127,16 @@ def chat(
         task=task,
         instruction=instruction,
         pictures=pictures,
-        sampling=Sampling(seed, temperature, top_p, max_new_tokens),
+        sampling=Sampling(
+            seed, temperature, top_p, max_new_tokens, thinking=thinking, thought_tokens=thought_tokens
+        ),
         policy=policy,
         on_text=step.on_text,
         language=language,
         pages=pages,
     )
     outputs = (reply.text, reply.prompt, list(reply.prompts), reply.has_prompt, reply.conversation)
-    outputs += (list(reply.passages),)
+    outputs += (list(reply.passages), reply.thought)
     return outputs, {"text": [reply.text]}
 
 
@@ -229,6 +234,7 @@ def long_clip_encode(
     max_chunks,
     empty_negative,
     match_chunks,
+    break_word=False,
 ) -> Result:
     """The SD1.5 layouts, both prompts at one length: what ``match_chunks`` asks for."""
     positive, negative = encode_sd15(
@@ -240,6 +246,7 @@ def long_clip_encode(
         break_at=break_at,
         min_chunks=min_chunks,
         max_chunks=max_chunks,
+        break_word=break_word,
     )
     return (positive[None], negative[None], f"{len(positive)} rows of context ({layout})"), {}
 

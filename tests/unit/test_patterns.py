@@ -174,7 +174,7 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "spans": (rejects(lambda text: spans(text, weights=True, break_at="sentence")), 40_000),
     "word_weights": (rejects(read_weights), 40_000),
     "word_steps": (rejects(read_spans), 40_000),
-    "kept_share": (lambda text: kept_share(text, text + " fox"), 16_000),
+    "kept_share": (lambda text: kept_share(text, text + " fox"), 40_000),
     "excerpt": (lambda text: excerpt(text, "sk-abcdefgh"), 40_000),
     "without_key": (lambda text: without_key(text, "sk-abcdefgh"), 40_000),
     "retry_after": (retry_after, 40_000),
