@@ -21,7 +21,9 @@ RENDERERS = {"classic": False, "Nodes 2.0": True}
 # The page takes the template out of its address when it has opened it.
 OPENED = "(count) => !location.search && app.graph.nodes.length === count"
 PROMPT = "async () => (await app.graphToPrompt()).output"
-PANEL = "app.graph.getNodeById({}).widgets.find((one) => one.name === 'llmga_panel').element"
+# By the text of its id: newer frontends give new nodes ids that are no plain numbers.
+NODE = "app.graph.nodes.find((node) => String(node.id) === '{}')"
+PANEL = NODE + ".widgets.find((one) => one.name === 'llmga_panel').element"
 SUBSTITUTE = """(values) => {
     for (const node of app.graph.nodes) {
         for (const widget of node.widgets ?? []) {
