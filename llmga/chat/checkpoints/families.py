@@ -160,7 +160,7 @@ def log_choice(family: Family, reason: str) -> None:
 def choose_family(
     config: Mapping[str, Any], tokenizer: Any, name: str | None = None, folder: str = ""
 ) -> tuple[Family, str]:
-    """The family of an official checkpoint, and what told it.
+    """The family of an official checkpoint, and where it was read.
 
     Vicuna, Llama 2 and Llama 3 share one ``model_type``. Llama 3 has a tokenizer of its own; Vicuna and Llama 2 differ
     in nothing but the base model that transformers notes as ``_name_or_path``. Where that says neither, the folder's name
@@ -192,11 +192,11 @@ def choose_family(
     if "<|eot_id|>" in tokenizer.get_vocab():
         return FAMILIES["llama_3"], "its tokenizer"
     origin = str(config.get("_name_or_path", ""))[:_LONGEST_NAME]
-    for told, text in (("the base model's name", origin), ("the folder's name", folder)):
+    for source, text in (("the base model's name", origin), ("the folder's name", folder)):
         if "vicuna" in text.lower():
-            return FAMILIES["vicuna_v1"], told
+            return FAMILIES["vicuna_v1"], source
         if _LLAMA_2.search(text):
-            return FAMILIES["llava_llama_2"], told
+            return FAMILIES["llava_llama_2"], source
     return FAMILIES[
         "vicuna_v1"
     ], f"{_GUESSED}: neither config.json nor the folder's name tells Vicuna from Llama 2"
