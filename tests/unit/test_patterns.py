@@ -175,16 +175,19 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "word_weights": (rejects(read_weights), 40_000),
     "word_steps": (rejects(read_spans), 40_000),
     "kept_share": (lambda text: kept_share(text, text + " fox"), 40_000),
-    "excerpt": (lambda text: excerpt(text, "sk-abcdefgh"), 40_000),
-    "without_key": (lambda text: without_key(text, "sk-abcdefgh"), 40_000),
+    "excerpt": (lambda text: excerpt(text, "sk-abcdefgh"), 20_000),
+    "without_key": (lambda text: without_key(text, "sk-abcdefgh"), 20_000),
     "retry_after": (retry_after, 40_000),
     "a refusal's words": (lambda text: Dialect().adapted(text, ""), 4096),
     "a record's url": (rejects(_parse_url), 40_000),
     "transcript": (rejects(lambda text: read_transcript(text, lambda _: None)), 100_000),  # type: ignore[arg-type, return-value]
     "history": (rejects(Conversation.from_json), 40_000),
-    "a stream by bytes": (feed_bytes(SSEDecoder), 12_000),
-    "a body by bytes": (feed_bytes(CompletionReader), 12_000),
+    "a stream by bytes": (feed_bytes(SSEDecoder), 6_000),
+    "a body by bytes": (feed_bytes(CompletionReader), 6_000),
 }
+
+WORDS_ALONE = {"kept_share"}
+"""Readers that compare words, which no mark before them changes; each call compares as many as it may, so it is long."""
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -192,7 +195,7 @@ def test_work_is_linear(name: str) -> None:
     read, length = READERS[name]
     slow = [
         (head, piece)
-        for head in HEADS
+        for head in (HEADS[:1] if name in WORDS_ALONE else HEADS)
         for piece in PIECES
         if not grows_linearly(read, lambda size, h=head, p=piece: h + p * (size // len(p)) + "x", length)
     ]
