@@ -175,8 +175,9 @@ class DiffRIRRestore(io.ComfyNode):
             )
             restorer.load()
             result = restore(
-                restorer.net, image, reference, holes, seed, blend=blend, on_step=host.progress()
-            )
+                restorer.net, image, reference, holes, seed,
+                blend=blend, on_step=host.progress(), on_strip=host.raise_if_cancelled,
+            )  # fmt: skip
             readout = restorer.what
         else:
             found = match_colour(image, reference, holes if blend == "soft" else (holes >= 0.5).float(), RING)
