@@ -12,7 +12,7 @@ def load_language_model(folder: Path) -> Any:
 
     from llmga.chat.folders import load_local_engine
 
-    return load_local_engine(folder, dtype=torch.float32, towers=[])
+    return load_local_engine(folder, torch.float32)
 
 
 def load_restorer(path: Path) -> Any:
