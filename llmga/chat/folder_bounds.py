@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -94,16 +94,6 @@ def check_network(net: torch.nn.Module, header: Header, where: str) -> None:
         )
 
 
-def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
-    """Raise ``ValueError`` for a weight that is not finite; it names the first."""
-    for name, value in weights:
-        # The sum of a tensor is much cheaper than a flag for each number, and finite unless one is not, or it overflows.
-        if value.is_floating_point() and not _is_finite(value.detach()):
-            raise ValueError(
-                f"{where}: the tensor {name!r} holds NaN or infinite numbers; the file is damaged, download it again"
-            )
-
-
 def check_preprocessor(config: Mapping[str, Any], where: str) -> None:
     """Raise ``ValueError`` for sizes of pictures that no processor of a vision-language model asks for.
 
@@ -152,11 +142,6 @@ def _check_box(height: Any, width: Any, what: str, most: int) -> None:
         raise ValueError(
             f"{what} must be whole numbers with at most {most:,} pixels together, got {_short(height)} x {_short(width)}"
         )
-
-
-def _is_finite(value: torch.Tensor) -> bool:
-    total = value.float().sum() if value.element_size() == 1 else value.sum(dtype=torch.float32)
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(value.float()).all())
 
 
 def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:

@@ -12,7 +12,7 @@ from .diffrir_strips import DIRformerInStrips, encode_prior
 from .diffrir_tail import FoldedTail
 from .network import Architecture, DiffRIRS2
 from .network_input import FoldedInput, check_inputs, resize_to
-from .row_streams import noticed, nothing
+from .row_streams import nothing, noticed
 
 MaskBlend = Literal["soft", "hard"]
 _CACHE = 7_000_000
