@@ -431,7 +431,7 @@ def test_nothing_is_downloaded_unless_asked(folder: Path, monkeypatch: pytest.Mo
         with pytest.raises(FileNotFoundError, match="not on this machine; turn 'download' on"):
             run(published)
         monkeypatch.delenv("LLMGA_ALLOW_DOWNLOADS", raising=False)
-        with pytest.raises(PermissionError, match="LLMGA_ALLOW_DOWNLOADS=1"):
+        with pytest.raises(ValueError, match="LLMGA_ALLOW_DOWNLOADS=1"):
             run(published, download=True)
         assert not hub.asked
         monkeypatch.setenv("LLMGA_ALLOW_DOWNLOADS", "1")
