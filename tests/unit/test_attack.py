@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack import isolated, sections
+from attack import isolated
 from attack.audit import own_roots, watched
 from attack.behaviours import known
 from attack.budget import Budget
-from attack.command import environment, main
 from attack.file_corpus import ANY_FILE, CANARY, SAFETENSORS
 from attack.inprocess import Socket
 from attack.isolated import Ended, each
@@ -186,6 +185,10 @@ class TestFiles:
 
         assert "open outside" in [one.kind for one in self.attempt(good, read, "flipped bits")]
 
+    def test_every_loader_reads_its_good_input(self, tmp_path: Path) -> None:
+        for loader in files.write_good(tmp_path).values():
+            loader.read(tmp_path / loader.place)
+
     def test_the_good_file_stays_good(self, good: Path) -> None:
         before = (good / "good" / "w.safetensors").read_bytes()
         for change in ("cut", "flipped bits", "FIFO", "scalars", "missing"):
@@ -349,29 +352,3 @@ class TestScoreboard:
     def test_memory_beside_the_control(self) -> None:
         counts = Counts(measured={"kB a prompt with the pack": [20.0], "kB a prompt with no pack": [4.0]})
         assert [row.goal.key for row in failed(rows([], counts), timing=True)] == ["S12"]
-
-
-class TestCommand:
-    def test_without_comfyui_its_sections_are_skipped_loudly(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setenv("COMFYUI_PATH", "none")
-        assert main(["--minutes", "0.01", "--only", "direct", "--only", "prompts"]) == 0
-        shown = capsys.readouterr().out
-        assert shown.count("SKIPPED, it needs ComfyUI") == 2
-        assert "0 of 0 goals missed" in shown
-
-    def test_a_section_that_dies_fails_the_run(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setattr("attack.command.SECTIONS", (sections.Section("urls", 1.0, False, "x"),))
-        monkeypatch.setattr(
-            "attack.command.environment", lambda temporary: {**environment(temporary), "PYTHONPATH": ""}
-        )
-        assert main(["--minutes", "0.01"]) == 1
-        assert "a section did not end" in capsys.readouterr().out
-
-    def test_every_section_is_a_module_with_run(self) -> None:
-        names = {path.stem for path in Path(sections.__file__).parent.glob("*.py")} - {"__init__"}
-        assert {one.name for one in sections.SECTIONS} == names
-        assert sum(one.share for one in sections.SECTIONS) == pytest.approx(1)

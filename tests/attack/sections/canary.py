@@ -71,7 +71,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     rng.shuffle(names)
     records = Records()
     with live(arguments=("--verbose", "DEBUG")) as (server, assistant):
-        budget.restart()
+        budget.restart(counts.ran)
         while budget and names:
             name = names.pop()
             try:

@@ -25,7 +25,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     findings, counts = [], Counts()
     with live() as (server, assistant):
         assistant.behave("stall")
-        budget.restart()
+        budget.restart(counts.ran)
         kinds = list(MOST)
         while budget:
             kind = kinds[counts.ran["cancels"] % len(kinds)]

@@ -35,7 +35,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
         caches = CACHES[i % len(CACHES)]
         with live(arguments=caches) as (server, _):
             if i == 0:
-                budget.restart()
+                budget.restart(counts.ran)
             for repeat in range(REPEATS):
                 for name, prompt in prompts.items():
                     if repeat and not budget:

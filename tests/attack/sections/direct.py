@@ -46,7 +46,7 @@ class Result:
 
 def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     stage, findings, counts = Stage(), [], Counts()
-    budget.restart()
+    budget.restart(counts.ran)
     for call, result in each(
         calls(stage, rng, MOST),
         lambda one: perform(stage, one),

@@ -64,9 +64,9 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
         Case(rng.choice(list(writers)), rng.choice(FAULTS), rng.choice(CODES), rng.randrange(150_000))
         for _ in range(5000)
     ]
-    budget.restart()
+    budget.restart(counts.ran)
     for case, result in each(
-        cases, lambda one: attempt(writers[one.writer], one), budget.part(0.5), limit=LIMIT
+        cases, lambda one: attempt(writers[one.writer], one), budget.part(0.5, "disk faults"), limit=LIMIT
     ):
         counts.ran["disk faults"] += 1
         findings += _judged(case, result, counts)

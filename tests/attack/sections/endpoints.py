@@ -59,7 +59,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     more = [Case(rng.choice(names), rng.choice((0.0, rng.uniform(0.05, 1.5)))) for _ in range(20_000)]
     os.environ[VARIABLE] = KEY
     doors_open()
-    budget.restart()
+    budget.restart(counts.ran)
     for case, result in each([*fixed, *more], ask, budget, limit=LIMIT, together=10):
         counts.ran["endpoint faults"] += 1
         findings += judged(case, result, counts)

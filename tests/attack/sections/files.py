@@ -69,7 +69,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
         loader.read(good / loader.place)  # imports once, before children are forked; and the good one is good
     changes = {(one.loader, one.file, one.change): change for one, change in corpus(loaders, good)}
     cases = plan(changes, rng)
-    budget.restart()
+    budget.restart(counts.ran)
 
     def work(case: Case) -> Result:
         return attempt(loaders[case.loader], good, case, changes[case.loader, case.file, case.change])

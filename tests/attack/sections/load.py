@@ -22,17 +22,18 @@ WAIT = 120.0
 
 def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     findings, counts = [], Counts()
-    parts = {"the pack": budget.seconds * 0.6, "no pack": budget.seconds * 0.3}
-    for name, seconds in parts.items():
+    budget.restart(counts.ran)
+    for name, share, goal in (("the pack", 0.6, "queued prompts"), ("no pack", 0.3, "control prompts")):
         ours = name == "the pack"
         with live(pack=ours) as (server, _):
-            samples, ended = _fill(server, Budget(seconds), rng, counts, ours)
+            part = budget.part(share, goal)
+            samples, ended = _fill(server, part, rng, counts, ours)
             findings += ended
         if len(samples) >= 3:
             counts.measure(f"kB a prompt with {name}", slope(samples) / 1024)
         else:
             counts.skipped.append(
-                f"memory slope with {name}: too few prompts in {seconds:.0f} s, or no /proc"
+                f"memory slope with {name}: too few prompts in {part.spent:.0f} s, or no /proc"
             )
     return findings, counts
 

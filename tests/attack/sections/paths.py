@@ -46,7 +46,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
         return Watched(result, tuple(seen.outside(roots)), tuple(seen.strangers()), tuple(seen.started))
 
     work(replace(calls[0], hostile=()))  # imports of the first call are not its payload's doing
-    budget.restart()
+    budget.restart(counts.ran)
     for call, found in each(calls, work, budget, limit=LIMIT, together=40):
         counts.ran["path payloads"] += 1
         findings += judged(call, found if isinstance(found, Ended) else found.result, Counts())

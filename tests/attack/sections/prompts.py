@@ -40,7 +40,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
         infos = server.object_info()
         ours = {name: info for name, info in infos.items() if name.startswith("LLMGA_")}
         maker = Maker(ours, {name: infos[name] for name in CORE if name in infos}, rng)
-        budget.restart()
+        budget.restart(counts.ran)
         try:
             while budget:
                 findings += _round(server, [maker.prompt() for _ in range(TOGETHER)], maker, counts)

@@ -48,7 +48,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     cases = [*urls, *ODD]
     rng.shuffle(cases)
     reached("http://127.0.0.1:9/v1")
-    budget.restart()
+    budget.restart(counts.ran)
     for url, result in each(cases, reached, budget, limit=LIMIT, together=8):
         counts.ran["URL payloads"] += 1
         if isinstance(result, Ended):
