@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         left -= sum(ran.measured.get(SPENT.format(section.name), [seconds]))
     if possible:
         say(f"\ntried: {tried(counts, possible, options.minutes)}")
-    return _told(findings, counts, timing, options.report)
+    return _reported(findings, counts, timing, options.report)
 
 
 def shared_out(left: float, section: Section, later: Sequence[Section]) -> tuple[float, float]:
@@ -215,7 +215,7 @@ def _section(options: argparse.Namespace) -> int:
     return 0
 
 
-def _told(findings: list[Finding], counts: Counts, timing: bool, report: Path | None) -> int:
+def _reported(findings: list[Finding], counts: Counts, timing: bool, report: Path | None) -> int:
     if report is not None:
         write(report, findings, counts)
     say(f"\n{len(findings)} findings of {len(grouped(findings))} causes, worst first")

@@ -1,4 +1,4 @@
-"""Cases run in forked children: one that hangs, crashes or eats memory ends its child and is told, nothing else."""
+"""Cases run in forked children: one that hangs, crashes or eats memory ends its child and becomes a result."""
 
 from __future__ import annotations
 

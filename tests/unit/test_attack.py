@@ -102,7 +102,7 @@ class TestAudit:
                     probe.connect(("127.0.0.1", 9))
             os.system("true")  # the fault that is planted
         assert str(outside.resolve()) in seen.outside([str(ROOT)])
-        assert seen.outside([str(tmp_path.resolve())]) == [] and seen.strangers() == []
+        assert seen.outside([str(tmp_path.resolve())]) == [] and seen.outside_loopback() == []
         assert len(seen.started) == 1
 
     def test_it_sees_nothing_afterwards(self) -> None:
@@ -196,8 +196,8 @@ class TestFiles:
         assert (good / "good" / "w.safetensors").read_bytes() == before
 
 
-class PlantedStage:
-    """One node with one input, as ``inprocess.Stage`` offers nodes."""
+class PlantedRunner:
+    """One node with one input, as ``inprocess.NodeRunner`` offers nodes."""
 
     def __init__(self, execute) -> None:
         self._execute = execute
@@ -234,10 +234,10 @@ class TestDirect:
         ],
     )
     def test_a_node(self, execute, kinds: list[str]) -> None:
-        stage = PlantedStage(execute)
+        runner = PlantedRunner(execute)
         call = direct.Call("Planted", 1, (("steps", "negative"),))
         counts = Counts()
-        assert [one.kind for one in direct.judged(call, direct.perform(stage, call), counts)] == kinds  # type: ignore[arg-type]
+        assert [one.kind for one in direct.judged(call, direct.perform(runner, call), counts)] == kinds  # type: ignore[arg-type]
         assert "Planted.execute with steps = 'negative' (seed 1)" == str(call)
 
 

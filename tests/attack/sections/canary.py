@@ -20,7 +20,7 @@ from tools.comfy_server import ComfyServer
 from ..behaviours import known
 from ..budget import Budget
 from ..report import Counts, Finding
-from ..stage import Prompt, live
+from ..server import Prompt, live
 
 VARIABLE = KEY_VARIABLE
 PLACES = (

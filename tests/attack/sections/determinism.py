@@ -19,7 +19,7 @@ from tools.props import RESTORER
 
 from ..budget import Budget
 from ..report import Counts, Finding
-from ..stage import Prompt, alive, live, process_of
+from ..server import Prompt, alive, live, process_of
 
 CACHES = ((), ("--cache-classic",), ("--cache-lru", "10"), ("--cache-none",))
 REPEATS = 3

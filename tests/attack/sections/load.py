@@ -13,7 +13,7 @@ from tools.comfy_server import ComfyServer
 
 from ..budget import Budget
 from ..report import Counts, Finding
-from ..stage import Prompt, alive, live, process_of, resident
+from ..server import Prompt, alive, live, process_of, resident
 
 BATCH = 20
 WARM = 2  # batches before memory is looked at

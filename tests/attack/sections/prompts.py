@@ -17,7 +17,7 @@ from ..budget import Budget
 from ..good_widgets import CHEAP, GOOD
 from ..outcome import classify
 from ..report import Counts, Finding, clipped
-from ..stage import Prompt, alive, live, sources
+from ..server import Prompt, alive, live, sources
 from ..values import JSON
 
 TOGETHER = 8

@@ -1,4 +1,4 @@
-"""The library's ways in that the sections without ComfyUI use: one place to mend when a module moves."""
+"""What the nodes call in the library, for the sections without ComfyUI: one place to mend when a module moves."""
 
 from __future__ import annotations
 
