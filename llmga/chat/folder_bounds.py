@@ -51,6 +51,21 @@ def check_counts(config: Mapping[str, Any], where: str) -> None:
                     )
 
 
+def check_dtypes(config: Mapping[str, Any], where: str) -> None:
+    """Raise ``ValueError`` for a dtype that PyTorch does not have, at any depth of a config."""
+    for mapping in _mappings(config):
+        for key in ("dtype", "torch_dtype"):
+            name = mapping.get(key)
+            if name is None or name == "auto":
+                continue
+            if not isinstance(name, str) or not isinstance(
+                getattr(torch, name.removeprefix("torch."), None), torch.dtype
+            ):
+                raise ValueError(
+                    f"{where}: {key} must be a dtype of PyTorch such as float16, got {_short(name)}"
+                )
+
+
 def check_layers(config: Mapping[str, Any], header: Header, where: str) -> None:
     """Raise ``ValueError`` for a config with more layers than the weights have.
 

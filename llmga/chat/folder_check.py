@@ -17,7 +17,7 @@ from ..files.header import MAX_TENSORS, Header, read_header
 from ..files.index import listed_files
 from ..files.json_files import read_object
 from ..files.known_kinds import check_language_model
-from .folder_bounds import check_counts, check_layers, check_preprocessor, check_types
+from .folder_bounds import check_counts, check_dtypes, check_layers, check_preprocessor, check_types
 from .tokenizer_bounds import check_tokenizer
 
 LLMGA_TYPES = ("llava_llama", "llava_mistral", "llava_gemma", "llava_Phi3", "llava_Qwen2")
@@ -117,6 +117,7 @@ def check_configs(folder: Path) -> str:
         if "preprocessor" in name or "processor" in name:
             check_preprocessor(config, f"{folder.name}/{name}")
     check_counts(configs["config.json"], f"{folder.name}/config.json")
+    check_dtypes(configs["config.json"], f"{folder.name}/config.json")
     return model_type
 
 
