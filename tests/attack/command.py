@@ -58,8 +58,8 @@ def main(argv: Sequence[str]) -> int:
         findings += found
         counts.add(ran)
         left -= sum(ran.measured.get(SPENT.format(section.name), [seconds]))
-    if possible:
-        say(f"\ntried: {tried(counts, possible, options.minutes)}")
+    if numbers := tried(counts, possible, options.minutes):
+        say(f"\ntried: {numbers}")
     return _reported(findings, counts, timing, options.report)
 
 
