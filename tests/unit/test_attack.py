@@ -86,6 +86,23 @@ class TestIsolated:
         assert found["exit"] == Ended("exit", "the process ended with code 3")
         assert [found[case] for case in ("a", "b", "memory", "c")] == ["a", "b", "no memory", "c"]
 
+    def test_what_computes_is_given_its_time_on_a_processor(self) -> None:
+        def work(seconds: float) -> float:
+            began = time.process_time()
+            while time.process_time() - began < seconds:
+                pass
+            return seconds
+
+        assert dict(each([60.0], work, Budget(60), limit=0.5)) == {
+            60.0: Ended("hang", "still running after 0.5 s")
+        }
+
+    def test_what_is_slow_because_others_compute_is_no_hang(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As on a busy machine: after the limit the child has had a little of a processor, and goes on."""
+        had = iter(range(1000))
+        monkeypatch.setattr(isolated, "_processor_time", lambda pid: 0.001 * next(had))
+        assert dict(each(["a"], lambda case: time.sleep(1.2) or case, Budget(60), limit=0.5)) == {"a": "a"}
+
     def test_a_spent_budget_ends_it(self) -> None:
         assert list(each(["a"], str, Budget(0), limit=1.0)) == []
 
