@@ -7,6 +7,7 @@ from typing import get_args
 
 import torch
 from comfy_api.latest import io
+from PIL import Image
 
 from ..llmga.chat import (
     LANGUAGES,
@@ -239,7 +240,13 @@ def shown_pictures(image: torch.Tensor | None, mask: torch.Tensor | None) -> tup
     image = check.image("image", image)
     if masked:
         image = paint_hole_black(image, check.mask("mask", mask))
-    return tuple(Picture.from_pil(picture) for picture in to_pil(image)), masked
+    return tuple(map(encoded, to_pil(image))), masked
+
+
+def encoded(picture: Image.Image) -> Picture:
+    """A picture as a PNG, which takes a second for a large one, with a cancel point before it."""
+    host.raise_if_cancelled()
+    return Picture.from_pil(picture)
 
 
 NODES = [Chat]

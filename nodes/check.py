@@ -42,7 +42,11 @@ def text(name: str, value: Any, *, limit: int = MAX_TEXT) -> str:
 
 def optional_text(name: str, value: Any, *, limit: int = MAX_TEXT) -> str:
     """``text``, or an empty one for null, of which ComfyUI makes the word None before a node sees it."""
-    return "" if value is None or value == "None" else text(name, value, limit=limit)
+    return (
+        ""
+        if value is None or (isinstance(value, str) and value == "None")
+        else text(name, value, limit=limit)
+    )
 
 
 def choice(name: str, value: Any, options: Sequence[str]) -> str:

@@ -6,11 +6,12 @@ from typing import get_args
 
 from comfy_api.latest import io
 
-from ..llmga.chat import Conversation, Picture, Sampling
+from ..llmga.chat import Conversation, Sampling
 from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
 from ..llmga.edit.instruction import EditPolicy, rewrite
 from ..llmga.images import to_pil
 from . import check, host
+from .chat import encoded
 from .types import Engine, History, temperature_input
 
 POLICIES = get_args(EditPolicy)
@@ -125,7 +126,7 @@ class EditInstruction(io.ComfyNode):
             engine,
             history,
             check.text("instruction", instruction),
-            picture=Picture.from_pil(pictures[0]) if pictures else None,
+            picture=encoded(pictures[0]) if pictures else None,
             source=check.optional_text("source_prompt", source_prompt),
             sampling=Sampling(seed, temperature, max_new_tokens=max_new_tokens),
             policy=policy,

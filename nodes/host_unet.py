@@ -16,6 +16,8 @@ import torch
 from ..llmga.diffusion.noise_settings import NoiseSettings
 from ..llmga.diffusion.unet_files import STEM
 from ..llmga.diffusion.unet_identity import UNet
+from ..llmga.files.kinds import shown
+from ..llmga.files.tensors import check_finite
 from . import host
 
 DIFFUSION_MODELS = "diffusion_models"
@@ -57,7 +59,7 @@ def load_unet(unet: UNet, weight_dtype: str) -> Any:
     """The host's MODEL of a checked UNet.
 
     Raises:
-        ValueError: the host does not know its widths, or a format that it is quantised in.
+        ValueError: a weight is not finite, or the host does not know its widths, or a format that it is quantised in.
     """
     if unknown := set(unet.formats) - known_formats():
         raise ValueError(
@@ -84,6 +86,7 @@ def _load(
     metadata = None
     for path in files:
         part, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+        check_finite(part.items(), shown(path))
         weights.update(part)
     more = {"disable_dynamic": True} if disable_dynamic else {}
     options = dict(WEIGHT_DTYPES[weight_dtype])

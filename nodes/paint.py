@@ -209,7 +209,7 @@ class StitchPainting(io.ComfyNode):
         check.instance("crop", crop, Crop, "Crop for Painting")
         painted = check.image("painted", painted)
         check.integer("blend", blend, 0, 256)
-        return io.NodeOutput(stitch(crop, painted, blend))
+        return io.NodeOutput(stitch(crop, painted, blend, host.raise_if_cancelled))
 
 
 NODES = [PrepareMask, CropForPainting, StitchPainting]

@@ -175,11 +175,15 @@ class DiffRIRRestore(io.ComfyNode):
             )
             restorer.load()
             result = restore(
-                restorer.net, image, reference, holes, seed, blend=blend, on_step=host.progress()
-            )
+                restorer.net, image, reference, holes, seed,
+                blend=blend, on_step=host.progress(), on_strip=host.raise_if_cancelled,
+            )  # fmt: skip
             readout = restorer.what
         else:
-            found = match_colour(image, reference, holes if blend == "soft" else (holes >= 0.5).float(), RING)
+            found = match_colour(
+                image, reference, holes if blend == "soft" else (holes >= 0.5).float(), RING,
+                on_picture=host.raise_if_cancelled,
+            )  # fmt: skip
             result, readout = found.image, colour_readout(found)
         pasted = torch.lerp(
             reference,
@@ -275,7 +279,7 @@ class SeamReport(io.ComfyNode):
         image = check.image("image", image)
         holes = fit_mask(check.mask("mask", mask), image)[:, None]
         check.integer("band", band, 1, 128)
-        found = seam(channels_first(image), holes, band)
+        found = seam(channels_first(image), holes, band, on_part=host.raise_if_cancelled)
         readout = "\n".join(seam_readout(i, one) for i, one in enumerate(found))
         picture = channels_last(torch.stack([one.picture for one in found]))
         means = (mean(found, name) for name in ("texture", "brightness", "contrast"))

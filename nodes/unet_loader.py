@@ -100,7 +100,7 @@ def place_of(name: str, download: bool) -> Path:
     place, published = choices()[name], name.removesuffix("/")
     if download and published in PUBLISHED and (place is None or any(place.rglob("*.part"))):
         if not host.downloads_allowed():
-            raise PermissionError(
+            raise ValueError(
                 f"unet {name!r} is not whole on this machine, and its owner has not allowed downloads: a workflow alone "
                 "starts none. Set LLMGA_ALLOW_DOWNLOADS=1 where ComfyUI starts, or make an empty file allow_downloads in "
                 f"user/__llmga; or put the unet folder of {PUBLISHED[published]} into models/diffusion_models/{published}"

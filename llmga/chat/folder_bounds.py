@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -49,6 +49,21 @@ def check_counts(config: Mapping[str, Any], where: str) -> None:
                     raise ValueError(
                         f"{where}: {key} must be a whole number from 1 to {most:,}, got {_short(count)}; download it again"
                     )
+
+
+def check_dtypes(config: Mapping[str, Any], where: str) -> None:
+    """Raise ``ValueError`` for a dtype that PyTorch does not have, at any depth of a config."""
+    for mapping in _mappings(config):
+        for key in ("dtype", "torch_dtype"):
+            name = mapping.get(key)
+            if name is None or name == "auto":
+                continue
+            if not isinstance(name, str) or not isinstance(
+                getattr(torch, name.removeprefix("torch."), None), torch.dtype
+            ):
+                raise ValueError(
+                    f"{where}: {key} must be a dtype of PyTorch such as float16, got {_short(name)}"
+                )
 
 
 def check_layers(config: Mapping[str, Any], header: Header, where: str) -> None:
@@ -92,16 +107,6 @@ def check_network(net: torch.nn.Module, header: Header, where: str) -> None:
             f"{where}: config.json describes a network of {asked:,} numbers, its weight files hold {stored:,}; download "
             "both again"
         )
-
-
-def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
-    """Raise ``ValueError`` for a weight that is not finite; it names the first."""
-    for name, value in weights:
-        # The sum of a tensor is much cheaper than a flag for each number, and finite unless one is not, or it overflows.
-        if value.is_floating_point() and not _is_finite(value.detach()):
-            raise ValueError(
-                f"{where}: the tensor {name!r} holds NaN or infinite numbers; the file is damaged, download it again"
-            )
 
 
 def check_preprocessor(config: Mapping[str, Any], where: str) -> None:
@@ -152,11 +157,6 @@ def _check_box(height: Any, width: Any, what: str, most: int) -> None:
         raise ValueError(
             f"{what} must be whole numbers with at most {most:,} pixels together, got {_short(height)} x {_short(width)}"
         )
-
-
-def _is_finite(value: torch.Tensor) -> bool:
-    total = value.float().sum() if value.element_size() == 1 else value.sum(dtype=torch.float32)
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(value.float()).all())
 
 
 def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:

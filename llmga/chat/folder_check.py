@@ -17,7 +17,7 @@ from ..files.header import MAX_TENSORS, Header, read_header
 from ..files.index import listed_files
 from ..files.json_files import read_object
 from ..files.known_kinds import check_language_model
-from .folder_bounds import check_counts, check_layers, check_preprocessor, check_types
+from .folder_bounds import check_counts, check_dtypes, check_layers, check_preprocessor, check_types
 from .tokenizer_bounds import check_tokenizer
 
 LLMGA_TYPES = ("llava_llama", "llava_mistral", "llava_gemma", "llava_Phi3", "llava_Qwen2")
@@ -45,6 +45,8 @@ _PACKAGES = (
     "einops",
 )
 """What some families of transformers need beside it: SmolVLM, Gemma 3n, …"""
+_OBJECTS = ("chat_template.json", "special_tokens_map.json", "added_tokens.json")
+"""Files beside the configs of which transformers takes for granted that each is a JSON object."""
 WEIGHT_INDEX = "model.safetensors.index.json"
 
 
@@ -98,6 +100,9 @@ def check_configs(folder: Path) -> str:
             f"{folder.name!r} is not a model folder: it has no config.json; choose another 'model'"
         )
     configs = {path.name: read_object(path) for path in sorted(folder.glob("*config*.json"))}
+    for name in _OBJECTS:
+        if (folder / name).exists():
+            read_object(folder / name)
     model_type = configs["config.json"].get("model_type")
     if not _is_built_in(model_type):
         for name, config in configs.items():
@@ -112,6 +117,7 @@ def check_configs(folder: Path) -> str:
         if "preprocessor" in name or "processor" in name:
             check_preprocessor(config, f"{folder.name}/{name}")
     check_counts(configs["config.json"], f"{folder.name}/config.json")
+    check_dtypes(configs["config.json"], f"{folder.name}/config.json")
     return model_type
 
 
@@ -159,7 +165,7 @@ def one_kind_of_error(folder: Path) -> Iterator[None]:
     except Exception as error:  # tokenizers raises plain Exception, huggingface_hub a class of its own
         words = str(error)[:_LONGEST_REASON] or type(error).__name__
         reason = _TEMPORARY.sub("", words.replace(str(folder), folder.name))
-        bare = (ArithmeticError, LookupError, AttributeError, MemoryError)
+        bare = (ArithmeticError, LookupError, AttributeError, TypeError, MemoryError)
         reason = f"{type(error).__name__}: {reason}" if isinstance(error, bare) else reason
         raise ValueError(
             f"the language model {folder.name!r} cannot be loaded: {reason}{_missing_package(error)}"

@@ -19,11 +19,18 @@ _ZERO_WIDTH = re.compile(r"\(\?<?[=!]|[\^$]|\\[bBAZzGK]")
 
 
 def check_tokenizer(tokenizer: Mapping[str, Any], where: str) -> None:
-    """Raise ``ValueError`` for a ``tokenizer.json`` whose rules are too many, too long, or make a text too long.
+    """Raise ``ValueError`` for a ``tokenizer.json`` whose rules are too many, too long, or make a text too long, or whose
+    merges are not texts.
 
     Args:
         tokenizer: the file's JSON object.
     """
+    model = tokenizer.get("model")
+    merges = model.get("merges") if isinstance(model, Mapping) else None
+    if merges is not None and not (isinstance(merges, list) and all(map(_is_merge, merges))):
+        raise ValueError(
+            f"{where}: the merges of its model must be a list of two tokens each; take the model's own tokenizer"
+        )
     for part in _PARTS:
         growth, count = 1.0, 0
         for rule in _rules(tokenizer.get(part)):
@@ -43,6 +50,12 @@ def check_tokenizer(tokenizer: Mapping[str, Any], where: str) -> None:
                     raise ValueError(
                         f"{where}: {part} has a {key} of {len(text):,} characters; {MAX_RULE_LENGTH:,} are allowed"
                     )
+
+
+def _is_merge(value: Any) -> bool:
+    """Two tokens in a list, or in one text with a space between them."""
+    parts = value.split(" ") if isinstance(value, str) else value
+    return isinstance(parts, list) and len(parts) == 2 and all(isinstance(part, str) for part in parts)
 
 
 def _rules(value: Any) -> Iterator[Mapping[str, Any]]:

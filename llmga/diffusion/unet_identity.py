@@ -26,6 +26,8 @@ UNETS = (SD15_UNET, SDXL_UNET, SMALL_UNET)
 DIFFUSERS, ORIGINAL = "diffusers names", "original names"
 SHARD = re.compile(r"(.{1,250})-(\d{5})-of-(\d{5})(\.[a-z]{1,16})")
 _LDM = ("input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "time_embed.0.weight", "out.2.weight")
+_SIZED = re.compile(r"(attn2\.to_k|conv2|^conv_in|^input_blocks\.0\.0|^add_embedding\.linear_1)\.weight$")
+"""Weights that sizes are read off."""
 _MEASURED = re.compile(r"\.attn2\.to_k$|^label_emb\.0\.0$")
 """Layers of which ComfyUI's ``model_detection`` reads the stored width."""
 _TASKS = {4: "text-to-image", 9: "inpainting"}
@@ -97,6 +99,9 @@ def identify(files: Sequence[Path], headers: Sequence[Header]) -> UNet:
             "it would not know this one. Take the weights in fp8 or fp16"
         )
     given = {key: weight.shape for key, weight in stored.weights.items()}
+    for key, shape in given.items():
+        if _SIZED.search(key) and (len(shape) < 2 or 0 in shape):
+            raise ValueError(f"{name}: {key} has the shape {shape}, which no UNet has; download it again")
     sizes, expected = _expected(given, ldm=layout == ORIGINAL)
     if sizes is None:
         raise ValueError(

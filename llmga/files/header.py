@@ -146,16 +146,19 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     return entries
 
 
+_FIELDS = ("dtype", "shape", "data_offsets")
+
+
 def _safetensors_header(path: Path) -> dict[str, Weight]:
     text = _header_text(path)
     entries = _parse(path, text)
     entries.pop("__metadata__", None)
     if len(entries) > MAX_TENSORS:
         raise WrongFileError(path, TOO_MANY, f"{len(entries):,}")
-    try:
-        types = {str(entry["dtype"]) for entry in entries.values()}
-    except (TypeError, KeyError) as error:
-        raise WrongFileError(path, BAD_HEADER, f"a tensor without {error}") from error
+    for name, entry in entries.items():
+        if missing := [key for key in _FIELDS if not isinstance(entry, dict) or entry.get(key) is None]:
+            raise WrongFileError(path, BAD_HEADER, f"the tensor {name[:200]!r} has no {missing[0]}")
+    types = {str(entry["dtype"]) for entry in entries.values()}
     if new := types - BITS.keys():
         raise WrongFileError(path, NEW_TYPE, ", ".join(sorted(new)))
     try:

@@ -110,3 +110,18 @@ def check_tensors(found: Mapping[str, torch.Tensor], expected: Mapping[str, torc
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"the tensor{'s' * (len(names) > 1)} {', '.join(names[:_SHOWN])}{more}"
+
+
+def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
+    """Raise ``ValueError`` for a weight that is not finite; it names the first."""
+    for name, value in weights:
+        # The sum of a tensor is much cheaper than a flag for each number, and finite unless one is not, or it overflows.
+        if value.is_floating_point() and not _is_finite(value.detach()):
+            raise ValueError(
+                f"{where}: the tensor {name!r} holds NaN or infinite numbers; the file is damaged, download it again"
+            )
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    total = value.float().sum() if value.element_size() == 1 else value.sum(dtype=torch.float32)
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(value.float()).all())

@@ -5,7 +5,9 @@ Images are (B, H, W, C), masks (B, H, W), 0 .. 1, 1 = to be generated.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,12 +96,15 @@ def crop(
     )
 
 
-def stitch(part: Crop, painted: torch.Tensor, blend: int = 8) -> torch.Tensor:
+def stitch(
+    part: Crop, painted: torch.Tensor, blend: int = 8, on_picture: Callable[[], Any] = lambda: None
+) -> torch.Tensor:
     """Put painted parts back into their pictures.
 
     Args:
         painted: (N, h, w, C), resized to the boxes; N pictures, or any number of one picture.
         blend: the hole's edge is softened inwards over twice as many pixels of the whole picture.
+        on_picture: called before each picture; may raise.
 
     Returns:
         (N, H, W, 3); where the mask is 0 the whole picture, bit for bit.
@@ -114,10 +119,12 @@ def stitch(part: Crop, painted: torch.Tensor, blend: int = 8) -> torch.Tensor:
         )
     if blend < 0:
         raise ValueError(f"blend must be 0 or more pixels, got {blend}")
-    weights = inner_ramp(part.mask, blend)[..., None]
-    whole = []
+    whole, weight = [], part.mask
     for i, picture in enumerate(channels_first(painted).to(part.image)):
-        old, weight, box = part.image[i % count], weights[i % count], part.boxes[i % count]
+        on_picture()
+        old, box = part.image[i % count], part.boxes[i % count]
+        if i < count:
+            weight = inner_ramp(part.mask[i : i + 1], blend)[0, ..., None]
         new = channels_last(_resized(picture[None], box.height, box.width, "bicubic"))[0]
         top, left = max(0, box.top), max(0, box.left)
         bottom, right = (

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
+from ..windows import greatest_around, sum_around
 from .masks import MIXES, Borders, MaskMix
 
 Drawing = Literal["narrow", "wide", "sides", "training"]
@@ -46,21 +46,14 @@ def draw_masks(drawing: Drawing, batch: int, height: int, width: int, seed: int)
 def harden(mask: torch.Tensor, grow: int = 0) -> torch.Tensor:
     """A mask as training has them, 0 or 1 with the border at ½, after it has grown by ``grow`` pixels in a square."""
     hard = (mask >= 0.5).float()
-    return _spread(hard, grow) if grow else hard
+    return greatest_around(hard, grow) if grow else hard
 
 
 def inner_ramp(mask: torch.Tensor, reach: int) -> torch.Tensor:
     """Softened inwards over 2 · ``reach`` pixels: what was 0 stays 0, and the picture's own edge is no border."""
     if not reach:
         return mask
-    core = 1 - _spread(1 - mask, reach)[:, None]
-    for kernel in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
-        padding = (kernel[0] // 2, kernel[1] // 2)
-        core = F.avg_pool2d(core, kernel, 1, padding, count_include_pad=False)
-    return torch.minimum(core[:, 0], mask)
-
-
-def _spread(mask: torch.Tensor, reach: int) -> torch.Tensor:
-    """The greatest value within ``reach`` pixels, rows, then columns."""
-    rows = F.max_pool2d(mask[:, None], (2 * reach + 1, 1), 1, (reach, 0))
-    return F.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))[:, 0]
+    core = sum_around(1 - greatest_around(1 - mask, reach), reach) / sum_around(
+        torch.ones_like(mask[:1]), reach
+    )
+    return torch.minimum(core, mask)

@@ -149,7 +149,11 @@ def infer(state: StateDict) -> tuple[CheckpointStage, Architecture]:
 def _check_dimensions(state: StateDict) -> None:
     """Sizes are read off the shapes: a number alone has none, and neither has a side of 0."""
     for name, value in state.items():
-        if name.endswith((".weight", ".temperature", "betas")) and (not value.ndim or 0 in value.shape):
+        if not name.endswith((".weight", ".temperature", "betas")):
+            continue
+        if not value.is_floating_point():
+            raise ValueError(f"the tensor {name!r} holds {value.dtype}, no weights; download the file again")
+        if value.ndim < 1 + name.endswith("ffn.project_out.weight") or 0 in value.shape:
             raise ValueError(
                 f"the tensor {name!r} has the shape {tuple(value.shape)}, which no restorer has; download the file again"
             )

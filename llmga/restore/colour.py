@@ -7,13 +7,14 @@ line through those pixels and can be undone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 
 from ..images import holes
+from ..windows import greatest_around
 from .network_input import check_inputs, resize_to
 
 Channels = Literal["each", "together"]
@@ -40,6 +41,7 @@ def match_colour(
     ring: int = 32,
     *,
     channels: Channels = "each",
+    on_picture: Callable[[], Any] = lambda: None,
 ) -> ColourMatch:
     """Correct the colours inside the hole by the least-squares line through a ring of preserved pixels.
 
@@ -51,6 +53,7 @@ def match_colour(
         ring: pixels around the hole to look at, in pixels of ``reference``; 0 looks at all that is preserved.
         channels: "each" finds a line for every channel, which also undoes casts; "together" one for all three, as
             DiffRIR's training shifts them.
+        on_picture: called before each picture; may raise.
 
     Returns:
         The picture, ``reference`` bit for bit where the mask is 0, and the lines. Gain 1 and bias 0 where fewer than 16
@@ -69,28 +72,24 @@ def match_colour(
     if channels not in ("each", "together"):
         raise ValueError(f"channels must be each or together, got {channels!r}")
     batch, size = max(map(len, (image, reference, mask))), reference.shape[-2:]
-    kept = reference[:, :3].expand(batch, -1, -1, -1)
-    made = resize_to(image[:, :3], size, "bicubic").to(kept.device).expand(batch, -1, -1, -1)
-    weights = holes(resize_to(mask, size, "bilinear")).to(kept.device).expand(batch, -1, -1, -1)
-    lines = [
-        _line(*pair, channels) for pair in zip(made.float(), kept.float(), around(weights, ring), strict=True)
-    ]
-    gain, bias, pixels = (torch.stack(values) for values in zip(*lines, strict=True))
-    fixed = (made.float() * gain[..., None, None] + bias[..., None, None]).clamp(0, 1)
-    mixed = torch.lerp(kept.float(), fixed, weights.float()).to(kept)
-    return ColourMatch(torch.where(weights > 0, mixed, kept), gain, bias, pixels)
+    pictures, lines = [], []
+    for i in range(batch):
+        on_picture()
+        kept = reference[i % len(reference), :3]
+        made = resize_to(image[i % len(image), :3][None], size, "bicubic")[0].to(kept.device)
+        weights = holes(resize_to(mask[i % len(mask)][None], size, "bilinear"))[0].to(kept.device)
+        gain, bias, pixels = _line(made.float(), kept.float(), around(weights[None], ring)[0], channels)
+        fixed = (made.float() * gain[:, None, None] + bias[:, None, None]).clamp(0, 1)
+        mixed = torch.lerp(kept.float(), fixed, weights.float()).to(kept)
+        pictures.append(torch.where(weights > 0, mixed, kept))
+        lines.append((gain, bias, pixels))
+    return ColourMatch(torch.stack(pictures), *(torch.stack(values) for values in zip(*lines, strict=True)))
 
 
 def around(mask: torch.Tensor, ring: int) -> torch.Tensor:
     """The preserved pixels (mask exactly 0) within ``ring`` pixels of the hole, (B, 1, H, W) bool; ring 0 takes all."""
     kept = mask == 0
-    return kept if ring == 0 else kept & (spread((~kept).float(), ring) > 0)
-
-
-def spread(x: torch.Tensor, reach: int) -> torch.Tensor:
-    """Max pool over the square of ``reach`` pixels around each pixel: rows first, then columns."""
-    rows = F.max_pool2d(x, (2 * reach + 1, 1), 1, (reach, 0))
-    return F.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))
+    return kept if ring == 0 else kept & (greatest_around((~kept).float(), ring) > 0)
 
 
 def _line(

@@ -28,6 +28,7 @@ from .row_streams import (
     add_residual,
     conv3x3,
     convolve_rows,
+    nothing,
     pixel_shuffle,
     pixel_unshuffle,
     split_rows,
@@ -64,6 +65,7 @@ class DIRformerInStrips:
         prior: (1, prior).
         rows: of a strip, at a quarter of the result's size.
         on_block: called after each block.
+        on_strip: called before each strip of a sweep over an image that is stored.
     """
 
     def __init__(
@@ -72,9 +74,11 @@ class DIRformerInStrips:
         tail: FoldedTail,
         prior: torch.Tensor,
         rows: int,
-        on_block: Callable[[], None] = lambda: None,
+        on_block: Callable[[], Any] = nothing,
+        on_strip: Callable[[], Any] = nothing,
     ) -> None:
-        self.former, self.tail, self.prior, self.rows, self.on_block = former, tail, prior, rows, on_block
+        self.former, self.tail, self.prior, self.rows = former, tail, prior, rows
+        self.on_block, self.on_strip = on_block, on_strip
 
     def __call__(self, stream: RowStream, height: int, width: int) -> RowStream:
         """Turn strips (1, n, W, channels) of the input into strips (1, 4·n, 4·W, 3), to be added to the degraded image."""
@@ -96,7 +100,7 @@ class DIRformerInStrips:
         for _ in store(_up(net.up2_1, rows, height // 2), last[..., :dim]):
             pass
         del rows, second, third, deepest
-        rows = self._through([*net.decoder_level1, *net.refinement], split_rows(last, self.rows), last)
+        rows = self._through([*net.decoder_level1, *net.refinement], self._strips(last), last)
         return self.tail(rows, height)
 
     def _through(self, blocks: Any, stream: RowStream, x: torch.Tensor) -> RowStream:
@@ -106,8 +110,11 @@ class DIRformerInStrips:
             folded = BlockInStrips(block, self.prior)
             mixing = folded.mixing(stream, x.shape[1])
             self.on_block()
-            stream = folded.fed(folded.attended(split_rows(x, self.rows), x, mixing), x)
+            stream = folded.fed(folded.attended(self._strips(x), x, mixing), x)
         return stream
+
+    def _strips(self, x: torch.Tensor) -> RowStream:
+        return split_rows(x, self.rows, self.on_strip)
 
 
 class BlockInStrips:

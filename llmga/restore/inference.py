@@ -12,6 +12,7 @@ from .diffrir_strips import DIRformerInStrips, encode_prior
 from .diffrir_tail import FoldedTail
 from .network import Architecture, DiffRIRS2
 from .network_input import FoldedInput, check_inputs, resize_to
+from .row_streams import nothing, noticed
 
 MaskBlend = Literal["soft", "hard"]
 _CACHE = 7_000_000
@@ -31,6 +32,7 @@ def restore(
     blend: MaskBlend = "soft",
     strip: int | None = None,
     on_step: Callable[[int, int], Any] | None = None,
+    on_strip: Callable[[], Any] = nothing,
 ) -> torch.Tensor:
     """Restore the generated content of a hole, conditioned on the preserved pixels around it.
 
@@ -51,6 +53,8 @@ def restore(
             ``strip_rows``). The result is the same up to rounding. By default as many as suit the device and its free
             memory.
         on_step: ``on_step(i, n)`` after each block of the network; may raise.
+        on_strip: called before each strip of rows that a block or the prior's encoder reads; may raise. A block of a
+            large picture takes seconds on a CPU, a strip of it milliseconds.
 
     Returns:
         (B, 3, H, W) with the dtype and device of ``reference``, 0 .. 1; where the mask is 0 (or, with "hard", below
@@ -81,7 +85,7 @@ def restore(
         folded = FoldedInput(image[i % len(image)], truth, weights, architecture, weight)
         rows = max(1, (strip or strip_rows(architecture, kept.shape[-1], weight)) // 4)
         tail = tail or FoldedTail(net.G.tail, weight)
-        for at, made in _restored(net, folded, start, tail, rows, step):
+        for at, made in _restored(net, folded, start, tail, rows, step, on_strip):
             part, share = kept[:, at : at + made.shape[1]], weights[:, at : at + made.shape[1]]
             mixed = torch.lerp(part, made.clamp_(0, 1).to(part), share)
             part.copy_(torch.where(share > 0, mixed, part))
@@ -139,13 +143,15 @@ def _restored(
     tail: FoldedTail,
     rows: int,
     step: Callable[[], None],
+    on_strip: Callable[[], Any],
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield the first row and the pixels (3, n, W) of each strip of the restored image."""
-    prior = net.diffusion(net.denoise, encode_prior(net.condition, folded.rows(rows), folded.height), start)
+    condition = encode_prior(net.condition, noticed(folded.rows(rows), on_strip), folded.height)
+    prior = net.diffusion(net.denoise, condition, start)
     step()
-    former = DIRformerInStrips(net.G, tail, prior, rows, step)
+    former = DIRformerInStrips(net.G, tail, prior, rows, step, on_strip)
     at = 0
-    for strip in former(folded.rows(rows), folded.height, folded.width):
+    for strip in former(noticed(folded.rows(rows), on_strip), folded.height, folded.width):
         n = strip.shape[1]
         made = strip[0].permute(2, 0, 1) + folded.enlarged(at // 4, (at + n) // 4)
         yield at, made[:, : folded.sides[0] - at, : folded.sides[1]]

@@ -16,9 +16,23 @@ import torch.nn.functional as F
 RowStream = Iterator[torch.Tensor]
 
 
-def split_rows(x: torch.Tensor, rows: int) -> RowStream:
-    """Split an image (1, H, W, C) into views of ``rows`` rows each."""
-    return iter(x.split(rows, 1))
+def nothing() -> None:
+    """The default of what is called on the way."""
+
+
+def split_rows(x: torch.Tensor, rows: int, on_strip: Callable[[], Any] = nothing) -> RowStream:
+    """Split an image (1, H, W, C) into views of ``rows`` rows each; ``on_strip`` is called before each one."""
+    return noticed(iter(x.split(rows, 1)), on_strip)
+
+
+def noticed(stream: RowStream, on_strip: Callable[[], Any]) -> RowStream:
+    """The stream, with ``on_strip`` called before each strip goes on; what it raises ends the stream."""
+
+    def passed(strip: torch.Tensor) -> torch.Tensor:
+        on_strip()
+        return strip
+
+    return map(passed, stream)  # a generator's variable would keep the strip alive while later layers work on it
 
 
 def with_halo(

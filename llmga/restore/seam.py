@@ -18,12 +18,13 @@ definitions are this project's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from .colour import spread
+from ..windows import greatest_around, sum_around
 
 LUMA = (0.2126, 0.7152, 0.0722)
 _FINE = 5
@@ -50,7 +51,13 @@ class Seam:
     """(3, H, W), 0 .. 1: the picture in grey, on its border red for texture, green for brightness, blue for contrast."""
 
 
-def seam(image: torch.Tensor, mask: torch.Tensor, band: int = 8, gain: float = 10.0) -> list[Seam]:
+def seam(
+    image: torch.Tensor,
+    mask: torch.Tensor,
+    band: int = 8,
+    gain: float = 10.0,
+    on_part: Callable[[], Any] = lambda: None,
+) -> list[Seam]:
     """Measure the seam of every image of a batch.
 
     Args:
@@ -58,6 +65,7 @@ def seam(image: torch.Tensor, mask: torch.Tensor, band: int = 8, gain: float = 1
         mask: (B or 1, 1, H, W), 0 .. 1; hole from 0.5 on.
         band: pixels on each side of the border that are compared.
         gain: of the picture's colours: a disparity of 1 ÷ gain is full.
+        on_part: called several times for each picture; may raise.
 
     Raises:
         ValueError: the shapes do not fit each other, or ``band`` is less than 1.
@@ -72,7 +80,10 @@ def seam(image: torch.Tensor, mask: torch.Tensor, band: int = 8, gain: float = 1
     if band < 1:
         raise ValueError(f"band must be at least 1 pixel, got {band}")
     holes = (mask >= 0.5).to(image.device).expand(len(image), -1, -1, -1)
-    return [_seam(x[None, :3].float(), hole[None], band, gain) for x, hole in zip(image, holes, strict=True)]
+    return [
+        _seam(x[None, :3].float(), hole[None], band, gain, on_part)
+        for x, hole in zip(image, holes, strict=True)
+    ]
 
 
 def luma(image: torch.Tensor) -> torch.Tensor:
@@ -80,50 +91,53 @@ def luma(image: torch.Tensor) -> torch.Tensor:
     return (image * image.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
-def _seam(image: torch.Tensor, hole: torch.Tensor, band: int, gain: float) -> Seam:
+def _seam(
+    image: torch.Tensor, hole: torch.Tensor, band: int, gain: float, on_part: Callable[[], Any]
+) -> Seam:
     grey = luma(image)
-    found = _disparities(grey, hole, torch.ones_like(hole), band)
+    found = _disparities(grey, hole, torch.ones_like(hole), band, on_part)
     picture = grey.expand(-1, 3, -1, -1) * 0.5
     if found is None:
         return Seam(None, None, picture[0].clone())
     maps, border = found
     colours = (torch.cat(maps, 1).abs() * gain).clamp(0, 1)
     picture = torch.where(border, colours, picture)
-    grown = spread(hole.float(), 2 * band) > 0
+    grown = greatest_around(hole.float(), 2 * band) > 0
     # Nothing of the hole itself may be looked at: what is compared inside is the preserved band next to the moved border.
-    calm = _disparities(grey, grown, ~hole, band)
+    calm = _disparities(grey, grown, ~hole, band, on_part)
     return Seam(_figures(maps, border), None if calm is None else _figures(*calm), picture[0])
 
 
 def _disparities(
-    grey: torch.Tensor, hole: torch.Tensor, seen: torch.Tensor, band: int
+    grey: torch.Tensor, hole: torch.Tensor, seen: torch.Tensor, band: int, on_part: Callable[[], Any]
 ) -> tuple[list[torch.Tensor], torch.Tensor] | None:
     """The difference, inside minus outside, of texture, brightness and contrast, at the border's pixels; and those."""
     inside, outside = hole & seen, ~hole & seen
-    near = (spread(inside.float(), 1) > 0) & (spread(outside.float(), 1) > 0)
+    on_part()
+    near = (greatest_around(inside.float(), 1) > 0) & (greatest_around(outside.float(), 1) > 0)
     if not near.any():
         return None
     sides = []
     for side in (inside, outside):
+        on_part()
         share = side.float()
-        coarse = _mean(
-            grey, share, _FINE // 2
-        )  # of this side alone: the step across the border must not count as texture
+        # Of this side alone: the step across the border must not count as texture.
+        coarse = _mean(grey, share, _FINE // 2, sum_around(share.double(), _FINE // 2), on_part)
         fine = (grey - coarse).square()
-        bright, square, texture = (_mean(x, share, band) for x in (coarse, coarse.square(), fine))
+        weight = sum_around(share.double(), band)
+        bright, square, texture = (
+            _mean(x, share, band, weight, on_part) for x in (coarse, coarse.square(), fine)
+        )
         sides.append((texture.sqrt(), bright, (square - bright.square()).clamp_min(0).sqrt()))
     return [a - b for a, b in zip(*sides, strict=True)], near
 
 
-def _mean(x: torch.Tensor, share: torch.Tensor, reach: int) -> torch.Tensor:
-    """The mean of ``x`` within ``reach`` pixels, weighted; 0 where there is nothing."""
-    total, weight = (
-        F.avg_pool2d(
-            F.avg_pool2d(y.double(), (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach)
-        )
-        for y in (x * share, share)
-    )
-    return (total / weight.clamp_min(1e-12)).float()
+def _mean(
+    x: torch.Tensor, share: torch.Tensor, reach: int, weight: torch.Tensor, on_part: Callable[[], Any]
+) -> torch.Tensor:
+    """The mean of ``x`` within ``reach`` pixels, weighted by ``share``, whose sum there is ``weight``; 0 where it is 0."""
+    on_part()
+    return (sum_around((x * share).double(), reach) / weight.clamp_min(1e-12)).float()
 
 
 def _figures(maps: list[torch.Tensor], border: torch.Tensor) -> Disparity:

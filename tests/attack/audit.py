@@ -33,7 +33,7 @@ class Seen:
             if not any(path == root or path.startswith(root + os.sep) for root in roots)
         ]
 
-    def strangers(self) -> list[str]:
+    def outside_loopback(self) -> list[str]:
         return [host for host in self.connected if host not in LOOPBACK]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import random
 import shutil
@@ -23,11 +24,12 @@ from . import isolated
 from .budget import Budget
 from .report import Counts, Finding, clipped, grouped, read, write
 from .scoreboard import failed, rows, written
-from .sections import SECTIONS, Section
+from .sections import SECTIONS, WHOLE, Section
 
 SHORT = 15.0  # minutes below which what depends on the machine's speed is reported and fails nothing
 SETUP = 240.0  # seconds that a section may take beside its share: imports, models, a server's start and end
 LEAST = 8.0
+SPENT = "seconds of {}"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,23 +37,48 @@ def main(argv: Sequence[str]) -> int:
     if options.section:
         return _section(options)
     chosen = [one for one in SECTIONS if not options.only or one.name in options.only]
+    chosen = [one for one in chosen if one.alike or not options.alike]
     timing = options.strict_timing or options.minutes >= SHORT
     host = find()
     say(f"attack with seed {options.seed} for {options.minutes:g} minutes")
     findings: list[Finding] = []
     counts = Counts()
-    share = sum(one.share for one in chosen)
+    possible = []
     for section in chosen:
         reason = _impossible(section, host.path, host.note)
         if reason:
             say(f"== {section.name}: SKIPPED, {reason}")
             counts.skipped.append(f"{section.name}: {reason}")
-            continue
-        seconds = max(LEAST, 60 * options.minutes * section.share / share)
-        found, ran = _process(section, options.seed, seconds)
+        else:
+            possible.append(section)
+    left = 60 * options.minutes
+    for i, section in enumerate(possible):
+        seconds, most = shared_out(left, section, possible[i + 1 :])
+        found, ran = _process(section, options, seconds, most)
         findings += found
         counts.add(ran)
-    return _told(findings, counts, timing, options.report)
+        left -= sum(ran.measured.get(SPENT.format(section.name), [seconds]))
+    if numbers := tried(counts, possible, options.minutes):
+        say(f"\ntried: {numbers}")
+    return _reported(findings, counts, timing, options.report)
+
+
+def shared_out(left: float, section: Section, later: Sequence[Section]) -> tuple[float, float]:
+    """A section's seconds of those that are left, and the most that it may take to reach its goals.
+
+    Half of what the later ones would have stays theirs.
+    """
+    seconds = max(LEAST, left * section.share / (section.share + sum(one.share for one in later)))
+    return seconds, max(seconds, (left + seconds) / 2 if later else left)
+
+
+def tried(counts: Counts, ran: Sequence[Section], minutes: float) -> str:
+    """How many of what the sections had to try, in words."""
+    return ", ".join(
+        f"{counts.ran[name]:,} of {math.ceil(wanted * minutes / WHOLE):,} {name}"
+        for section in ran
+        for name, wanted in section.goals.items()
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         help="run this section; may be repeated",
     )
     parser.add_argument(
+        "--alike",
+        action="store_true",
+        help="only sections that find the same on every machine, however fast and idle",
+    )
+    parser.add_argument(
         "--strict-timing",
         action="store_true",
         help=f"goals of time fail the run also below {SHORT:g} minutes",
@@ -76,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", type=Path, help="write all findings and counts to this JSON file")
     parser.add_argument("--section", choices=[one.name for one in SECTIONS], help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=10.0, help=argparse.SUPPRESS)
+    parser.add_argument("--most", type=float, default=10.0, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     return parser
 
@@ -87,13 +120,17 @@ def _impossible(section: Section, comfyui: Path | None, note: str) -> str:
     return "" if isolated.POSSIBLE else isolated.WHY_NOT
 
 
-def _process(section: Section, seed: int, seconds: float) -> tuple[list[Finding], Counts]:
+def _process(
+    section: Section, options: argparse.Namespace, seconds: float, most: float
+) -> tuple[list[Finding], Counts]:
     """Run a section in a process group that is ended when it does not end by itself; its temporary folder goes with it."""
-    say(f"== {section.name} ({seconds:.0f} s): {section.what}")
+    say(f"== {section.name} ({seconds:.0f} s, at most {most:.0f}): {section.what}")
     folder = Path(tempfile.mkdtemp(prefix="llmga-attack-"))
     result, log = folder / "result.json", folder / "log.txt"
-    command = [sys.executable, "-m", "attack", "--section", section.name, "--seed", str(seed)]
-    command += ["--seconds", str(seconds), "--result", str(result)]
+    command = [sys.executable, "-m", "attack", "--section", section.name, "--seed", str(options.seed)]
+    command += ["--minutes", str(options.minutes), "--seconds", str(seconds), "--most", str(most)]
+    command += ["--result", str(result)]
+    limit = 2 * most + SETUP
     (folder / "tmp").mkdir()
     started = time.monotonic()
     try:
@@ -102,18 +139,21 @@ def _process(section: Section, seed: int, seconds: float) -> tuple[list[Finding]
                 command, cwd=ROOT, env=environment(folder / "tmp"), stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-            code = _awaited(process, 2 * seconds + SETUP)
+            code = _awaited(process, limit)
         if result.is_file():
             findings, counts = read(result)
         else:
             end = clipped(" ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-6:]))
-            said = (
-                f"still running after {2 * seconds + SETUP:.0f} s"
-                if code is None
-                else f"ended with code {code}"
-            )
+            said = f"still running after {limit:.0f} s" if code is None else f"ended with code {code}"
             findings, counts = (
-                [Finding("harness", section.name, f"--only {section.name} --seed {seed}", f"{said}: {end}")],
+                [
+                    Finding(
+                        "harness",
+                        section.name,
+                        f"--only {section.name} --seed {options.seed}",
+                        f"{said}: {end}",
+                    )
+                ],
                 Counts(),
             )
     finally:
@@ -166,12 +206,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _section(options: argparse.Namespace) -> int:
     """The child: one section, its result into a file."""
     module = importlib.import_module(f"{__package__}.sections.{options.section}")
-    findings, counts = module.run(Budget(options.seconds), random.Random(f"{options.seed} {options.section}"))
+    section = next(one for one in SECTIONS if one.name == options.section)
+    goals = {name: wanted * options.minutes / WHOLE for name, wanted in section.goals.items()}
+    budget = Budget(options.seconds, options.most, goals)
+    findings, counts = module.run(budget, random.Random(f"{options.seed} {options.section}"))
+    counts.measure(SPENT.format(options.section), budget.spent)
     write(options.result, findings, counts)
     return 0
 
 
-def _told(findings: list[Finding], counts: Counts, timing: bool, report: Path | None) -> int:
+def _reported(findings: list[Finding], counts: Counts, timing: bool, report: Path | None) -> int:
     if report is not None:
         write(report, findings, counts)
     say(f"\n{len(findings)} findings of {len(grouped(findings))} causes, worst first")

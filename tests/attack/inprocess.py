@@ -47,7 +47,7 @@ class Socket:
     high: Any
 
 
-class Stage:
+class NodeRunner:
     """The nodes by id, their inputs, and values that fit."""
 
     def __init__(self) -> None:

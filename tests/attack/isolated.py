@@ -1,20 +1,23 @@
-"""Cases run in forked children: one that hangs, crashes or eats memory ends its child and is told, nothing else."""
+"""Cases run in forked children: one that hangs, crashes or eats memory ends its child and becomes a result."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from .budget import Budget
 
 POSSIBLE = hasattr(os, "fork")
+BUSY = 6
 WHY_NOT = "this system cannot fork a process"
 
 
@@ -40,7 +43,7 @@ def each(
     Args:
         work: runs in the child; what it returns must be picklable. An exception of it is the harness's fault and ends
             the child.
-        limit: seconds a case may take.
+        limit: seconds of a processor that a case may take, or of waiting.
         memory: bytes that the child may map beyond what it has; 0 is no limit.
         together: how many cases one child runs before a new one is forked.
     """
@@ -66,7 +69,7 @@ def _child(
         for case in cases:
             if not budget:
                 return
-            if not receiver.poll(limit):
+            if not _answered(receiver, pid, limit):
                 os.kill(pid, signal.SIGKILL)
                 yield case, Ended("hang", f"still running after {limit:g} s")
                 return
@@ -83,6 +86,34 @@ def _child(
         if alive:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def _answered(receiver: Connection, pid: int, limit: float) -> bool:
+    """Wait for the child's next result.
+
+    A child that computes is given up once it has had ``limit`` seconds of a processor, so that a busy machine makes no
+    hang of a slow call; one that waits for something, after ``limit`` seconds; any, after ``BUSY`` times as many.
+    """
+    began, before = time.monotonic(), _processor_time(pid)
+    last = before
+    while not receiver.poll(limit / 4):
+        now, passed = _processor_time(pid), time.monotonic() - began
+        still = now is None or last is None or before is None or now == last
+        if passed >= BUSY * limit or (passed >= limit and (still or now - before >= limit)):  # type: ignore[operator]
+            return False
+        last = now
+    return True
+
+
+def _processor_time(pid: int) -> float | None:
+    """Seconds that a process has computed, or None where it is not known."""
+    try:
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        )
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _work(sender: Connection, cases: Sequence[Any], work: Callable[[Any], Any], memory: int) -> None:

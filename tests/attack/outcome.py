@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-CLEAR = ("ValueError", "EndpointError", "FileNotFoundError", "ConnectionError")
+CLEAR = ("ValueError", "WrongFileError", "EndpointError", "FileNotFoundError", "ConnectionError")
 """Names of exceptions that are written for a person, by their last part."""
 # A library's own ValueErrors that reach a person are as bare as its TypeErrors.
 _INTERNAL = re.compile(

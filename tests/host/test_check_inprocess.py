@@ -95,3 +95,10 @@ def test_a_floor_in_the_mask_does_not_open_the_whole_picture_to_an_edit() -> Non
     mask[:, 16:32, 16:32] = 1
     assert (fitted(mask, (64, 64)) > 0).sum() == 16 * 16
     assert fitted(torch.full((1, 64, 64), 1 / 256), (64, 64)) is None
+
+
+def test_an_array_in_place_of_an_optional_text_is_named(check) -> None:
+    for value in (torch.rand(2, 3).numpy(), torch.rand(2, 3), [1], {"None"}):
+        with pytest.raises(ValueError, match="^negative_text must be text, got "):
+            check.optional_text("negative_text", value)
+    assert check.optional_text("negative_text", None) == check.optional_text("negative_text", "None") == ""

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack import isolated, sections
+from attack import isolated
 from attack.audit import own_roots, watched
 from attack.behaviours import known
 from attack.budget import Budget
-from attack.command import environment, main
 from attack.file_corpus import ANY_FILE, CANARY, SAFETENSORS
 from attack.inprocess import Socket
 from attack.isolated import Ended, each
@@ -87,6 +86,23 @@ class TestIsolated:
         assert found["exit"] == Ended("exit", "the process ended with code 3")
         assert [found[case] for case in ("a", "b", "memory", "c")] == ["a", "b", "no memory", "c"]
 
+    def test_what_computes_is_given_its_time_on_a_processor(self) -> None:
+        def work(seconds: float) -> float:
+            began = time.process_time()
+            while time.process_time() - began < seconds:
+                pass
+            return seconds
+
+        assert dict(each([60.0], work, Budget(60), limit=0.5)) == {
+            60.0: Ended("hang", "still running after 0.5 s")
+        }
+
+    def test_what_is_slow_because_others_compute_is_no_hang(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As on a busy machine: after the limit the child has had a little of a processor, and goes on."""
+        had = iter(range(1000))
+        monkeypatch.setattr(isolated, "_processor_time", lambda pid: 0.001 * next(had))
+        assert dict(each(["a"], lambda case: time.sleep(1.2) or case, Budget(60), limit=0.5)) == {"a": "a"}
+
     def test_a_spent_budget_ends_it(self) -> None:
         assert list(each(["a"], str, Budget(0), limit=1.0)) == []
 
@@ -103,7 +119,7 @@ class TestAudit:
                     probe.connect(("127.0.0.1", 9))
             os.system("true")  # the fault that is planted
         assert str(outside.resolve()) in seen.outside([str(ROOT)])
-        assert seen.outside([str(tmp_path.resolve())]) == [] and seen.strangers() == []
+        assert seen.outside([str(tmp_path.resolve())]) == [] and seen.outside_loopback() == []
         assert len(seen.started) == 1
 
     def test_it_sees_nothing_afterwards(self) -> None:
@@ -186,6 +202,10 @@ class TestFiles:
 
         assert "open outside" in [one.kind for one in self.attempt(good, read, "flipped bits")]
 
+    def test_every_loader_reads_its_good_input(self, tmp_path: Path) -> None:
+        for loader in files.write_good(tmp_path).values():
+            loader.read(tmp_path / loader.place)
+
     def test_the_good_file_stays_good(self, good: Path) -> None:
         before = (good / "good" / "w.safetensors").read_bytes()
         for change in ("cut", "flipped bits", "FIFO", "scalars", "missing"):
@@ -193,8 +213,8 @@ class TestFiles:
         assert (good / "good" / "w.safetensors").read_bytes() == before
 
 
-class PlantedStage:
-    """One node with one input, as ``inprocess.Stage`` offers nodes."""
+class PlantedRunner:
+    """One node with one input, as ``inprocess.NodeRunner`` offers nodes."""
 
     def __init__(self, execute) -> None:
         self._execute = execute
@@ -231,10 +251,10 @@ class TestDirect:
         ],
     )
     def test_a_node(self, execute, kinds: list[str]) -> None:
-        stage = PlantedStage(execute)
+        runner = PlantedRunner(execute)
         call = direct.Call("Planted", 1, (("steps", "negative"),))
         counts = Counts()
-        assert [one.kind for one in direct.judged(call, direct.perform(stage, call), counts)] == kinds  # type: ignore[arg-type]
+        assert [one.kind for one in direct.judged(call, direct.perform(runner, call), counts)] == kinds  # type: ignore[arg-type]
         assert "Planted.execute with steps = 'negative' (seed 1)" == str(call)
 
 
@@ -349,29 +369,3 @@ class TestScoreboard:
     def test_memory_beside_the_control(self) -> None:
         counts = Counts(measured={"kB a prompt with the pack": [20.0], "kB a prompt with no pack": [4.0]})
         assert [row.goal.key for row in failed(rows([], counts), timing=True)] == ["S12"]
-
-
-class TestCommand:
-    def test_without_comfyui_its_sections_are_skipped_loudly(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setenv("COMFYUI_PATH", "none")
-        assert main(["--minutes", "0.01", "--only", "direct", "--only", "prompts"]) == 0
-        shown = capsys.readouterr().out
-        assert shown.count("SKIPPED, it needs ComfyUI") == 2
-        assert "0 of 0 goals missed" in shown
-
-    def test_a_section_that_dies_fails_the_run(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setattr("attack.command.SECTIONS", (sections.Section("urls", 1.0, False, "x"),))
-        monkeypatch.setattr(
-            "attack.command.environment", lambda temporary: {**environment(temporary), "PYTHONPATH": ""}
-        )
-        assert main(["--minutes", "0.01"]) == 1
-        assert "a section did not end" in capsys.readouterr().out
-
-    def test_every_section_is_a_module_with_run(self) -> None:
-        names = {path.stem for path in Path(sections.__file__).parent.glob("*.py")} - {"__init__"}
-        assert {one.name for one in sections.SECTIONS} == names
-        assert sum(one.share for one in sections.SECTIONS) == pytest.approx(1)

@@ -133,6 +133,13 @@ BOUNDS: dict[str, tuple[Callable[[Path], object], str]] = {
             "intermediate_size": 1.5,
         }.items()
     },
+    **{
+        f"{key} {value!r}": (
+            lambda f, key=key, value=value: edit_json(f / "config.json", **{key: value}),
+            rf"model/config.json: {key} must be a dtype of PyTorch such as float16",
+        )
+        for key, value in {"dtype": "float7", "torch_dtype": "nn"}.items()
+    },
     "more layers than weights": (
         lambda f: edit_json(f / "config.json", num_hidden_layers=4000),
         r"num_hidden_layers is 4,000, but the weights hold 2 layers",

@@ -176,7 +176,7 @@ def test_what_is_damaged_is_named(tmp_path: Path, state: dict[str, torch.Tensor]
     refused({"G.more": torch.zeros(1)}, "1 more tensors, the first is G.more")
     refused({name: state[name][:-1]}, rf"{name} has the shape .* where the other tensors ask for")
     refused({name: state[name] * float("nan")}, f"{name} holds numbers that are not finite")
-    refused({name: state[name].int()}, f"{name} holds numbers that are not finite")
+    refused({name: state[name].int()}, f"'{name}' holds torch.int32, no weights")
     refused({}, "diffusion.betas is missing", without="diffusion.betas")
     refused({"diffusion.model.resmlp.0.weight": torch.zeros(1)}, "should repeat denoise.resmlp.0.weight")
     other = state["G.latent.0.ffn.project_out.weight"][:, :-9]
@@ -270,3 +270,19 @@ def test_other_contents_are_recognised(tmp_path: Path, state: dict[str, torch.Te
 def test_a_tensor_without_sides_is_named(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"'{name}' has the shape"):
         infer(dict(official_state("s2", 1)) | {name: torch.ones(shape)})
+
+
+@pytest.mark.parametrize(
+    "name", ["condition.E.0.weight", "G.refinement.0.attn.temperature", "diffusion.betas"]
+)
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int32, torch.bool], ids=str)
+def test_a_tensor_that_holds_no_weights_is_named(name: str, dtype: torch.dtype) -> None:
+    state = dict(official_state("s2", 1))
+    with pytest.raises(ValueError, match=f"'{name}' holds {dtype}, no weights; download the file again"):
+        infer(state | {name: state[name].to(dtype)})
+
+
+def test_a_flat_projection_is_named() -> None:
+    name = "G.refinement.0.ffn.project_out.weight"
+    with pytest.raises(ValueError, match=rf"'{name}' has the shape \(8,\)"):
+        infer(dict(official_state("s2", 1)) | {name: torch.ones(8)})

@@ -149,3 +149,19 @@ def test_seams_of_a_batch_and_wrong_shapes() -> None:
         seam(images[:, :1], hole(40, 10))
     with pytest.raises(ValueError, match="band must be at least 1 pixel, got 0"):
         seam(images, hole(40, 10), 0)
+
+
+def test_both_can_be_stopped_within_a_batch() -> None:
+    images, calls = torch.cat([smooth(i) for i in range(3)]), []
+    match_colour(images, images, hole(), on_picture=lambda: calls.append("colour"))
+    assert calls == ["colour"] * 3
+    seam(images, hole(), on_part=lambda: calls.append("seam"))
+    assert calls.count("seam") >= 3 * 10  # each picture in many parts: a large one takes seconds
+
+    def stop() -> None:
+        raise KeyError("stop here")
+
+    with pytest.raises(KeyError, match="stop here"):
+        match_colour(images, images, hole(), on_picture=stop)
+    with pytest.raises(KeyError, match="stop here"):
+        seam(images, hole(), on_part=stop)

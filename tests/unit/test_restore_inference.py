@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -192,6 +193,37 @@ def test_an_interruption_passes_through() -> None:
     image = torch.rand(1, 3, 32, 32)
     with pytest.raises(StopHereError):
         restore(net_of(), image, image, hole(32, 32), on_step=stop)
+
+
+def test_within_a_block_each_strip_is_announced() -> None:
+    """The larger the picture the more often, in the prior's encoder, in every block and in the tail."""
+
+    def strips(height: int) -> Counter[int]:
+        """How many, by the count of steps that were done."""
+        image, done, seen = torch.rand(1, 3, height, 32), [0], Counter[int]()
+
+        def on_strip() -> None:
+            seen[done[0]] += 1
+
+        restore(
+            net_of(), image, image, hole(height, 32), strip=16,
+            on_step=lambda i, n: done.__setitem__(0, i), on_strip=on_strip,
+        )  # fmt: skip
+        return seen
+
+    short, tall = strips(64), strips(256)
+    assert set(short) == set(tall) == set(range(10))  # before the first step, and after each of the 9
+    # The deepest level of the short one has two rows, less than a strip.
+    assert [tall[i] // short[i] for i in range(10)] == [4, 4, 4, 4, 4, 2, 4, 4, 4, 4]
+
+
+def test_a_strip_may_interrupt() -> None:
+    def stop() -> None:
+        raise KeyError("stop here")
+
+    image = torch.rand(1, 3, 32, 32)
+    with pytest.raises(KeyError, match="stop here"):
+        restore(net_of(), image, image, hole(32, 32), on_strip=stop)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -239,6 +239,16 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: write_sparse(path, {**shapes(SD15), "mid_block.resnets.0.norm1.bias": (640,)}),
         r"norm1.bias has the shape \(640,\), a SD1.5 UNet has \(1280,\) there",
     ),
+    "a number in place of a projection": (
+        lambda path: write_sparse(
+            path, {**shapes(SD15), "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight": ()}
+        ),
+        r"attn2.to_k.weight has the shape \(\), which no UNet has; download it again",
+    ),
+    "a flat stem": (
+        lambda path: write_sparse(path, {**shapes(SD15), "conv_in.weight": (320,)}),
+        r"conv_in.weight has the shape \(320,\), which no UNet has",
+    ),
     "quantised": (lambda path: write_sparse(path, shapes(SD15), "I8"), r"quantised \(I8\)"),
     "SD2": (lambda path: write_sparse(path, shapes(replace(SD15, context=1024))), "a UNet of SD2"),
     "the refiner": (lambda path: write_sparse(path, shapes(replace(SDXL, context=1280))), "SDXL refiner"),

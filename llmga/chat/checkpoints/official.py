@@ -13,8 +13,8 @@ import torch
 from ...files.header import header_of
 from ...files.json_files import read_object
 from ...files.known_kinds import check_language_model
-from ...files.tensors import WHOLE, Tensors, check_tensors, model_files, read_files
-from ..folder_bounds import check_counts, check_finite, check_layers, check_types
+from ...files.tensors import WHOLE, Tensors, check_finite, check_tensors, model_files, read_files
+from ..folder_bounds import check_counts, check_layers, check_types
 from ..folder_check import LLMGA_TYPES, check_configs, check_tokenizer_files, one_kind_of_error
 from ..folder_copy import cleaned, folder_copy
 from .adapters import PROJECTOR, first_file, merge_lora, read_projector

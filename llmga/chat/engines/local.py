@@ -139,7 +139,8 @@ class LocalEngine:
         return self._encode(conversation)
 
     def _room(self, inputs: dict[str, Any]) -> int:
-        """How many tokens fit behind these inputs; raises ``ValueError`` if none does."""
+        """How many tokens fit behind these inputs; raises ``ValueError`` if none does, or the model lacks one of them."""
+        self._check_known(inputs["input_ids"])
         used = inputs["input_ids"].shape[1]
         limit = getattr(self.net.config.get_text_config(), "max_position_embeddings", None) or 2**31
         if used >= limit:
@@ -148,6 +149,18 @@ class LocalEngine:
                 f"{limit}, the reply included; shorten 'history' or 'instruction'"
             )
         return limit - used
+
+    def _check_known(self, ids: torch.Tensor) -> None:
+        """A tokenizer that was extended or belongs to another model may have tokens for which there is no embedding."""
+        rows = len(self.net.get_input_embeddings().weight)
+        picture = getattr(self.net.config, "image_token_index", None)  # the vision tower embeds it
+        beyond = [id_ for id_ in ids[ids >= rows].tolist() if id_ != picture]
+        if beyond:
+            token = self._tokenizer.convert_ids_to_tokens(beyond[0])
+            raise ValueError(
+                f"the tokenizer of {self.name!r} makes {token!r} of the conversation, token {beyond[0]:,}, but the model "
+                f"has only {rows:,}; take the tokenizer files that were published with its weights"
+            )
 
     def _generate(
         self, inputs: dict[str, Any], cache: Any, stream: Stream, max_new_tokens: int, sampling: Sampling

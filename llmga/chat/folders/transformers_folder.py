@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from ...files.tensors import check_finite
 from ..checkpoints.options import CheckpointOptions
 from ..checkpoints.piece_merges import rank_by_score
 from ..engines.local import LocalEngine
 from ..engines.transformers_names import dtype_argument
-from ..folder_bounds import check_finite, check_image_processor, check_network
+from ..folder_bounds import check_image_processor, check_network
 from ..folder_check import check_model_folder, one_kind_of_error
 from ..folder_copy import folder_copy
 from .loaded import LOCAL_ONLY, check_loaded, log_dtype, settings_left_out

@@ -20,7 +20,7 @@ from tools.comfy_server import ComfyServer
 from ..behaviours import known
 from ..budget import Budget
 from ..report import Counts, Finding
-from ..stage import Prompt, live
+from ..server import Prompt, live
 
 VARIABLE = KEY_VARIABLE
 PLACES = (
@@ -71,7 +71,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     rng.shuffle(names)
     records = Records()
     with live(arguments=("--verbose", "DEBUG")) as (server, assistant):
-        budget.restart()
+        budget.restart(counts.ran)
         while budget and names:
             name = names.pop()
             try:

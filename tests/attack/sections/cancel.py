@@ -14,7 +14,7 @@ from tools.props import RESTORER
 
 from ..budget import Budget
 from ..report import Counts, Finding, clipped
-from ..stage import Prompt, live
+from ..server import Prompt, live
 
 LONGEST = 30.0
 MOST = {"decode": 1.0, "denoise": 1.0, "inversion": 2.0, "restore": 2.0, "prefill": 2.0, "endpoint": 2.0}
@@ -25,7 +25,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     findings, counts = [], Counts()
     with live() as (server, assistant):
         assistant.behave("stall")
-        budget.restart()
+        budget.restart(counts.ran)
         kinds = list(MOST)
         while budget:
             kind = kinds[counts.ran["cancels"] % len(kinds)]

@@ -19,7 +19,7 @@ from tools.props import RESTORER
 
 from ..budget import Budget
 from ..report import Counts, Finding
-from ..stage import Prompt, alive, live, process_of
+from ..server import Prompt, alive, live, process_of
 
 CACHES = ((), ("--cache-classic",), ("--cache-lru", "10"), ("--cache-none",))
 REPEATS = 3
@@ -35,7 +35,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
         caches = CACHES[i % len(CACHES)]
         with live(arguments=caches) as (server, _):
             if i == 0:
-                budget.restart()
+                budget.restart(counts.ran)
             for repeat in range(REPEATS):
                 for name, prompt in prompts.items():
                     if repeat and not budget:

@@ -10,7 +10,7 @@ from typing import Any
 from tools import ROOT
 
 from ..budget import Budget
-from ..inprocess import Stage, is_finite
+from ..inprocess import NodeRunner, is_finite
 from ..isolated import Ended, each
 from ..outcome import classify, place_of
 from ..report import Counts, Finding, clipped
@@ -45,11 +45,11 @@ class Result:
 
 
 def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
-    stage, findings, counts = Stage(), [], Counts()
-    budget.restart()
+    runner, findings, counts = NodeRunner(), [], Counts()
+    budget.restart(counts.ran)
     for call, result in each(
-        calls(stage, rng, MOST),
-        lambda one: perform(stage, one),
+        calls(runner, rng, MOST),
+        lambda one: perform(runner, one),
         budget,
         limit=LIMIT,
         memory=MEMORY,
@@ -60,32 +60,32 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     return findings, counts
 
 
-def calls(stage: Stage, rng: random.Random, count: int) -> list[Call]:
+def calls(runner: NodeRunner, rng: random.Random, count: int) -> list[Call]:
     """Every node in turn; most with one hostile value, some with none, two or three."""
-    names, values = list(stage.nodes), list(python())
+    names, values = list(runner.nodes), list(python())
     found = []
     for i in range(count):
         node = names[i % len(names)]
-        sockets = stage.sockets[node]
+        sockets = runner.sockets[node]
         chosen = rng.sample(sockets, min(len(sockets), rng.choice((0, 1, 1, 1, 2, 3))))
         hostile = tuple((socket.name, rng.choice(values)) for socket in chosen)
         found.append(Call(node, rng.randrange(2**32), hostile))
     return found
 
 
-def perform(stage: Stage, call: Call) -> Result:
+def perform(runner: NodeRunner, call: Call) -> Result:
     """The call in this process; what it raises is a result."""
     rng, values = random.Random(call.seed), python()
     given: dict[str, Any] = {}
-    for socket in stage.sockets[call.node]:
+    for socket in runner.sockets[call.node]:
         if not socket.optional or (socket.name not in SELDOM and rng.random() < 0.5):
-            given[socket.name] = stage.good(socket, rng)
+            given[socket.name] = runner.good(socket, rng)
     given |= {name: values[value]() for name, value in call.hostile}
     started = time.perf_counter()
     try:
-        output = stage.execute(call.node, given)
+        output = runner.execute(call.node, given)
     except BaseException as error:  # also what stops a server: that is the question
-        names = [socket.name for socket in stage.sockets[call.node]]
+        names = [socket.name for socket in runner.sockets[call.node]]
         kind = classify(type(error).__name__, str(error), names)
         kind = kind if isinstance(error, Exception) else "bare"
         where = place_of(error, (ROOT / "nodes", ROOT / "llmga"))

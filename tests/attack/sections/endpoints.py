@@ -11,7 +11,7 @@ from support.openai_server import OpenAIServer
 
 from tools import ROOT
 
-from .. import doors
+from .. import entry_points
 from ..behaviours import known
 from ..budget import Budget
 from ..isolated import Ended, each
@@ -58,18 +58,18 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     rng.shuffle(fixed)
     more = [Case(rng.choice(names), rng.choice((0.0, rng.uniform(0.05, 1.5)))) for _ in range(20_000)]
     os.environ[VARIABLE] = KEY
-    doors_open()
-    budget.restart()
+    first_call()
+    budget.restart(counts.ran)
     for case, result in each([*fixed, *more], ask, budget, limit=LIMIT, together=10):
         counts.ran["endpoint faults"] += 1
         findings += judged(case, result, counts)
     return findings, counts
 
 
-def doors_open() -> None:
+def first_call() -> None:
     """The imports of a first call."""
     with OpenAIServer("a reply") as server:
-        doors.ask(server.url, 30.0, lambda _: None)
+        entry_points.ask(server.url, 30.0, lambda _: None)
 
 
 def ask(case: Case) -> Result:
@@ -86,7 +86,7 @@ def ask(case: Case) -> Result:
         server.behave(case.behaviour)
         outcome, where, said = "ok", "", ""
         try:
-            said = doors.ask(server.url, DEADLINE, on_text, key_env=VARIABLE)
+            said = entry_points.ask(server.url, DEADLINE, on_text, key_env=VARIABLE)
         except CancelledError:
             outcome = "cancelled"
         except BaseException as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tools import ROOT
 
-from .. import doors, file_corpus, folder_corpus
+from .. import entry_points, file_corpus, folder_corpus
 from ..audit import own_roots, watched
 from ..budget import Budget
 from ..file_corpus import Change
@@ -69,7 +69,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
         loader.read(good / loader.place)  # imports once, before children are forked; and the good one is good
     changes = {(one.loader, one.file, one.change): change for one, change in corpus(loaders, good)}
     cases = plan(changes, rng)
-    budget.restart()
+    budget.restart(counts.ran)
 
     def work(case: Case) -> Result:
         return attempt(loaders[case.loader], good, case, changes[case.loader, case.file, case.change])
@@ -101,11 +101,14 @@ def write_good(folder: Path) -> dict[str, Loader]:
             Loader("Model Loader, LLaVA", "llava", load_and_chat, "model.safetensors"),
             Loader("Model Loader, text", "text", load_and_chat, "model.safetensors"),
             Loader(
-                "DiffRIR Loader", "restorer/restorer.safetensors", doors.load_restorer, "restorer.safetensors"
+                "DiffRIR Loader",
+                "restorer/restorer.safetensors",
+                entry_points.load_restorer,
+                "restorer.safetensors",
             ),
-            Loader("UNet Loader", "unet", doors.find_unet, "diffusion_pytorch_model.safetensors"),
-            Loader("Load History", "history/history.json", doors.read_history),
-            Loader("endpoints.json", "endpoints/endpoints.json", doors.read_endpoints),
+            Loader("UNet Loader", "unet", entry_points.find_unet, "diffusion_pytorch_model.safetensors"),
+            Loader("Load History", "history/history.json", entry_points.read_history),
+            Loader("endpoints.json", "endpoints/endpoints.json", entry_points.read_endpoints),
         )
     }
 
@@ -128,7 +131,7 @@ def load_and_chat(folder: Path) -> None:
     """A folder that loads must also chat, or say what is wrong."""
     from llmga.chat import Conversation, Sampling
 
-    engine = doors.load_language_model(folder)
+    engine = entry_points.load_language_model(folder)
     engine.generate(
         Conversation().say("user", "a star"), Sampling(max_new_tokens=2, temperature=0.0), lambda _: None
     )
@@ -197,7 +200,7 @@ def watch(loader: Loader, place: Path, broken: Path, size: int) -> Result:
             error = caught
     seconds, memory = time.perf_counter() - started, peak() - before
     ran = bool(seen.started) or any(broken.rglob(file_corpus.CANARY))
-    touched = tuple(sorted({*seen.outside(own_roots(ROOT)), *seen.strangers()}))
+    touched = tuple(sorted({*seen.outside(own_roots(ROOT)), *seen.outside_loopback()}))
     facts = {"seconds": seconds, "memory": memory, "size": size, "ran": ran, "touched": touched}
     if error is None:
         return Result("ok", **facts)

@@ -1,4 +1,8 @@
-"""A full queue over many nodes: everything ends, and memory grows no faster than in a ComfyUI without the pack."""
+"""A full queue over many nodes: everything ends, and memory grows no faster than in a ComfyUI without the pack.
+
+Memory is compared over the second half of the prompts: before, the first use of each model and the allocator's arenas
+grow it, in a ComfyUI without the pack too.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from tools.comfy_server import ComfyServer
 
 from ..budget import Budget
 from ..report import Counts, Finding
-from ..stage import Prompt, alive, live, process_of, resident
+from ..server import Prompt, alive, live, process_of, resident
 
 BATCH = 20
 WARM = 2  # batches before memory is looked at
@@ -22,17 +26,19 @@ WAIT = 120.0
 
 def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     findings, counts = [], Counts()
-    parts = {"the pack": budget.seconds * 0.6, "no pack": budget.seconds * 0.3}
-    for name, seconds in parts.items():
+    budget.restart(counts.ran)
+    for name, share, goal in (("the pack", 0.6, "queued prompts"), ("no pack", 0.3, "control prompts")):
         ours = name == "the pack"
         with live(pack=ours) as (server, _):
-            samples, ended = _fill(server, Budget(seconds), rng, counts, ours)
+            part = budget.part(share, goal)
+            samples, ended = _fill(server, part, rng, counts, ours)
             findings += ended
-        if len(samples) >= 3:
-            counts.measure(f"kB a prompt with {name}", slope(samples) / 1024)
+        late = samples[len(samples) // 2 :]
+        if len(late) >= 3:
+            counts.measure(f"kB a prompt with {name}", slope(late) / 1024)
         else:
             counts.skipped.append(
-                f"memory slope with {name}: too few prompts in {seconds:.0f} s, or no /proc"
+                f"memory slope with {name}: too few prompts in {part.spent:.0f} s, or no /proc"
             )
     return findings, counts
 

@@ -9,7 +9,7 @@ from tools import ROOT
 
 from ..audit import own_roots, watched
 from ..budget import Budget
-from ..inprocess import Stage
+from ..inprocess import NodeRunner
 from ..isolated import Ended, each
 from ..report import Counts, Finding
 from ..values import PATHS
@@ -29,11 +29,11 @@ class Watched:
 def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     from support.comfy_inprocess import comfy_path
 
-    stage, findings, counts = Stage(), [], Counts()
-    roots = own_roots(ROOT, stage.base, comfy_path() or ROOT)
+    runner, findings, counts = NodeRunner(), [], Counts()
+    roots = own_roots(ROOT, runner.base, comfy_path() or ROOT)
     calls = [
         Call(node, rng.randrange(2**32), ((socket.name, value),))
-        for node, sockets in stage.sockets.items()
+        for node, sockets in runner.sockets.items()
         for socket in sockets
         if socket.kind in ("STRING", "COMBO")
         for value in PATHS
@@ -42,11 +42,13 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
 
     def work(call: Call) -> Watched:
         with watched() as seen:
-            result = perform(stage, call)
-        return Watched(result, tuple(seen.outside(roots)), tuple(seen.strangers()), tuple(seen.started))
+            result = perform(runner, call)
+        return Watched(
+            result, tuple(seen.outside(roots)), tuple(seen.outside_loopback()), tuple(seen.started)
+        )
 
     work(replace(calls[0], hostile=()))  # imports of the first call are not its payload's doing
-    budget.restart()
+    budget.restart(counts.ran)
     for call, found in each(calls, work, budget, limit=LIMIT, together=40):
         counts.ran["path payloads"] += 1
         findings += judged(call, found if isinstance(found, Ended) else found.result, Counts())

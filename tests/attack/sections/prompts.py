@@ -17,7 +17,7 @@ from ..budget import Budget
 from ..good_widgets import CHEAP, GOOD
 from ..outcome import classify
 from ..report import Counts, Finding, clipped
-from ..stage import Prompt, alive, live, sources
+from ..server import Prompt, alive, live, sources
 from ..values import JSON
 
 TOGETHER = 8
@@ -40,7 +40,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
         infos = server.object_info()
         ours = {name: info for name, info in infos.items() if name.startswith("LLMGA_")}
         maker = Maker(ours, {name: infos[name] for name in CORE if name in infos}, rng)
-        budget.restart()
+        budget.restart(counts.ran)
         try:
             while budget:
                 findings += _round(server, [maker.prompt() for _ in range(TOGETHER)], maker, counts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .. import doors
+from .. import entry_points
 from ..audit import LOOPBACK, watched
 from ..budget import Budget
 from ..isolated import Ended, each
@@ -48,7 +48,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     cases = [*urls, *ODD]
     rng.shuffle(cases)
     reached("http://127.0.0.1:9/v1")
-    budget.restart()
+    budget.restart(counts.ran)
     for url, result in each(cases, reached, budget, limit=LIMIT, together=8):
         counts.ran["URL payloads"] += 1
         if isinstance(result, Ended):
@@ -75,7 +75,7 @@ def reached(url: str) -> Result:
     try:
         with watched() as seen, only_loopback_names():
             try:
-                doors.ask(url, 2.0, lambda _: None)
+                entry_points.ask(url, 2.0, lambda _: None)
             except Exception as error:
                 said = f"{type(error).__name__}: {error}"
                 outcome = classify(type(error).__name__, str(error), ("url", "attacked"))

@@ -1,4 +1,4 @@
-"""The library's ways in that the sections without ComfyUI use: one place to mend when a module moves."""
+"""What the nodes call in the library, for the sections without ComfyUI: one place to mend when a module moves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def load_language_model(folder: Path) -> Any:
 
     from llmga.chat.folders import load_local_engine
 
-    return load_local_engine(folder, dtype=torch.float32, towers=[])
+    return load_local_engine(folder, torch.float32)
 
 
 def load_restorer(path: Path) -> Any:
@@ -23,19 +23,24 @@ def load_restorer(path: Path) -> Any:
 
 
 def find_unet(place: Path) -> Any:
-    """As UNet Loader does, up to the host's part."""
+    """As UNet Loader does, but that the host would make a model of the weights."""
     from llmga.diffusion import unet_files
+    from llmga.files.tensors import check_finite, read_files
 
-    return unet_files.find_unet(place)
+    unet = unet_files.find_unet(place)
+    check_finite(read_files(unet.files).items(), place.name)
+    return unet
 
 
 def read_history(path: Path) -> Any:
     """As Load History does."""
     from llmga.chat import Conversation
 
+    if not path.is_file():
+        raise ValueError(f"name must be one of (none); got {path.stem!r}")
     try:
         return Conversation.from_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"the saved history {path.stem!r} cannot be read: {error}") from error
 
 
