@@ -16,13 +16,13 @@ from ...files.known_kinds import check_language_model
 from ...files.tensors import WHOLE, Tensors, check_tensors, model_files, read_files
 from ..folder_bounds import check_counts, check_finite, check_layers, check_types
 from ..folder_check import LLMGA_TYPES, check_configs, check_tokenizer_files, one_kind_of_error
-from ..folder_copy import cleaned, folder_copy
+from ..folder_copy import cleaned
 from .adapters import PROJECTOR, first_file, merge_lora, read_projector
 from .families import Family, chat_template, choose_family, log_choice
 from .names import from_official, llava_hf_names, to_official_name
 from .options import CheckpointOptions
-from .piece_merges import rank_by_score
 from .processing import ImageToken, OfficialProcessor, find_image_token
+from .slow_tokenizer import read_language_tokenizer
 from .vision import INSIDE, declared_config, find_tower, read_tower
 
 _log = logging.getLogger(__name__)
@@ -156,18 +156,9 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
     check_sentencepiece(tokenizer_folder)
     check_tokenizer_files(tokenizer_folder)
     with one_kind_of_error(folder):
-        import transformers
-
         # Its own config has a model_type that transformers does not know.
         kind = next(text for text, known in OFFICIAL_TYPES.items() if known == official["model_type"])
-        with folder_copy(tokenizer_folder) as copy:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                copy,
-                config=transformers.CONFIG_MAPPING[kind](),
-                local_files_only=True,
-                trust_remote_code=False,
-            )
-            rank_by_score(tokenizer, copy)
+        tokenizer = read_language_tokenizer(tokenizer_folder, kind)
         image_token = find_image_token(
             tokenizer, weights["language_model.model.embed_tokens.weight"].shape[0]
         )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..checkpoints.options import CheckpointOptions
-from ..checkpoints.piece_merges import rank_by_score
+from ..checkpoints.slow_tokenizer import read_as_slow
 from ..engines.local import LocalEngine
 from ..engines.transformers_names import dtype_argument
 from ..folder_bounds import check_finite, check_image_processor, check_network
@@ -71,7 +71,7 @@ def _read_processor(copy: Path, has_vision: bool) -> Any:
     if has_vision:
         check_image_processor(processor.image_processor, "its image processor")
     tokenizer = getattr(processor, "tokenizer", processor)
-    rank_by_score(tokenizer, copy)
+    read_as_slow(tokenizer, copy)
     if not processor.chat_template:  # fine-tunes keep it with the tokenizer alone
         processor.chat_template = tokenizer.chat_template
     if not processor.chat_template:
