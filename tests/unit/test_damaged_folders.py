@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from llmga.chat.conversation import Conversation, Picture
 from llmga.chat.engines.base import Sampling
-from llmga.chat.engines.stream import NamedTokens
+from llmga.chat.engines.stream import FolderSampling, NamedTokens
 from llmga.chat.folder_check import one_kind_of_error
 from llmga.chat.folders import load_local_engine
+from llmga.chat.folders.loaded import read_sampling
 from miniworld.models.random_language import write_tiny_llava, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -474,10 +475,24 @@ def test_rows_without_a_token_are_never_drawn() -> None:
     assert scores.argmax() == 2 and torch.isinf(scores[0, [1, 3]]).all() and scores[0, 0] == 1
 
 
-def test_settings_that_are_not_applied_are_said(text_folder: Path) -> None:
-    (text_folder / "generation_config.json").write_text(
-        '{"top_k": 20, "repetition_penalty": 1.05, "eos_token_id": 0}'
+def test_sampling_settings_are_applied_or_said(text_folder: Path) -> None:
+    settings = {"top_k": 20, "repetition_penalty": 1.05, "eos_token_id": 0, "min_p": 0.1}
+    (text_folder / "generation_config.json").write_text(json.dumps(settings))
+    engine = load_local_engine(text_folder)
+    assert engine.folder_sampling == FolderSampling(20, 1.05)
+    assert "top_k 20 and repetition_penalty 1.05 applied" in engine.notes[-2]
+    assert "min_p 0.1, which is not applied" in engine.notes[-1]
+
+
+@pytest.mark.parametrize("top_k", [-1, 1.5, True, "20", [20]])
+@pytest.mark.parametrize("penalty", [0, -1.0, True, "1.1", float("inf"), float("nan")])
+def test_a_setting_that_is_no_number_of_its_range_is_passed_over_and_said(
+    tmp_path: Path, top_k: object, penalty: object
+) -> None:
+    (tmp_path / "generation_config.json").write_text(
+        json.dumps({"top_k": top_k, "repetition_penalty": penalty})
     )
-    assert (
-        "top_k 20, repetition_penalty 1.05, which is not applied" in load_local_engine(text_folder).notes[-1]
-    )
+    found, notes = read_sampling(tmp_path)
+    assert found == FolderSampling()
+    assert "applied" in notes[-1] or "cannot be read" in notes[-1]
+    assert not any(note.endswith(" applied") and "not" not in note for note in notes)

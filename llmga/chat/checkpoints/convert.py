@@ -57,8 +57,9 @@ def write_checkpoint(checkpoint: Checkpoint, out: Path, part: int = MAX_PART_BYT
         raise
     checkpoint.config.dtype = checkpoint.dtype
     checkpoint.config.save_pretrained(out)
-    if checkpoint.eos_ids:
-        _write_json(out / "generation_config.json", eos_token_id=list(checkpoint.eos_ids))
+    ends = {"eos_token_id": list(checkpoint.eos_ids)} if checkpoint.eos_ids else {}
+    if settings := {**ends, **checkpoint.sampling}:
+        _write_json(out / "generation_config.json", **settings)
     _write_weights(checkpoint.weights, out, part)
     return out
 

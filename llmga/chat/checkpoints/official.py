@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ _NOT_THE_TEXTS = (
     "_name_or_path",
 )
 _TOWER = "vision_tower."
+_GENERATION = "generation_config.json"
+_SAMPLING = ("top_k", "repetition_penalty")
 _SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
 """The packages that read a ``tokenizer.model``, and the module that each brings."""
 
@@ -72,6 +75,7 @@ class Checkpoint:
         processor_folder: the folder that brings a processor and a template of its own, as
             ``llmga.train.llava_layouts`` writes them.
         notes: what was found and guessed, a sentence each.
+        sampling: the settings of its generation_config.json that a converted folder keeps, as they stand there.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Checkpoint:
     eos_ids: tuple[int, ...]
     processor_folder: Path | None
     notes: tuple[str, ...] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -182,6 +187,7 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
         find_eos_ids(tokenizer_folder, official),
         processor_folder,
         tuple(notes),
+        _sampling(folder if (folder / _GENERATION).is_file() else tokenizer_folder),
     )
 
 
@@ -324,9 +330,15 @@ def undo_scale(weights: Tensors, hidden: int) -> None:
         weights[key] = (weights[key].float() * hidden**0.5).to(weights[key].dtype)
 
 
+def _sampling(folder: Path) -> dict[str, Any]:
+    path = folder / _GENERATION
+    settings = read_object(path) if path.is_file() else {}
+    return {key: settings[key] for key in _SAMPLING if settings.get(key) is not None}
+
+
 def find_eos_ids(folder: Path, official: dict[str, Any]) -> tuple[int, ...]:
     """The token ids that a folder's config and generation_config.json name as the end of a reply."""
-    path = folder / "generation_config.json"
+    path = folder / _GENERATION
     settings = [official, read_object(path) if path.is_file() else {}]
     named = [value for each in settings if (value := each.get("eos_token_id")) is not None]
     ids = [end for value in named for end in (value if isinstance(value, list) else [value])]

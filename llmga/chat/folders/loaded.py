@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...files.json_files import read_object
+from ..engines.stream import FolderSampling
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +34,6 @@ def check_loaded(info: dict[str, Any]) -> None:
 
 
 _NEUTRAL = {
-    "top_k": (None, 0, 50),
-    "repetition_penalty": (None, 1, 1.0),
     "min_p": (None, 0, 0.0),
     "typical_p": (None, 1, 1.0),
     "no_repeat_ngram_size": (None, 0),
@@ -41,25 +41,58 @@ _NEUTRAL = {
     "frequency_penalty": (None, 0, 0.0),
 }
 """Settings of a ``generation_config.json`` that this library's own sampling has no part for, and what changes nothing."""
+_MOST_TOKENS = 1 << 31
+MAX_PENALTY = 100.0
 
 
-def settings_left_out(folder: Path) -> tuple[str, ...]:
-    """A sentence on the sampling settings that a folder asks for and does not get, if there are any; it goes to the log."""
+def read_sampling(folder: Path) -> tuple[FolderSampling, tuple[str, ...]]:
+    """The sampling settings that a folder asks for, and a sentence on those applied and one on those that are not, which
+    also go to the log.
+
+    A setting that is not a number of its range is passed over, and said.
+    """
     path = folder / "generation_config.json"
     try:
         settings = read_object(path) if path.is_file() else {}
     except ValueError:  # transformers passes over a damaged one, too
-        return ("generation_config.json cannot be read and was passed over",)
-    asked = [
+        return FolderSampling(), ("generation_config.json cannot be read and was passed over",)
+    left_out = [
         f"{key} {settings[key]!r:.40}"
         for key, neutral in _NEUTRAL.items()
         if settings.get(key) not in neutral
     ]
-    if not asked:
-        return ()
-    note = f"generation_config.json asks for {', '.join(asked)}, which is not applied: only temperature and top_p are"
-    _log.info("%s: %s", folder.name, note)
-    return (note,)
+    found: dict[str, Any] = {}
+    for key, sound, neutral in (
+        ("top_k", _is_top_k, (None, 0)),
+        ("repetition_penalty", _is_penalty, (None, 1)),
+    ):
+        value = settings.get(key)
+        if value in neutral and not isinstance(value, bool):
+            continue
+        if sound(value):
+            found[key] = value
+        else:
+            left_out.append(f"{key} {value!r:.40}")
+    notes = []
+    if found:
+        notes.append(
+            "generation_config.json: "
+            + " and ".join(f"{key} {value}" for key, value in found.items())
+            + " applied"
+        )
+    if left_out:
+        notes.append(f"generation_config.json asks for {', '.join(left_out)}, which is not applied")
+    for note in notes:
+        _log.info("%s: %s", folder.name, note)
+    return FolderSampling(**found), tuple(notes)
+
+
+def _is_top_k(value: Any) -> bool:
+    return type(value) is int and 0 < value < _MOST_TOKENS
+
+
+def _is_penalty(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and 0 < value <= MAX_PENALTY
 
 
 def log_dtype(folder: Path, net: Any, asked: torch.dtype | None) -> None:

@@ -14,7 +14,7 @@ from ..engines.transformers_names import dtype_argument
 from ..folder_bounds import check_finite, check_image_processor, check_network
 from ..folder_check import check_model_folder, one_kind_of_error
 from ..folder_copy import folder_copy
-from .loaded import LOCAL_ONLY, check_loaded, log_dtype, settings_left_out
+from .loaded import LOCAL_ONLY, check_loaded, log_dtype, read_sampling
 
 _PROBE = "llmga-probe"
 
@@ -56,8 +56,9 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
         check_loaded(info)
         check_finite(net.named_parameters(), folder.name)
         log_dtype(folder, net, dtype)
-        notes = (f"transformers folder, model_type {config.model_type}", *settings_left_out(folder))
-        return LocalEngine(net, processor, folder.name, notes)
+        sampling, said = read_sampling(folder)
+        notes = (f"transformers folder, model_type {config.model_type}", *said)
+        return LocalEngine(net, processor, folder.name, notes, sampling)
 
 
 def _read_processor(copy: Path, has_vision: bool) -> Any:
