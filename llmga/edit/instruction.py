@@ -93,7 +93,8 @@ def rewrite(
 
     Source: LLMGA 7e32eb6, llmga/serve/cli-sd15-editing.py:121-201 (a similar image first, then the instruction in the
     same conversation). LLMGA's own models get both requests as they were trained to: a phrase of the training, then the
-    bare instruction. Deviations: a known prompt is not asked for again, and a rewrite that keeps too little is.
+    bare instruction. Deviations: the model sees the whole picture, theirs the square in its middle; a known prompt is not
+    asked for again, and a rewrite that keeps too little is.
     """
     if policy not in get_args(EditPolicy):
         raise ValueError(f"'policy' must be one of {', '.join(get_args(EditPolicy))}, got {policy!r}")

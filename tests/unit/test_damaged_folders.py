@@ -476,12 +476,15 @@ def test_rows_without_a_token_are_never_drawn() -> None:
 
 
 def test_sampling_settings_are_applied_or_said(text_folder: Path) -> None:
-    settings = {"top_k": 20, "repetition_penalty": 1.05, "eos_token_id": 0, "min_p": 0.1}
+    settings = {"top_k": 20, "repetition_penalty": 1.05, "eos_token_id": 0, "min_p": 0.1, "top_p": 0.8}
     (text_folder / "generation_config.json").write_text(json.dumps(settings))
     engine = load_local_engine(text_folder)
     assert engine.folder_sampling == FolderSampling(20, 1.05)
-    assert "top_k 20 and repetition_penalty 1.05 applied" in engine.notes[-2]
-    assert "min_p 0.1, which is not applied" in engine.notes[-1]
+    assert engine.notes[-3:] == (
+        "generation_config.json: top_k 20, repetition_penalty 1.05 applied",
+        "generation_config.json: top_p 0.8 suggested; temperature and top_p are those of the request",
+        "generation_config.json: min_p 0.1 asked for, which is not applied",
+    )
 
 
 @pytest.mark.parametrize("top_k", [-1, 1.5, True, "20", [20]])
@@ -494,5 +497,5 @@ def test_a_setting_that_is_no_number_of_its_range_is_passed_over_and_said(
     )
     found, notes = read_sampling(tmp_path)
     assert found == FolderSampling()
-    assert "applied" in notes[-1] or "cannot be read" in notes[-1]
-    assert not any(note.endswith(" applied") and "not" not in note for note in notes)
+    assert len(notes) == 1
+    assert "which is not applied" in notes[0] or "cannot be read" in notes[0]

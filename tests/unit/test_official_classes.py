@@ -20,6 +20,7 @@ from support.official_chat import NEW_TOKENS, TALK, directions, picture, weight
 from llmga.chat import Conversation, Picture, Sampling
 from llmga.chat.checkpoints import FAMILIES, convert, read_checkpoint
 from llmga.chat.engines.local import LocalEngine
+from llmga.chat.engines.stream import FolderSampling
 from llmga.chat.folders import load_local_engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -110,6 +111,17 @@ def test_a_converted_folder_says_the_same(folders: Any, tmp_path: Path, family: 
         config = engine.net.config
         expected = with_pictures(turns[number]["ids"], config.image_token_index, config.image_seq_length)
         assert engine._encode(talk)["input_ids"][0].tolist() == expected
+
+
+def test_a_draw_is_between_as_many_tokens_as_in_the_official_code(
+    engines: Any, folders: Any, tmp_path: Path
+) -> None:
+    """transformers 4.37.2 takes 50 where generation_config.json is silent; Qwen2's says 20 and has a penalty."""
+    for family, engine in engines.items():
+        wanted = FolderSampling(20, 1.05) if family == "qwen_2" else FolderSampling(50)
+        assert engine.folder_sampling == wanted
+        converted = load_local_engine(convert(folders[family], tmp_path / family))
+        assert converted.folder_sampling == wanted and converted.trained_phrases
 
 
 def test_gemma_without_its_tokenizer_json_reads_alike(folders: Any, tmp_path: Path) -> None:

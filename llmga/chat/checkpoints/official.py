@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -55,6 +56,8 @@ _NOT_THE_TEXTS = (
 )
 _TOWER = "vision_tower."
 _GENERATION = "generation_config.json"
+SAMPLING_DEFAULTS: Mapping[str, Any] = MappingProxyType({"top_k": 50})
+"""What transformers 4.37.2 takes, and leaves out of a generation_config.json that it writes."""
 _SAMPLING = ("top_k", "repetition_penalty")
 _SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
 """The packages that read a ``tokenizer.model``, and the module that each brings."""
@@ -332,7 +335,7 @@ def undo_scale(weights: Tensors, hidden: int) -> None:
 
 def _sampling(folder: Path) -> dict[str, Any]:
     path = folder / _GENERATION
-    settings = read_object(path) if path.is_file() else {}
+    settings = {**SAMPLING_DEFAULTS, **(read_object(path) if path.is_file() else {})}
     return {key: settings[key] for key in _SAMPLING if settings.get(key) is not None}
 
 

@@ -37,7 +37,8 @@ class LocalEngine:
     Sampling is ours and not ``generate``'s: of the folder's own settings top_k and the repetition penalty apply, the noise
     comes from a CPU generator of the given seed, and the global random state is not touched. LLMGA's own models count
     repetitions in the reply alone, as the official code does, which hands ``generate`` embeddings; others in all that
-    they read.
+    they read. A conversation may fill the model's whole context; the official code cuts it at 2048 tokens, the newest
+    first.
 
     A chat template that knows how to switch thinking off or on is told so; whether a thought is open at the end of the
     request is read from the request. A model that thinks all the same has room for that beside ``max_new_tokens``.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -41,50 +43,56 @@ _NEUTRAL = {
     "frequency_penalty": (None, 0, 0.0),
 }
 """Settings of a ``generation_config.json`` that this library's own sampling has no part for, and what changes nothing."""
+_REQUESTS = ("temperature", "top_p")
 _MOST_TOKENS = 1 << 31
 MAX_PENALTY = 100.0
 
 
-def read_sampling(folder: Path) -> tuple[FolderSampling, tuple[str, ...]]:
-    """The sampling settings that a folder asks for, and a sentence on those applied and one on those that are not, which
-    also go to the log.
+def read_sampling(
+    folder: Path, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[FolderSampling, tuple[str, ...]]:
+    """The sampling settings that a folder asks for, and sentences on what is applied, not applied, and the request's.
 
-    A setting that is not a number of its range is passed over, and said.
+    The sentences also go to the log. A setting that is not a number of its range is passed over, and said.
+
+    Args:
+        defaults: what holds where the folder's generation_config.json says nothing of a key.
     """
     path = folder / "generation_config.json"
     try:
-        settings = read_object(path) if path.is_file() else {}
+        settings = {**defaults, **(read_object(path) if path.is_file() else {})}
     except ValueError:  # transformers passes over a damaged one, too
         return FolderSampling(), ("generation_config.json cannot be read and was passed over",)
-    left_out = [
-        f"{key} {settings[key]!r:.40}"
-        for key, neutral in _NEUTRAL.items()
-        if settings.get(key) not in neutral
-    ]
-    found: dict[str, Any] = {}
-    for key, sound, neutral in (
-        ("top_k", _is_top_k, (None, 0)),
-        ("repetition_penalty", _is_penalty, (None, 1)),
-    ):
-        value = settings.get(key)
-        if value in neutral and not isinstance(value, bool):
-            continue
-        if sound(value):
-            found[key] = value
-        else:
-            left_out.append(f"{key} {value!r:.40}")
+    found, left_out = _sound(settings)
+    left_out += [key for key, neutral in _NEUTRAL.items() if settings.get(key) not in neutral]
+    suggested = [key for key in _REQUESTS if settings.get(key) not in (None, 1)]
     notes = []
-    if found:
-        notes.append(
-            "generation_config.json: "
-            + " and ".join(f"{key} {value}" for key, value in found.items())
-            + " applied"
-        )
-    if left_out:
-        notes.append(f"generation_config.json asks for {', '.join(left_out)}, which is not applied")
+    for keys, words in (
+        (list(found), "{} applied"),
+        (suggested, "{} suggested; temperature and top_p are those of the request"),
+        (left_out, "{} asked for, which is not applied"),
+    ):
+        if keys:
+            listed = ", ".join(f"{key} {settings[key]!r:.40}" for key in keys)
+            notes.append("generation_config.json: " + words.format(listed))
     for note in notes:
         _log.info("%s: %s", folder.name, note)
     return FolderSampling(**found), tuple(notes)
+
+
+def _sound(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The settings that change something and are of their range, and the names of those that are not."""
+    found: dict[str, Any] = {}
+    wrong: list[str] = []
+    for key, is_sound, neutral in (("top_k", _is_top_k, 0), ("repetition_penalty", _is_penalty, 1)):
+        value = settings.get(key)
+        if value is None or (type(value) in (int, float) and value == neutral):
+            continue
+        if is_sound(value):
+            found[key] = value
+        else:
+            wrong.append(key)
+    return found, wrong
 
 
 def _is_top_k(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.official import is_official, read_checkpoint
+from ..checkpoints.official import SAMPLING_DEFAULTS, is_official, read_checkpoint
 from ..checkpoints.options import CheckpointOptions
 from ..engines.local import LocalEngine
 from ..engines.transformers_names import dtype_argument
@@ -43,5 +43,5 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
             check_image_processor(processor.image_processor, "its image processor")
         log_dtype(folder, net, dtype)
         own = (folder / "generation_config.json").is_file()
-        sampling, said = read_sampling(folder if own else options.base or folder)
+        sampling, said = read_sampling(folder if own else options.base or folder, SAMPLING_DEFAULTS)
         return LocalEngine(net, processor, folder.name, (*checkpoint.notes, *said), sampling)
