@@ -7,12 +7,12 @@ from typing import get_args
 from comfy_api.latest import io
 
 from ..llmga.chat import Conversation, Sampling
-from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
 from ..llmga.edit.instruction import EditPolicy, rewrite
 from ..llmga.images import to_pil
 from . import check, host
 from .chat import encoded
-from .types import Engine, History, temperature_input
+from .types import Engine, History, temperature_input, thinking_inputs
 
 POLICIES = get_args(EditPolicy)
 
@@ -91,6 +91,7 @@ class EditInstruction(io.ComfyNode):
                     optional=True,
                     tooltip="The history of the edit before: its target prompt becomes this edit's source prompt.",
                 ),
+                *thinking_inputs(),
             ],
             outputs=[
                 io.String.Output(
@@ -106,6 +107,10 @@ class EditInstruction(io.ComfyNode):
                 io.String.Output(
                     display_name="report", tooltip="How many words were kept, and what to expect of that."
                 ),
+                io.String.Output(
+                    display_name="thought",
+                    tooltip="What the model thought before its replies, or empty. No prompt holds any of it.",
+                ),
             ],
         )
 
@@ -113,7 +118,7 @@ class EditInstruction(io.ComfyNode):
     @host.guarded
     def execute(
         cls, engine, instruction, seed, temperature, max_new_tokens, policy, image=None, source_prompt="",
-        history=None,
+        history=None, thinking=False, thought_tokens=THOUGHT_TOKENS,
     ) -> io.NodeOutput:  # fmt: skip
         history = Conversation() if history is None else history
         check.instance(
@@ -128,12 +133,20 @@ class EditInstruction(io.ComfyNode):
             check.text("instruction", instruction),
             picture=encoded(pictures[0]) if pictures else None,
             source=check.optional_text("source_prompt", source_prompt),
-            sampling=Sampling(seed, temperature, max_new_tokens=max_new_tokens),
+            sampling=Sampling(
+                seed,
+                temperature,
+                max_new_tokens=max_new_tokens,
+                thinking=check.flag("thinking", thinking),
+                thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
+            ),
             policy=policy,
             on_text=host.live_text(),
         )
         text = f"{edit.report()}\n\nsource: {edit.source}\n\ntarget: {edit.target}"
-        return io.NodeOutput(edit.source, edit.target, edit.conversation, edit.report(), ui={"text": [text]})
+        return io.NodeOutput(
+            edit.source, edit.target, edit.conversation, edit.report(), edit.thought, ui={"text": [text]}
+        )
 
 
 NODES = [EditInstruction]

@@ -191,7 +191,7 @@ class DiffRIRRestore(io.ComfyNode):
             resize_to(holes, result.shape[-2:], "bilinear"),
         )
         difference = ((result - pasted).abs() * ENLARGED).clamp(0, 1)
-        readout = "\n".join([readout, *warnings(image, reference, holes, method)])
+        readout = "\n".join([readout, *warnings(image, reference, holes, method, blend)])
         return io.NodeOutput(
             channels_last(result), channels_last(difference), readout, ui={"text": [readout]}
         )
@@ -214,7 +214,9 @@ def colour_readout(found: ColourMatch) -> str:
     return "\n".join(lines)
 
 
-def warnings(image: torch.Tensor, reference: torch.Tensor, holes: torch.Tensor, method: str) -> list[str]:
+def warnings(
+    image: torch.Tensor, reference: torch.Tensor, holes: torch.Tensor, method: str, blend: str
+) -> list[str]:
     """What a person would want to know about the inputs: (B, C, H, W) each."""
     readout = []
     if not holes.any():
@@ -228,6 +230,11 @@ def warnings(image: torch.Tensor, reference: torch.Tensor, holes: torch.Tensor, 
                 "image equals reference around the hole: give what VAE Decode made, before the original is pasted in; "
                 "otherwise it cannot be seen how far the colours are off"
             )
+    if method == NETWORK and blend == "soft" and ((holes > 0) & (holes < 1)).any():
+        readout.append(
+            "the mask is soft: its values mix painted and preserved, while the network sees a hole from one half on; "
+            "LLMGA's own script replaces from one half on, as blend: hard does"
+        )
     if image.shape[-2:] != reference.shape[-2:]:
         sizes = (f"{x.shape[-1]}×{x.shape[-2]}" for x in (image, reference))
         readout.append("image is {}, reference and result are {}".format(*sizes))

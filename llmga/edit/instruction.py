@@ -39,6 +39,7 @@ class Rewrite:
         kept: the share of the target's words that stand in the source, in order; 0 .. 1.
         conversation: with this edit at its end; pass it in for the next one.
         asked_again: the first rewrite held no prompt, changed nothing or too much, and the model was asked once more.
+        thought: what the model thought before its replies, a paragraph for each; no prompt holds any of it.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Rewrite:
     kept: float
     conversation: Conversation
     asked_again: bool = False
+    thought: str = ""
 
     def report(self) -> str:
         """What a person should know about the rewrite, in one line or two."""
@@ -90,12 +92,14 @@ def rewrite(
         ValueError: there is no instruction, nothing to know the picture by, or no prompt in the reply.
 
     Source: LLMGA 7e32eb6, llmga/serve/cli-sd15-editing.py:121-201 (a similar image first, then the instruction in the
-    same conversation). Deviations: a known prompt is not asked for again, and a rewrite that keeps too little is.
+    same conversation). LLMGA's own models get both requests as they were trained to: a phrase of the training, then the
+    bare instruction. Deviations: the model sees the whole picture, theirs the square in its middle; a known prompt is not
+    asked for again, and a rewrite that keeps too little is.
     """
     if policy not in get_args(EditPolicy):
         raise ValueError(f"'policy' must be one of {', '.join(get_args(EditPolicy))}, got {policy!r}")
-    request = render("edit", instruction, sampling.seed)
-    source, earlier = source.strip(), _last_prompt(conversation, policy)
+    request = render("edit", instruction, sampling.seed, trained=getattr(engine, "trained_phrases", False))
+    source, earlier, thought = source.strip(), _last_prompt(conversation, policy), ""
     if not source and not earlier:
         if picture is None:
             raise ValueError(
@@ -112,10 +116,11 @@ def rewrite(
             policy=policy,
             on_text=on_text,
         )
-        source, conversation = seen.prompt, seen.conversation
+        source, conversation, thought = seen.prompt, seen.conversation, seen.thought
     elif source and source != earlier:
         request = f"{source}\n{request}"
-    return _rewritten(engine, conversation, request, source or earlier, sampling, policy, on_text)
+    edit = _rewritten(engine, conversation, request, source or earlier, sampling, policy, on_text)
+    return replace(edit, thought="\n\n".join(filter(None, (thought, edit.thought))))
 
 
 def kept_share(source: str, target: str) -> float:
@@ -166,7 +171,8 @@ def _rewritten(
     # As one exchange: the request and the reply that was taken, so that the model sees a clean history.
     said = best.conversation.turns[-1]
     kept = replace(replies[0].conversation, turns=(*replies[0].conversation.turns[:-1], said))
-    return Rewrite(source, target, kept_share(source, target), kept, len(replies) > 1)
+    thought = "\n\n".join(filter(None, (reply.thought for reply in replies)))
+    return Rewrite(source, target, kept_share(source, target), kept, len(replies) > 1, thought)
 
 
 def _is_rewrite(source: str, reply: Reply) -> bool:

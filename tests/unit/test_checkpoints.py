@@ -170,9 +170,10 @@ def test_a_llama_tokenizer_is_converted_as_it_reads(
     out = convert(folder, tmp_path / "out")  # compares the tokens of a transcript, and refuses others
     before = read_checkpoint(folder).tokenizer
     after: Any = transformers.AutoTokenizer.from_pretrained(out, local_files_only=True)
-    text = "a red</s>fox </s> in"
-    assert after(text)["input_ids"] == before(text)["input_ids"]
-    assert json.loads((out / "tokenizer_config.json").read_text())["legacy"] is legacy
+    for text in ("a red</s>fox </s> in", "  two before", "", "   ", " </s>  a"):
+        assert after(text)["input_ids"] == before(text)["input_ids"]
+    written = json.loads((out / "tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] == "PreTrainedTokenizerFast" if slow else written["legacy"] is legacy
 
 
 @pytest.mark.parametrize("missing", ["sentencepiece", "protobuf"])

@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from llmga.chat.conversation import Conversation, Picture
 from llmga.chat.engines.base import Sampling
-from llmga.chat.engines.stream import NamedTokens
+from llmga.chat.engines.stream import FolderSampling, NamedTokens
 from llmga.chat.folder_check import one_kind_of_error
 from llmga.chat.folders import load_local_engine
+from llmga.chat.folders.loaded import read_sampling
 from miniworld.models.random_language import write_tiny_llava, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -481,10 +482,27 @@ def test_rows_without_a_token_are_never_drawn() -> None:
     assert scores.argmax() == 2 and torch.isinf(scores[0, [1, 3]]).all() and scores[0, 0] == 1
 
 
-def test_settings_that_are_not_applied_are_said(text_folder: Path) -> None:
-    (text_folder / "generation_config.json").write_text(
-        '{"top_k": 20, "repetition_penalty": 1.05, "eos_token_id": 0}'
+def test_sampling_settings_are_applied_or_said(text_folder: Path) -> None:
+    settings = {"top_k": 20, "repetition_penalty": 1.05, "eos_token_id": 0, "min_p": 0.1, "top_p": 0.8}
+    (text_folder / "generation_config.json").write_text(json.dumps(settings))
+    engine = load_local_engine(text_folder)
+    assert engine.folder_sampling == FolderSampling(20, 1.05)
+    assert engine.notes[-3:] == (
+        "generation_config.json: top_k 20, repetition_penalty 1.05 applied",
+        "generation_config.json: top_p 0.8 suggested; temperature and top_p are those of the request",
+        "generation_config.json: min_p 0.1 asked for, which is not applied",
     )
-    assert (
-        "top_k 20, repetition_penalty 1.05, which is not applied" in load_local_engine(text_folder).notes[-1]
+
+
+@pytest.mark.parametrize("top_k", [-1, 1.5, True, "20", [20]])
+@pytest.mark.parametrize("penalty", [0, -1.0, True, "1.1", float("inf"), float("nan")])
+def test_a_setting_that_is_no_number_of_its_range_is_passed_over_and_said(
+    tmp_path: Path, top_k: object, penalty: object
+) -> None:
+    (tmp_path / "generation_config.json").write_text(
+        json.dumps({"top_k": top_k, "repetition_penalty": penalty})
     )
+    found, notes = read_sampling(tmp_path)
+    assert found == FolderSampling()
+    assert len(notes) == 1
+    assert "which is not applied" in notes[0] or "cannot be read" in notes[0]

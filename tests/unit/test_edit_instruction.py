@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from llmga.chat import Conversation, Picture, Said, Sampling
+from llmga.chat.tasks import TRAINED
 from llmga.edit.instruction import kept_share, rewrite
 
 SOURCE = "a large red star in the centre, on snow, under warm light"
@@ -169,3 +170,27 @@ def test_cancel_passes_through() -> None:
 )
 def test_the_share_of_words_kept(source: str, target: str, share: float) -> None:
     assert kept_share(source, target) == pytest.approx(share)
+
+
+def test_llmgas_own_models_get_the_requests_of_their_training() -> None:
+    """Source: LLMGA 7e32eb6, llmga/serve/cli-sd15-editing.py:121-130: a similar image first, then the bare instruction."""
+    engine = Scripted(tagged(SOURCE), tagged(TARGET))
+    engine.trained_phrases = True
+    ask(engine, "make the star blue", picture=PICTURE)
+    described, rewritten = engine.heard
+    assert described.turns[-1].text in {
+        phrase.replace("{instruction}", "").strip() for phrase in TRAINED["similar"]
+    }
+    assert rewritten.turns[-1].text == "make the star blue"
+
+
+def test_thoughts_are_kept_apart_from_both_prompts() -> None:
+    engine = Scripted(
+        f"<think>It is a star. {tagged('a draft')}</think>{tagged(SOURCE)}",
+        f"<think>Only the colour.</think>{tagged(TARGET)}",
+    )
+    edit = ask(engine, picture=PICTURE)
+    assert (edit.source, edit.target) == (SOURCE, TARGET)
+    assert edit.thought == f"It is a star. {tagged('a draft')}\n\nOnly the colour."
+    again = ask(Scripted("<think>One.</think>no tags", f"<think>Two.</think>{tagged(TARGET)}"), source=SOURCE)
+    assert again.thought == "One.\n\nTwo." and again.asked_again

@@ -159,11 +159,9 @@ def test_draws_follow_the_tempered_nucleus() -> None:
     assert counts[3:].sum() == 0
 
 
-def test_the_folder_cannot_change_the_sampling(engines, text_folder: Path) -> None:
+def test_a_folder_changes_top_k_and_the_repetition_penalty_alone(engines, text_folder: Path) -> None:
     leftovers = {
         "do_sample": True,
-        "top_k": 1,
-        "repetition_penalty": 9.0,
         "temperature": 0.01,
         "num_beams": 3,
     }

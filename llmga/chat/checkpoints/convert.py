@@ -15,6 +15,7 @@ from ..conversation import Picture
 from .families import IMAGE
 from .official import Checkpoint, read_checkpoint
 from .options import CheckpointOptions
+from .slow_tokenizer import needs_plain_class
 from .template import one_text_templates
 from .vision import MEAN, STD
 
@@ -56,8 +57,9 @@ def write_checkpoint(checkpoint: Checkpoint, out: Path, part: int = MAX_PART_BYT
         raise
     checkpoint.config.dtype = checkpoint.dtype
     checkpoint.config.save_pretrained(out)
-    if checkpoint.eos_ids:
-        _write_json(out / "generation_config.json", eos_token_id=list(checkpoint.eos_ids))
+    ends = {"eos_token_id": list(checkpoint.eos_ids)} if checkpoint.eos_ids else {}
+    if settings := {**ends, **checkpoint.sampling}:
+        _write_json(out / "generation_config.json", **settings)
     _write_weights(checkpoint.weights, out, part)
     return out
 
@@ -108,7 +110,7 @@ def _write_processor(checkpoint: Checkpoint, out: Path) -> None:
     for template in one_text_templates(checkpoint.family, tokenizer, image_token.token or IMAGE):
         tokenizer.chat_template = None
         tokenizer.save_pretrained(out)
-        _keep_legacy(tokenizer, out / "tokenizer_config.json")
+        _keep_rules(tokenizer, out / "tokenizer_config.json")
         (out / "chat_template.jinja").unlink(missing_ok=True)
         _write_json(out / "chat_template.json", chat_template=template)
         if _reads_alike(checkpoint, out):
@@ -119,11 +121,15 @@ def _write_processor(checkpoint: Checkpoint, out: Path) -> None:
     )
 
 
-def _keep_legacy(tokenizer: Any, path: Path) -> None:
-    """transformers 5 reads a Llama tokenizer's ``legacy`` (a space before what follows a control token), does not write it,
-    and takes what is not written for False: the saved tokenizer would read in another way than this one."""
-    if isinstance(legacy := getattr(tokenizer, "legacy", None), bool):
-        _write_json(path, **{**json.loads(path.read_text(encoding="utf-8")), "legacy": legacy})
+def _keep_rules(tokenizer: Any, path: Path) -> None:
+    """What transformers 5 reads of a Llama tokenizer and does not write: ``legacy`` (a space before what follows a control
+    token), which it takes for False where it is not written, and rules other than its own."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if needs_plain_class(tokenizer):
+        settings.pop("legacy", None)
+        _write_json(path, **{**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
+    elif isinstance(legacy := getattr(tokenizer, "legacy", None), bool):
+        _write_json(path, **{**settings, "legacy": legacy})
 
 
 def _reads_alike(checkpoint: Checkpoint, out: Path) -> bool:

@@ -30,6 +30,7 @@ from .official import (
     undo_scale,
 )
 from .processing import ImageToken, find_image_token
+from .slow_tokenizer import read_language_tokenizer
 from .template import ending_ids, fitting_template
 from .vision import read_tower
 
@@ -38,7 +39,6 @@ _log = logging.getLogger(__name__)
 _EMBED, _HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
 _NEW_ROWS = 64
 """Rows that are added to the embedding where none is left for a picture; a multiple that GPUs multiply fast."""
-_SENTENCEPIECE_TYPES = ("llama", "mistral", "phi3")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ def join(language: Path, tower: Path, out: Path, options: JoinOptions | None = N
     text_type = check_configs(language)
     config = read_object(language / "config.json")
     _check_causal(language, text_type)
-    tokenizer = _read_tokenizer(language, text_type)
+    check_sentencepiece(language)
+    with one_kind_of_error(language):
+        tokenizer = read_language_tokenizer(language, text_type)
     family = _family(language, config, tokenizer, options.family)
     weights = _read_language(language)
     vision, found = read_tower(tower)
@@ -134,23 +136,6 @@ def _check_causal(folder: Path, text_type: str) -> None:
         )
     if CONFIG_MAPPING[text_type] in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ValueError(f"{folder.name!r} ({text_type}) sees pictures already; give a model of text alone")
-
-
-def _read_tokenizer(folder: Path, text_type: str) -> Any:
-    """Its tokenizer. From a ``tokenizer.model`` alone transformers 5 takes a Llama's merges in the order of their ids, not
-    of their scores, and two spaces become another token; as Mistral's it takes the scores."""
-    import transformers
-
-    check_sentencepiece(folder)
-    alone = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
-    kind = "mistral" if alone and text_type in _SENTENCEPIECE_TYPES else text_type
-    with one_kind_of_error(folder):
-        return transformers.AutoTokenizer.from_pretrained(
-            folder,
-            config=transformers.CONFIG_MAPPING[kind](),
-            local_files_only=True,
-            trust_remote_code=False,
-        )
 
 
 def _family(folder: Path, config: dict[str, Any], tokenizer: Any, name: str | None) -> Family:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,13 +18,13 @@ from ...files.known_kinds import check_language_model
 from ...files.tensors import WHOLE, Tensors, check_finite, check_tensors, model_files, read_files
 from ..folder_bounds import check_counts, check_layers, check_types
 from ..folder_check import LLMGA_TYPES, check_configs, check_tokenizer_files, one_kind_of_error
-from ..folder_copy import cleaned, folder_copy
+from ..folder_copy import cleaned
 from .adapters import PROJECTOR, first_file, merge_lora, read_projector
 from .families import Family, chat_template, choose_family, log_choice
 from .names import from_official, llava_hf_names, to_official_name
 from .options import CheckpointOptions
-from .piece_merges import rank_by_score
 from .processing import ImageToken, OfficialProcessor, find_image_token
+from .slow_tokenizer import read_language_tokenizer
 from .vision import INSIDE, declared_config, find_tower, read_tower
 
 _log = logging.getLogger(__name__)
@@ -53,6 +55,10 @@ _NOT_THE_TEXTS = (
     "_name_or_path",
 )
 _TOWER = "vision_tower."
+_GENERATION = "generation_config.json"
+SAMPLING_DEFAULTS: Mapping[str, Any] = MappingProxyType({"top_k": 50})
+"""What transformers 4.37.2 takes, and leaves out of a generation_config.json that it writes."""
+_SAMPLING = ("top_k", "repetition_penalty")
 _SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
 """The packages that read a ``tokenizer.model``, and the module that each brings."""
 
@@ -72,6 +78,7 @@ class Checkpoint:
         processor_folder: the folder that brings a processor and a template of its own, as
             ``llmga.train.llava_layouts`` writes them.
         notes: what was found and guessed, a sentence each.
+        sampling: the settings of its generation_config.json that a converted folder keeps, as they stand there.
     """
 
     name: str
@@ -83,6 +90,7 @@ class Checkpoint:
     eos_ids: tuple[int, ...]
     processor_folder: Path | None
     notes: tuple[str, ...] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -156,18 +164,9 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
     check_sentencepiece(tokenizer_folder)
     check_tokenizer_files(tokenizer_folder)
     with one_kind_of_error(folder):
-        import transformers
-
         # Its own config has a model_type that transformers does not know.
         kind = next(text for text, known in OFFICIAL_TYPES.items() if known == official["model_type"])
-        with folder_copy(tokenizer_folder) as copy:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                copy,
-                config=transformers.CONFIG_MAPPING[kind](),
-                local_files_only=True,
-                trust_remote_code=False,
-            )
-            rank_by_score(tokenizer, copy)
+        tokenizer = read_language_tokenizer(tokenizer_folder, kind)
         image_token = find_image_token(
             tokenizer, weights["language_model.model.embed_tokens.weight"].shape[0]
         )
@@ -191,6 +190,7 @@ def read_checkpoint(folder: Path, options: CheckpointOptions | None = None) -> C
         find_eos_ids(tokenizer_folder, official),
         processor_folder,
         tuple(notes),
+        _sampling(folder if (folder / _GENERATION).is_file() else tokenizer_folder),
     )
 
 
@@ -333,9 +333,15 @@ def undo_scale(weights: Tensors, hidden: int) -> None:
         weights[key] = (weights[key].float() * hidden**0.5).to(weights[key].dtype)
 
 
+def _sampling(folder: Path) -> dict[str, Any]:
+    path = folder / _GENERATION
+    settings = {**SAMPLING_DEFAULTS, **(read_object(path) if path.is_file() else {})}
+    return {key: settings[key] for key in _SAMPLING if settings.get(key) is not None}
+
+
 def find_eos_ids(folder: Path, official: dict[str, Any]) -> tuple[int, ...]:
     """The token ids that a folder's config and generation_config.json name as the end of a reply."""
-    path = folder / "generation_config.json"
+    path = folder / _GENERATION
     settings = [official, read_object(path) if path.is_file() else {}]
     named = [value for each in settings if (value := each.get("eos_token_id")) is not None]
     ids = [end for value in named for end in (value if isinstance(value, list) else [value])]

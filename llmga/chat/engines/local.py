@@ -16,7 +16,7 @@ from .base import OnText, Said, Sampling, check_conversation, check_pictures_are
 from .chat_template import render_template
 from .lookup import decode_greedily
 from .prefix import Position, PrefixCache, pictures_in, positions_of
-from .stream import GumbelMaxSampler, NamedTokens, Stream
+from .stream import FolderSampling, GumbelMaxSampler, NamedTokens, RepetitionPenalty, Stream
 from .thought import ThoughtReader, opens_thought, template_variables
 from .transformers_names import cache_name, generate_takes_pictures_after_a_cache
 
@@ -34,8 +34,11 @@ class LocalEngine:
     tokenizer's control tokens, a space breaks it (``< |im_end|>``), so that it can neither add a picture nor
     open a turn. A system prompt that the chat template refuses or drops is put before the first user turn.
 
-    Sampling is ours and not ``generate``'s: the folder's own settings (repetition penalty, top_k, …) do not
-    apply, the noise comes from a CPU generator of the given seed, and the global random state is not touched.
+    Sampling is ours and not ``generate``'s: of the folder's own settings top_k and the repetition penalty apply, the noise
+    comes from a CPU generator of the given seed, and the global random state is not touched. LLMGA's own models count
+    repetitions in the reply alone, as the official code does, which hands ``generate`` embeddings; others in all that
+    they read. A conversation may fill the model's whole context; the official code cuts it at 2048 tokens, the newest
+    first.
 
     A chat template that knows how to switch thinking off or on is told so; whether a thought is open at the end of the
     request is read from the request. A model that thinks all the same has room for that beside ``max_new_tokens``.
@@ -50,15 +53,24 @@ class LocalEngine:
             calls ``forget``.
         lookup: tokens guessed in one step of a greedy reply that may repeat the conversation; 0 guesses none.
         notes: what was found, guessed and left out while the folder was read, a sentence each.
+        folder_sampling: what the folder's makers ask for.
     """
 
-    def __init__(self, net: Any, processor: Any, name: str, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        net: Any,
+        processor: Any,
+        name: str,
+        notes: tuple[str, ...] = (),
+        folder_sampling: FolderSampling | None = None,
+    ) -> None:
         """Take a model and its processor (its tokenizer, if it is text-only), which has a chat template."""
         from transformers import GenerationConfig
 
         self.net = net.eval()
         self.name = name
         self.notes = notes
+        self.folder_sampling = folder_sampling or FolderSampling()
         self.supports_pictures = hasattr(processor, "image_processor")
         self.knows_tags = hasattr(net.config, "llmga_family")
         self.trained_phrases = self.knows_tags
@@ -104,13 +116,16 @@ class LocalEngine:
         stream = Stream(self._thoughts.decode, self._end_ids, on_text, sampling, used, opened)
         positions, cache, cached, placed = self._resume(conversation, inputs, used + max_new_tokens, device)
         hooks = [block.register_forward_pre_hook(stream.on_block) for block in _blocks(self.net)]
+        penalty = RepetitionPenalty(
+            self.folder_sampling.repetition_penalty, used if self.trained_phrases else 0
+        )
         try:
             if self.lookup and not sampling.temperature and self.prefixes.usable:
                 new_ids, cache = decode_greedily(
-                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup, self._named
+                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup, self._named, penalty
                 )
             else:
-                new_ids, cache = self._generate(placed, cache, stream, max_new_tokens, sampling)
+                new_ids, cache = self._generate(placed, cache, stream, max_new_tokens, sampling, penalty)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -163,7 +178,13 @@ class LocalEngine:
             )
 
     def _generate(
-        self, inputs: dict[str, Any], cache: Any, stream: Stream, max_new_tokens: int, sampling: Sampling
+        self,
+        inputs: dict[str, Any],
+        cache: Any,
+        stream: Stream,
+        max_new_tokens: int,
+        sampling: Sampling,
+        penalty: RepetitionPenalty,
     ) -> tuple[list[int], Any]:
         """The reply's token ids, and the cache of all that was read."""
         output = self.net.generate(
@@ -171,7 +192,11 @@ class LocalEngine:
             **({} if cache is None else {cache_name(): cache}),
             do_sample=False,
             max_new_tokens=max_new_tokens,
-            logits_processor=[self._named, *([GumbelMaxSampler(sampling)] if sampling.temperature else [])],
+            logits_processor=[
+                self._named,
+                penalty,
+                *([GumbelMaxSampler(sampling, self.folder_sampling.top_k)] if sampling.temperature else []),
+            ],
             stopping_criteria=[stream],
             return_dict_in_generate=True,
         )

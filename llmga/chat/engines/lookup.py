@@ -46,6 +46,7 @@ def decode_greedily(
     max_new_tokens: int,
     ahead: int,
     named: Any,
+    penalty: Any,
 ) -> tuple[list[int], Any]:
     """The greedy reply's tokens after those of ``inputs``, and the cache of all but its last.
 
@@ -54,7 +55,7 @@ def decode_greedily(
         cache: of the first ``cached`` tokens, or None.
         stream: has ``put(tokens)`` and ``stopped``; see ``stream.Stream``.
         ahead: guesses in one step.
-        named: a logits processor; see ``stream.NamedTokens``.
+        named, penalty: logits processors; see ``stream.NamedTokens`` and ``stream.RepetitionPenalty``.
     """
     ids = inputs["input_ids"][0].tolist()
     first = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
@@ -70,15 +71,24 @@ def decode_greedily(
     def cached_length() -> int:
         return cache.get_seq_length() if cache is not None else 0
 
+    def choose(logits: torch.Tensor, following: list[int]) -> list[int]:
+        """The likeliest token behind all so far, and behind each of ``following`` in turn; ``logits`` (positions, rows)."""
+        scores = named(None, logits.float())
+        for i in range(len(scores)):
+            before = torch.tensor([[*ids, *new, *following[:i]]], device=device)
+            scores[i : i + 1] = penalty(before, scores[i : i + 1])
+        return scores.argmax(-1).tolist()
+
+    new: list[int] = []
     output = step(ids[cached:], **first, **last_only)
     cache = output[cache_name()]
-    new = [int(named(None, output.logits[0, -1].float()).argmax())]
+    new += choose(output.logits[0, -1:], [])
     stream.put(new)
     while not stream.stopped and len(new) < max_new_tokens:
         guesses = guess(ids + new, min(ahead, max_new_tokens - len(new) - 1))
         output = step([new[-1], *guesses])
         cache = output[cache_name()]
-        chosen = named(None, output.logits[0].float()).argmax(-1).tolist()
+        chosen = choose(output.logits[0], guesses)
         right = next((i for i, token in enumerate(guesses) if token != chosen[i]), len(guesses))
         if wrong := len(guesses) - right:
             cache.crop(-wrong)

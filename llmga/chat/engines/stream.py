@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -114,6 +115,41 @@ class NamedTokens:
         return scores.masked_fill(self._unnamed[key], -torch.inf)
 
 
+@dataclass(frozen=True)
+class FolderSampling:
+    """What a model's makers ask for in its ``generation_config.json``, beside the temperature and top_p of a request.
+
+    Args:
+        top_k: a draw is between the likeliest so many tokens; 0 keeps all. A greedy reply has no draw.
+        repetition_penalty: positive; the logit of a token that stands there already is divided by it where it is positive
+            and multiplied where it is not. 1 changes nothing. It holds for a greedy reply too.
+    """
+
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+
+
+class RepetitionPenalty:
+    """Logits processor that makes tokens less likely that stand in the text already.
+
+    Source: transformers' ``RepetitionPenaltyLogitsProcessor``.
+    """
+
+    def __init__(self, penalty: float, start: int) -> None:
+        """Take a penalty, and from which position on tokens count: 0, or behind the request."""
+        self._penalty = penalty
+        self._start = start
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """All tokens so far (1, tokens) and logits (1, rows) in, logits out."""
+        seen = input_ids[:, self._start :]
+        if self._penalty == 1 or not seen.shape[1]:
+            return scores
+        found = scores.gather(1, seen)
+        found = torch.where(found < 0, found * self._penalty, found / self._penalty)
+        return scores.scatter(1, seen, found)
+
+
 class GumbelMaxSampler:
     """Gumbel-max trick: ``argmax(p / e)``, ``e`` ~ Exp(1), draws a token with probability ``p``.
 
@@ -121,13 +157,20 @@ class GumbelMaxSampler:
     a CPU generator of its own.
     """
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, top_k: int = 0) -> None:
+        """Take a request's sampling and how many of the likeliest tokens are drawn from; 0 is all."""
         self._sampling = sampling
+        self._top_k = top_k
         self._generator = torch.Generator().manual_seed(sampling.seed)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Logits (1, vocabulary) in, values of the same shape with the drawn token as their maximum out."""
-        probs = (scores.float() / max(self._sampling.temperature, 1e-5)).softmax(-1)
+        tempered = scores.float() / max(self._sampling.temperature, 1e-5)
+        if 0 < self._top_k < tempered.shape[-1]:
+            tempered = tempered.masked_fill(
+                tempered < tempered.topk(self._top_k).values[..., -1:], -torch.inf
+            )
+        probs = tempered.softmax(-1)
         if self._sampling.top_p < 1:
             ordered, index = probs.sort(dim=-1, descending=True, stable=True)
             outside = ordered.cumsum(-1) - ordered >= self._sampling.top_p  # the tokens before it reach top_p

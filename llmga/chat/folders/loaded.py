@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from ...files.json_files import read_object
+from ..engines.stream import FolderSampling
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +36,6 @@ def check_loaded(info: dict[str, Any]) -> None:
 
 
 _NEUTRAL = {
-    "top_k": (None, 0, 50),
-    "repetition_penalty": (None, 1, 1.0),
     "min_p": (None, 0, 0.0),
     "typical_p": (None, 1, 1.0),
     "no_repeat_ngram_size": (None, 0),
@@ -41,25 +43,64 @@ _NEUTRAL = {
     "frequency_penalty": (None, 0, 0.0),
 }
 """Settings of a ``generation_config.json`` that this library's own sampling has no part for, and what changes nothing."""
+_REQUESTS = ("temperature", "top_p")
+_MOST_TOKENS = 1 << 31
+MAX_PENALTY = 100.0
 
 
-def settings_left_out(folder: Path) -> tuple[str, ...]:
-    """A sentence on the sampling settings that a folder asks for and does not get, if there are any; it goes to the log."""
+def read_sampling(
+    folder: Path, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[FolderSampling, tuple[str, ...]]:
+    """The sampling settings that a folder asks for, and sentences on what is applied, not applied, and the request's.
+
+    The sentences also go to the log. A setting that is not a number of its range is passed over, and said.
+
+    Args:
+        defaults: what holds where the folder's generation_config.json says nothing of a key.
+    """
     path = folder / "generation_config.json"
     try:
-        settings = read_object(path) if path.is_file() else {}
+        settings = {**defaults, **(read_object(path) if path.is_file() else {})}
     except ValueError:  # transformers passes over a damaged one, too
-        return ("generation_config.json cannot be read and was passed over",)
-    asked = [
-        f"{key} {settings[key]!r:.40}"
-        for key, neutral in _NEUTRAL.items()
-        if settings.get(key) not in neutral
-    ]
-    if not asked:
-        return ()
-    note = f"generation_config.json asks for {', '.join(asked)}, which is not applied: only temperature and top_p are"
-    _log.info("%s: %s", folder.name, note)
-    return (note,)
+        return FolderSampling(), ("generation_config.json cannot be read and was passed over",)
+    found, left_out = _sound(settings)
+    left_out += [key for key, neutral in _NEUTRAL.items() if settings.get(key) not in neutral]
+    suggested = [key for key in _REQUESTS if settings.get(key) not in (None, 1)]
+    notes = []
+    for keys, words in (
+        (list(found), "{} applied"),
+        (suggested, "{} suggested; temperature and top_p are those of the request"),
+        (left_out, "{} asked for, which is not applied"),
+    ):
+        if keys:
+            listed = ", ".join(f"{key} {settings[key]!r:.40}" for key in keys)
+            notes.append("generation_config.json: " + words.format(listed))
+    for note in notes:
+        _log.info("%s: %s", folder.name, note)
+    return FolderSampling(**found), tuple(notes)
+
+
+def _sound(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The settings that change something and are of their range, and the names of those that are not."""
+    found: dict[str, Any] = {}
+    wrong: list[str] = []
+    for key, is_sound, neutral in (("top_k", _is_top_k, 0), ("repetition_penalty", _is_penalty, 1)):
+        value = settings.get(key)
+        if value is None or (type(value) in (int, float) and value == neutral):
+            continue
+        if is_sound(value):
+            found[key] = value
+        else:
+            wrong.append(key)
+    return found, wrong
+
+
+def _is_top_k(value: Any) -> bool:
+    return type(value) is int and 0 < value < _MOST_TOKENS
+
+
+def _is_penalty(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and 0 < value <= MAX_PENALTY
 
 
 def log_dtype(folder: Path, net: Any, asked: torch.dtype | None) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.official import is_official, read_checkpoint
+from ..checkpoints.official import SAMPLING_DEFAULTS, is_official, read_checkpoint
 from ..checkpoints.options import CheckpointOptions
 from ..engines.local import LocalEngine
 from ..engines.transformers_names import dtype_argument
 from ..folder_bounds import check_image_processor
 from ..folder_check import one_kind_of_error
 from ..folder_copy import folder_copy
-from .loaded import LOCAL_ONLY, check_loaded, log_dtype, settings_left_out
+from .loaded import LOCAL_ONLY, check_loaded, log_dtype, read_sampling
 
 reads = is_official
 
@@ -42,5 +42,6 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
                 processor = transformers.AutoProcessor.from_pretrained(copy, **LOCAL_ONLY)
             check_image_processor(processor.image_processor, "its image processor")
         log_dtype(folder, net, dtype)
-        notes = (*checkpoint.notes, *settings_left_out(folder))
-        return LocalEngine(net, processor, folder.name, notes)
+        own = (folder / "generation_config.json").is_file()
+        sampling, said = read_sampling(folder if own else options.base or folder, SAMPLING_DEFAULTS)
+        return LocalEngine(net, processor, folder.name, (*checkpoint.notes, *said), sampling)

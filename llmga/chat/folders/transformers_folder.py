@@ -9,13 +9,13 @@ import torch
 
 from ...files.tensors import check_finite
 from ..checkpoints.options import CheckpointOptions
-from ..checkpoints.piece_merges import rank_by_score
+from ..checkpoints.slow_tokenizer import read_as_slow
 from ..engines.local import LocalEngine
 from ..engines.transformers_names import dtype_argument
 from ..folder_bounds import check_image_processor, check_network
 from ..folder_check import check_model_folder, one_kind_of_error
 from ..folder_copy import folder_copy
-from .loaded import LOCAL_ONLY, check_loaded, log_dtype, settings_left_out
+from .loaded import LOCAL_ONLY, check_loaded, log_dtype, read_sampling
 
 _PROBE = "llmga-probe"
 
@@ -57,8 +57,9 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
         check_loaded(info)
         check_finite(net.named_parameters(), folder.name)
         log_dtype(folder, net, dtype)
-        notes = (f"transformers folder, model_type {config.model_type}", *settings_left_out(folder))
-        return LocalEngine(net, processor, folder.name, notes)
+        sampling, said = read_sampling(folder)
+        notes = (f"transformers folder, model_type {config.model_type}", *said)
+        return LocalEngine(net, processor, folder.name, notes, sampling)
 
 
 def _read_processor(copy: Path, has_vision: bool) -> Any:
@@ -72,7 +73,7 @@ def _read_processor(copy: Path, has_vision: bool) -> Any:
     if has_vision:
         check_image_processor(processor.image_processor, "its image processor")
     tokenizer = getattr(processor, "tokenizer", processor)
-    rank_by_score(tokenizer, copy)
+    read_as_slow(tokenizer, copy)
     if not processor.chat_template:  # fine-tunes keep it with the tokenizer alone
         processor.chat_template = tokenizer.chat_template
     if not processor.chat_template:
