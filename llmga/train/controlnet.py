@@ -75,7 +75,7 @@ class EdgeVariants(ExampleVariants):
 
 
 def packed(edges: torch.Tensor) -> torch.Tensor:
-    """(B, 1, H, W) of 0 and 1, W a multiple of 8, as (B, H, W / 8) uint8: eight pixels a byte, the first in the highest bit."""
+    """(B, 1, H, W) of 0 and 1, W a multiple of 8, as (B, H, W / 8) uint8: eight pixels a byte, the first the highest bit."""
     bits = edges[:, 0].bool().unflatten(-1, (-1, 8))
     return (bits * _places(edges.device)).sum(-1).to(torch.uint8)
 
