@@ -57,7 +57,7 @@ REQUESTS = {
     "continue_conversation": {"Next turn": ("Change the background to grass.", "chat")},
 }
 CONTROLLED = {
-    "controlnet": {"LLMGA Chat": ("on snow, and everything blue", "similar")},
+    "controlnet": {"LLMGA Chat": ("Put everything on snow.", "edit")},
 }
 """No chapter of the story, which also runs where there is no ComfyUI."""
 PAINTERS = {"base": "painted by the base UNet", "stage 2": "painted by the stage-2 UNet"}
