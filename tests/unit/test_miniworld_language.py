@@ -41,7 +41,7 @@ from miniworld.world.edits import KINDS, sample_edit
 from miniworld.world.facts import WORDS, Facts, caption_facts, facts, kept
 from miniworld.world.records import RECORD_KINDS, sample_hole
 from miniworld.world.render import render
-from miniworld.world.scene import COLOURS, PLACES, SHAPES, choose, sample_scene
+from miniworld.world.scene import COLOURS, PLACES, SHAPES, sample_scene
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -392,33 +392,3 @@ def test_an_edit_is_made_if_what_it_asks_for_is_found_and_nothing_else_is_needed
         source, target = facts(edit.source), facts(edit.target)
         assert edit_made(source, target, caption_facts(edit.detailed[1])), kind
         assert not edit_made(source, target, caption_facts(edit.detailed[0])), kind
-
-
-def test_a_change_is_asked_of_the_picture_of_the_turn_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    from miniworld.checks import chat
-
-    scene = chat._scenes(7)[choose(range(chat._SCENES), 7, "change")]
-    edit = sample_edit(scene, 7, held_out=True)
-    said = {"similar": edit.detailed[0], "change": edit.detailed[1]}
-
-    def ask(folder, temperature, conversation, task, instruction, pictures, seed):
-        assert bool(pictures) == (task == "similar") and bool(conversation.turns) == (task == "change")
-        assert instruction == (edit.instruction if task == "change" else "")
-        return _reply(f"<gen_image> {said[task]} </gen_image>", (said[task],))
-
-    monkeypatch.setattr(chat, "ask", ask)
-    assert _answer(Path(), 0.2, "change", 7).made
-    said["change"] = said["similar"]
-    assert not _answer(Path(), 0.2, "change", 7).made
-
-
-def test_conversations_go_on_in_the_words_of_the_task_change() -> None:
-    scenes, words = Scenes(50), [phrasing.partition("{")[0] for phrasing in TASKS["change"].phrasings]
-    heads = Counter()
-    for seed in range(300):
-        talk = Talk(scenes, seed)
-        talk.next("refine")
-        exchange = talk.next()
-        if exchange.again:
-            heads.update(head for head in words if exchange.asked.lower().startswith(head.lower()))
-    assert set(heads) == set(words)
