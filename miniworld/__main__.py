@@ -74,12 +74,24 @@ def _check_holes(options: argparse.Namespace, command: list[str]) -> None:
     sys.stdout.write(holes_table(found) + "\n")
 
 
+def _check_controlnet(options: argparse.Namespace, command: list[str]) -> None:
+    from tqdm import tqdm
+
+    from .checks.controlnet import ControlNetCheckConfig, check_controlnet, controlnet_table
+
+    config = ControlNetCheckConfig(steps=options.steps, pictures=options.count, captions=options.captions)
+    with tqdm(total=3, desc="sets of pictures") as bar:
+        found = check_controlnet(options.out, config, lambda i, n: bar.update())
+    sys.stdout.write(controlnet_table(found) + "\n")
+
+
 VERBS = {
     "build": _build,
     "check": _check,
     "check-chat": _check_chat,
     "check-edits": _check_edits,
     "check-holes": _check_holes,
+    "check-controlnet": _check_controlnet,
 }
 
 
@@ -111,6 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     holes.add_argument("--count", type=int, default=512, help="pictures of each kind")
     holes.add_argument("--steps", type=int, default=20, help="of denoising")
     holes.add_argument("--workers", type=int, default=0, help="processes that chat; 0 takes one per core")
+    controlnet = verbs.add_parser("check-controlnet", help="measure the ControlNet")
+    controlnet.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    controlnet.add_argument("--captions", choices=["short", "detailed"], default="short")
+    controlnet.add_argument("--count", type=int, default=192, help="pictures of each kind")
+    controlnet.add_argument("--steps", type=int, default=25, help="of denoising")
     edits = verbs.add_parser("check-edits", help="measure the editors")
     edits.add_argument("--out", type=Path, required=True, help="the folder of the models")
     edits.add_argument("--methods", help="some of the ways to edit, with commas")

@@ -17,6 +17,7 @@ RESTORERS = {
     name: f"diffrir/llmga-mini-x1{name.replace('restorer', '').replace('no ', '-no-')}.safetensors"
     for name in ("restorer", "no reference", "no colour")
 }
+CONTROLNET = "controlnet/llmga-mini-canny.safetensors"
 READER = "reader.safetensors"
 CHECK = "check.json"
 MANIFEST = "manifest.json"

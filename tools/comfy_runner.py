@@ -49,7 +49,7 @@ def comfy_runner(miniature: Path, endpoint_url: str, output: Path) -> Iterator[C
     """A server with this pack, the miniature and its architecture, and the demo's endpoint and picture."""
     server = ComfyServer(Path(os.environ["COMFYUI_PATH"]), extra_packs=(PACK,))
     try:
-        for name in FOLDERS:
+        for name in (name for name in FOLDERS if (miniature / name).is_dir()):
             shutil.copytree(miniature / name, server.base / "models" / name, dirs_exist_ok=True)
         write_endpoints(server.base / "user" / "__llmga" / "endpoints.json", endpoint_url)
         write_example(server.base / "input" / "example.png")

@@ -23,11 +23,13 @@ LANGUAGE_MODEL = "llmga-mini"
 STAGE2 = str(
     Path("llmga-mini-t2i", "unet", "diffusion_pytorch_model.safetensors")
 )  # a name as Load Diffusion Model has it
+CONTROLNET = "llmga-mini-canny.safetensors"
 NEEDED = (f"checkpoints/{CHECKPOINT}", f"diffusion_models/{STAGE2}", f"LLM/{LANGUAGE_MODEL}/config.json")
-FOLDERS = ("checkpoints", "diffusion_models", "LLM")
+FOLDERS = ("checkpoints", "diffusion_models", "LLM", "controlnet")
 # The workflows name models that a person would use and pictures of their size; 28 steps fall on whole timesteps.
 SUBSTITUTES = {
     ("CheckpointLoaderSimple", "ckpt_name"): CHECKPOINT,
+    ("ControlNetLoader", "control_net_name"): CONTROLNET,
     ("LLMGA_ModelLoader", "model"): LANGUAGE_MODEL,
     ("LLMGA_Endpoint", "endpoint"): "demo",
     ("LLMGA_Chat", "policy"): "whole_reply",
@@ -54,6 +56,10 @@ REQUESTS = {
     },
     "continue_conversation": {"Next turn": ("Change the background to grass.", "chat")},
 }
+CONTROLLED = {
+    "controlnet": {"LLMGA Chat": ("Put everything on snow.", "edit")},
+}
+"""No chapter of the story, which also runs where there is no ComfyUI."""
 PAINTERS = {"base": "painted by the base UNet", "stage 2": "painted by the stage-2 UNet"}
 
 
@@ -73,7 +79,7 @@ def find() -> Path:
 def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
     """A shipped API prompt on the miniature, painted twice: by the checkpoint's UNet and by that of stage 2."""
     prompt = json.loads(path.read_text(encoding="utf-8"))
-    requests = REQUESTS[path.stem]
+    requests = {**REQUESTS, **CONTROLLED}[path.stem]
     for node in prompt.values():
         inputs = node["inputs"]
         for name in inputs:

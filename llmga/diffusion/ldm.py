@@ -1,6 +1,7 @@
-"""UNet weights under their single-file (LDM) names, from the names that diffusers gives them.
+"""Weights of UNets and ControlNets under their single-file (LDM) names, from the names that diffusers gives them.
 
-Source: the layout of CompVis/latent-diffusion ``openaimodel.py``; diffusers ``UNet2DConditionModel``.
+Source: the layout of CompVis/latent-diffusion ``openaimodel.py`` and lllyasviel/ControlNet ``cldm.py``; diffusers
+``UNet2DConditionModel`` and ``ControlNetModel``.
 """
 
 from __future__ import annotations
@@ -43,6 +44,38 @@ def unet_to_ldm(state_dict: Mapping[str, _Value]) -> dict[str, _Value]:
     layers = 1 + max((int(m[4]) for m in _matches(state_dict, "down", "resnets")), default=-1)
     attending = {int(m[2]) for m in _matches(state_dict, "up", "attentions")}
     return {_unet_name(name, layers, attending): value for name, value in state_dict.items()}
+
+
+def controlnet_to_ldm(state_dict: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Rename the weights of a diffusers ``ControlNetModel`` as lllyasviel/ControlNet's files name them.
+
+    Those files are the network's part of a whole model: each name begins with ``control_model.``.
+
+    Raises:
+        ValueError: a name does not belong to such a network.
+    """
+    own = {name: value for name, value in state_dict.items() if name.startswith("controlnet_")}
+    encoder = {name: value for name, value in state_dict.items() if name not in own}
+    blocks = len({name for name in own if name.startswith("controlnet_cond_embedding.blocks.")}) // 2
+    renamed = {_controlnet_name(name, blocks): value for name, value in own.items()}
+    return {f"control_model.{name}": value for name, value in {**unet_to_ldm(encoder), **renamed}.items()}
+
+
+def _controlnet_name(name: str, blocks: int) -> str:
+    """``blocks`` convolutions of the hint's encoder lie between its first and its last; a SiLU follows each."""
+    stem, _, leaf = name.rpartition(".")
+    if match := re.fullmatch(r"controlnet_down_blocks\.(\d{1,2})", stem):
+        return f"zero_convs.{match[1]}.0.{leaf}"
+    if match := re.fullmatch(r"controlnet_cond_embedding\.blocks\.(\d{1,2})", stem):
+        return f"input_hint_block.{2 * (int(match[1]) + 1)}.{leaf}"
+    fixed = {
+        "controlnet_mid_block": "middle_block_out.0",
+        "controlnet_cond_embedding.conv_in": "input_hint_block.0",
+        "controlnet_cond_embedding.conv_out": f"input_hint_block.{2 * (blocks + 1)}",
+    }
+    if stem not in fixed:
+        raise ValueError(f"{name!r} is not a weight of a ControlNet in the diffusers layout")
+    return f"{fixed[stem]}.{leaf}"
 
 
 def _matches(state_dict: Mapping[str, Any], side: str, kind: str) -> list[re.Match[str]]:

@@ -4,12 +4,13 @@ What is evaluated, and who judges it, is not decided here: a judge returns numbe
 """
 
 from .estimates import Estimate, mean, rate, resampled
-from .metrics import frechet_distance, inception_score, perceptual_distance, psnr
+from .metrics import edges_found, frechet_distance, inception_score, perceptual_distance, psnr
 from .report import contact_sheet, plain, table, transposed, write_json
 
 __all__ = [
     "Estimate",
     "contact_sheet",
+    "edges_found",
     "frechet_distance",
     "inception_score",
     "mean",

@@ -63,6 +63,22 @@ def perceptual_distance(
     return total
 
 
+def edges_found(
+    edges: torch.Tensor, wanted: torch.Tensor, tolerance: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many of the wanted edge pixels have an edge pixel near them, and how many are wanted; (B,) each.
+
+    Their ratio is the recall of an edge map; with the arguments exchanged it is the precision. Both are for
+    ``evaluate.rate``.
+
+    Args:
+        edges, wanted: (B, 1, H, W) of 0 and 1.
+        tolerance: the largest distance in pixels, along either axis, that counts as near.
+    """
+    near = F.max_pool2d(edges.float(), 2 * tolerance + 1, 1, tolerance) > 0
+    return (near & wanted.bool()).sum((1, 2, 3)), wanted.bool().sum((1, 2, 3))
+
+
 def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Squared Fréchet distance of two sets of features, each taken for normally distributed; 0 for equal sets.
 

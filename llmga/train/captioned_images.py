@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -181,6 +182,10 @@ class ExampleVariants:
         if not self.inpainting:
             return image, None
         return image, self.pictures.mask(i, generator(self.seed, i, variant, "mask"))
+
+    def hints(self, pairs: Sequence[tuple[int, int]], images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What else a network is given beside the pictures (B, 3, H, W) of these variants, by name; here nothing."""
+        return {}
 
     def size(self, i: int) -> MicroConditioning:
         if hasattr(self.pictures, "size"):

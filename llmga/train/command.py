@@ -15,6 +15,7 @@ from .config_keys import describe_keys
 STAGES = {
     "stage1": (".stage1", "Stage1Config"),
     "stage2": (".stage2", "Stage2Config"),
+    "controlnet": (".controlnet", "ControlNetConfig"),
     "diffrir-s1": (".diffrir_s1", "S1Config"),
     "diffrir-s2": (".diffrir_s2", "S2Config"),
     "diffrir-gan": (".diffrir_gan", "GanConfig"),

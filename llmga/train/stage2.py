@@ -138,7 +138,7 @@ class Stage2:
         config = self.config
         for net in self._frozen:
             net.to(device)
-        draws = ExampleVariants(self.pictures, config.loop.seed, config.flip, config.task == "inpainting")
+        draws = self._variants()
         dtype = getattr(torch, config.cache_dtype)
         frozen_text = not config.train_text_encoder
         encoder = Encoder(self.components, draws, device, dtype, config.max_chunks, frozen_text)
@@ -148,6 +148,10 @@ class Stage2:
             self._source = fill_cache(encoder, config.cache, config.variants, in_memory, rank, world, barrier)
         self._scheduler: Any = DDIMScheduler.from_config(self.components.scheduler_config)
         self._alphas = self._scheduler.alphas_cumprod.to(device)
+
+    def _variants(self) -> ExampleVariants:
+        config = self.config
+        return ExampleVariants(self.pictures, config.loop.seed, config.flip, config.task == "inpainting")
 
     def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Stage2Inputs:
         size = indices.shape
@@ -191,6 +195,11 @@ class Stage2:
         return torch.cat([noisy, inputs.images["mask"], masked], 1)  # 4 + 1 + 4 channels
 
     def _predict(self, sample: torch.Tensor, timesteps: torch.Tensor, inputs: Stage2Inputs) -> torch.Tensor:
+        context, added = self._conditioning(inputs)
+        return self.components.unet(sample, timesteps, context, **added).sample
+
+    def _conditioning(self, inputs: Stage2Inputs) -> tuple[torch.Tensor, dict[str, Any]]:
+        """The text's rows (B, 75·n + 2, C), and for SDXL what else the UNet is given."""
         chunks = inputs.chunks
         if "ids" in chunks:
             hidden, pooled = self.components.prompt_encoder().hidden_states(chunks["ids"])
@@ -203,8 +212,7 @@ class Stage2:
                 "text_embeds": pooled[inputs.where[:, -1]],
                 "time_ids": inputs.images["size"],
             }
-        context = join_chunks(hidden[inputs.where], "llmga")
-        return self.components.unet(sample, timesteps, context, **added).sample
+        return join_chunks(hidden[inputs.where], "llmga"), added
 
     def sample(self, step: int, folder: Path) -> None:
         """A PNG grid: the first examples, (masked,) and below them what the net makes of their captions."""
@@ -227,8 +235,12 @@ class Stage2:
             x = self._scheduler.step(eps, int(t), x).prev_sample
         # A row is decoded at a time: BCHW latents, side by side as one picture of H × B·W.
         pictures = [vae.decode(row / vae.config.scaling_factor).sample for row in (*rows, x)]
-        grid = torch.cat([torch.cat(list(row), 2) for row in pictures], 1)
+        grid = torch.cat([torch.cat(list(row), 2) for row in (*self._shown(inputs, count), *pictures)], 1)
         to_pil(grid.permute(1, 2, 0)[None] / 2 + 0.5)[0].save(folder / f"step-{step:08d}.png")
+
+    def _shown(self, inputs: Stage2Inputs, count: int) -> list[torch.Tensor]:
+        """Further rows (count, 3, H, W) in -1 .. 1 for the top of a sample grid."""
+        return []
 
     def export(self, folder: Path, weights: Weights) -> None:
         """``unet/`` as diffusers reads it, ``scheduler/``, and ``text_encoder/`` if it was trained."""

@@ -55,7 +55,7 @@ class Encoder:
 
     def images(self, pairs: Sequence[ExampleVariant]) -> TableRows:
         """``moments`` (B, C or 2C, h, w); for inpainting ``mask`` (B, 1, h, w) and ``masked`` like moments; for
-        SDXL ``size`` (B, 6).
+        SDXL ``size`` (B, 6); and what ``ExampleVariants.hints`` adds.
 
         Source: LLMGA, llmga/diffusers/train_text_to_image_inpaint.py:790-800 (commit 7e32eb6): the hole is grey
         (0 in -1 .. 1), and the mask is resized to the nearest.
@@ -70,7 +70,7 @@ class Encoder:
         if self.components.is_sdxl:
             sizes = [self.draws.size(i) for i, _ in pairs]
             rows["size"] = torch.tensor(sizes, dtype=torch.float32, device=self.device)
-        return rows
+        return rows | self.draws.hints(pairs, image)
 
     @torch.no_grad()
     def chunks(self, chunks: Sequence[Chunk]) -> TableRows:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llmga.train import Stage2Config
+from llmga.train.controlnet import ControlNetConfig
 
 from ..checks.painter import CheckConfig
 from ..models.autoencoder import AutoencoderConfig
@@ -30,6 +31,13 @@ class PainterConfig:
 
 
 @dataclass(frozen=True)
+class ControlledPainterConfig(PainterConfig):
+    """How a ControlNet is trained."""
+
+    training: ControlNetConfig
+
+
+@dataclass(frozen=True)
 class TimeBudget:
     """Training time of each stage; 0 takes ``loop.steps`` as given. The steps that fit are measured once, then kept."""
 
@@ -42,6 +50,7 @@ class TimeBudget:
     stage2: float = 0.0
     inpainting: float = 0.0
     stage2_inpainting: float = 0.0
+    controlnet: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Recipe:
     stage2: PainterConfig
     inpainting: PainterConfig
     stage2_inpainting: PainterConfig
+    controlnet: ControlledPainterConfig
     restorers: RestorerConfig
     language: LanguageConfig
     check: CheckConfig = field(default_factory=CheckConfig)

@@ -15,6 +15,7 @@ from llmga.evaluate import write_json
 from llmga.files.writing import write_text
 from llmga.train import LoopConfig, Stage2, Trainer, train
 from llmga.train.components import Components
+from llmga.train.controlnet import SINGLE_FILE, ControlNetStage
 from llmga.train.log import read_log
 
 from ..checks.painter import check_base, check_reader, check_stage2, painter_table
@@ -25,6 +26,7 @@ from ..files import (
     CHECK,
     CHECKPOINT,
     COLOURS,
+    CONTROLNET,
     LANGUAGE,
     READER,
     RESTORERS,
@@ -179,6 +181,19 @@ def _finetuned(name: str, start: str, context: BuildContext, folder: Path) -> di
     return _last_row(folder)
 
 
+def _controlnet(context: BuildContext, folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    def components() -> Components:
+        pipeline = load_pipeline(context.out / CHECKPOINT)
+        return _components(pipeline.unet, pipeline.text_encoder, skip_idle_blocks(pipeline.vae))
+
+    config, minutes = context.recipe.controlnet, context.recipe.minutes.controlnet
+    result = _paint(context, config, minutes, components, folder, ControlNetStage)
+    write_half(load_file(result / SINGLE_FILE), context.out / CONTROLNET)
+    return _last_row(folder)
+
+
 def _restorers(context: BuildContext, folder: Path) -> dict[str, Any]:
     config, painter = context.recipe.restorers, Painter(context.out)
     repaint = partial(painter.repaint, config=PaintConfig(steps=20, batch=32, seed=config.s1.seed))
@@ -224,6 +239,7 @@ STAGES = {
         (CHECKPOINT, _FILES["inpainting"]),
         (_FILES["stage2_inpainting"],),
     ),
+    "controlnet": Stage(_controlnet, (CHECKPOINT,), (CONTROLNET,)),
     "restorers": Stage(_restorers, (CHECKPOINT, _FILES["stage2_inpainting"]), tuple(RESTORERS.values())),
     "language": Stage(
         _language,
@@ -240,13 +256,14 @@ def _paint(
     minutes: float,
     components: Callable[[], Components],
     folder: Path,
+    stage: Callable[..., Trainer] = Stage2,
 ) -> Path:
     source = context.painted(config.scenes)
     pictures = WorldPictures(source, captions_of(source.scenes, config.captions, context.recipe.workers))
     cache = context.work / "cache" / "stage2" if config.training.cache else None
     settings = replace(config.training, cache=cache)
     return _run(
-        minutes, settings.loop, lambda c: Stage2(replace(settings, loop=c), components(), pictures), folder
+        minutes, settings.loop, lambda c: stage(replace(settings, loop=c), components(), pictures), folder
     )
 
 

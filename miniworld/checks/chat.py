@@ -48,7 +48,7 @@ _EXPECTS = {
     "talk": "anything",
 }
 _EXACT = ("question", "reading")
-_TAUGHT = tuple(TASKS[name] for name in (*RECORD_KINDS, "story", "chat") if name in TASKS)
+_TAUGHT = tuple(TASKS[name] for name in (*RECORD_KINDS, "story", "change", "chat") if name in TASKS)
 """The chat node's tasks that the miniature knows; it was never taught logos and T-shirts."""
 _TALKED: tuple[Asked, ...] = ("refine", "similar", "edit", "inpaint", "describe", "outpaint")
 
@@ -87,12 +87,13 @@ def check_chat(folder: Path, count: int, workers: int = 0, temperature: float = 
         if task.expects in ("one", "several"):
             results[f"form: {task.name}"]["target"] = 0.99
     targets = {"refine": 0.95, "describe": 0.80}
-    for name in ("refine", "similar", "describe", "inpaint", "outpaint", "edit", "chat"):
+    for name in ("refine", "similar", "describe", "inpaint", "outpaint", "edit", "change", "chat"):
         shares = [a.kept / a.given for a in answers if a.name == name and a.given]
         results[f"facts kept: {name}"] = {"share": rate(shares)}
         if name in targets:
             results[f"facts kept: {name}"]["target"] = targets[name]
-    results["edits made"] = {"share": rate([a.made for a in answers if a.name == "edit"])}
+    for name, task in (("edits made", "edit"), ("changes made", "change")):
+        results[name] = {"share": rate([a.made for a in answers if a.name == task]), "target": 0.80}
     seeds = [(_SEED + 500_000 + i,) for i in range(count)]
     talks = each_in_processes(partial(_talk, folder, temperature), seeds, workers, "conversations")
     for turn in range(TURNS):
@@ -142,7 +143,7 @@ def _answer(folder: Path, temperature: float, task: str, seed: int) -> Answer:
     elif task == "refine":
         instruction = vague_caption(scene, seed)
         given = caption_facts(instruction)
-    elif task == "edit":
+    elif task in ("edit", "change"):
         edit = sample_edit(scene, seed, held_out=True)
         instruction, pictures, given = edit.instruction, (render(scene).image,), facts(edit.target)
     elif task == "chat":
@@ -151,7 +152,11 @@ def _answer(folder: Path, temperature: float, task: str, seed: int) -> Answer:
     else:
         record = sample_record(task, scene, seed)  # type: ignore[arg-type]
         instruction, pictures, given = record.wish, record.pictures, record.given
-    reply = ask(folder, temperature, Conversation(), task, instruction, pictures, seed)
+    conversation = Conversation()
+    if task == "change":  # of the picture that the turn before was about
+        before = ask(folder, temperature, conversation, "similar", "", pictures, seed)
+        conversation, pictures = before.conversation if before else conversation, ()
+    reply = ask(folder, temperature, conversation, task, instruction, pictures, seed)
     if task == "chat":
         return Answer(task, reply is not None, int(reply is not None and reply.text == answer), 1)
     scored = _scored(task, TASKS[task].expects, reply, given)

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from llmga.diffusion.ldm import unet_to_ldm
+from llmga.diffusion.ldm import controlnet_to_ldm, unet_to_ldm
 from llmga.restore import Architecture, DiffRIRS2
+from llmga.train.controlnet import new_controlnet
 
 from .architecture import SCHEDULER, UNET
 from .painter import empty_text_encoder, new_autoencoder, new_unet, pipeline_of
@@ -53,37 +54,23 @@ def write_checkpoint(path: Path, seed: int = 0) -> None:
 
 
 def write_controlnet(path: Path, seed: int = 0) -> None:
-    """Write a ControlNet for the miniature UNet, random and so without use, as ComfyUI's loader reads it.
-
-    The layout is that of lllyasviel/ControlNet's checkpoints: the UNet's encoder, an encoder of the hint that halves it
-    three times, and a 1×1 convolution after each block.
-    """
+    """Write ``random_controlnet`` of a random UNet as ComfyUI's loader reads it, in lllyasviel/ControlNet's layout."""
     from safetensors.torch import save_file
 
-    unet = unet_to_ldm(new_unet(seed).state_dict())
-    blocks = sorted({int(key.split(".")[1]) for key in unet if key.startswith("input_blocks.")})
-    first = [f"input_blocks.{i}.0." for i in blocks]
-    widths = [_rows(unet, stem, ("weight", "op.weight", "out_layers.3.weight")) for stem in first]
-    kept = ("input_blocks.", "middle_block.", "time_embed.")
-    found = {key: value for key, value in unet.items() if key.startswith(kept)}
-    generator = torch.Generator().manual_seed(seed)
-
-    def convolution(name: str, rows: int, columns: int, side: int) -> None:
-        found[f"{name}.weight"] = 0.1 * torch.randn(rows, columns, side, side, generator=generator)
-        found[f"{name}.bias"] = torch.zeros(rows)
-
-    hint = (3, 16, 16, 32, 32, 96, 96, 256, widths[0])
-    for i, (columns, rows) in enumerate(zip(hint, hint[1:], strict=False)):
-        convolution(f"input_hint_block.{2 * i}", rows, columns, 3)
-    for i, width in enumerate(widths):
-        convolution(f"zero_convs.{i}.0", width, width, 1)
-    convolution("middle_block_out.0", widths[-1], widths[-1], 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({f"control_model.{key}": value.contiguous() for key, value in found.items()}, path)
+    save_file(controlnet_to_ldm(random_controlnet(new_unet(seed), seed).state_dict()), path)
 
 
-def _rows(weights: dict[str, torch.Tensor], stem: str, names: tuple[str, ...]) -> int:
-    return next(len(weights[stem + name]) for name in names if stem + name in weights)
+def random_controlnet(unet: Any, seed: int = 0) -> Any:
+    """A diffusers ``ControlNetModel`` that copies a UNet's encoder and, unlike a fresh one, changes something: where that
+    has convolutions of zeros, this one's are random, so it is without use."""
+    net = new_controlnet(unet, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.startswith("controlnet_") and name.endswith("weight"):
+                parameter.normal_(0, 0.1, generator=generator)
+    return net.eval()
 
 
 def write_inpainting_unet(folder: Path, seed: int = 0) -> None:

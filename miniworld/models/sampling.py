@@ -22,6 +22,23 @@ class PaintConfig:
     seed: int = 7
 
 
+@dataclass(frozen=True)
+class Control:
+    """A diffusers ControlNet and what it is given: edges (B, 3, H, W) in 0 .. 1, one for each caption."""
+
+    net: Any
+    edges: torch.Tensor
+    strength: float = 1.0
+
+    def residuals(
+        self, pictures: range, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor
+    ) -> dict[str, Any]:
+        """What the UNet is to add at one step, for the pictures with their captions and once more without."""
+        edges = self.edges[pictures.start : pictures.stop].to(x.device).repeat(2, 1, 1, 1)
+        down, middle = self.net(x, t, context, edges, conditioning_scale=self.strength, return_dict=False)
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+
+
 @torch.no_grad()
 def paint(
     pipeline: Any,
@@ -31,6 +48,7 @@ def paint(
     max_chunks: int = 4,
     beside: torch.Tensor | None = None,
     begin: tuple[torch.Tensor, int] | None = None,
+    control: Control | None = None,
 ) -> torch.Tensor:
     """Paint captions with DDIM and classifier-free guidance.
 
@@ -42,6 +60,7 @@ def paint(
         beside: (B, 5, h, w), what an inpainting UNet sees beside the noise: mask and latents of the masked picture.
         begin: scaled latents (B, 4, h, w) of pictures to begin from, and how many of the steps to leave out; all leave
             nothing but the autoencoder. (SDEdit, Meng et al. 2022.)
+        control: a ControlNet that steers the UNet.
 
     Returns:
         (B, 3, 128, 128) in -1 .. 1, on the CPU.
@@ -66,7 +85,8 @@ def paint(
             x = scheduler.add_noise(latents, x, timesteps[:1]) if len(timesteps) else latents
         for t in timesteps:
             seen = torch.cat([x, more], 1).repeat(2, 1, 1, 1)
-            eps_cond, eps_uncond = unet(seen, t.to(device), both).sample.chunk(2)
+            added = {} if control is None else control.residuals(numbers, seen, t.to(device), both)
+            eps_cond, eps_uncond = unet(seen, t.to(device), both, **added).sample.chunk(2)
             x = scheduler.step(eps_uncond + config.guidance * (eps_cond - eps_uncond), int(t), x).prev_sample
         painted.append(pipeline.vae.decode(x / pipeline.vae.config.scaling_factor).sample.clamp(-1, 1).cpu())
     return torch.cat(painted)

@@ -75,7 +75,8 @@ def register() -> None:
         found = known(state_dict, dtype)
         first = state_dict.get("conv_in.weight")
         if found is None and first is not None and len(first) == MODEL_CHANNELS:
-            return {**UNET_CONFIG, "in_channels": first.shape[1]}
+            # A ControlNet is built of this alone; a UNet gets the number of its heads from MiniatureSD15.
+            return {**UNET_CONFIG, "in_channels": first.shape[1], "num_heads": HEADS}
         return found
 
     comfy.model_detection.unet_config_from_diffusers_unet = unet_config_from_diffusers_unet

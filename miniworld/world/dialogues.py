@@ -13,6 +13,7 @@ from llmga.data.templates import TEMPLATES
 from .captions import Order, vague_caption
 from .edits import KINDS, Edit, sample_edit
 from .facts import Facts, facts
+from .instructions import EDIT_REQUESTS
 from .phrases import REQUESTS
 from .records import Kind, sample_record
 from .scene import Scene, choose
@@ -148,7 +149,8 @@ class Talk:
             # The seed of the words that are changed: only what the edit concerns is worded anew.
             edit = _some_edit(state, seed, self._held_out)
             shown, unseen = REQUESTS["edit"]
-            template = choose(unseen if self._held_out else shown + TASKS["edit"].phrasings, seed, "request")
+            shown += TASKS["edit"].phrasings + TASKS["change"].phrasings + EDIT_REQUESTS
+            template = choose(unseen if self._held_out else shown, seed, "request")
             self._state = replace(state, scene=edit.target, in_picture=False)
             reply = f"<gen_image> {edit.detailed[1]} </gen_image>"
             return Exchange(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from .captions import Order, description, detailed_caption, reference, sentence, short_caption, with_article
+from .instructions import MORE_INSTRUCTIONS
 from .phrases import INSTRUCTIONS, ON, WHERE
 from .render import Masks, changed
 from .scene import (
@@ -68,9 +69,15 @@ def sample_edit(
     for tried in (kind,) if kind else shuffled(KINDS, seed, "kind"):
         for target, words in _targets(scene, seed, tried):
             if split_of(scene) != "train" or split_of(target) == "train":
-                template = choose(INSTRUCTIONS[tried][held_out], seed, "instruction")
+                template = choose(instructions(tried, held_out), seed, "instruction")
                 return _edit(tried, template.format(**words), scene, target, seed, held_out, order)
     raise ValueError(f"this scene of {len(scene.objects)} objects allows no edit of the kind {kind!r}")
+
+
+def instructions(kind: Kind, held_out: bool) -> tuple[str, ...]:
+    """The ways to ask for an edit of this kind: those of training, or those that it never shows."""
+    shown, unseen = INSTRUCTIONS[kind]
+    return unseen if held_out else shown + MORE_INSTRUCTIONS[kind]
 
 
 def _edit(

@@ -18,6 +18,7 @@ from llmga.chat.tasks import TASKS
 from .captions import detailed_caption, short_caption, vague_caption
 from .edits import sample_edit
 from .facts import Facts, caption_facts, facts
+from .instructions import EDIT_REQUESTS
 from .phrases import REQUESTS, Slot
 from .questions import sample_question
 from .render import Masks, Rendering, render
@@ -81,6 +82,7 @@ MORE_REQUESTS: dict[str, tuple[str, ...]] = {
     ),
     "inpaint": ("Please paint the black area of this image.", "Complete the piece that is black."),
     "outpaint": ("Please paint beyond the black border.", "Please make this image go on at its edges."),
+    "edit": EDIT_REQUESTS,
 }
 """More requests in training, so that no single word tells them apart: plain text or tags is what the sentence asks."""
 

@@ -34,6 +34,7 @@ def trainings(folder: Path) -> dict[str, Training]:
         name: partial(_stage1, data=data, base=base, **settings) for name, settings in STAGE1.items()
     }
     named |= {"stage2-t2i": _stage2, "stage2-inpainting": partial(_stage2, task="inpainting")}
+    named["controlnet"] = _controlnet
     restorers = {"s1": train_s1_tiny, "s2": train_s2_tiny, "gan": train_gan_tiny}
     return named | {f"diffrir-{name}": partial(train, **LOOP) for name, train in restorers.items()}
 
@@ -54,6 +55,16 @@ def _stage2(output: Path, **settings: Any) -> None:
     torch.set_num_threads(1)
     made = config(LOOP, **settings)
     train(Stage2(made, components(dropout=0.1), World()), made.loop, output)
+
+
+def _controlnet(output: Path) -> None:
+    from llmga.train import build, train
+    from llmga.train.controlnet import ControlNetConfig, ControlNetStage
+
+    torch.set_num_threads(1)
+    loop = {"batch": 4, "micro_batch": 2, "lr": 1e-3, "ema": 0.99, "deterministic": True, "cpu": True, **LOOP}
+    made = build(ControlNetConfig, {"loop": loop, "caption_dropout": 0.2, "variants": 2})
+    train(ControlNetStage(made, components(), World()), made.loop, output)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

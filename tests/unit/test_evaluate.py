@@ -15,6 +15,7 @@ from torch import nn
 from llmga.evaluate import (
     Estimate,
     contact_sheet,
+    edges_found,
     frechet_distance,
     inception_score,
     mean,
@@ -186,3 +187,17 @@ def test_results_are_written_as_json(tmp_path: Path) -> None:
     write_json(path, {"rows": {1: (Estimate(0.5, 0.1, 3), Path("a"))}})
     expected = {"rows": {"1": [{"value": 0.5, "error": 0.1, "count": 3}, "a"]}}
     assert json.loads(path.read_text()) == expected and [*tmp_path.iterdir()] == [path]
+
+
+def test_an_edge_is_found_within_one_pixel_and_not_within_two() -> None:
+    wanted, edges = torch.zeros(2, 2, 1, 9, 9)
+    wanted[:, 0, 4, 2:7] = 1  # a line of 5 pixels
+    edges[0, 0, 5, 2:5] = 1  # three beside it: with their neighbours they reach 4 of the 5
+    edges[1, 0, 6, :] = 1  # two below it
+    hits, counts = edges_found(edges, wanted)
+    assert hits.tolist() == [4, 0] and counts.tolist() == [5, 5]
+    assert edges_found(edges, wanted, 2)[0].tolist() == [5, 5]
+    assert edges_found(edges, wanted, 0)[0].tolist() == [0, 0]
+    precision = rate(*edges_found(wanted, edges))
+    assert precision.value == pytest.approx(3 / (3 + 9)) and precision.count == 12
+    assert [found.tolist() for found in edges_found(edges, edges * 0)] == [[0, 0], [0, 0]]

@@ -16,8 +16,9 @@ from llmga.train import LoopConfig, read_config
 from miniworld.build.build import build
 from miniworld.build.recipe import RECIPES, Recipe
 from miniworld.checks.painter import late_places, score, truth_of
-from miniworld.files import AUTOENCODER, BASE, CHECKPOINT, MANIFEST
+from miniworld.files import AUTOENCODER, BASE, CHECKPOINT, CONTROLNET, MANIFEST
 from miniworld.models.autoencoder import AutoencoderConfig, AutoencoderTrainer
+from miniworld.models.controlnet import load_controlnet
 from miniworld.models.painter import (
     load_pipeline,
     new_autoencoder,
@@ -162,6 +163,7 @@ TINY = [
     "stage2.scenes=8",
     "inpainting.scenes=8",
     "stage2_inpainting.scenes=8",
+    "controlnet.scenes=8",
 ]
 
 
@@ -177,6 +179,7 @@ def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
         "stage2",
         "inpainting",
         "stage2_inpainting",
+        "controlnet",
         "restorers",
     ]
     torch.set_num_threads(1)
@@ -187,6 +190,7 @@ def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
     assert list(manifest) == stages
     assert manifest["base"]["command"] == "python -m miniworld build"
     assert manifest["pack"]["inputs"][BASE] == manifest["base"]["files"][BASE]
+    assert load_controlnet(tmp_path / CONTROLNET).config["conditioning_channels"] == 3
     before = (tmp_path / CHECKPOINT).stat().st_mtime_ns
     build(recipe, tmp_path, stages, False, [])
     assert (tmp_path / CHECKPOINT).stat().st_mtime_ns == before

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from miniworld.world.captions import detailed_caption, short_caption
-from miniworld.world.edits import KINDS, sample_edit
+from miniworld.world.edits import KINDS, instructions, sample_edit
 from miniworld.world.facts import caption_facts, facts
+from miniworld.world.instructions import MORE_INSTRUCTIONS
 from miniworld.world.phrases import INSTRUCTIONS
 from miniworld.world.render import render
 from miniworld.world.scene import sample_scene, split_of
@@ -107,8 +108,14 @@ def test_overlap_changes_only_with_the_objects_that_overlap() -> None:
 
 
 def test_held_out_instructions_are_new() -> None:
-    for kind, (shown, held_out) in INSTRUCTIONS.items():
-        assert kind in KINDS and held_out and not set(shown) & set(held_out)
+    assert INSTRUCTIONS.keys() == MORE_INSTRUCTIONS.keys() == set(KINDS)
+    words: dict[str, set[str]] = {}
+    for kind in KINDS:
+        shown, held_out = instructions(kind, False), instructions(kind, True)
+        assert held_out and not set(shown) & set(held_out) and len(set(shown)) == len(shown) >= 15
+        words[kind] = set(" ".join(held_out).split())
+    known = {word for kind in KINDS for text in instructions(kind, False) for word in text.split()}
+    assert set().union(*words.values()) <= known  # new sentences of known words
     scene = sample_scene(11, (3, 3), "train")
     for kind in KINDS:
         shown = {sample_edit(scene, seed, kind).instruction for seed in range(200)}

@@ -1,0 +1,45 @@
+"""Lessons of the chat on changes of what was just painted, and how they are checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from llmga.chat import Reply
+from llmga.chat.tasks import TASKS
+from miniworld.checks import chat
+from miniworld.world.dataset import Scenes
+from miniworld.world.dialogues import Talk
+from miniworld.world.edits import sample_edit
+from miniworld.world.scene import choose
+
+
+def test_a_change_is_asked_of_the_picture_of_the_turn_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = chat._scenes(7)[choose(range(chat._SCENES), 7, "change")]
+    edit = sample_edit(scene, 7, held_out=True)
+    said = {"similar": edit.detailed[0], "change": edit.detailed[1]}
+
+    def ask(folder, temperature, conversation, task, instruction, pictures, seed):
+        assert bool(pictures) == (task == "similar") and bool(conversation.turns) == (task == "change")
+        assert instruction == (edit.instruction if task == "change" else "")
+        raw = f"<gen_image> {said[task]} </gen_image>"
+        return Reply(raw, (said[task],), conversation.say("user", instruction).say("assistant", raw))
+
+    monkeypatch.setattr(chat, "ask", ask)
+    assert chat._answer(Path(), 0.2, "change", 7).made
+    said["change"] = said["similar"]
+    assert not chat._answer(Path(), 0.2, "change", 7).made
+
+
+def test_conversations_go_on_in_the_words_of_the_task_change() -> None:
+    scenes, words = Scenes(50), [phrasing.partition("{")[0] for phrasing in TASKS["change"].phrasings]
+    heads = Counter()
+    for seed in range(300):
+        talk = Talk(scenes, seed)
+        talk.next("refine")
+        exchange = talk.next()
+        if exchange.again:
+            heads.update(head for head in words if exchange.asked.lower().startswith(head.lower()))
+    assert set(heads) == set(words)
