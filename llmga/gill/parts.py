@@ -80,6 +80,11 @@ class GILLParts(nn.Module):
         """Text states for the image generator: (B, img_tokens, language) to (B, text_rows, text)."""
         return self.generation_head(states, self.img_rows)
 
+    @torch.no_grad()
+    def scale_img_rows(self, length: torch.Tensor) -> None:
+        """Give every [IMG] row this length, as training does after each step (main.py:595-600)."""
+        self.img_rows.mul_(length.to(self.img_rows) / self.img_rows.norm(dim=1, keepdim=True))
+
 
 def make_head(sizes: GILLSizes) -> nn.Module:
     """The untrained generation head of these sizes.
