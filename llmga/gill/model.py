@@ -103,11 +103,8 @@ class GILL:
                 f"this GILL was trained for a language model of width {sizes.language}; {language.name!r} has "
                 f"{language.width}. Connect the language model that it was trained with (OPT-6.7B for the released one)"
             )
-        if vision is not None and sizes.vision != vision.width:
-            raise ValueError(
-                f"this GILL was trained for a vision encoder of width {sizes.vision}; {vision.name!r} has "
-                f"{vision.width}. The released one takes CLIP ViT-L/14"
-            )
+        if vision is not None:
+            vision.use_width(sizes.vision)
         if decision is not None and decision.linear.in_features != language.width:
             raise ValueError(
                 f"the decision model was trained for a language model of width {decision.linear.in_features}; "

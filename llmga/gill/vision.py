@@ -20,9 +20,13 @@ _PREFIX = "vision_tower."
 class FrozenVision:
     """A CLIP vision model, of which the pooled output counts: the class token after the last norm.
 
+    For a vision tower whose class token was never trained, as that of a LLaVA, ``use_grid`` takes the means of the last
+    layer's patches over a grid of cells instead, one behind the other.
+
     Attributes:
         net: the bare ``CLIPVisionModel``, for the host to place.
         width: of a picture's vector.
+        grid: cells along each side; 0 takes the class token.
         size: side of the pictures that it reads, in pixels.
     """
 
@@ -31,6 +35,28 @@ class FrozenVision:
         self.name = name
         self.width: int = net.config.hidden_size
         self.size: int = net.config.image_size
+        self.grid = 0
+
+    def use_grid(self, grid: int) -> None:
+        """Take the means over ``grid`` × ``grid`` cells, 1 .. 8, or the class token for 0."""
+        if not 0 <= grid <= 8:
+            raise ValueError(f"grid must be between 0 and 8, got {grid}")
+        self.grid = grid
+        self.width = self.net.config.hidden_size * max(grid, 1) ** 2
+
+    def use_width(self, width: int) -> None:
+        """Choose what a GILL was trained on by the width of its pictures' vectors.
+
+        Raises:
+            ValueError: neither the class token nor a grid has that width.
+        """
+        fitting = [grid for grid in (0, *range(2, 9)) if self.net.config.hidden_size * max(grid, 1) ** 2 == width]
+        if not fitting:
+            raise ValueError(
+                f"this GILL was trained for a vision encoder of width {width}; {self.name!r} has "
+                f"{self.net.config.hidden_size}. The released one takes CLIP ViT-L/14"
+            )
+        self.use_grid(fitting[0])
 
     @property
     def device(self) -> torch.device:
@@ -55,7 +81,13 @@ class FrozenVision:
     def pooled(self, pixels: torch.Tensor) -> torch.Tensor:
         """Vectors (B, width), float32, of pictures (B, 3, size, size)."""
         weight = next(self.net.parameters())
-        return self.net(pixel_values=pixels.to(weight.device, weight.dtype)).pooler_output.float()
+        output = self.net(pixel_values=pixels.to(weight.device, weight.dtype))
+        if not self.grid:
+            return output.pooler_output.float()
+        patches = output.last_hidden_state[:, 1:].float().transpose(1, 2)  # (B, d, patches)
+        side = round(patches.shape[-1] ** 0.5)
+        cells = torch.nn.functional.adaptive_avg_pool2d(patches.unflatten(-1, (side, side)), self.grid)
+        return cells.flatten(2).transpose(1, 2).flatten(1)  # cell by cell, (B, grid² · d)
 
 
 def load_vision(source: Path, dtype: torch.dtype | None = None) -> FrozenVision:

@@ -47,6 +47,8 @@ class HeadConfig:
     retrieval: int = 256
     head: HeadKind = "gill_mapper"
     """What makes text states of the [IMG] tokens; the others are the paper's ablations."""
+    grid: int = 0
+    """0 takes the vision encoder's class token; else see ``FrozenVision.use_grid``."""
     width: int = 512
     layers: int = 4
 
@@ -115,6 +117,7 @@ class GILLTrainer:
         self.examples, self.text = examples, text
         rows, width = text([""]).shape[1:]
         s = config.sizes
+        vision.use_grid(s.grid)
         sizes = GILLSizes(
             language.width,
             vision.width,
