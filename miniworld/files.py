@@ -17,6 +17,8 @@ RESTORERS = {
     name: f"diffrir/llmga-mini-x1{name.replace('restorer', '').replace('no ', '-no-')}.safetensors"
     for name in ("restorer", "no reference", "no colour")
 }
+GILL_FILE = "gill/llmga-mini.safetensors"
+GILL_DECISION_FILE = "gill/llmga-mini-decision.safetensors"
 READER = "reader.safetensors"
 CHECK = "check.json"
 MANIFEST = "manifest.json"

@@ -50,7 +50,9 @@ class FrozenVision:
         Raises:
             ValueError: neither the class token nor a grid has that width.
         """
-        fitting = [grid for grid in (0, *range(2, 9)) if self.net.config.hidden_size * max(grid, 1) ** 2 == width]
+        fitting = [
+            grid for grid in (0, *range(2, 9)) if self.net.config.hidden_size * max(grid, 1) ** 2 == width
+        ]
         if not fitting:
             raise ValueError(
                 f"this GILL was trained for a vision encoder of width {width}; {self.name!r} has "

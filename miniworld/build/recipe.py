@@ -9,6 +9,7 @@ from llmga.train import Stage2Config
 
 from ..checks.painter import CheckConfig
 from ..models.autoencoder import AutoencoderConfig
+from ..models.gill import MiniatureGILL
 from ..models.language import LanguageConfig
 from ..models.reader import ReaderConfig
 from ..models.restorer import RestorerConfig
@@ -61,6 +62,7 @@ class Recipe:
     stage2_inpainting: PainterConfig
     restorers: RestorerConfig
     language: LanguageConfig
+    gill: MiniatureGILL
     check: CheckConfig = field(default_factory=CheckConfig)
     minutes: TimeBudget = field(default_factory=TimeBudget)
     workers: int = 0

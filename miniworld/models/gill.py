@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from llmga.gill import FrozenLanguage, FrozenVision, load_language, load_vision
+from llmga.gill import GILL, FrozenLanguage, FrozenVision, load_language, load_parts, load_vision
 from llmga.train import train
 from llmga.train.components import Components
 from llmga.train.gill import GILLConfig, GILLTrainer
 from llmga.train.gill_data import LabelledPrompts, StableDiffusionText
-from llmga.train.gill_decision import GILLDecisionConfig
+from llmga.train.gill_decision import GILLDecisionConfig, GILLDecisionTrainer
 
 from ..world.captions import short_caption
 from ..world.dataset import Painted, Scenes
@@ -70,6 +70,16 @@ def train_gill(config: MiniatureGILL, source: Painted, language: Path, pipeline:
     examples = WorldCaptions(source)
     trainer = GILLTrainer(config.training, *frozen_models(language), examples, text_of(pipeline))
     return train(trainer, config.training.loop, folder)
+
+
+def train_decision(config: MiniatureGILL, language: Path, parts: Path, folder: Path) -> Path:
+    """Train the decision model on captions that the parts have not seen; returns the folder of the result."""
+    gill = GILL(load_language(language, torch.float32), None, load_parts(parts))
+    settings = config.decision
+    trainer = GILLDecisionTrainer(
+        settings, gill, decision_prompts(2 * settings.train_on, config.training.loop.seed + 1)
+    )
+    return train(trainer, settings.loop, folder)
 
 
 def decision_prompts(count: int, seed: int) -> LabelledPrompts:
