@@ -18,6 +18,7 @@ ROOMS = (
     "edit",
     "evaluate",
     "files",
+    "gill",
     "images",
     "paint",
     "restore",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from . import edit as edit
     from . import evaluate as evaluate
     from . import files as files
+    from . import gill as gill
     from . import images as images
     from . import paint as paint
     from . import restore as restore

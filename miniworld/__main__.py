@@ -85,11 +85,27 @@ def _check_controlnet(options: argparse.Namespace, command: list[str]) -> None:
     sys.stdout.write(controlnet_table(found) + "\n")
 
 
+def _check_gill(options: argparse.Namespace, command: list[str]) -> None:
+    from tqdm import tqdm
+
+    from .checks.gill import GILLCheckConfig, check_gill, gill_table
+
+    with tqdm(desc="embeddings") as bar:
+
+        def on_done(done: int, total: int) -> None:
+            bar.total = total
+            bar.update()
+
+        found = check_gill(options.out, GILLCheckConfig(count=options.count, steps=options.steps), on_done)
+    sys.stdout.write(gill_table(found) + "\n")
+
+
 VERBS = {
     "build": _build,
     "check": _check,
     "check-chat": _check_chat,
     "check-edits": _check_edits,
+    "check-gill": _check_gill,
     "check-holes": _check_holes,
     "check-controlnet": _check_controlnet,
 }
@@ -133,6 +149,10 @@ def _parser() -> argparse.ArgumentParser:
     edits.add_argument("--methods", help="some of the ways to edit, with commas")
     edits.add_argument("--count", type=int, default=216, help="edits, as many of each kind")
     edits.add_argument("--steps", type=int, default=20, help="of inversion and of denoising")
+    gill = verbs.add_parser("check-gill", help="measure GILL: stories, retrieval, the decision")
+    gill.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    gill.add_argument("--count", type=int, default=256, help="of stories, and of captions")
+    gill.add_argument("--steps", type=int, default=25, help="of denoising")
     return parser
 
 

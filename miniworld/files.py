@@ -18,6 +18,8 @@ RESTORERS = {
     for name in ("restorer", "no reference", "no colour")
 }
 CONTROLNET = "controlnet/llmga-mini-canny.safetensors"
+GILL_FILE = "gill/llmga-mini.safetensors"
+GILL_DECISION_FILE = "gill/llmga-mini-decision.safetensors"
 READER = "reader.safetensors"
 CHECK = "check.json"
 MANIFEST = "manifest.json"

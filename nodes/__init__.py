@@ -19,6 +19,8 @@ def extension():
         edit_instruction,
         edit_options,
         encode,
+        gill,
+        gill_chat,
         history,
         host,
         inversion,
@@ -46,6 +48,8 @@ def extension():
                 unet_loader,
                 paint,
                 restore,
+                gill,
+                gill_chat,
             )
             return [node for room in rooms for node in room.NODES]
 

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 LANGUAGE_MODELS = "LLM"
 RESTORERS = "diffrir"
+GILLS = "gill"
 TEXT_INTERVAL = 0.1  # seconds between two live texts
 TEXT_TAIL = 8000  # characters of live text; the whole reply arrives with the node's output
 
@@ -103,8 +104,8 @@ def live_text() -> Callable[[str], None]:
 
 
 def register_folders() -> None:
-    """Make ``models/LLM`` and ``models/diffrir`` known; ``extra_model_paths.yaml`` may have named more folders for them."""
-    for kind in (LANGUAGE_MODELS, RESTORERS):
+    """Make ``models/LLM``, ``models/diffrir`` and ``models/gill`` known; ``extra_model_paths.yaml`` may name more."""
+    for kind in (LANGUAGE_MODELS, RESTORERS, GILLS):
         folder_paths.add_model_folder_path(kind, os.path.join(folder_paths.models_dir, kind))
 
 

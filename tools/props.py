@@ -15,6 +15,7 @@ CONTROLNET = "llmga-mini-random-control.safetensors"
 LANGUAGE_MODEL = "llmga-mini-random"
 INPAINTING = "llmga-mini-random-inpainting"
 RESTORER = "diffrir-mini-random.safetensors"
+GILL = "gill-mini-random"
 ENDPOINT = "demo"
 EXAMPLE = 5  # the seed of its scene, which no training has seen
 # The workflows name the models that a person would use; the tests have small ones of their own.
@@ -30,6 +31,11 @@ SUBSTITUTES = {
     ("EmptyLatentImage", "width"): 128,
     ("EmptyLatentImage", "height"): 128,
     ("KSampler", "steps"): 12,
+    ("LLMGA_GILLLoader", "language"): LANGUAGE_MODEL,
+    ("LLMGA_GILLLoader", "gill"): f"{GILL}.safetensors",
+    ("LLMGA_GILLLoader", "vision"): f"{GILL}.safetensors",
+    ("LLMGA_GILLLoader", "decision"): f"{GILL}-decision.safetensors",
+    ("LLMGA_GILLChat", "picture"): "always",
     ("LLMGA_UNetLoader", "unet"): f"{INPAINTING}/",
     ("LLMGA_DiffRIRLoader", "restorer_file"): RESTORER,
     ("LLMGA_PrepareMask", "source"): "wide",
@@ -82,6 +88,7 @@ def write_models(models: Path, *, checkpoint: bool = True) -> None:
         write_inpainting_unet,
         write_restorer,
     )
+    from miniworld.models.random_gill import write_random_gill
     from miniworld.models.random_language import write_tiny_llava
 
     write_tiny_llava(models / "LLM" / LANGUAGE_MODEL, seed=0)
@@ -90,6 +97,7 @@ def write_models(models: Path, *, checkpoint: bool = True) -> None:
         write_controlnet(models / "controlnet" / CONTROLNET)
         write_inpainting_unet(models / "diffusion_models" / INPAINTING)
         write_restorer(models / "diffrir" / RESTORER)
+        write_random_gill(models, GILL)
 
 
 def write_endpoints(path: Path, url: str, key_env: str = "") -> None:

@@ -19,7 +19,33 @@ HOST_NOTE = (
     "**Language model:** one that ComfyUI loads itself, in `models/text_encoders/`. The one named here is "
     "`qwen3vl_4b_fp8_scaled.safetensors`, from Comfy-Org/Qwen3-VL on Hugging Face."
 )
+GILL_NOTE = (
+    "**GILL:** `pretrained_ckpt.pth.tar` (96 MB) and `decision_model.pth.tar` from kohjingyu/gill on GitHub into "
+    "`models/gill/`, the folder `opt-6.7b` from facebook/opt-6.7b on Hugging Face (13 GB) into `models/LLM/`, and CLIP "
+    "ViT-L/14 at 224 pixels into `models/clip_vision/`. It paints with SD1.5 alone."
+)
 NOTES = {
+    "gill_story": (
+        "## A story, and its next picture\n**LLMGA GILL Chat** reads the story so far, words and pictures, and gives the "
+        "next picture as an embedding: SD1.5 paints it without a text prompt. The first picture is shown to GILL with the "
+        "second sentence.",
+        GILL_NOTE,
+        CHECKPOINT_NOTE,
+    ),
+    "gill_retrieve_or_generate": (
+        "## Your own picture, or a new one\n**LLMGA Picture Index** makes a folder of pictures searchable. Where GILL "
+        "answers with a picture, its decision model chooses: one of yours is shown, or a new one is painted. Only the "
+        "branch that was chosen runs.",
+        GILL_NOTE,
+        CHECKPOINT_NOTE,
+    ),
+    "language_or_embedding": (
+        "## Words or an embedding\nThe same request goes to **LLMGA Chat**, which writes a long prompt, and to **LLMGA GILL "
+        "Chat**, which gives an embedding. Both are painted from the same noise.",
+        LOCAL_NOTE,
+        GILL_NOTE,
+        CHECKPOINT_NOTE,
+    ),
     "text_to_image": (
         "## A chat becomes a picture\nWrite a short idea into **LLMGA Chat** and press Run. The language model turns it "
         "into a detailed prompt, **Long CLIP Encode** reads all of it, and the sampler paints it.",

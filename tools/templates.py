@@ -54,12 +54,16 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
             "ControlNetLoader",
             "LLMGA_UNetLoader",
             "LLMGA_DiffRIRLoader",
+            "LLMGA_GILLLoader",
+            "LLMGA_PictureIndex",
         ),
     ),
     "Mask": (("LLMGA_PrepareMask", "ImagePadForOutpaint", "LLMGA_CropForPainting", "The UNet"),),
     "Conversation": (
         ("ImageBatch", "LLMGA Chat", "LLMGA Chat per Picture", "First turn", "Next turn"),
         ("Second turn",),
+        ("LLMGA GILL Chat", "First picture", "Next picture", "Nothing to avoid"),
+        ("Readout", "Retrieved", "The first picture"),
         ("Prompt", "Prompts", "Page texts", "LLMGA_SaveHistory"),
     ),
     "Conditioning": (
@@ -81,7 +85,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "Picture": (
         ("InpaintModelConditioning", "EmptyLatentImage", "KSampler"),
-        ("VAEDecode", "SaveImage"),
+        ("VAEDecode", "Both", "SaveImage"),
     ),
     "Restore": (
         ("LLMGA_DiffRIRRestore", "LLMGA_StitchPainting", "LLMGA_SeamReport"),
@@ -103,6 +107,7 @@ WIDTHS = {
     "MarkdownNote": 340,
     "LLMGA_Chat": 420,
     "LLMGA_ChatPerPicture": 420,
+    "LLMGA_GILLChat": 420,
     "LLMGA_LongCLIPEncode": 400,
     "LLMGA_EditInstruction": 420,
     "LLMGA_Invert": 400,
@@ -115,6 +120,7 @@ HEIGHTS = {
     "MarkdownNote": 480,
     "LLMGA_Chat": 900,
     "LLMGA_ChatPerPicture": 560,
+    "LLMGA_GILLChat": 640,
     "LLMGA_LongCLIPEncode": 480,
     "SaveImage": 460,
     "LLMGA_EditInstruction": 560,
@@ -217,6 +223,9 @@ EXAMPLES |= {
     "outpaint": (18, "continue it to both sides", {}),
     "inpaint_sdxl": (21, "make it blue", {"colour": "blue"}),
     "restore_only": (23, "without the seam", {}),
+    "gill_story": (27, "and then, at night", {"background": "night"}),
+    "gill_retrieve_or_generate": (29, "", {}),
+    "language_or_embedding": (31, "", {}),
 }
 # Before the change: a part of the picture (left, top, right, bottom of 256) and the line that its values are put through.
 DEGRADED: dict[str, tuple[Sequence[tuple[int, int, int, int]], float, int]] = {
@@ -230,6 +239,10 @@ PLACES = {
     ("ControlNetLoader", "control_net_name"): "models/controlnet/{}",
     ("LLMGA_ModelLoader", "model"): "models/LLM/{}/config.json",
     ("LLMGA_DiffRIRLoader", "restorer_file"): "models/diffrir/{}",
+    ("LLMGA_GILLLoader", "language"): "models/LLM/{}/config.json",
+    ("LLMGA_GILLLoader", "gill"): "models/gill/{}",
+    ("LLMGA_GILLLoader", "vision"): "models/clip_vision/{}",
+    ("LLMGA_GILLLoader", "decision"): "models/gill/{}",
     ("LLMGA_LoadHistory", "name"): "user/__llmga/histories/{}.json",
 }
 Prompts = dict[str, dict[str, Any]]

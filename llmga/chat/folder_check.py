@@ -158,7 +158,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def one_kind_of_error(folder: Path) -> Iterator[None]:
+def one_kind_of_error(folder: Path, what: str = "the language model") -> Iterator[None]:
     """Turn whatever a library raises for a bad folder into ``ValueError``, without any path of this machine."""
     try:
         yield
@@ -168,7 +168,7 @@ def one_kind_of_error(folder: Path) -> Iterator[None]:
         bare = (ArithmeticError, LookupError, AttributeError, TypeError, MemoryError)
         reason = f"{type(error).__name__}: {reason}" if isinstance(error, bare) else reason
         raise ValueError(
-            f"the language model {folder.name!r} cannot be loaded: {reason}{_missing_package(error)}"
+            f"{what} {folder.name!r} cannot be loaded: {reason}{_missing_package(error)}"
         ) from error
 
 

@@ -24,6 +24,7 @@ DIFFRIR = "a DiffRIR"
 DIFFRIR_S1 = "a DiffRIR of the first stage (S1)"
 LANGUAGE_MODEL = "a language model"
 VISION_LANGUAGE_MODEL = "a vision-language model"
+GILL_CHECKPOINT, GILL_DECISION = "a GILL checkpoint", "the decision model of a GILL"
 
 UNKNOWN = fault("a weight file of a kind that LLMGA does not know", "choose another file")
 
@@ -324,11 +325,12 @@ KINDS: Registry[Header] = Registry(
             "put it into the folder of its language model",
         ),
         Kind(
-            "a GILL checkpoint",
+            GILL_CHECKPOINT,
             _some(r"(?:ret|gen)_text_hidden_fcs\."),
-            "LLMGA has no loader for it",
+            _load("LLMGA GILL Loader"),
             before=(LANGUAGE_MODEL, VISION_LANGUAGE_MODEL),
         ),
+        Kind(GILL_DECISION, lambda h: h.keys() == {"1.weight", "1.bias"}, _load("LLMGA GILL Loader")),
         Kind(
             VISION_LANGUAGE_MODEL,
             _all(

@@ -19,6 +19,8 @@ STAGES = {
     "diffrir-s1": (".diffrir_s1", "S1Config"),
     "diffrir-s2": (".diffrir_s2", "S2Config"),
     "diffrir-gan": (".diffrir_gan", "GanConfig"),
+    "gill": (".gill", "GILLConfig"),
+    "gill-decision": (".gill_decision", "GILLDecisionConfig"),
 }
 """Each stage's module, which has ``run(config, output)``, and the class of its configuration in it."""
 

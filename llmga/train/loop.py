@@ -98,7 +98,8 @@ class Objective(Protocol):
 
 class Trainer(Objective, Protocol):
     """What is trained on what. An optional attribute ``adversary``, an Objective, is updated after it on the same
-    inputs; its own attribute ``loop``, a LoopConfig, says its learning rates where they are others."""
+    inputs; its own attribute ``loop``, a LoopConfig, says its learning rates where they are others. An optional method
+    ``after_step()`` runs behind each optimizer step and may change the trained weights."""
 
     def __len__(self) -> int:
         """How many examples there are."""
@@ -260,6 +261,8 @@ class _Run:
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate(rates, self.done)
                     self._update(net, optimizer, inputs)
+                if after_step := getattr(self.trainer, "after_step", None):
+                    after_step()
                 if self.ema:
                     self.ema.update(self.done)
                 self.done += 1

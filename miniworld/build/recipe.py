@@ -10,6 +10,7 @@ from llmga.train.controlnet import ControlNetConfig
 
 from ..checks.painter import CheckConfig
 from ..models.autoencoder import AutoencoderConfig
+from ..models.gill import MiniatureGILL
 from ..models.language import LanguageConfig
 from ..models.reader import ReaderConfig
 from ..models.restorer import RestorerConfig
@@ -71,6 +72,7 @@ class Recipe:
     controlnet: ControlledPainterConfig
     restorers: RestorerConfig
     language: LanguageConfig
+    gill: MiniatureGILL
     check: CheckConfig = field(default_factory=CheckConfig)
     minutes: TimeBudget = field(default_factory=TimeBudget)
     workers: int = 0

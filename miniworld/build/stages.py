@@ -16,6 +16,8 @@ from llmga.files.writing import write_text
 from llmga.train import LoopConfig, Stage2, Trainer, train
 from llmga.train.components import Components
 from llmga.train.controlnet import SINGLE_FILE, ControlNetStage
+from llmga.train.gill import GILL_RESULT
+from llmga.train.gill_decision import DECISION_RESULT
 from llmga.train.log import read_log
 
 from ..checks.painter import check_base, check_reader, check_stage2, painter_table
@@ -27,6 +29,8 @@ from ..files import (
     CHECKPOINT,
     COLOURS,
     CONTROLNET,
+    GILL_DECISION_FILE,
+    GILL_FILE,
     LANGUAGE,
     READER,
     RESTORERS,
@@ -37,6 +41,7 @@ from ..files import (
 )
 from ..models.architecture import SCHEDULER
 from ..models.autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
+from ..models.gill import train_decision, train_gill
 from ..models.inpainter import Painter
 from ..models.language import figures, train_language
 from ..models.painter import (
@@ -216,6 +221,20 @@ def _language(context: BuildContext, folder: Path) -> dict[str, Any]:
     return figures(folder, context.recipe.language)
 
 
+def _gill(context: BuildContext, folder: Path) -> dict[str, Any]:
+    config, pipeline = context.recipe.gill, load_pipeline(context.out / CHECKPOINT)
+    result = train_gill(
+        config, context.painted(config.scenes), context.out / LANGUAGE, pipeline, folder / "parts"
+    )
+    _copy(result / GILL_RESULT, context.out / GILL_FILE)
+    result = train_decision(config, context.out / LANGUAGE, context.out / GILL_FILE, folder / "decision")
+    _copy(result / DECISION_RESULT, context.out / GILL_DECISION_FILE)
+    return {
+        "parts": _last_row(folder / "parts"),
+        "decision": json.loads((result / "report.json").read_text()),
+    }
+
+
 def _check(context: BuildContext, folder: Path) -> dict[str, Any]:
     from tqdm import tqdm
 
@@ -223,6 +242,9 @@ def _check(context: BuildContext, folder: Path) -> dict[str, Any]:
     return json.loads((context.out / CHECK).read_text(encoding="utf-8"))["results"]
 
 
+_LANGUAGE_FILES = tuple(
+    f"{LANGUAGE}/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")
+)
 _FILES = {name: f"{folder}/{WEIGHTS}" for name, folder in UNETS.items()}
 STAGES = {
     "colours": Stage(partial(_autoencoder, "colours", "", COLOURS), (), (COLOURS,)),
@@ -244,8 +266,9 @@ STAGES = {
     "language": Stage(
         _language,
         (),
-        tuple(f"{LANGUAGE}/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")),
+        _LANGUAGE_FILES,
     ),
+    "gill": Stage(_gill, (CHECKPOINT, *_LANGUAGE_FILES), (GILL_FILE, GILL_DECISION_FILE)),
     "check": Stage(_check, (CHECKPOINT, READER, _FILES["stage2"]), (CHECK,)),
 }
 

@@ -49,6 +49,7 @@ def paint(
     beside: torch.Tensor | None = None,
     begin: tuple[torch.Tensor, int] | None = None,
     control: Control | None = None,
+    contexts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Paint captions with DDIM and classifier-free guidance.
 
@@ -61,6 +62,7 @@ def paint(
         begin: scaled latents (B, 4, h, w) of pictures to begin from, and how many of the steps to leave out; all leave
             nothing but the autoencoder. (SDEdit, Meng et al. 2022.)
         control: a ControlNet that steers the UNet.
+        contexts: (B, 77, dim) text states in place of those of the captions.
 
     Returns:
         (B, 3, 128, 128) in -1 .. 1, on the CPU.
@@ -69,7 +71,10 @@ def paint(
     device, scheduler, painted = unet.device, pipeline.scheduler, []
     for first in range(0, len(captions), config.batch):
         part = list(captions[first : first + config.batch])
-        context = encode_sd15(pipeline.tokenizer, pipeline.text_encoder, part, max_chunks=max_chunks)
+        if contexts is None:
+            context = encode_sd15(pipeline.tokenizer, pipeline.text_encoder, part, max_chunks=max_chunks)
+        else:
+            context = contexts[first : first + len(part)].to(device)
         empty = encode_sd15(
             pipeline.tokenizer, pipeline.text_encoder, "", min_chunks=(context.shape[1] - 2) // CHUNK
         )

@@ -32,12 +32,15 @@ NODES = (
     "LLMGA_DiffRIRRestore",
     "LLMGA_EditInstruction",
     "LLMGA_Endpoint",
+    "LLMGA_GILLChat",
+    "LLMGA_GILLLoader",
     "LLMGA_HostLanguageModel",
     "LLMGA_InversionEdit",
     "LLMGA_Invert",
     "LLMGA_LoadHistory",
     "LLMGA_LongCLIPEncode",
     "LLMGA_ModelLoader",
+    "LLMGA_PictureIndex",
     "LLMGA_PrepareMask",
     "LLMGA_PromptToPromptOptions",
     "LLMGA_SaveHistory",
@@ -63,6 +66,7 @@ FIELDS = (  # a host may add others of its own
 )
 # Combos whose options are the files and records of a machine.
 FILES = {("LLMGA_ModelLoader", "model"), ("LLMGA_Endpoint", "endpoint"), ("LLMGA_LoadHistory", "name")}
+FILES |= {("LLMGA_GILLLoader", widget) for widget in ("language", "gill", "vision", "decision")}
 FILES |= {("LLMGA_UNetLoader", "unet"), ("LLMGA_DiffRIRLoader", "restorer_file")}
 NO_DEMO = {"chat_with_host_model": "needs a language model that ComfyUI itself can load"}
 TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
@@ -253,7 +257,7 @@ def test_the_shipped_prompts_run(server: ComfyServer) -> None:
         entry = server.run(prompt)
         (saver,) = (node_id for node_id, node in prompt.items() if node["class_type"] == "SaveImage")
         pictures = entry["outputs"][saver]["images"]
-        assert len(pictures) == {"picture_book": 4, "similar_images": 2}.get(name, 1), name
+        assert len(pictures) == {"picture_book": 4, "similar_images": 2, "language_or_embedding": 2}.get(name, 1), name
         assert all(server.view(picture).startswith(b"\x89PNG") for picture in pictures), name
         shown = [node_id for node_id, node in prompt.items() if node["class_type"] == "PreviewAny"]
         assert all(entry["outputs"][node_id]["text"][0] for node_id in shown), name

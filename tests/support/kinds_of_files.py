@@ -344,6 +344,10 @@ WEIGHTS: dict[str, tuple[str, Shapes]] = {
             "model.gen_text_hidden_fcs.0.fc.weight", "model.ret_text_hidden_fcs.0.weight", "model.logit_scale"
         ),
     ),
+    "decision model of GILL": (
+        "the decision model of a GILL",
+        {"1.weight": (2, 4096), "1.bias": (2,)},
+    ),
     "Flux": (
         "a diffusion transformer (Flux, SD3, Qwen-Image, Wan or a relative)",
         names("double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight", "img_in.weight"),

@@ -1,0 +1,101 @@
+"""GILL of the miniature: trained on the world's pictures and short captions, on the miniature's own frozen models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from llmga.gill import GILL, FrozenLanguage, FrozenVision, load_language, load_parts, load_vision
+from llmga.train import train
+from llmga.train.components import Components
+from llmga.train.gill import GILLConfig, GILLTrainer
+from llmga.train.gill_data import LabelledPrompts, StableDiffusionText
+from llmga.train.gill_decision import GILLDecisionConfig, GILLDecisionTrainer
+
+from ..world.captions import short_caption
+from ..world.dataset import Painted, Scenes
+from ..world.scene import BACKGROUNDS, Scene
+
+OWNED = BACKGROUNDS[::2]
+"""The backgrounds of the pictures that stand in the index: a picture of another one is never found there."""
+
+
+@dataclass(frozen=True)
+class MiniatureGILL:
+    """How the miniature's GILL is trained."""
+
+    training: GILLConfig
+    decision: GILLDecisionConfig
+    scenes: int
+    """How many of the painted scenes it learns from."""
+
+
+class WorldCaptions:
+    """The painted scenes with short captions, as ``llmga.train.gill_data.CaptionedExamples``."""
+
+    def __init__(self, source: Painted) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source.pictures)
+
+    def caption(self, i: int) -> str:
+        return short_caption(self._source.scenes[i], i)
+
+    def picture(self, i: int) -> Image.Image:
+        return Image.fromarray(self._source.pictures[i])
+
+    def fingerprint(self) -> str:
+        return f"short captions of {self._source.scenes}"
+
+
+def frozen_models(language: Path) -> tuple[FrozenLanguage, FrozenVision]:
+    """The miniature's language model and its own vision tower, in float32."""
+    return load_language(language, torch.float32), load_vision(language, torch.float32)
+
+
+def text_of(pipeline: Any) -> StableDiffusionText:
+    """The text encoder of the miniature's checkpoint."""
+    parts = (pipeline.unet, pipeline.vae, (pipeline.text_encoder,), (pipeline.tokenizer,))
+    return StableDiffusionText(Components(*parts, dict(pipeline.scheduler.config)))
+
+
+def train_gill(config: MiniatureGILL, source: Painted, language: Path, pipeline: Any, folder: Path) -> Path:
+    """Train GILL's parts; returns the folder of the result."""
+    examples = WorldCaptions(source)
+    trainer = GILLTrainer(config.training, *frozen_models(language), examples, text_of(pipeline))
+    return train(trainer, config.training.loop, folder)
+
+
+def train_decision(config: MiniatureGILL, language: Path, parts: Path, folder: Path) -> Path:
+    """Train the decision model on captions that the parts have not seen; returns the folder of the result."""
+    gill = GILL(load_language(language, torch.float32), None, load_parts(parts))
+    settings = config.decision
+    trainer = GILLDecisionTrainer(
+        settings, gill, decision_prompts(2 * settings.train_on, config.training.loop.seed + 1)
+    )
+    return train(trainer, settings.loop, folder)
+
+
+def decision_prompts(count: int, seed: int) -> LabelledPrompts:
+    """Captions, and whether the index can hold such a picture (1, retrieve) or cannot (0, generate)."""
+    scenes = Scenes(count, seed)
+    captions = tuple(short_caption(scenes[i], i) for i in range(count))
+    return LabelledPrompts(captions, tuple(int(is_owned(scenes[i])) for i in range(count)))
+
+
+def is_owned(scene: Scene) -> bool:
+    """Whether the index holds pictures like it."""
+    return scene.background in OWNED
+
+
+def story(scene: Scene) -> tuple[Sequence[str], Sequence[Scene]]:
+    """A sentence for each object, and the picture after each sentence: all objects that were named so far."""
+    steps = [replace(scene, objects=scene.objects[: i + 1]) for i in range(len(scene.objects))]
+    alone = [replace(scene, objects=(thing,)) for thing in scene.objects]
+    return [short_caption(one, i) for i, one in enumerate(alone)], steps

@@ -1,0 +1,125 @@
+"""The miniature's GILL: its recipe, what it is trained on, its vision, and that its check measures what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers", reason="the miniature's painter needs diffusers")
+
+from llmga.gill import GILL, DecisionModel, GILLParts, GILLSizes, load_vision, save_decision, save_parts
+from llmga.train import read_config
+from miniworld.build.recipe import RECIPES, Recipe
+from miniworld.build.stages import STAGES
+from miniworld.checks.gill import (
+    GILLCheckConfig,
+    check_decision,
+    check_retrieval,
+    check_stories,
+    interleaved,
+    load_miniature_gill,
+)
+from miniworld.files import CHECKPOINT, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, READER
+from miniworld.models.gill import OWNED, decision_prompts, frozen_models, story
+from miniworld.world.scene import sample_scene
+from tools import ROOT
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+MINIATURE = ROOT / "miniature"
+SIZES = GILLSizes(192, 9 * 128, retrieval=64, text=128, head_width=16, head_layers=1)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature with an untrained GILL."""
+    folder = tmp_path_factory.mktemp("out")
+    for file in (CHECKPOINT, READER):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).symlink_to(MINIATURE / file)
+    (folder / "LLM").mkdir()
+    (folder / LANGUAGE).symlink_to(MINIATURE / LANGUAGE)
+    torch.manual_seed(0)
+    save_parts(GILLParts(SIZES), folder / GILL_FILE)
+    save_decision(DecisionModel(192), folder / GILL_DECISION_FILE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gill(out: Path) -> GILL:
+    return load_miniature_gill(out)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu", "smoke"])
+def test_every_recipe_has_a_gill(name: str) -> None:
+    recipe = read_config(Recipe, RECIPES / f"{name}.yaml")
+    assert recipe.gill.training.sizes.grid == 3
+    assert STAGES["gill"].gives == (GILL_FILE, GILL_DECISION_FILE)
+
+
+def test_a_story_names_an_object_in_each_sentence() -> None:
+    scene = sample_scene(3, (5, 5), "validation")
+    sentences, scenes = story(scene)
+    assert len(sentences) == 5 and [len(one.objects) for one in scenes] == [1, 2, 3, 4, 5]
+    for sentence, thing in zip(sentences, scene.objects, strict=True):
+        assert thing.shape in sentence and thing.colour in sentence
+    parts = interleaved(sentences, scenes)
+    assert [type(part) is str for part in parts] == [True, False] * 4 + [True]
+
+
+def test_the_decision_is_told_by_the_background() -> None:
+    prompts = decision_prompts(200, 5)
+    assert 60 < sum(prompts.labels) < 140
+    named = {
+        label: {
+            b
+            for b in OWNED
+            if any(b in p for p, own in zip(prompts.prompts, prompts.labels, strict=True) if own == label)
+        }
+        for label in (0, 1)
+    }
+    assert named[1] == set(OWNED)
+
+
+def test_the_grid_holds_the_means_of_the_patches() -> None:
+    vision = load_vision(MINIATURE / LANGUAGE, torch.float32)
+    pixels = torch.randn(2, 3, vision.size, vision.size, generator=torch.Generator().manual_seed(0))
+    vision.use_width(9 * 128)
+    patches = vision.net(pixel_values=pixels).last_hidden_state[:, 1:].reshape(2, 6, 6, 128)
+    expected = torch.stack(
+        [patches[:, y : y + 2, x : x + 2].mean((1, 2)) for y in (0, 2, 4) for x in (0, 2, 4)], 1
+    )
+    torch.testing.assert_close(vision.pooled(pixels), expected.flatten(1), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="width 100"):
+        vision.use_width(100)
+    vision.use_width(128)
+    assert vision.pooled(pixels).shape == (2, 128)
+
+
+def test_both_frozen_models_come_from_one_folder() -> None:
+    language, vision = frozen_models(MINIATURE / LANGUAGE)
+    assert language.width == 192 and vision.net.config.hidden_size == 128
+    assert not any(p.requires_grad for net in (language.net, vision.net) for p in net.parameters())
+
+
+def test_the_check_of_an_untrained_one_is_chance(gill: GILL) -> None:
+    config = GILLCheckConfig(count=24, distractors=24)
+    found = check_retrieval(gill, config)
+    assert found["GILL, 48 pictures"]["recall@1"].value < 0.2
+    assert found["chance"]["recall@5"].value == pytest.approx(5 / 48)
+    decided = check_decision(gill, config)
+    assert decided["always generate"]["accuracy"].count == 24
+
+
+def test_stories_are_painted_under_every_condition(gill: GILL, out: Path) -> None:
+    found = check_stories(gill, out, GILLCheckConfig(count=2, objects=2, steps=2))
+    assert list(found) == [
+        "prompt, 1 caption",
+        "prompt, 2 captions",
+        "GILL, 1 caption",
+        "GILL, 2 captions",
+        "GILL, 2 captions, 1 pictures",
+        "chance",
+    ]
+    assert all(row["colour"].count == 4 for row in found.values())
