@@ -21,6 +21,7 @@ ROOMS = (
     "images",
     "paint",
     "restore",
+    "scene",
     "text",
     "train",
 )
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from . import images as images
     from . import paint as paint
     from . import restore as restore
+    from . import scene as scene
     from . import text as text
     from . import train as train
     from .chat.assistant import Reply as Reply
