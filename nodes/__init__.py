@@ -25,6 +25,8 @@ def extension():
         loaders,
         paint,
         restore,
+        scene,
+        scene_synthesis,
         unet_loader,
     )
 
@@ -46,6 +48,8 @@ def extension():
                 unet_loader,
                 paint,
                 restore,
+                scene,
+                scene_synthesis,
             )
             return [node for room in rooms for node in room.NODES]
 

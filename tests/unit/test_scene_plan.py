@@ -141,8 +141,13 @@ def test_comfyui_boxes_and_elements_bring_the_plan_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "boxes", [[], "[", "7", [7], None, [{"x": 1, "y": 1, "metadata": {"desc": "a"}}], [{"x": 0, "y": 0, "width": 9, "height": 9}]]
-)  # fmt: skip
+    "boxes",
+    [
+        *([], "[", "7", [7], None),
+        [{"x": 1, "y": 1, "metadata": {"desc": "a"}}],
+        [{"x": 0, "y": 0, "width": 9, "height": 9}],
+    ],
+)
 def test_boxes_that_are_none_are_refused(boxes: object) -> None:
     with pytest.raises(ScenePlanError):
         from_bounding_boxes(boxes, 512, 512)

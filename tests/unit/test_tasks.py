@@ -59,7 +59,8 @@ def test_what_each_task_expects_and_needs() -> None:
 
 def test_unknown_task_lists_the_known() -> None:
     with pytest.raises(
-        ValueError, match="'task' must be one of refine, similar, .*, picture_book, change, scene, got 'paint'"
+        ValueError,
+        match="'task' must be one of refine, similar, .*, picture_book, change, scene, got 'paint'",
     ):
         render("paint", "a fox", 0)
     with pytest.raises(ValueError, match="'task'"):
