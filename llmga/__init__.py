@@ -22,6 +22,7 @@ ROOMS = (
     "images",
     "paint",
     "restore",
+    "scene",
     "text",
     "train",
 )
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from . import images as images
     from . import paint as paint
     from . import restore as restore
+    from . import scene as scene
     from . import text as text
     from . import train as train
     from .chat.assistant import Reply as Reply

@@ -27,6 +27,8 @@ def extension():
         loaders,
         paint,
         restore,
+        scene,
+        scene_synthesis,
         unet_loader,
     )
 
@@ -50,6 +52,8 @@ def extension():
                 restore,
                 gill,
                 gill_chat,
+                scene,
+                scene_synthesis,
             )
             return [node for room in rooms for node in room.NODES]
 

@@ -19,6 +19,18 @@ PromptToPrompt = io.Custom("LLMGA_P2P_OPTIONS")
 Restorer = io.Custom("LLMGA_RESTORER")
 """A ``nodes.restore.Restorer``: a DiffRIR under the host's memory management."""
 
+Scene = io.Custom("LLMGA_SCENE")
+"""A ``llmga.scene.ScenePlan``."""
+
+PaintedScene = io.Custom("LLMGA_PAINTED_SCENE")
+"""A ``nodes.scene_synthesis.PaintedScene``: the plan that was painted, and its masks and maps."""
+
+BoundingBoxes = io.Custom("BOUNDING_BOX")
+"""ComfyUI's own: a list of {"x", "y", "width", "height", "metadata"} in pixels."""
+
+Elements = io.Custom("ARRAY")
+"""ComfyUI's own: the elements of its Create Bounding Boxes."""
+
 Crop = io.Custom("LLMGA_CROP")
 """A ``llmga.paint.crop.Crop``: the whole pictures, and where their parts were cut out."""
 

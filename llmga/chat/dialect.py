@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "stream")
+PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "stream", "response_format")
 """What a request may do without."""
 RENAMED = {"max_tokens": "max_completion_tokens"}
 """The newer names of parameters that servers refuse under the old one."""

@@ -78,6 +78,23 @@ PICTURE_BOOK = (
     "all in one style.",
 )
 
+_SCENE_FORM = (
+    'Answer with one JSON object and nothing else: {"objects": [{"name": …, "box": [x, y, width, height], "descriptions": '
+    '[…, …, …]}, …], "background": …, "negative": …}. A box is in parts of the picture, 0 to 1, with 0, 0 at the top left; '
+    "each object has three descriptions; the background names no object; the negative prompt says what must not be seen."
+)
+SCENE = (
+    "Plan the scene of this picture: {instruction}\n" + _SCENE_FORM,
+    "Lay out a picture with boxes: {instruction}\n" + _SCENE_FORM,
+    "{instruction}\nPlan this as a scene of objects in boxes. " + _SCENE_FORM,
+)
+
+_SCENE_FORM_ZH = (
+    '只回答一个 JSON 对象：{"objects": [{"name": …, "box": [x, y, width, height], "descriptions": […, …, …]}, …], '
+    '"background": …, "negative": …}。方框以画面的几分之几表示，从 0 到 1，左上角为 0, 0；每个物体写三种描述；背景不提物体；'
+    "最后一项写画面中不应出现的东西。文字用英文。"
+)
+
 CHINESE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "refine": (
@@ -139,6 +156,10 @@ CHINESE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "请再生成一次刚才的画面，只作下面的改动，其余保持不变：{instruction}",
             "画面和之前一样，但要这样改：{instruction}\n请重新生成整张图像。",
             "请在上一张图像的基础上修改，只改这一点：{instruction}",
+        ),
+        "scene": (
+            "请规划这幅画面的场景：{instruction}\n" + _SCENE_FORM_ZH,
+            "请用方框安排这幅画面：{instruction}\n" + _SCENE_FORM_ZH,
         ),
     }
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from .presets import CHINESE, DESIGN, LANGUAGES, MAX_PAGES, PICTURE_BOOK
+from .presets import CHINESE, DESIGN, LANGUAGES, MAX_PAGES, PICTURE_BOOK, SCENE
 
 SYSTEM_PROMPT = """\
 You are LLMGA, an assistant that talks with the user and makes pictures.
@@ -153,6 +153,7 @@ _ALL = (
         ),
         needs_instruction=True,
     ),
+    Task("scene", SCENE, expects="anything", needs_instruction=True),
 )
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
 

@@ -54,7 +54,11 @@ def tiny_unet(config: dict[str, Any] = SD15, sharpness: float = SHARPNESS) -> An
     """A ``UNet2DConditionModel``; deep ones and small latents need less ``sharpness`` to stay well-conditioned."""
     from diffusers import UNet2DConditionModel
 
-    net = UNet2DConditionModel(**config)
+    return filled_unet(UNet2DConditionModel(**config), sharpness)
+
+
+def filled_unet(net: Any, sharpness: float = SHARPNESS) -> Any:
+    """The weights of ``tiny_unet`` in any network with the same names."""
     # A convolution is filled like a matrix: by its number of inputs.
     fill(
         ((name, p.detach().flatten(1) if p.ndim == 4 else p.detach()) for name, p in net.named_parameters()),

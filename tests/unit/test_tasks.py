@@ -8,7 +8,7 @@ DESIGN = ("logo", "poster", "character", "tshirt", "infographic")
 
 
 def test_tasks_are_the_documented_ones_in_the_order_of_the_menu() -> None:
-    assert tuple(TASKS) == (*NAMES, *DESIGN, "picture_book", "change")
+    assert tuple(TASKS) == (*NAMES, *DESIGN, "picture_book", "change", "scene")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,6 +45,7 @@ def test_what_each_task_expects_and_needs() -> None:
         "story": "several",
         "chat": "anything",
         "picture_book": "pages",
+        "scene": "anything",
     }
     assert {name for name, task in TASKS.items() if task.needs_picture} == {
         "similar",
@@ -58,7 +59,8 @@ def test_what_each_task_expects_and_needs() -> None:
 
 def test_unknown_task_lists_the_known() -> None:
     with pytest.raises(
-        ValueError, match="'task' must be one of refine, similar, .*, picture_book, change, got 'paint'"
+        ValueError,
+        match="'task' must be one of refine, similar, .*, picture_book, change, scene, got 'paint'",
     ):
         render("paint", "a fox", 0)
     with pytest.raises(ValueError, match="'task'"):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..conversation import Conversation
 from ..thinking import split_reply
@@ -144,6 +144,24 @@ class HasHiddenStates(Protocol):
         Raises:
             ValueError: the conversation holds no turn, is longer than the network reads, or shows pictures that the
                 engine cannot see.
+        """
+        ...
+
+
+@runtime_checkable
+class HasStructuredOutput(Protocol):
+    """An engine that can be held to a JSON schema; ask with ``isinstance(engine, HasStructuredOutput)``."""
+
+    def generate_json(
+        self, conversation: Conversation, sampling: Sampling, on_text: OnText, schema: Mapping[str, Any]
+    ) -> Said:
+        """``ChatEngine.generate`` with an answer that follows a schema, as far as what runs the model heeds it.
+
+        Args:
+            schema: a JSON schema of an object; its ``title`` names it.
+
+        Raises:
+            ValueError: see ``ChatEngine.generate``.
         """
         ...
 

@@ -14,10 +14,10 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import wait
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...quiet import no_http_logs
 from ..conversation import Conversation
@@ -85,13 +85,28 @@ class EndpointEngine:
             ValueError: the conversation does not end with a user turn, or shows pictures to a model that cannot see them.
             EndpointError: no whole reply arrived before the deadline.
         """
+        return self._generate(conversation, sampling, on_text, None)
+
+    def generate_json(
+        self, conversation: Conversation, sampling: Sampling, on_text: OnText, schema: Mapping[str, Any]
+    ) -> Said:
+        """See ``HasStructuredOutput``: ``response_format`` with a schema; a server that refuses it is asked without."""
+        return self._generate(conversation, sampling, on_text, schema)
+
+    def _generate(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        on_text: OnText,
+        schema: Mapping[str, Any] | None,
+    ) -> Said:
         check_conversation(conversation, self)
         key = _read_key(self._endpoint)
         deadline = time.monotonic() + self._endpoint.deadline_s
         left = MAX_ADAPTATIONS
         while True:
             try:
-                return self._ask(conversation, sampling, key, deadline, on_text)
+                return self._ask(conversation, sampling, key, deadline, on_text, schema)
             except _RefusedRequest as refused:
                 adapted = self._dialect.adapted(refused.words, refused.parameter) if left else None
                 if adapted is None:
@@ -103,9 +118,15 @@ class EndpointEngine:
                 left -= 1
 
     def _ask(
-        self, conversation: Conversation, sampling: Sampling, key: str, deadline: float, on_text: OnText
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        key: str,
+        deadline: float,
+        on_text: OnText,
+        schema: Mapping[str, Any] | None,
     ) -> Said:
-        body = _request_body(self._endpoint.model, conversation, sampling, self._dialect)
+        body = _request_body(self._endpoint.model, conversation, sampling, self._dialect, schema)
         call = _Call(self._endpoint, self._forbidden, body, key, deadline)
         with in_thread(call.run) as result:
             while not wait((result,), timeout=TICK_S).done:
@@ -135,13 +156,22 @@ def _difference(before: Dialect, after: Dialect) -> str:
     return f"it wants other names: {', '.join(f'{old} is {new}' for old, new in after.rename.items())}"
 
 
-def _request_body(model: str, conversation: Conversation, sampling: Sampling, dialect: Dialect) -> bytes:
-    wanted = {
+def _request_body(
+    model: str,
+    conversation: Conversation,
+    sampling: Sampling,
+    dialect: Dialect,
+    schema: Mapping[str, Any] | None = None,
+) -> bytes:
+    wanted: dict[str, Any] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_new_tokens + sampling.thought_tokens * sampling.thinking,
         "seed": sampling.seed % 2**31,  # servers hold it in anything from int32 to int64
     }
+    if schema is not None:
+        form = {"name": str(schema.get("title", "answer")), "schema": dict(schema), "strict": True}
+        wanted["response_format"] = {"type": "json_schema", "json_schema": form}
     messages = messages_of(conversation, dialect)
     return json.dumps(dialect.body(messages, model, wanted, sampling.thinking)).encode("ascii")
 

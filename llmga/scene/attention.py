@@ -1,0 +1,109 @@
+"""Cross-attention of chosen words: the taps that record it, and the shapes in which the losses of a scene read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..diffusion.denoiser import Site, StopForward
+
+GridSize = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class WordAttention:
+    """The attention that one layer gives to chosen tokens."""
+
+    maps: torch.Tensor
+    """(heads, N, tokens) float32: softmax over all tokens of the context, of which the chosen ones are kept."""
+    size: GridSize
+    """(h, w), N = h · w."""
+
+    def moved(self, rows: int, columns: int, unit: int, latent: GridSize) -> WordAttention:
+        """The maps moved by so many units of ``unit`` cells of a latent of size ``latent``."""
+        height, width = self.size
+        grid = self.maps.unflatten(1, self.size).movedim(-1, 1)  # (heads, tokens, h, w)
+        down, right = round(rows * unit * height / latent[0]), round(columns * unit * width / latent[1])
+        return WordAttention(shift(grid, down, right).movedim(1, -1).flatten(1, 2), self.size)
+
+
+class WordTaps:
+    """Taps that record the attention to chosen tokens at chosen layers, in the last row of the call.
+
+    The probabilities of other tokens are never held. With ``stop`` the pass ends after the last chosen layer.
+
+    Args:
+        sites: of cross-attention.
+        tokens: positions in the context.
+    """
+
+    def __init__(self, sites: Sequence[Site], tokens: Sequence[int], *, stop: bool) -> None:
+        self._sites, self._tokens, self._stop = list(sites), list(tokens), stop
+        self.recorded: dict[Site, WordAttention] = {}
+
+    def attend(
+        self,
+        site: Site,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        size: GridSize,
+    ) -> None:
+        if site not in self._sites:
+            return
+        if max(self._tokens) >= k.shape[1]:
+            raise ValueError(f"tokens must be positions below {k.shape[1]}, got {max(self._tokens)}")
+        self.recorded[site] = WordAttention(word_attention(q[-1], k[-1], self._tokens, heads), size)
+        if self._stop and len(self.recorded) == len(self._sites):
+            raise StopForward
+
+
+def word_attention(q: torch.Tensor, k: torch.Tensor, tokens: Sequence[int], heads: int) -> torch.Tensor:
+    """(N, heads · dim), (T, heads · dim) -> (heads, N, tokens) float32: the probabilities of some tokens alone."""
+    q, k = (x.float().unflatten(-1, (heads, -1)).transpose(0, 1) for x in (q, k))  # (heads, N or T, dim)
+    logits = q @ k.mT * q.shape[-1] ** -0.5
+    return (logits[..., list(tokens)] - logits.logsumexp(-1, keepdim=True)).exp()
+
+
+def guidance_sites(sites: Sequence[Site]) -> list[Site]:
+    """The layers whose attention is guided: the middle and the first level upwards that has cross-attention.
+
+    In SD1.5 these are middle 0 and output 3, 4, 5, which RFNet and LMD guide.
+    """
+    cross = [site for site in sites if site.kind == "cross"]
+    numbers = sorted({site.number for site in cross if site.block == "output"})[:3]
+    return [
+        site
+        for site in cross
+        if site.block == "middle" or (site.block == "output" and site.number in numbers)
+    ]
+
+
+def saliency_site(sites: Sequence[Site]) -> Site:
+    """The layer whose word map becomes an object's mask: the last one downwards; SD1.5's input 8.
+
+    Raises:
+        ValueError: there is no cross-attention on the way down.
+    """
+    found = [site for site in sites if site.kind == "cross" and site.block == "input"]
+    if not found:
+        raise ValueError("the denoiser has no cross-attention on its way down, where objects are looked for")
+    return found[-1]
+
+
+def shift(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Move (…, h, w) down by ``rows`` and right by ``columns``; zeros come in, what leaves is lost."""
+    height, width = x.shape[-2:]
+    moved = torch.zeros_like(x)
+    rows, columns = max(-height, min(rows, height)), max(-width, min(columns, width))
+    to_rows, from_rows = (
+        slice(max(rows, 0), height + min(rows, 0)),
+        slice(max(-rows, 0), height - max(rows, 0)),
+    )
+    to_columns = slice(max(columns, 0), width + min(columns, 0))
+    from_columns = slice(max(-columns, 0), width - max(columns, 0))
+    moved[..., to_rows, to_columns] = x[..., from_rows, from_columns]
+    return moved

@@ -1,0 +1,97 @@
+"""The prompts of a scene, each with the places of its objects' words in the encoded prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..edit.positions import text_positions
+from ..text.chunks import CONTENT, Plan
+from ..text.encoder import Plans, PromptEncoder, longest
+from .plan import SceneObject, ScenePlan
+
+ALONE_NEGATIVE = "two, many, group, duplicate, occluded, cropped, border, collage, blurry, distorted"
+"""Added to the negative prompt of an object that is painted alone: it shall be one, and whole."""
+
+
+@dataclass(frozen=True)
+class ScenePrompt:
+    """A planned prompt, and the positions of the phrases in it that are guided."""
+
+    text: str
+    plans: Plans
+    phrases: tuple[tuple[int, ...], ...]
+    """For each object the positions of its name's tokens, in order."""
+
+    @property
+    def chunks(self) -> int:
+        return longest(self.plans)
+
+
+def object_prompt(encoder: PromptEncoder[Any], plan: ScenePlan, number: int) -> ScenePrompt:
+    """The prompt of one object alone: "<background> with <name> <descriptions>"."""
+    return _prompt(encoder, plan.background, [plan.objects[number]])
+
+
+def scene_prompt(encoder: PromptEncoder[Any], plan: ScenePlan) -> ScenePrompt:
+    """The prompt of the whole scene: "<background> with <name> <descriptions>, <name> <descriptions>".
+
+    Raises:
+        ValueError: an object's name lies beyond the tokens that are read.
+
+    Source: RFNet's overall prompt. Deviations: objects of one name are named one by one, each with its own tokens, and are
+    not counted in a plural; descriptions are put where they belong, and not found again by splitting at commas.
+    """
+    return _prompt(encoder, plan.background, plan.objects)
+
+
+def long_prompt(plan: ScenePlan) -> str:
+    """The whole plan as one prompt for a model without any guidance: places are said in words."""
+    objects = [f"{_clean(_object_text(one))} {_place(one)}" for one in plan.objects]
+    return ", ".join(filter(None, [*objects, _clean(plan.background)]))
+
+
+def _prompt(encoder: PromptEncoder[Any], background: str, objects: Sequence[SceneObject]) -> ScenePrompt:
+    """Every piece is tokenised on its own: CLIP's words do not reach over spaces, so the pieces' tokens are the text's."""
+    text, spans = _clean(background), []
+    for number, one in enumerate(objects):
+        joint = ("" if not text else " with ") if number == 0 else ", "
+        before = len(encoder.tokenize("l", text + joint))
+        name = _clean(one.name)
+        spans.append((before, before + len(encoder.tokenize("l", name))))
+        text += joint + _clean(_object_text(one))
+    plans = encoder.plan(text)
+    where = text_positions(plans["l"], encoder.layout)
+    phrases = []
+    for one, (start, end) in zip(objects, spans, strict=True):
+        if end > len(where) or start == end:
+            raise ValueError(_beyond(one, plans["l"], encoder.max_chunks))
+        phrases.append(tuple(where[start:end]))
+    return ScenePrompt(text, plans, tuple(phrases))
+
+
+def _beyond(one: SceneObject, plan: Plan, max_chunks: int) -> str:
+    count = sum(map(len, plan.chunks)) + len(plan.dropped)
+    if not plan.dropped:
+        return f"the object {one.name!r} has no word that the text encoder knows; rename it"
+    return (
+        f"the object {one.name!r} lies beyond the {max_chunks} × {CONTENT} tokens of the prompt that are read (it has "
+        f"{count}); shorten the background or the descriptions, or leave objects out"
+    )
+
+
+def _object_text(one: SceneObject) -> str:
+    return " ".join([one.name, ", ".join(one.descriptions)]).strip()
+
+
+def _clean(text: str) -> str:
+    """One line, without the full stop at its end; a lone BREAK is not a command here."""
+    return " ".join(word for word in text.split() if word != "BREAK").rstrip(" .,;")
+
+
+def _place(one: SceneObject) -> str:
+    x, y = one.box.centre
+    across = ("on the left", "in the middle", "on the right")[min(int(x * 3), 2)]
+    down = ("at the top", "", "at the bottom")[min(int(y * 3), 2)]
+    return f"{across} {down}".strip()

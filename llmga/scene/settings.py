@@ -1,0 +1,55 @@
+"""SceneSettings: how a scene is painted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .guidance import GuidanceSettings
+from .prompts import ALONE_NEGATIVE
+
+SCENE_STEPS = 50
+MOST_SCENE_STEPS = 999
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """How a scene is painted.
+
+    Args:
+        steps: of each object and of the scene; with a photograph, as many as its inversion has.
+        cfg: classifier-free guidance.
+        replaced: for this part of the steps, objects are what they were alone; 0 to 1.
+        threshold: the level of an object's word map from which a cell is the object's; 0 to 1.
+        margin: cells around the objects that may change too in a photograph, for contours and shadows.
+        alone, together: guidance of the objects and of the scene.
+        alone_negative: added to the negative prompt of each object.
+
+    Raises:
+        ValueError: a value is out of range.
+
+    Source: leo81005/Reality-and-Fantasy fa3eb4b; ``replaced`` is its README's frozen_step_ratio.
+    """
+
+    steps: int = SCENE_STEPS
+    cfg: float = 7.5
+    replaced: float = 0.5
+    threshold: float = 0.35
+    margin: int = 2
+    alone: GuidanceSettings = field(default_factory=GuidanceSettings)
+    together: GuidanceSettings = field(default_factory=GuidanceSettings)
+    alone_negative: str = ALONE_NEGATIVE
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.steps, bool)
+            or not isinstance(self.steps, int)
+            or not 1 <= self.steps <= MOST_SCENE_STEPS
+        ):
+            raise ValueError(f"steps must be a whole number from 1 to {MOST_SCENE_STEPS}, got {self.steps!r}")
+        for name, low, high in (("cfg", 1, 100), ("replaced", 0, 1), ("threshold", 0, 1), ("margin", 0, 64)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)!r}")
+
+    @property
+    def replaced_steps(self) -> int:
+        return int(self.steps * self.replaced)

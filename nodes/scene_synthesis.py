@@ -1,0 +1,338 @@
+"""LLMGA Scene Synthesis: paint a planned scene, into nothing or into a photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch.nn.functional import interpolate
+
+from ..llmga.edit.heatmaps import paint_heatmap
+from ..llmga.edit.inversion import Trajectory
+from ..llmga.scene import (
+    GuidanceSettings,
+    LossWeights,
+    ObjectCache,
+    ScenePlan,
+    SceneSession,
+    SceneSettings,
+    draw_plan,
+)
+from ..llmga.scene.session import Scene as PaintedPlan
+from ..llmga.text.chunks import CONTENT
+from . import check, embeddings, host, host_denoiser
+from .edit_inputs import MODEL_TOOLTIP, MOST_STEPS, HostInversion, HostModels
+from .inversion import shown
+from .prompt_encoder import LAYOUTS
+from .types import Inversion, PaintedScene, Scene
+
+SMALLEST_SIDE = 64
+LARGEST_SIDE = 4096
+_CACHE = ObjectCache()
+
+
+@dataclass(frozen=True, eq=False)
+class PaintedSceneValue:
+    """A plan and what it was painted as. LLMGA_PAINTED_SCENE."""
+
+    plan: ScenePlan
+    scene: PaintedPlan
+
+    def pictures(self, width: int, height: int, image: torch.Tensor | None) -> torch.Tensor:
+        """The boxes with the masks, and a map of attention for each object: (1 + objects, height, width, 3)."""
+        if image is not None:
+            image = interpolate(image.movedim(-1, 1), (height, width), mode="area").movedim(1, -1)
+        boxes = draw_plan(self.plan, width, height, image, self.scene.masks)
+        under = boxes if image is None else image
+        maps = [
+            interpolate(one[None, None], (height, width), mode="bilinear")[0] for one in self.scene.word_maps
+        ]
+        return torch.cat([boxes, *(paint_heatmap(under, one) for one in maps)])
+
+    def legend(self) -> str:
+        names = [f"picture {i}: attention to {one.name}" for i, one in enumerate(self.plan.objects, 2)]
+        return "\n".join(["picture 1: boxes and masks", *names])
+
+
+class SceneSynthesis(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGA_SceneSynthesis",
+            display_name="LLMGA Scene Synthesis",
+            category="LLMGA/scene",
+            description="Paints a planned scene with any SD1.5 or SDXL model, without further weights: each object "
+            "alone and in its box, then all of them in one picture (RFNet). With an inversion the objects are put "
+            "into a real photograph, which stays as it is elsewhere. Objects whose words and size did not change are "
+            "not painted again.",
+            search_aliases=[
+                "RFNet",
+                "layout to image",
+                "box to image",
+                "regional",
+                "insert object",
+                "BoxDiff",
+                "LMD",
+            ],
+            inputs=[
+                io.Model.Input("model", tooltip=MODEL_TOOLTIP),
+                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
+                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                Scene.Input("scene", tooltip="From LLMGA Scene Plan or LLMGA Scene Assess."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    tooltip="Same inputs and seed, same picture.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=MOST_STEPS,
+                    tooltip=f"Steps of each object and of the scene, 1 to {MOST_STEPS}. With inversion: as many as it has.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=1.0,
+                    max=30.0,
+                    step=0.5,
+                    tooltip="How strongly the prompts pull, 1 to 30.",
+                ),
+                _side("width"),
+                _side("height"),
+                io.Float.Input(
+                    "guidance",
+                    default=5.0,
+                    min=0.0,
+                    max=50.0,
+                    step=0.5,
+                    tooltip="How strongly attention is pulled into the boxes, 0 to 50; 0 does not guide, and is fast.",
+                ),
+                io.Float.Input(
+                    "replaced",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="For this part of the steps the objects stay what they were alone. 0 to 1; more keeps "
+                    "more of them, less lets them meet.",
+                ),
+                io.Float.Input(
+                    "suppression",
+                    default=10.0,
+                    min=0.0,
+                    max=100.0,
+                    step=1.0,
+                    advanced=True,
+                    tooltip="How strongly attention outside of the boxes is pushed down while the scene is put "
+                    "together; 0 to 100.",
+                ),
+                io.Float.Input(
+                    "keep_attention",
+                    default=30.0,
+                    min=0.0,
+                    max=100.0,
+                    step=1.0,
+                    advanced=True,
+                    tooltip="How strongly the attention within each box is held to what the object had alone; 0 to 100.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.35,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="The level of an object's attention from which a place counts as the object. 0 to 1; "
+                    "lower takes more around it.",
+                ),
+                io.Int.Input(
+                    "margin",
+                    default=2,
+                    min=0,
+                    max=64,
+                    advanced=True,
+                    tooltip="With inversion: cells of 8 pixels around each object that may change too, for contours "
+                    "and shadows.",
+                ),
+                io.Combo.Input(
+                    "layout",
+                    options=list(LAYOUTS),
+                    default="llmga",
+                    advanced=True,
+                    tooltip=f"How prompts beyond {CONTENT} tokens are read, as in Long CLIP Encode.",
+                ),
+                Inversion.Input(
+                    "inversion",
+                    optional=True,
+                    tooltip="A real photograph, from Invert: the objects are put into it, and outside of them it "
+                    "stays bit for bit what its latent is. Width, height and steps are then its own.",
+                ),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip="Masks of the objects as they are painted alone, one for each in order, at any size; an "
+                    "empty one is found by the node.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The painted scene."),
+                io.Latent.Output(display_name="samples", tooltip="The same as a latent."),
+                io.Mask.Output(display_name="masks", tooltip="One mask for each object, in its place."),
+                io.Mask.Output(
+                    display_name="changed",
+                    tooltip="With inversion: where the photograph could change; else all of it.",
+                ),
+                PaintedScene.Output(display_name="painted", tooltip="For LLMGA Scene Preview."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="What was painted anew, how much work it was, and what was cut.",
+                ),
+            ],
+        )
+
+    @classmethod
+    @host.guarded
+    def execute(cls, model, clip, vae, scene, seed, inversion=None, masks=None, **others) -> io.NodeOutput:
+        check.instance("scene", scene, ScenePlan, "LLMGA Scene Plan or LLMGA Scene Assess")
+        check.integer("seed", seed, 0, 2**64 - 1)
+        inputs = SynthesisInputs(**others)
+        models = HostModels(model, clip, vae)
+        size, settings, background, note = inputs.size, inputs.settings, None, ""
+        if inversion is not None:
+            background, note = _photograph(models, inversion)
+            size, settings = _size_of(background), replace(settings, steps=background.steps)
+        session = models.session(inputs.layout, control=inversion.control if inversion is not None else None)
+        left_out = embeddings.notes(clip, {"scene": " ".join(one.name for one in scene.objects)})
+        identity = (
+            f"{host_denoiser.identity(model)} {id(clip.patcher)} {clip.patcher.patches_uuid} {clip.layer_idx}"
+        )
+        painter = SceneSession(session.runner, session.encoder, session.codec, _CACHE, identity)
+        painted = painter.paint(
+            scene,
+            size,
+            settings,
+            seed=seed,
+            masks=_object_masks(masks, len(scene.objects), size),
+            background=background,
+            on_step=models.on_step((len(scene.objects) + 1) * settings.steps),
+        )
+        image = models.codec.decode(painted.latent)
+        samples = {"samples": models.codec.to_samples(painted.latent)}
+        pixels = (image.shape[1], image.shape[2])
+        report = "\n".join(filter(None, [note, *left_out, *painted.notes]))
+        found = painted.masks if len(painted.masks) else torch.zeros(1, *size)
+        return io.NodeOutput(
+            image,
+            samples,
+            interpolate(found[:, None], pixels)[:, 0],
+            interpolate(painted.region, pixels)[:, 0],
+            PaintedSceneValue(scene, painted),
+            report,
+            ui=shown(image, report),
+        )
+
+
+@dataclass(frozen=True)
+class SynthesisInputs:
+    """The widgets of the node but its seed, checked.
+
+    Raises:
+        ValueError: a value is of another kind or out of range.
+    """
+
+    steps: Any
+    cfg: Any
+    width: Any
+    height: Any
+    guidance: Any
+    replaced: Any
+    suppression: Any
+    keep_attention: Any
+    threshold: Any
+    margin: Any
+    layout: Any
+
+    def __post_init__(self) -> None:
+        check.integer("steps", self.steps, 1, MOST_STEPS)
+        check.integer("margin", self.margin, 0, 64)
+        for name in ("width", "height"):
+            check.integer(name, getattr(self, name), SMALLEST_SIDE, LARGEST_SIDE)
+        limits = {
+            "cfg": (1, 30),
+            "guidance": (0, 50),
+            "replaced": (0, 1),
+            "suppression": (0, 100),
+            "keep_attention": (0, 100),
+            "threshold": (0, 1),
+        }
+        for name, (low, high) in limits.items():
+            check.number(name, getattr(self, name), low, high)
+        check.choice("layout", self.layout, LAYOUTS)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the latent."""
+        return self.height // 8, self.width // 8
+
+    @property
+    def settings(self) -> SceneSettings:
+        weights = LossWeights(suppression=float(self.suppression), guidance=float(self.keep_attention))
+        guided = GuidanceSettings(scale=float(self.guidance), weights=weights)
+        return SceneSettings(
+            steps=self.steps,
+            cfg=float(self.cfg),
+            replaced=float(self.replaced),
+            threshold=float(self.threshold),
+            margin=self.margin,
+            alone=guided,
+            together=guided,
+        )
+
+
+def _side(name: str) -> io.Int.Input:
+    return io.Int.Input(
+        name,
+        default=512,
+        min=SMALLEST_SIDE,
+        max=LARGEST_SIDE,
+        step=8,
+        tooltip=f"Pixels of the picture's {name}, {SMALLEST_SIDE} to {LARGEST_SIDE}; 512 for SD1.5, 1024 for SDXL.",
+    )
+
+
+def _photograph(models: HostModels, inversion: Any) -> tuple[Trajectory, str]:
+    """The trajectory of the photograph, and a note if it was inverted with other weights.
+
+    Raises:
+        ValueError: it was made with another kind of model, or is a batch.
+    """
+    check.instance("inversion", inversion, HostInversion, "Invert")
+    models.session_of(inversion)
+    return inversion.trajectory, models.note_on(inversion)
+
+
+def _size_of(trajectory: Trajectory) -> tuple[int, int]:
+    height, width = trajectory.latents.shape[-2:]
+    return height, width
+
+
+def _object_masks(masks: Any, objects: int, size: tuple[int, int]) -> Mapping[int, torch.Tensor]:
+    """The masks that hold something, by the number of their object, at the size of the latent."""
+    if masks is None:
+        return {}
+    given = check.mask("masks", masks)
+    if len(given) != objects:
+        raise ValueError(f"masks holds {len(given)} masks for {objects} objects; give one for each, in order")
+    fitted = interpolate(given[:, None], size, mode="area")[:, 0]
+    return {i: one for i, one in enumerate(fitted) if (one > 0.5).any()}
+
+
+NODES = [SceneSynthesis]

@@ -1,0 +1,255 @@
+"""Scene plans out of replies: well written, badly written, cut off, and hostile."""
+
+from __future__ import annotations
+
+import json
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.work import grows_linearly
+
+from llmga.scene.parse import ScenePlanError, parse_plan
+from llmga.scene.plan import MAX_OBJECTS, SceneBox, ScenePlan
+
+RECORDED = json.loads((Path(__file__).parent / "fixtures" / "scene_replies.json").read_text(encoding="utf-8"))
+
+GOOD = {
+    "objects": [
+        {
+            "name": "a snail",
+            "box": [0.5, 0.4, 0.4, 0.4],
+            "descriptions": ["fast, it's far ahead", "old", "calm"],
+        },
+        {"name": "a racing car", "box": [0.05, 0.5, 0.4, 0.3], "descriptions": ["slow", "smoking", "beaten"]},
+    ],
+    "background": "a race track",
+    "negative": "rain",
+}
+RFNET = """Objects: [('a snail', [256, 205, 205, 205]), ('a racing car', [26, 256, 205, 154])]
+Descriptions: [('a snail', 'fast, it's far ahead'), ('A racing car', 'slow')]
+More Description: [[('a snail', 'old'), ('a racing car', 'smoking')], [('a snail', 'calm'), ('a racing car', 'beaten')]]
+Background prompt: a race track
+Negative prompt: rain
+"""
+
+
+def with_boxes(*boxes: Any, key: str = "box") -> str:
+    objects = [
+        {"name": name, key: box} for name, box in zip(("a snail", "a car", "a tree"), boxes, strict=False)
+    ]
+    return json.dumps({"objects": objects, "background": "", "negative": ""})
+
+
+def good_in_other_forms() -> dict[str, str]:
+    text = json.dumps(GOOD)
+    return {
+        "json": text,
+        "indented": json.dumps(GOOD, indent=2),
+        "fenced": f"Here is the plan you asked for:\n```json\n{text}\n```\nShall I change anything?",
+        "python": str(GOOD),
+        "thought": f'<think>{{"objects": []}} Let me see [1, 2].</think>{text}',
+        "prose with brackets": f"The snail [fast!] wins. {{ok}} {text}",
+        "wrapped": json.dumps({"scene": GOOD}),
+        "trailing commas": text.replace("]", ",]").replace("}", ",}"),
+        "comments": text.replace('"background"', '// the place\n "background"'),
+        "curly quotes": text.replace('"', "”").replace("{”", "{“").replace(" ”", " “").replace("[”", "[“"),
+        "upper keys": text.replace('"objects"', '"Objects"').replace('"box"', '"BOX"'),
+        "cut at the end": text[:-2],
+        "names as keys": json.dumps({**GOOD, "objects": {o["name"]: o for o in GOOD["objects"]}}),
+        "one description": text,
+        "rfnet": RFNET,
+        "rfnet with markdown": RFNET.replace("Objects:", "**Objects:**").replace(
+            "Background", "- Background"
+        ),
+    }
+
+
+@pytest.mark.parametrize("form", good_in_other_forms())
+def test_the_same_plan_in_any_form(form: str) -> None:
+    plan = parse_plan(good_in_other_forms()[form], "a snail overtakes a car").plan
+    assert [one.name for one in plan.objects] == ["a snail", "a racing car"]
+    assert plan.objects[0].box.x == pytest.approx(0.5, abs=2e-3)
+    assert plan.objects[1].box.bottom == pytest.approx(0.8, abs=2e-3)
+    assert plan.objects[0].descriptions == ("fast, it's far ahead", "old", "calm")
+    assert plan.prompt == "a snail overtakes a car"
+    assert plan.background == "a race track"
+    assert plan.negative.rstrip("”") in ("rain", 'rain"')
+
+
+@pytest.mark.parametrize(
+    ("boxes", "note"),
+    [
+        ([[0.5, 0.25, 0.25, 0.5], [0.0, 0.0, 0.2, 0.2]], ""),
+        ([[50, 25, 25, 50], [0, 0, 20, 20]], "grid of 100"),
+        ([[256, 128, 128, 256], [0, 0, 102, 102]], "grid of 512"),
+        ([[500, 250, 250, 500], [0, 0, 200, 200]], "grid of 1000"),
+        ([["50%", "25%", "25%", "50%"], [0, 0, 20, 20]], "grid of 100"),
+        ([{"x": 0.5, "y": 0.25, "width": 0.25, "height": 0.5}, {"x": 0, "y": 0, "w": 0.2, "h": 0.2}], ""),
+        ([{"x1": 0.5, "y1": 0.25, "x2": 0.75, "y2": 0.75}, [0, 0, 0.2, 0.2]], ""),
+        ([[0.5, 0.25, 0.75, 0.75], [0, 0, 0.2, 0.2]], "left, top, right, bottom"),
+        ([[[0.5, 0.25], [0.25, 0.5]], [0, 0, 0.2, 0.2]], ""),
+    ],
+)
+def test_boxes_on_any_grid_and_in_any_order(boxes: list, note: str) -> None:
+    parsed = parse_plan(with_boxes(*boxes))
+    first, second = (one.box for one in parsed.plan.objects)
+    assert first == SceneBox(0.5, 0.25, 0.25, 0.5)
+    assert (second.x, second.y) == (0, 0) and second.width == pytest.approx(0.2, abs=1e-3)
+    assert note in " ".join(parsed.notes) and bool(note) == bool(parsed.notes)
+
+
+def test_the_boxes_of_other_formats() -> None:
+    element = parse_plan(with_boxes([250, 500, 750, 750], key="bbox")).plan
+    qwen = parse_plan(with_boxes([500, 250, 750, 750], key="bbox_2d")).plan
+    assert element.objects[0].box == SceneBox(0.5, 0.25, 0.25, 0.5) == qwen.objects[0].box
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ("NaN", "has no"),
+        ([0, 0, 1], "3 numbers instead of four"),
+        ([0, 0, float("nan"), 1], "not finite"),
+        ([0, 0, float("inf"), 1], "not finite"),
+        ([0, 0, 10**9, 10**9], "beyond any picture"),
+        ([0, 0, 10**400, 1], "not finite|not a number|beyond"),
+        ([0.2, 0.2, 0, 0.5], "no width"),
+        ([0.2, 0.2, -0.1, 0.5], "no width"),
+        ([-0.5, 0, 0.3, 0.5], "outside"),
+        ([True, 0, 1, 1], "not a number"),
+        ([0, 0, "wide", 1], "'wide', which is not a number"),
+        (None, "has no"),
+    ],
+)
+def test_a_box_that_cannot_be_used_is_named_and_the_others_stay(box: Any, words: str) -> None:
+    with pytest.raises(ScenePlanError, match=rf"object 1 \(a snail\): .*({words})"):
+        parse_plan(with_boxes(box))
+    parsed = parse_plan(with_boxes(box, [0.5, 0.5, 0.3, 0.3]))
+    assert [one.name for one in parsed.plan.objects] == ["a car"]
+    assert any("a snail" in note and "left out" in note for note in parsed.notes)
+
+
+def test_a_box_that_leaves_the_picture_is_clamped_and_that_is_said() -> None:
+    parsed = parse_plan(with_boxes([-0.2, 0.5, 0.5, 0.7], [0, 0, 0.2, 0.2]))
+    assert parsed.plan.objects[0].box == SceneBox(0, 0.5, 0.3, 0.5)
+    assert parsed.notes == ("a snail: its box was clamped into the picture",)
+
+
+def test_more_objects_than_a_plan_holds_are_counted() -> None:
+    many = [{"name": f"thing {i}", "box": [0, 0, 0.5, 0.5]} for i in range(400)]
+    parsed = parse_plan(json.dumps({"objects": many}))
+    assert len(parsed.plan.objects) == MAX_OBJECTS
+    assert "12 of 400 objects" in parsed.notes[0] and "thing 12" in parsed.notes[0]
+    long = {"name": "x" * 500, "box": [0, 0, 1, 0.5], "descriptions": ["y" * 5000, "a", "b", "c", "d"]}
+    notes = parse_plan(json.dumps({"objects": [long]})).notes
+    assert [" was cut from " in note or "first 3 of 5" in note for note in notes] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["", "I cannot help with that.", "{}", "[]", "[1, 2]", '{"objects": []}', '{"objects": [{}]}', "{" * 5000, '{"a' * 3000,
+     "[" * 90_000, "'" * 90_000, '"\\', '{"objects": [{"name": "\ud800", "box": 1}]}', "Objects: [", "Objects:", "\0" * 100]
+)  # fmt: skip
+def test_a_reply_without_a_plan_says_so(reply: str) -> None:
+    with pytest.raises(ScenePlanError):
+        parse_plan(reply)
+
+
+@pytest.mark.parametrize("filler", ["[", "{", "'", "a ", "{'a': ", "# ", "/*", "-", "1", "\\"])
+def test_reading_takes_time_in_proportion(filler: str) -> None:
+    assert grows_linearly(_tries, lambda n: (filler * n)[:n], 40_000)
+
+
+def _tries(text: str) -> None:
+    with suppress(ScenePlanError):
+        parse_plan(text)
+
+
+def scrambled(seed: int) -> str:
+    """A reply as a small model may write it: a plan in some form, with words lost, doubled, cut, and numbers changed."""
+    draw = random.Random(seed)
+    text = draw.choice(list(good_in_other_forms().values()))
+    numbers = [
+        "NaN",
+        "-1",
+        "1e9",
+        "1000000000",
+        "-0.0",
+        "Infinity",
+        "0",
+        "1e400",
+        "٣",
+        "0x10",
+        "1_0",
+        "5.",
+        ".5",
+        "--3",
+        "null",
+    ]
+    marks = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        '"',
+        "'",
+        ",",
+        ":",
+        "\\",
+        "\n",
+        "\0",
+        "\ud83d",
+        "😀",
+        "```",
+        "<think>",
+        "objects",
+        "</think>",
+    ]
+    for _ in range(draw.randrange(8)):
+        at, length = draw.randrange(len(text) + 1), draw.randrange(1, 30)
+        kind = draw.randrange(5)
+        if kind == 0:
+            text = text[:at] + text[at + length :]
+        elif kind == 1:
+            text = text[:at] + text[at : at + length] * draw.randrange(2, 50) + text[at + length :]
+        elif kind == 2:
+            text = text[:at] + draw.choice(marks) * draw.choice([1, 1, 2, 500]) + text[at:]
+        elif kind == 3:
+            text = text[:at]
+        else:
+            digits = [i for i, c in enumerate(text) if c.isdigit()]
+            if digits:
+                i = draw.choice(digits)
+                text = text[:i] + draw.choice(numbers) + text[i + 1 :]
+    return text
+
+
+def test_two_thousand_scrambled_replies_raise_nothing_but_their_own_error() -> None:
+    read = 0
+    for seed in range(2000):
+        try:
+            plan = parse_plan(scrambled(seed), "a snail").plan
+        except ScenePlanError:
+            continue
+        read += 1
+        assert ScenePlan.from_json(plan.to_json()) == plan  # every number is finite, every text can be saved
+        plan.to_json().encode("utf-8")
+        assert 1 <= len(plan.objects) <= MAX_OBJECTS
+    assert 1000 < read < 2000
+
+
+@pytest.mark.parametrize("number", range(len(RECORDED["replies"])))
+def test_recorded_replies(number: int) -> None:
+    one = RECORDED["replies"][number]
+    if one["objects"] is None:
+        with pytest.raises(ScenePlanError):
+            parse_plan(one["reply"])
+        return
+    parsed = parse_plan(one["reply"])
+    assert [each.name for each in parsed.plan.objects] == one["objects"]
+    assert [round(each.box.x, 2) for each in parsed.plan.objects] == one["left"]

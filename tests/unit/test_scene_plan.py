@@ -1,0 +1,170 @@
+"""The scene plan as a value: saved, separated, drawn, and in ComfyUI's own types."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmga.scene.draw import draw_plan, object_colour
+from llmga.scene.elements import from_bounding_boxes, to_bounding_boxes, to_elements
+from llmga.scene.parse import ScenePlanError
+from llmga.scene.plan import MAX_OBJECTS, SMALLEST_SIDE, SceneBox, SceneObject, ScenePlan, separated
+
+PLAN = ScenePlan(
+    (
+        SceneObject("a red fox", SceneBox(0.1, 0.5, 0.4, 0.4), ("running, its tail up", "alert", "old")),
+        SceneObject("an owl", SceneBox(0.55, 0.1, 0.3, 0.3), ("asleep",)),
+    ),
+    "a snowy forest at dawn",
+    "snow fox",
+    "a fox runs below a sleeping owl",
+)
+
+
+def random_plan(seed: int, objects: int) -> ScenePlan:
+    draw = random.Random(seed)
+    boxes = []
+    for _ in range(objects):
+        width, height = draw.uniform(0.05, 0.7), draw.uniform(0.05, 0.7)
+        boxes.append(SceneBox(draw.uniform(0, 1 - width), draw.uniform(0, 1 - height), width, height))
+    return ScenePlan(tuple(SceneObject(f"thing {i}", box) for i, box in enumerate(boxes)))
+
+
+def test_a_plan_survives_json_and_a_file(tmp_path: Path) -> None:
+    assert ScenePlan.from_json(PLAN.to_json()) == PLAN
+    for seed in range(50):
+        plan = random_plan(seed, seed % MAX_OBJECTS)
+        assert ScenePlan.from_json(plan.to_json()) == plan
+    PLAN.save(tmp_path / "scenes" / "fox.json")
+    assert ScenePlan.load(tmp_path / "scenes" / "fox.json") == PLAN
+    (tmp_path / "other.json").write_text('{"format": "llmga-conversation", "version": 1}')
+    with pytest.raises(ValueError, match=r"other.json: it is not a scene plan"):
+        ScenePlan.load(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"objects": {}}, "must be a list"),
+        ({"objects": [7]}, "object 1 of a scene plan must be a JSON object"),
+        (
+            {"objects": [{"name": "a", "box": [0, 0, 1]}]},
+            r"the box of object 1 must be \[x, y, width, height\]",
+        ),
+        ({"objects": [{"name": "a", "box": [0, 0, 1, math.inf]}]}, "four finite numbers"),
+        ({"objects": [{"name": "a", "box": [0, 0, 1, True]}]}, "four finite numbers"),
+        ({"objects": [{"name": "a", "box": [0.5, 0, 0.6, 1]}]}, "must lie in the picture"),
+        ({"objects": [{"name": "a", "box": [0.5, 0, 0, 1]}]}, "must be at least"),
+        ({"objects": [{"name": " ", "box": [0, 0, 1, 1]}]}, "name must not be empty"),
+        (
+            {"objects": [{"name": "a", "box": [0, 0, 1, 1], "descriptions": ["x"] * 4}]},
+            "at most 3 descriptions",
+        ),
+        ({"objects": [{"name": "a", "box": [0, 0, 1, 1], "descriptions": "x"}]}, "must be a list of texts"),
+        ({"objects": [{"name": "a", "box": [0, 0, 1, 1]}] * (MAX_OBJECTS + 1)}, "at most 12 objects"),
+        ({"background": None}, "the background must be text"),
+        ({"negative": "x" * 5000}, "the negative holds 5000 characters"),
+    ],
+)
+def test_a_plan_that_somebody_broke_is_refused_with_a_reason(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ScenePlan.from_dict({**PLAN.to_dict(), **change})
+    for text in ("", "{", "[" * 100_000):
+        with pytest.raises(ValueError, match="is not valid JSON"):
+            ScenePlan.from_json(text)
+
+
+@pytest.mark.parametrize("objects", [2, 4, 8, 12])
+def test_boxes_are_moved_apart(objects: int) -> None:
+    for seed in range(40):
+        plan = random_plan(seed, objects)
+        apart, notes = separated(plan)
+        boxes = [one.box for one in apart.objects]
+        for i, a in enumerate(boxes):
+            for b in boxes[:i]:
+                assert (
+                    min(a.overlap(b)) <= 1e-5
+                    or min(a.width, a.height, b.width, b.height) < 2.1 * SMALLEST_SIDE
+                )
+        assert [one.name for one in apart.objects] == [one.name for one in plan.objects]
+        smaller = [
+            one.name
+            for one, old in zip(apart.objects, plan.objects, strict=True)
+            if one.box.width * one.box.height < old.box.width * old.box.height * 0.995
+        ]
+        assert [note.partition(":")[0] for note in notes] == smaller
+        assert separated(apart)[0] == apart, "what does not overlap is left alone"
+
+
+def test_boxes_with_room_keep_their_size() -> None:
+    plan = ScenePlan(
+        (
+            SceneObject("left", SceneBox(0.2, 0.3, 0.35, 0.4)),
+            SceneObject("right", SceneBox(0.45, 0.3, 0.35, 0.4)),
+        )
+    )
+    apart, notes = separated(plan)
+    assert notes == ()
+    assert [one.box.width for one in apart.objects] == [0.35, 0.35]
+    assert apart.objects[0].box.right <= apart.objects[1].box.x + 1e-6
+
+
+def test_comfyui_boxes_and_elements_bring_the_plan_back() -> None:
+    boxes = to_bounding_boxes(PLAN, 512, 768)
+    assert {type(boxes[0][key]) for key in ("x", "y", "width", "height")} == {int}
+    assert boxes[0] == {
+        "x": 51,
+        "y": 384,
+        "width": 205,
+        "height": 307,
+        "metadata": {"type": "obj", "text": "", "desc": "a red fox, running, its tail up", "palette": []},
+    }
+    elements = to_elements(PLAN)
+    assert elements[1] == {"type": "obj", "bbox": [100, 550, 400, 850], "desc": "an owl, asleep"}
+    forms = [boxes, [boxes], json.dumps(boxes), elements, json.dumps(elements)]
+    for given in forms:
+        back = from_bounding_boxes(given, 512, 768, PLAN.background, PLAN.negative).plan
+        assert [one.name for one in back.objects] == ["a red fox", "an owl"]
+        assert back.objects[0].descriptions == ("running, its tail up",)
+        assert (back.background, back.negative) == (PLAN.background, PLAN.negative)
+        for one, old in zip(back.objects, PLAN.objects, strict=True):
+            assert one.box.x == pytest.approx(old.box.x, abs=2e-3)
+            assert one.box.bottom == pytest.approx(old.box.bottom, abs=2e-3)
+    assert len(from_bounding_boxes(boxes[0], 512, 768).plan.objects) == 1
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        *([], "[", "7", [7], None),
+        [{"x": 1, "y": 1, "metadata": {"desc": "a"}}],
+        [{"x": 0, "y": 0, "width": 9, "height": 9}],
+    ],
+)
+def test_boxes_that_are_none_are_refused(boxes: object) -> None:
+    with pytest.raises(ScenePlanError):
+        from_bounding_boxes(boxes, 512, 512)
+
+
+def test_a_plan_is_drawn_where_its_boxes_are() -> None:
+    drawn = draw_plan(PLAN, 200, 100)
+    assert drawn.shape == (1, 100, 200, 3) and drawn.dtype == torch.float32
+    for number, one in enumerate(PLAN.objects):
+        colour = torch.tensor(object_colour(number)) / 255
+        bottom = round(one.box.bottom * 100) - 1
+        line = drawn[0, bottom - 1, round((one.box.x + 0.1) * 200) : round((one.box.right - 0.1) * 200)]
+        assert (line - colour).abs().max() < 0.02
+    picture = torch.rand(1, 64, 96, 3, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 8, 12)
+    masks[1] = 1
+    bare = replace(PLAN, objects=())
+    assert torch.allclose(draw_plan(bare, 96, 64, picture), picture * 0.45, atol=0.01)
+    tinted = draw_plan(PLAN, 96, 64, picture, masks)
+    assert tinted.shape == (1, 64, 96, 3) and (tinted - draw_plan(PLAN, 96, 64, picture)).abs().max() > 0.1
