@@ -30,6 +30,7 @@ class SaveHistory(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="conversation",
+                    optional=True,
                     tooltip="Up to 64 characters of any script: a name, never a path.",
                 ),
             ],

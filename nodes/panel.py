@@ -25,12 +25,24 @@ MAX_EARLIER = 100_000
 """Characters of the turns from the ``history`` socket that are shown; the oldest are left out first."""
 
 
-def record(reply: Reply, earlier: Sequence[Turn], task: str, instruction: str) -> dict[str, Any]:
+def record(
+    reply: Reply,
+    earlier: Sequence[Turn],
+    task: str,
+    instruction: str,
+    *,
+    edited: bool = False,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
     """The last exchange, as the next transcript would hold it, and what the history socket brought.
 
     A picture that cannot be put where the page sees it costs no reply: ``notes`` says what is lost.
+
+    Args:
+        edited: a person wrote the reply, or chose an earlier one.
+        notes: what else is to be said beside the reply.
     """
-    notes: dict[str, None] = {}
+    notes = dict.fromkeys(notes)
     *_, asked, answered = reply.conversation.turns
     shown: list[dict[str, Any]] = []
     room = MAX_EARLIER
@@ -47,6 +59,7 @@ def record(reply: Reply, earlier: Sequence[Turn], task: str, instruction: str) -
         "omitted": len(earlier) - len(shown),
         **({"notes": list(notes)} if notes else {}),
         "thought": reply.thought[:MAX_EARLIER],
+        **({"edited": True} if edited else {}),
     }
 
 
