@@ -12,7 +12,6 @@ import { addBox, foldAdvanced } from "./chat/widgets.js";
 import { t } from "./chat/words.js";
 
 const MIN_HEIGHT = 260;
-const PACK = "LLMGA_";
 let running; // the id of the prompt that runs
 
 function addPanel(node) {
@@ -36,8 +35,15 @@ function addPanel(node) {
   after(node, "onExecuted", function (output) {
     chatOf(this).setOutput(output, running);
   });
-  after(node, "onConfigure", () => chat.restore());
-  after(node, "onConnectionsChange", () => chat.tell("change"));
+  after(node, "onConfigure", () => {
+    foldAdvanced(node);
+    chat.restore();
+  });
+  after(node, "onConnectionsChange", () => {
+    foldAdvanced(node);
+    chat.tell("change");
+  });
+  foldAdvanced(node);
   after(node, "onRemoved", () => {
     view.destroy();
     setTimeout(refresh);
@@ -128,6 +134,13 @@ function addStyle() {
   document.head.append(style);
 }
 
+function changeRenderer() {
+  for (const node of chatNodes()) {
+    foldAdvanced(node);
+    chatOf(node).tell("asked");
+  }
+}
+
 const EVENTS = {
   "llmga.text": showText,
   "llmga.loading": showLoading,
@@ -147,13 +160,10 @@ app.registerExtension({
     passInstructions();
     for (const [name, action] of Object.entries(EVENTS)) api.addEventListener(name, action);
     app.extensionManager?.registerSidebarTab?.(sidebarTab());
+    app.ui?.settings?.addEventListener?.("Comfy.VueNodes.Enabled.change", () => setTimeout(changeRenderer));
   },
   nodeCreated(node) {
     if (node.comfyClass === CHAT) addPanel(node);
-    if (!node.comfyClass?.startsWith(PACK)) return;
-    foldAdvanced(node);
-    after(node, "onConnectionsChange", () => foldAdvanced(node));
-    after(node, "onConfigure", () => foldAdvanced(node));
   },
   afterConfigureGraph() {
     for (const node of chatNodes()) chatOf(node).restore();

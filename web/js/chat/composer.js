@@ -2,6 +2,7 @@
 import { button, make } from "./dom.js";
 import { isLinked, setWidget, widget } from "./graph.js";
 import { beginning, MAX_TITLE } from "./limits.js";
+import { toggleAdvanced } from "./widgets.js";
 import { t } from "./words.js";
 
 export class Composer {
@@ -29,7 +30,7 @@ export class Composer {
   makeRow() {
     const row = make("div", "llmga-row");
     this.clear = button("clear", () => this.clearAll(), "clearHint");
-    this.settings = button("settings", () => this.chat.node.toggleAdvanced?.(), "settingsHint");
+    this.settings = button("settings", () => toggleAdvanced(this.chat.node), "settingsHint");
     this.again = button("regenerate", () => this.chat.regenerate(), "regenerateHint");
     this.cancel = button("cancel", () => this.stopEditing());
     this.stop = button("stop", () => this.chat.halt(), "stopHint");
@@ -127,7 +128,7 @@ export class Composer {
     this.cancel.hidden = this.editing === null;
     this.stop.hidden = !chat.busy;
     this.sender.hidden = this.painter.hidden = chat.busy;
-    this.settings.hidden = Boolean(globalThis.LiteGraph?.vueNodesMode) || !chat.node.toggleAdvanced;
+    this.settings.hidden = Boolean(globalThis.LiteGraph?.vueNodesMode);
     this.note.textContent = this.remark();
     if (this.task) this.renderTask();
   }

@@ -32,6 +32,7 @@ export class ChatView {
     keepKeys(this.element);
     keepWheel(this.list);
     this.list.addEventListener("scroll", () => (this.pinned = isAtEnd(this.list)));
+    this.list.addEventListener("load", () => this.scroll(), true); // a picture has come, and takes room
     this.observer = new ResizeObserver(() => this.scroll());
     this.observer.observe(this.list);
     this.list.addEventListener("keydown", (event) => this.walk(event));

@@ -20,11 +20,21 @@ export function addBox(node, name, element, minHeight, label) {
   return widget;
 }
 
-// Nodes that Vue draws read the schema; the classic canvas shows every row unless the widget itself says so.
+// The classic canvas shows every row, so that there the advanced ones are hidden until they are asked for; one that is
+// connected stays. Nodes that Vue draws fold them away by themselves.
 export function foldAdvanced(node) {
+  const folds = !globalThis.LiteGraph?.vueNodesMode && !node.showAdvanced;
   for (const widget of node.widgets ?? []) {
-    if (widget.options?.advanced === undefined) continue;
-    const folded = Boolean(widget.options.advanced) && !isLinked(node, widget.name);
-    if (widget.advanced !== folded) widget.advanced = folded;
+    if (!widget.options?.advanced || widget.options.hidden) continue;
+    const hidden = folds && !isLinked(node, widget.name);
+    if (Boolean(widget.hidden) !== hidden) widget.hidden = hidden;
   }
+}
+
+export function toggleAdvanced(node) {
+  node.showAdvanced = !node.showAdvanced;
+  foldAdvanced(node);
+  const [width, height] = node.size;
+  node.setSize([width, Math.max(height, node.computeSize()[1])]);
+  node.setDirtyCanvas?.(true, true);
 }
