@@ -22,7 +22,7 @@ class Invert(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LLMGA_Invert",
-            display_name="Invert",
+            display_name="LLMGA Invert",
             category="LLMGA/edit",
             description="Finds the noise that a real picture comes from (DDIM inversion), and keeps the whole way, so that "
             "Inversion Edit can change the picture without losing it. Its result stays cached: edit again and again "
@@ -117,7 +117,7 @@ class AttentionMaps(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LLMGA_AttentionMaps",
-            display_name="Attention Maps",
+            display_name="LLMGA Attention Maps",
             category="LLMGA/edit",
             description="Shows where the model sees each word of the source prompt in an inverted picture: one heat map a "
             "word. What is hot is what an edit of that word will change.",
