@@ -35,7 +35,8 @@ SHAPE = """([panel, node]) => ({ panel: Math.round(panel.getBoundingClientRect()
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_the_panel_paints(browser: Browser, server: ComfyServer, renderer: str) -> None:
     """Send and paint, a draft that Run takes along, an edited prompt, and the width beside the side panel."""
-    server.request("/settings", {"Comfy.VueNodes.Enabled": RENDERERS[renderer]})
+    closed = {"Comfy.RightSidePanel.IsOpen": False}
+    server.request("/settings", {"Comfy.VueNodes.Enabled": RENDERERS[renderer], **closed})
     with template(browser, server, "text_to_image") as (page, seen):
         substitute(page, seed=3, max_new_tokens=16)
         (chat,) = [

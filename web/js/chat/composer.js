@@ -128,7 +128,7 @@ export class Composer {
     this.cancel.hidden = this.editing === null;
     this.stop.hidden = !chat.busy;
     this.sender.hidden = this.painter.hidden = chat.busy;
-    this.settings.hidden = Boolean(globalThis.LiteGraph?.vueNodesMode);
+    this.settings.hidden = Boolean(this.task || globalThis.LiteGraph?.vueNodesMode);
     this.note.textContent = this.remark();
     if (this.task) this.renderTask();
   }

@@ -31,7 +31,7 @@ export function paragraph(box, text) {
 export function picture(address, kind, gone) {
   const shown = make("img", `llmga-picture ${kind}`.trim());
   shown.alt = t("picture");
-  shown.loading = "lazy";
+  shown.loading = kind ? "eager" : "lazy"; // what was painted just now is in sight
   shown.title = t("enlarge");
   shown.addEventListener("error", () => shown.replaceWith(make("span", "llmga-picture", t(gone))));
   shown.addEventListener("click", () => shown.classList.toggle("llmga-large"));
