@@ -284,7 +284,7 @@ class Chat(io.ComfyNode):
             style=find_style(style),
         )
         record = panel.record(
-            reply, history.turns, task, instruction, edited=bool(edited.strip()), notes=skipped_files()
+            reply, history.turns, task, instruction, edited=bool(edited.strip()), remarks=skipped_files()
         )
         record["speed"] = {"tokens": on_text.tokens, "rate": round(on_text.rate, 1)}
         panel.remember(getattr(cls.hidden, "extra_pnginfo", None), host.running_node(), record)

@@ -32,7 +32,7 @@ def record(
     instruction: str,
     *,
     edited: bool = False,
-    notes: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The last exchange, as the next transcript would hold it, and what the history socket brought.
 
@@ -40,9 +40,9 @@ def record(
 
     Args:
         edited: a person wrote the reply, or chose an earlier one.
-        notes: what else is to be said beside the reply.
+        remarks: what else is to be said beside the reply.
     """
-    notes = dict.fromkeys(notes)
+    notes: dict[str, None] = {}
     *_, asked, answered = reply.conversation.turns
     shown: list[dict[str, Any]] = []
     room = MAX_EARLIER
@@ -57,7 +57,7 @@ def record(
         "prompts": list(reply.prompts),
         "earlier": shown,
         "omitted": len(earlier) - len(shown),
-        **({"notes": list(notes)} if notes else {}),
+        **({"notes": [*remarks, *notes]} if notes or remarks else {}),
         "thought": reply.thought[:MAX_EARLIER],
         **({"edited": True} if edited else {}),
     }
