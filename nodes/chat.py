@@ -13,7 +13,7 @@ from ..llmga.chat import (
     LANGUAGES,
     MAX_PAGES,
     MAX_TRANSCRIPT,
-    TASKS,
+    SYSTEM_PROMPT,
     Conversation,
     Picture,
     Policy,
@@ -23,8 +23,12 @@ from ..llmga.chat import (
     respond,
 )
 from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
+from ..llmga.chat.engines.written import WrittenReply
+from ..llmga.chat.transcript import SHA256
 from ..llmga.images import paint_hole_black, to_pil
 from . import check, host, panel
+from .chat_checks import complaint, require_words
+from .own_tasks import NO_STYLE, find_style, find_task, skipped_files, style_names, task_names
 from .types import Engine, History, temperature_input, thinking_inputs
 
 POLICIES = get_args(Policy)
@@ -48,29 +52,42 @@ class Chat(io.ComfyNode):
                 "caption",
                 "assistant",
                 "gen_image",
+                "magic prompt",
+                "image to prompt",
+                "img2prompt",
+                "describe image",
+                "interrogate",
+                "vqa",
+                "ask about image",
+                "chatgpt",
+                "qwen",
+                "change object",
             ],
             inputs=[
                 Engine.Input(
                     "engine",
+                    lazy=True,  # an edited reply needs none
                     tooltip="The language model: LLMGA Model Loader, LLMGA Endpoint or LLMGA Host Language Model.",
                 ),
                 io.String.Input(
                     "instruction",
                     multiline=True,
                     default="",
+                    optional=True,
                     tooltip="What you want, in your own words. Up to 200,000 characters; the tasks similar, inpaint, "
                     "outpaint and describe also work without.",
                 ),
                 io.Combo.Input(
                     "task",
-                    options=list(TASKS),
+                    options=task_names(),
                     default="refine",
+                    optional=True,
                     tooltip="refine: a short idea becomes a detailed prompt. similar: a prompt for a picture like the one "
                     "shown. inpaint, outpaint: a prompt for the masked hole or border. edit: a caption of the shown "
                     "picture, changed as little as the instruction asks. describe: a caption. story: several prompts. "
                     "chat: your words as they are. logo, poster, character, tshirt, infographic: a design, thought "
                     "through. picture_book: text and one prompt for each page. change: the picture as before, but changed "
-                    "as you say.",
+                    "as you say. Others are the files of user/__llmga/tasks.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -78,6 +95,7 @@ class Chat(io.ComfyNode):
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
+                    optional=True,
                     tooltip="Same inputs and seed, same reply. It also picks how the task is worded.",
                 ),
                 temperature_input(),
@@ -87,6 +105,8 @@ class Chat(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
+                    optional=True,
+                    advanced=True,
                     tooltip="Draws from the likeliest words whose probabilities add up to this, 0.01 to 1; 1 keeps all.",
                 ),
                 io.Int.Input(
@@ -94,6 +114,8 @@ class Chat(io.ComfyNode):
                     default=512,
                     min=1,
                     max=MAX_NEW_TOKENS,
+                    optional=True,
+                    advanced=True,
                     tooltip=f"The reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
                 ),
                 policy_input(),
@@ -118,6 +140,7 @@ class Chat(io.ComfyNode):
                     options=list(LANGUAGES),
                     default="en",
                     optional=True,
+                    advanced=True,
                     tooltip="What the task is said in, and so what the reply is in: en English, zh Chinese. Prompts are "
                     "English in both; the task chat is your words alone.",
                 ),
@@ -127,6 +150,7 @@ class Chat(io.ComfyNode):
                     min=1,
                     max=MAX_PAGES,
                     optional=True,
+                    advanced=True,
                     tooltip=f"How many pages a picture_book has, 1 to {MAX_PAGES}; no other task uses it.",
                 ),
                 io.String.Input(
@@ -138,6 +162,34 @@ class Chat(io.ComfyNode):
                     "go on, edit or branch; leave it empty to begin anew.",
                 ),
                 *thinking_inputs(),
+                io.String.Input(
+                    "system",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="A system prompt of your own in place of LLMGA's; {default} stands for LLMGA's, which teaches "
+                    "the <gen_image> tags. Empty: LLMGA's. Up to 200,000 characters.",
+                ),
+                io.Combo.Input(
+                    "style",
+                    options=style_names(),
+                    default=NO_STYLE,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How prompts are written. default: a paragraph, for SD1.5 and SDXL. prose: longer sentences, "
+                    "for Flux, Qwen-Image, Z-Image. tags: for anime SDXL. json: for painters that read it. Others are the "
+                    "files of user/__llmga/styles.",
+                ),
+                io.String.Input(
+                    "edited_reply",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    extra_dict={"hidden": True},  # the panel shows it
+                    tooltip="A reply to use as it stands; the language model is then neither asked nor loaded. The panel "
+                    "writes it when you edit a prompt or go back to an earlier reply. Empty: the model is asked.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="reply", tooltip="What the model said, without tags."),
@@ -164,47 +216,78 @@ class Chat(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, task=None, instruction=None, transcript="", input_types=None):
+        links = input_types or {}
+        earlier = bool(links.keys() & {"history", "transcript"} or SHA256.search(str(transcript)))
+        return complaint(cls, task, instruction, links, task_names(), earlier)
+
+    @classmethod
+    def check_lazy_status(cls, engine=None, edited_reply="", **inputs) -> list[str]:
+        """The language model is not needed, and so not loaded, where its reply is given or a value is wrong."""
+        if str(edited_reply or "").strip():
+            return []
+        instruction, task = inputs.get("instruction"), inputs.get("task", "refine")
+        asked = find_task(task, task_names())
+        if isinstance(instruction, str):
+            require_words(asked, instruction)
+        check.number("temperature", inputs.get("temperature", 0.2), 0.0, 2.0)
+        transcript = check.optional_text("transcript", inputs.get("transcript", ""), limit=MAX_TRANSCRIPT)
+        read_transcript(transcript, panel.kept)
+        return ["engine"] if engine is None else []
+
+    @classmethod
     @host.guarded
     def execute(
         cls, engine, instruction, task, seed, temperature, top_p, max_new_tokens, policy,
         image=None, mask=None, history=None, language="en", pages=4, transcript="",
-        thinking=False, thought_tokens=THOUGHT_TOKENS,
+        thinking=False, thought_tokens=THOUGHT_TOKENS, system="", style=NO_STYLE, edited_reply="",
     ) -> io.NodeOutput:  # fmt: skip
         history = Conversation() if history is None else history
+        edited = check.optional_text("edited_reply", edited_reply)
+        if edited.strip():
+            engine, policy = WrittenReply(edited), "whole_reply"
         check.instance(
             "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
         )
         check.instance("history", history, Conversation, "LLMGA Chat or Load History")
-        check.choice("task", task, list(TASKS))
+        asked = find_task(task, task_names())
         settled = read_transcript(
             check.optional_text("transcript", transcript, limit=MAX_TRANSCRIPT), panel.kept
         )
-        conversation = replace(history, turns=history.turns + settled)
+        conversation = with_system(
+            replace(history, turns=history.turns + settled), check.optional_text("system", system)
+        )
         pictures, masked = shown_pictures(image, mask)
-        check_pictures(task, image=bool(pictures or conversation.pictures), mask=masked or not pictures)
+        check_pictures(asked, image=bool(pictures or conversation.pictures), mask=masked or not pictures)
         known = {
             picture for turn in settled for picture in turn.pictures
         }  # what stays connected is shown once
+        sampling = Sampling(
+            seed,
+            temperature,
+            top_p,
+            max_new_tokens,
+            thinking=check.flag("thinking", thinking),
+            thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
+        )
+        on_text = host.live_text(engine, max_new_tokens + thinking * thought_tokens)
         reply = respond(
             engine,
             conversation,
-            task=task,
+            task=asked,
             instruction=check.text("instruction", instruction),
             pictures=[picture for picture in pictures if picture not in known],
-            sampling=Sampling(
-                seed,
-                temperature,
-                top_p,
-                max_new_tokens,
-                thinking=check.flag("thinking", thinking),
-                thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
-            ),
+            sampling=sampling,
             policy=policy,
-            on_text=host.live_text(),
+            on_text=on_text,
             language=check.choice("language", language, LANGUAGES),
             pages=check.integer("pages", pages, 1, MAX_PAGES),
+            style=find_style(style),
         )
-        record = panel.record(reply, history.turns, task, instruction)
+        record = panel.record(
+            reply, history.turns, task, instruction, edited=bool(edited.strip()), remarks=skipped_files()
+        )
+        record["speed"] = {"tokens": on_text.tokens, "rate": round(on_text.rate, 1)}
         panel.remember(getattr(cls.hidden, "extra_pnginfo", None), host.running_node(), record)
         # An empty list would leave the nodes after it without a run.
         prompts, page_texts = list(reply.prompts) or [""], list(reply.passages) or [""]
@@ -214,11 +297,20 @@ class Chat(io.ComfyNode):
         )  # fmt: skip
 
 
+def with_system(conversation: Conversation, system: str) -> Conversation:
+    """The conversation with a person's own system prompt, in which ``{default}`` stands for LLMGA's; "" leaves it."""
+    if not system.strip():
+        return conversation
+    return replace(conversation, system=system.replace("{default}", SYSTEM_PROMPT))
+
+
 def policy_input() -> io.Combo.Input:
     return io.Combo.Input(
         "policy",
         options=list(POLICIES),
         default="ask_again",
+        optional=True,
+        advanced=True,
         tooltip="What to do with a reply that holds no prompt where one was asked for. ask_again: ask once more. "
         "whole_reply: use the reply as the prompt (a refusal is still an error). keep_previous: the last prompt of the "
         "history. error: stop.",

@@ -15,6 +15,8 @@ from ..llmga.chat import (
 from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
 from . import check, host
 from .chat import POLICIES, policy_input, shown_pictures
+from .chat_checks import complaint
+from .own_tasks import find_task, task_names
 from .types import Engine, History, temperature_input, thinking_inputs
 
 ASKED = ("similar", "inpaint", "outpaint", "edit", "describe", "chat")
@@ -31,7 +33,16 @@ class ChatPerPicture(io.ComfyNode):
             description="Asks the same of every picture of a batch, one after the other, and gives lists: a reply and a "
             "prompt for each. For captions and variations of many pictures; LLMGA Chat shows a batch in one turn instead.",
             is_output_node=True,
-            search_aliases=["batch caption", "caption images", "dataset", "VLM", "describe"],
+            search_aliases=[
+                "batch caption",
+                "caption images",
+                "dataset",
+                "VLM",
+                "describe image",
+                "image to prompt",
+                "interrogate",
+                "vqa",
+            ],
             inputs=[
                 Engine.Input(
                     "engine",
@@ -45,19 +56,22 @@ class ChatPerPicture(io.ComfyNode):
                     "instruction",
                     multiline=True,
                     default="",
+                    optional=True,
                     tooltip="What you want, in your own words, up to 200,000 characters; the tasks edit and chat need it.",
                 ),
                 io.Combo.Input(
                     "task",
-                    options=list(ASKED),
+                    options=task_names(ASKED, pictures=True),
                     default="describe",
+                    optional=True,
                     tooltip="describe: a caption. similar: a prompt for a picture like it. inpaint, outpaint: a prompt for "
                     "the masked hole or border. edit: a caption, changed as little as the instruction asks. chat: your "
-                    "words as they are.",
+                    "words as they are. Others are the files of user/__llmga/tasks that are about a picture.",
                 ),
                 io.Int.Input(
                     "seed",
                     default=0,
+                    optional=True,
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
@@ -68,8 +82,10 @@ class ChatPerPicture(io.ComfyNode):
                 io.Int.Input(
                     "max_new_tokens",
                     default=512,
+                    optional=True,
                     min=1,
                     max=MAX_NEW_TOKENS,
+                    advanced=True,
                     tooltip=f"Each reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
                 ),
                 policy_input(),
@@ -89,6 +105,7 @@ class ChatPerPicture(io.ComfyNode):
                     options=list(LANGUAGES),
                     default="en",
                     optional=True,
+                    advanced=True,
                     tooltip="What the task is said in, and so what the replies are in: en English, zh Chinese.",
                 ),
                 *thinking_inputs(),
@@ -113,6 +130,11 @@ class ChatPerPicture(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, task=None, instruction=None, input_types=None):
+        allowed = task_names(ASKED, pictures=True)
+        return complaint(cls, task or "describe", instruction, input_types or {}, allowed)
+
+    @classmethod
     @host.guarded
     def execute(
         cls, engine, image, instruction, task, seed, temperature, max_new_tokens, policy,
@@ -123,13 +145,13 @@ class ChatPerPicture(io.ComfyNode):
         )
         history = Conversation() if history is None else history
         check.instance("history", history, Conversation, "LLMGA Chat or Load History")
-        check.choice("task", task, ASKED)
+        asked = find_task(task, task_names(ASKED, pictures=True))
         pictures, masked = shown_pictures(image, mask)
-        check_pictures(task, image=True, mask=masked)
+        check_pictures(asked, image=True, mask=masked)
         replies = respond_each(
             engine,
             history,
-            task=task,
+            task=asked,
             instruction=check.text("instruction", instruction),
             pictures=pictures,
             sampling=Sampling(
@@ -140,7 +162,7 @@ class ChatPerPicture(io.ComfyNode):
                 thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
             ),
             policy=check.choice("policy", policy, POLICIES),
-            on_text=host.live_text(),
+            on_text=host.live_text(engine, len(pictures) * max_new_tokens),
             language=check.choice("language", language, LANGUAGES),
         )
         texts = ["" if isinstance(reply, Failed) else reply.text for reply in replies]

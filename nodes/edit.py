@@ -36,6 +36,8 @@ class InversionEdit(io.ComfyNode):
                 "prompt-to-prompt",
                 "p2p",
                 "edit image",
+                "image edit",
+                "change object",
                 "direct inversion",
                 "instruct",
                 "pnp",
@@ -55,6 +57,7 @@ class InversionEdit(io.ComfyNode):
                 io.Float.Input(
                     "cfg",
                     default=7.5,
+                    optional=True,
                     min=1.0,
                     max=MOST_CFG,
                     step=0.5,
@@ -63,6 +66,7 @@ class InversionEdit(io.ComfyNode):
                 io.Float.Input(
                     "cross_replace",
                     default=0.4,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -72,6 +76,7 @@ class InversionEdit(io.ComfyNode):
                 io.Float.Input(
                     "self_replace",
                     default=0.6,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -82,12 +87,14 @@ class InversionEdit(io.ComfyNode):
                     "local_blend",
                     options=list(BLENDS),
                     default="auto",
+                    optional=True,
                     tooltip="auto: only the place of the words that differ may change (or of the options' blend_words). "
                     "off: the whole picture may, as for a new style.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=STEPS,
+                    optional=True,
                     min=1,
                     max=MOST_STEPS,
                     tooltip=f"With image: how many steps to noise and back, 1 to {MOST_STEPS}. With inversion: as many as "
@@ -97,6 +104,8 @@ class InversionEdit(io.ComfyNode):
                     "layout",
                     options=list(LAYOUTS),
                     default="llmga",
+                    optional=True,
+                    advanced=True,
                     tooltip="With image: how prompts beyond 75 tokens are read, as in Long CLIP Encode. With inversion: as "
                     "it has.",
                 ),

@@ -12,6 +12,7 @@ from ..llmga.edit.instruction import EditPolicy, rewrite
 from ..llmga.images import to_pil
 from . import check, host
 from .chat import encoded
+from .chat_checks import complaint
 from .types import Engine, History, temperature_input, thinking_inputs
 
 POLICIES = get_args(EditPolicy)
@@ -34,6 +35,10 @@ class EditInstruction(io.ComfyNode):
                 "instructpix2pix",
                 "LLM",
                 "VLM",
+                "edit image",
+                "change object",
+                "remove object",
+                "image edit",
             ],
             inputs=[
                 Engine.Input(
@@ -45,12 +50,14 @@ class EditInstruction(io.ComfyNode):
                     "instruction",
                     multiline=True,
                     default="",
+                    optional=True,
                     tooltip="What to change, in your own words, up to 200,000 characters. One change at a time is edited "
                     "best.",
                 ),
                 io.Int.Input(
                     "seed",
                     default=0,
+                    optional=True,
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
@@ -60,14 +67,18 @@ class EditInstruction(io.ComfyNode):
                 io.Int.Input(
                     "max_new_tokens",
                     default=512,
+                    optional=True,
                     min=1,
                     max=MAX_NEW_TOKENS,
+                    advanced=True,
                     tooltip=f"Each reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
                 ),
                 io.Combo.Input(
                     "policy",
                     options=list(POLICIES),
                     default="ask_again",
+                    optional=True,
+                    advanced=True,
                     tooltip="What to do with a reply that holds no prompt. ask_again: ask once more, also when the "
                     "rewrite changes nothing or more than half of the words. whole_reply: use the reply as the prompt. "
                     "error: stop.",
@@ -115,6 +126,10 @@ class EditInstruction(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, instruction=None, input_types=None):
+        return complaint(cls, "edit", instruction, input_types or {}, ["edit"], earlier=True)
+
+    @classmethod
     @host.guarded
     def execute(
         cls, engine, instruction, seed, temperature, max_new_tokens, policy, image=None, source_prompt="",
@@ -141,7 +156,7 @@ class EditInstruction(io.ComfyNode):
                 thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
             ),
             policy=policy,
-            on_text=host.live_text(),
+            on_text=host.live_text(engine, 2 * max_new_tokens),
         )
         text = f"{edit.report()}\n\nsource: {edit.source}\n\ntarget: {edit.target}"
         return io.NodeOutput(

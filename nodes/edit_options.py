@@ -29,6 +29,7 @@ class PromptToPromptOptions(io.ComfyNode):
                     "word_weights",
                     multiline=True,
                     default="",
+                    optional=True,
                     tooltip="Words of the target prompt and how strong they are, such as 'snow: 2, tall tree: 0.5', between "
                     "commas or one a line; -20 to 20, 1 changes nothing.",
                 ),
@@ -36,23 +37,27 @@ class PromptToPromptOptions(io.ComfyNode):
                     "word_steps",
                     multiline=True,
                     default="",
+                    optional=True,
                     tooltip="Words of the target prompt and for which part of the steps they look where the picture says, "
                     "such as 'lion: 0.2' or 'lion: 0.1 to 0.5'; instead of cross_replace, 0 to 1.",
                 ),
                 io.String.Input(
                     "blend_words",
                     default="",
+                    optional=True,
                     tooltip="Only the place of these words of either prompt may change, between commas. Empty: of the words "
                     "that differ. Has no effect with local_blend off.",
                 ),
                 io.String.Input(
                     "subtract_words",
                     default="",
+                    optional=True,
                     tooltip="The place of these words of either prompt stays as it is, between commas.",
                 ),
                 io.Float.Input(
                     "blend_threshold",
                     default=0.3,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -62,6 +67,7 @@ class PromptToPromptOptions(io.ComfyNode):
                 io.Float.Input(
                     "blend_start",
                     default=0.2,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -71,6 +77,7 @@ class PromptToPromptOptions(io.ComfyNode):
                     "mode",
                     options=list(MODES),
                     default="auto",
+                    optional=True,
                     tooltip="refine: words of both prompts keep their place, new ones find their own. replace: each word "
                     "takes the place of the word in its position; needs as many words in both. auto: replace where words "
                     "were only swapped, else refine.",
@@ -78,6 +85,7 @@ class PromptToPromptOptions(io.ComfyNode):
                 io.Float.Input(
                     "self_max",
                     default=0.25,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.05,

@@ -35,7 +35,15 @@ class LongCLIPEncode(io.ComfyNode):
             "(layout llmga), the way its SD1.5 pipelines run (llmga_lpw), or as CLIP Text Encode does "
             "(host), and reports how many tokens and chunks there were, where the text was cut, and what "
             "was left out. Other text encoders (T5, Flux, Qwen …) always encode as host.",
-            search_aliases=["CLIP Text Encode", "long prompt", "77 tokens", "BREAK", "lpw", "prompt chunks"],
+            search_aliases=[
+                "CLIP Text Encode",
+                "long prompt",
+                "negative prompt",
+                "77 tokens",
+                "BREAK",
+                "lpw",
+                "prompt chunks",
+            ],
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder, from a checkpoint or CLIP loader."),
                 io.String.Input(
@@ -49,6 +57,7 @@ class LongCLIPEncode(io.ComfyNode):
                     "layout",
                     options=list(LAYOUTS),
                     default="llmga",
+                    optional=True,
                     tooltip="llmga: as LLMGA was trained, 75·n + 2 rows; best for its UNets. llmga_lpw: as "
                     "LLMGA's SD1.5 pipelines run, 77·n rows; on SDXL the same as llmga, which LLMGA's SDXL "
                     "pipelines use. host: exactly ComfyUI's CLIP Text Encode; break_at, max_chunks and "
@@ -57,6 +66,7 @@ class LongCLIPEncode(io.ComfyNode):
                 io.Boolean.Input(
                     "weights",
                     default=False,
+                    optional=True,
                     tooltip="Off: brackets are text, which is what a language model means by them. On: "
                     "(word:1.2) changes emphasis, read as A1111 does in the LLMGA layouts (SD1.5 only) and "
                     "as ComfyUI does in host.",
@@ -65,12 +75,16 @@ class LongCLIPEncode(io.ComfyNode):
                     "break_at",
                     options=list(get_args(BreakAt)),
                     default="hard",
+                    optional=True,
+                    advanced=True,
                     tooltip="hard: cut every 75 tokens, as LLMGA does. sentence: a sentence that would be "
                     "cut moves to the next chunk, if it fits one; this can use more chunks.",
                 ),
                 io.Int.Input(
                     "max_chunks",
                     default=TRAINED_CHUNKS,
+                    optional=True,
+                    advanced=True,
                     min=1,
                     max=MAX_CHUNKS,
                     tooltip="Text beyond this many chunks of 75 tokens is left out, and the readout says "
@@ -80,6 +94,8 @@ class LongCLIPEncode(io.ComfyNode):
                 io.Int.Input(
                     "min_chunks",
                     default=1,
+                    optional=True,
+                    advanced=True,
                     min=1,
                     max=MAX_CHUNKS,
                     tooltip=f"Shorter prompts are padded with empty chunks to this many, 1 to {MAX_CHUNKS}; "
@@ -89,6 +105,8 @@ class LongCLIPEncode(io.ComfyNode):
                     "empty_negative",
                     options=list(EMPTY_NEGATIVE),
                     default="auto",
+                    optional=True,
+                    advanced=True,
                     tooltip="What an empty negative prompt becomes. encode: the encoding of nothing. "
                     "zeros: zeros, with the positive's shape. auto: zeros for SDXL in the LLMGA layouts, "
                     "as its pipelines do, else encode.",
@@ -96,6 +114,8 @@ class LongCLIPEncode(io.ComfyNode):
                 io.Boolean.Input(
                     "match_chunks",
                     default=True,
+                    optional=True,
+                    advanced=True,
                     tooltip="Pads the shorter of positive and negative to the chunk count of the longer. "
                     "Without, the UNet may have to run twice per step. Has no effect where both have the "
                     "same count.",

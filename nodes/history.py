@@ -19,7 +19,7 @@ class SaveHistory(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LLMGA_SaveHistory",
-            display_name="Save History",
+            display_name="LLMGA Save History",
             category="LLMGA/chat",
             description="Saves a conversation with its pictures under a name, to go on with it after a restart. "
             "A conversation of that name is replaced.",
@@ -30,6 +30,7 @@ class SaveHistory(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="conversation",
+                    optional=True,
                     tooltip="Up to 64 characters of any script: a name, never a path.",
                 ),
             ],
@@ -58,7 +59,7 @@ class LoadHistory(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LLMGA_LoadHistory",
-            display_name="Load History",
+            display_name="LLMGA Load History",
             category="LLMGA/chat",
             description="Loads a conversation that Save History saved.",
             search_aliases=["load chat", "load conversation", "session"],

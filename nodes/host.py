@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy_execution.utils import get_executing_context
+from comfy_execution.validation import validate_node_input
 from server import PromptServer
 
+from ..llmga.chat.engines.base import CountsTokens
 from ..llmga.files.writing import sweep
 
 logger = logging.getLogger(__name__)
@@ -37,10 +40,21 @@ def guarded(execute: Callable) -> Callable:
     ComfyUI survives ``Exception`` and its own interrupt only: any other ``BaseException`` (a library's ``SystemExit``, a
     cancelled task) leaves a server that answers and never runs again, and a ``ui`` value that is not JSON ends the
     process. The first becomes an ordinary error here, the second is found before the host sees it.
+
+    An input that an API prompt leaves out has the default of the schema, which stands in one place only.
     """
+    signature = inspect.signature(execute)
 
     @functools.wraps(execute)
     def run(cls, *args, **kwargs):
+        given = signature.bind_partial(cls, *args, **kwargs).arguments
+        left_out = [
+            name
+            for name, one in signature.parameters.items()
+            if name not in given and one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD
+        ]
+        if left_out:
+            kwargs |= _defaults(cls, left_out)
         try:
             output = execute(cls, *args, **kwargs)
         except (Exception, comfy.model_management.InterruptProcessingException):
@@ -54,6 +68,24 @@ def guarded(execute: Callable) -> Callable:
         return output
 
     return run
+
+
+def _defaults(node: Any, names: list[str]) -> dict[str, Any]:
+    inputs = node.INPUT_TYPES().get("optional", {})
+    return {name: inputs[name][1]["default"] for name in names if "default" in inputs.get(name, ("", {}))[1]}
+
+
+def wrong_link(node: Any, links: Mapping[str, str]) -> str:
+    """What is wrong with the type of a link, or ""; the host leaves that to a node that asks for ``input_types``."""
+    inputs = node.INPUT_TYPES()
+    known = {**inputs.get("required", {}), **inputs.get("optional", {})}
+    for name, received in links.items():
+        if name in known and not validate_node_input(received, known[name][0]):
+            return (
+                f"Return type mismatch between linked nodes: {name}, received_type({received}) mismatch "
+                f"input_type({known[name][0]})"
+            )
+    return ""
 
 
 def raise_if_cancelled() -> None:
@@ -71,36 +103,83 @@ def progress() -> Callable[[int, int], None]:
     return on_step
 
 
-def live_text() -> Callable[[str], None]:
-    """An ``on_text`` for the running node: sends the text to the asking client alone, and is the cancel point.
+class LiveText:
+    """An ``on_text`` for the running node: live text for the page, the host's progress bar, and the cancel point.
 
-    It goes out as JSON under the pack's own event and the extension shows it as text. The host's progress label is not
-    used: some of its frontends read that as markup, where ``<gen_image>`` vanishes and worse may appear.
+    The text goes to the asking client alone, as JSON under the pack's own event, and the extension shows it as text. The
+    host's progress label is not used: some of its frontends read that as markup, where ``<gen_image>`` vanishes and worse
+    may appear.
+
+    Attributes:
+        tokens: written so far, in all replies of this run; 0 where the engine does not count them.
+        rate: tokens a second since the first one, or 0.0 before two came.
     """
-    context = get_executing_context()
-    server = getattr(PromptServer, "instance", None)
-    client = getattr(server, "client_id", None)
-    sent_at, sent = float("-inf"), ""
 
-    def on_text(text: str) -> None:
-        nonlocal sent_at, sent
+    def __init__(self, engine: Any = None, limit: int = 0) -> None:
+        """Take the engine that writes, and the most tokens that all its replies together may have (0: not known)."""
+        context = get_executing_context()
+        self._server = getattr(PromptServer, "instance", None)
+        self._client = getattr(self._server, "client_id", None)
+        self._about = {} if context is None else {"node": context.node_id, "prompt_id": context.prompt_id}
+        self._engine = engine if isinstance(engine, CountsTokens) else None
+        self._limit = limit
+        self._bar = comfy.utils.ProgressBar(limit) if limit and self._engine and context is not None else None
+        self._sent_at, self._sent = float("-inf"), ""
+        self._before, self._written = 0, 0
+        self._first: tuple[float, int] | None = None
+        self.tokens, self.rate = 0, 0.0
+
+    def __call__(self, text: str) -> None:
         raise_if_cancelled()
         if not isinstance(text, str):  # the server would not survive sending it
             raise ValueError(f"engine wrote {type(text).__name__} instead of text")
         now = time.monotonic()
-        if (
-            server is None
-            or client is None
-            or context is None
-            or text == sent
-            or now - sent_at < TEXT_INTERVAL
-        ):
+        if text:
+            self._count(now)
+        if text == self._sent or now - self._sent_at < TEXT_INTERVAL:
             return
-        sent_at, sent = now, text
-        said = {"node": context.node_id, "prompt_id": context.prompt_id, "text": text[-TEXT_TAIL:]}
-        server.send_sync("llmga.text", said, client)
+        self._sent_at, self._sent = now, text
+        if self._bar is not None:
+            self._bar.update_absolute(min(self.tokens, self._limit), self._limit)
+        if self._server is not None and self._client is not None and self._about:
+            said = {"text": text[-TEXT_TAIL:], "tokens": self.tokens, "rate": round(self.rate, 1)}
+            self._server.send_sync("llmga.text", {**self._about, **said}, self._client)
 
-    return on_text
+    def _count(self, now: float) -> None:
+        written = 0 if self._engine is None else self._engine.written
+        if written < self._written:  # another reply has begun
+            self._before += self._written
+        self._written = written
+        self.tokens = self._before + written
+        self._first = self._first or (now, self.tokens)
+        began, at = self._first
+        if self.tokens > at and now > began:
+            self.rate = (self.tokens - at) / (now - began)
+
+
+def live_text(engine: Any = None, limit: int = 0) -> LiveText:
+    """``LiveText`` of the running node."""
+    return LiveText(engine, limit)
+
+
+def announce_loading(patcher: Any = None, size: int = 0) -> None:
+    """Tell the page that the running node loads a model, and how many bytes that is, unless it is loaded already.
+
+    Args:
+        patcher: the host's, which knows its size and how much of it is on the device.
+        size: in bytes, where there is no patcher yet.
+    """
+    if patcher is not None:
+        size = patcher.model_size()
+        if patcher.loaded_size() >= size:
+            return
+    context = get_executing_context()
+    server = getattr(PromptServer, "instance", None)
+    client = getattr(server, "client_id", None)
+    if server is None or client is None or context is None or size <= 0:
+        return
+    about = {"node": context.node_id, "prompt_id": context.prompt_id, "gigabytes": round(size / 1e9, 2)}
+    server.send_sync("llmga.loading", about, client)
 
 
 def register_folders() -> None:
@@ -255,6 +334,7 @@ def managed(net: torch.nn.Module, forget: Callable[[], object] | None = None) ->
         patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_DETACH, lambda *_: forget())
 
     def load() -> torch.device:
+        announce_loading(patcher)
         comfy.model_management.load_models_gpu([patcher], force_full_load=True)
         return patcher.load_device
 

@@ -17,6 +17,7 @@ from ..llmga.chat.engines.stream import Stream
 from ..llmga.chat.formats import GEMMA4_LARGE, ChatFormat, control_pattern, find_format
 from ..llmga.chat.thinking import is_mark_token
 from ..llmga.images import from_pil
+from .host import announce_loading
 
 CANNOT_WRITE = (
     "clip is a text encoder that cannot write text ({reason}); load a language model (Qwen3, Qwen3-VL, Gemma 3 …) with "
@@ -55,6 +56,16 @@ class HostEngine:
         self._control = control_pattern((*self.format.tokens, *_special_tokens(self._tokenizer)))
         self._eos_ids = set(map(int, self._network.model.config.stop_tokens))
         self._eos_ids |= {found for token in self.format.eos if (found := self._single_id(token)) is not None}
+        self._stream: Stream | None = None
+
+    @property
+    def written(self) -> int:
+        """See ``CountsTokens``."""
+        return 0 if self._stream is None else self._stream.received
+
+    def __str__(self) -> str:
+        """Its name and its family, which is what a person may see of it."""
+        return f"{self.name} ({self.format.name})"
 
     def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
         """See ``ChatEngine.generate``; the reply is stripped of white space at both ends.
@@ -73,6 +84,8 @@ class HostEngine:
         most = self._room(len(row), wanted)
         greedy = sampling.temperature == 0
         stream = Stream(partial(_decode, self._tokenizer), self._eos_ids, on_text, sampling)
+        self._stream = stream
+        announce_loading(getattr(self.clip, "patcher", None))
         with _streaming_to(self._network, stream):
             # The host draws from a generator of its own, so the global random state is left alone.
             ids = self.clip.generate(

@@ -22,7 +22,7 @@ class Invert(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LLMGA_Invert",
-            display_name="Invert",
+            display_name="LLMGA Invert",
             category="LLMGA/edit",
             description="Finds the noise that a real picture comes from (DDIM inversion), and keeps the whole way, so that "
             "Inversion Edit can change the picture without losing it. Its result stays cached: edit again and again "
@@ -42,6 +42,7 @@ class Invert(io.ComfyNode):
                 io.Int.Input(
                     "steps",
                     default=STEPS,
+                    optional=True,
                     min=1,
                     max=MOST_STEPS,
                     tooltip=f"How many steps to noise, 1 to {MOST_STEPS}; the edit takes as many. 50 is what the method was "
@@ -51,6 +52,8 @@ class Invert(io.ComfyNode):
                     "layout",
                     options=list(LAYOUTS),
                     default="llmga",
+                    optional=True,
+                    advanced=True,
                     tooltip="How prompts beyond 75 tokens are read, as in Long CLIP Encode. llmga: best for LLMGA's own "
                     "UNets. llmga_lpw: every chunk with a start and an end, as other SD1.5 checkpoints know it. Shorter "
                     "prompts are the same in both.",
@@ -58,6 +61,8 @@ class Invert(io.ComfyNode):
                 io.Int.Input(
                     "max_chunks",
                     default=TRAINED_CHUNKS,
+                    optional=True,
+                    advanced=True,
                     min=1,
                     max=MAX_CHUNKS,
                     tooltip=f"Text beyond this many chunks of 75 tokens is left out; 1 to {MAX_CHUNKS}.",
@@ -112,7 +117,7 @@ class AttentionMaps(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LLMGA_AttentionMaps",
-            display_name="Attention Maps",
+            display_name="LLMGA Attention Maps",
             category="LLMGA/edit",
             description="Shows where the model sees each word of the source prompt in an inverted picture: one heat map a "
             "word. What is hot is what an edit of that word will change.",
@@ -125,12 +130,14 @@ class AttentionMaps(io.ComfyNode):
                 io.String.Input(
                     "words",
                     default="",
+                    optional=True,
                     tooltip="Words or phrases of the source prompt, between commas; case, punctuation and plural do not "
                     "matter. A phrase that occurs several times has one map.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=10,
+                    optional=True,
                     min=1,
                     max=MOST_STEPS,
                     tooltip="How many steps of the inversion are looked at, evenly spread; 1 to all of them.",

@@ -32,7 +32,7 @@ class ModelLoader(io.ComfyNode):
             description="Loads a language model from a folder below models/LLM: any LLaVA, Qwen-VL or other "
             "vision-language model in the transformers layout, a text-only one, or an official LLMGA model as published. "
             "Nothing is downloaded.",
-            search_aliases=["load LLM", "load VLM", "LLaVA", "Qwen-VL", "transformers"],
+            search_aliases=["load LLM", "load VLM", "LLaVA", "Qwen", "Qwen-VL", "transformers", "local LLM"],
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -43,6 +43,8 @@ class ModelLoader(io.ComfyNode):
                     "precision",
                     options=list(PRECISIONS),
                     default="auto",
+                    optional=True,
+                    advanced=True,
                     tooltip="The weights' type in memory. auto: bfloat16 or float16 on a GPU, float32 on the CPU.",
                 ),
                 io.Int.Input(
@@ -51,6 +53,7 @@ class ModelLoader(io.ComfyNode):
                     min=0,
                     max=MAX_LOOKUP,
                     optional=True,
+                    advanced=True,
                     tooltip="At temperature 0, words that the reply may repeat from the conversation are guessed this many "
                     f"at a time, 0 to {MAX_LOOKUP}: the same reply, sooner where much repeats, as in edits. 0 guesses none.",
                 ),
@@ -78,6 +81,7 @@ class ModelLoader(io.ComfyNode):
         dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]
         check.integer("lookup", lookup, 0, MAX_LOOKUP)
         check.choice("family", family, [ANY_FAMILY, *FAMILIES])
+        host.announce_loading(size=sum(path.stat().st_size for path in folder.glob("*.safetensors")))
         engine = load_local_engine(
             folder,
             dtype=dtype or host.language_model_dtype(),
@@ -101,7 +105,7 @@ class HostLanguageModel(io.ComfyNode):
             category="LLMGA/loaders",
             description="Uses a language model that ComfyUI loaded itself (Load CLIP with Qwen3, Qwen3-VL, Gemma 3 …), "
             "in the model's own chat format and with live text. It needs no other files and shares ComfyUI's memory.",
-            search_aliases=["text generate", "Qwen", "Gemma", "native LLM"],
+            search_aliases=["text generate", "Qwen", "Gemma", "native LLM", "magic prompt"],
             inputs=[
                 io.Clip.Input(
                     "clip",
@@ -129,7 +133,7 @@ class Endpoint(io.ComfyNode):
             description="A language model behind an OpenAI-compatible server: vLLM, llama.cpp, Ollama, LM Studio, or a "
             "hosted one. Address, model and key belong to a record in the owner's file endpoints.json; a workflow only "
             "names it.",
-            search_aliases=["OpenAI", "Ollama", "vLLM", "llama.cpp", "LM Studio", "API"],
+            search_aliases=["OpenAI", "ChatGPT", "Ollama", "vLLM", "llama.cpp", "LM Studio", "API", "Qwen"],
             inputs=[
                 io.Combo.Input(
                     "endpoint",

@@ -27,7 +27,16 @@ class PrepareMask(io.ComfyNode):
             description="Makes a mask as LLMGA's inpainting UNets and DiffRIR were trained with: 0 or 1, in the size of the "
             "picture, one for each. It takes yours, or draws one: narrow or wide strokes, sides to be continued, or "
             "training's own mix.",
-            search_aliases=["random mask", "grow mask", "threshold mask", "binary mask", "outpainting mask"],
+            search_aliases=[
+                "random mask",
+                "grow mask",
+                "threshold mask",
+                "binary mask",
+                "outpainting mask",
+                "inpaint",
+                "outpaint",
+                "remove object",
+            ],
             inputs=[
                 io.Image.Input(
                     "image", tooltip="The pictures that the mask is for; only their size and number count."
@@ -36,12 +45,14 @@ class PrepareMask(io.ComfyNode):
                     "source",
                     options=list(SOURCES),
                     default=GIVEN,
+                    optional=True,
                     tooltip="given: your mask, from one half on. narrow, wide: strokes as in LaMa's evaluation. sides: a "
                     "quarter to two fifths of one to four sides. training: the mix of LLMGA's stage 2.",
                 ),
                 io.Int.Input(
                     "grow",
                     default=0,
+                    optional=True,
                     min=0,
                     max=MAX_GROW,
                     tooltip=f"Pixels by which the hole grows on every side, 0 to {MAX_GROW}: it should cover the edges of "
@@ -50,6 +61,7 @@ class PrepareMask(io.ComfyNode):
                 io.Int.Input(
                     "seed",
                     default=0,
+                    optional=True,
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=True,
@@ -112,7 +124,7 @@ class CropForPainting(io.ComfyNode):
             category="LLMGA/paint",
             description="Cuts out the hole of a big picture with what is around it, at the size that the UNet paints best. "
             "Stitch Painting puts the painted part back; outside the mask the picture stays as it is, bit for bit.",
-            search_aliases=["inpaint crop", "crop and stitch", "masked area", "crop by mask"],
+            search_aliases=["inpaint", "inpaint crop", "crop and stitch", "masked area", "crop by mask"],
             inputs=[
                 io.Image.Input("image", tooltip="The whole pictures. Alpha is dropped."),
                 io.Mask.Input(
@@ -121,6 +133,7 @@ class CropForPainting(io.ComfyNode):
                 io.Int.Input(
                     "width",
                     default=512,
+                    optional=True,
                     min=8,
                     max=8192,
                     step=8,
@@ -129,6 +142,7 @@ class CropForPainting(io.ComfyNode):
                 io.Int.Input(
                     "height",
                     default=512,
+                    optional=True,
                     min=8,
                     max=8192,
                     step=8,
@@ -137,6 +151,7 @@ class CropForPainting(io.ComfyNode):
                 io.Float.Input(
                     "context",
                     default=1.5,
+                    optional=True,
                     min=1.0,
                     max=8.0,
                     step=0.1,
@@ -146,6 +161,7 @@ class CropForPainting(io.ComfyNode):
                 io.Boolean.Input(
                     "enlarge",
                     default=False,
+                    optional=True,
                     tooltip="On: a small hole is painted larger than it is, with more detail. Off: never more than the "
                     "picture's own pixels; the part shows more around the hole instead.",
                 ),
@@ -194,6 +210,7 @@ class StitchPainting(io.ComfyNode):
                 io.Int.Input(
                     "blend",
                     default=8,
+                    optional=True,
                     min=0,
                     max=256,
                     tooltip="Pixels of the whole picture: the hole's edge is softened inwards over twice as many; 0 to 256. "

@@ -25,10 +25,22 @@ MAX_EARLIER = 100_000
 """Characters of the turns from the ``history`` socket that are shown; the oldest are left out first."""
 
 
-def record(reply: Reply, earlier: Sequence[Turn], task: str, instruction: str) -> dict[str, Any]:
+def record(
+    reply: Reply,
+    earlier: Sequence[Turn],
+    task: str,
+    instruction: str,
+    *,
+    edited: bool = False,
+    remarks: Sequence[str] = (),
+) -> dict[str, Any]:
     """The last exchange, as the next transcript would hold it, and what the history socket brought.
 
     A picture that cannot be put where the page sees it costs no reply: ``notes`` says what is lost.
+
+    Args:
+        edited: a person wrote the reply, or chose an earlier one.
+        remarks: what else is to be said beside the reply.
     """
     notes: dict[str, None] = {}
     *_, asked, answered = reply.conversation.turns
@@ -45,8 +57,9 @@ def record(reply: Reply, earlier: Sequence[Turn], task: str, instruction: str) -
         "prompts": list(reply.prompts),
         "earlier": shown,
         "omitted": len(earlier) - len(shown),
-        **({"notes": list(notes)} if notes else {}),
+        **({"notes": [*remarks, *notes]} if notes or remarks else {}),
         "thought": reply.thought[:MAX_EARLIER],
+        **({"edited": True} if edited else {}),
     }
 
 

@@ -34,6 +34,10 @@ class Restorer:
     load: Callable[[], torch.device]
     what: str
 
+    def __str__(self) -> str:
+        """What it is, which is all that a person may see of it."""
+        return self.what
+
 
 class DiffRIRLoader(io.ComfyNode):
     @classmethod
@@ -56,6 +60,8 @@ class DiffRIRLoader(io.ComfyNode):
                     "precision",
                     options=list(PRECISIONS),
                     default="float32",
+                    optional=True,
+                    advanced=True,
                     tooltip="The type it computes in. float32 takes 100 MB and is exact; the others are for small GPUs.",
                 ),
             ],
@@ -125,12 +131,14 @@ class DiffRIRRestore(io.ComfyNode):
                     "method",
                     options=[NETWORK, COLOUR],
                     default=NETWORK,
+                    optional=True,
                     tooltip="DiffRIR: the network; connect restorer. colour correction: no network and no weights, one gain "
                     f"and one bias for each channel, from a ring of {RING} preserved pixels around the hole.",
                 ),
                 io.Int.Input(
                     "seed",
                     default=0,
+                    optional=True,
                     min=0,
                     max=MAX_SEED,
                     tooltip="Of the noise that DiffRIR's prior starts from: same seed, same bytes. Its influence is small.",
@@ -139,6 +147,7 @@ class DiffRIRRestore(io.ComfyNode):
                     "blend",
                     options=["soft", "hard"],
                     default="soft",
+                    optional=True,
                     tooltip="soft: a soft mask mixes painted and preserved by its values. hard: from one half on painted, "
                     "below preserved.",
                 ),
@@ -259,6 +268,7 @@ class SeamReport(io.ComfyNode):
                 io.Int.Input(
                     "band",
                     default=8,
+                    optional=True,
                     min=1,
                     max=128,
                     tooltip="Pixels on each side of the border that are compared, 1 to 128.",

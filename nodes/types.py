@@ -66,5 +66,7 @@ def temperature_input() -> io.Float.Input:
         min=0.0,
         max=2.0,
         step=0.05,
+        optional=True,
+        advanced=True,
         tooltip="0 always takes the likeliest word; up to 2, higher is more varied. LLMGA uses 0.2.",
     )

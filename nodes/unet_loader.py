@@ -39,6 +39,8 @@ class UNetLoader(io.ComfyNode):
                     "variant",
                     options=list(VARIANTS),
                     default="auto",
+                    optional=True,
+                    advanced=True,
                     tooltip="Which weights of a folder. auto: half precision before full, smoothed (EMA) before others. "
                     "fp16, full: that precision only. not_ema: the weights that were trained on. A file is what it is.",
                 ),
@@ -46,12 +48,15 @@ class UNetLoader(io.ComfyNode):
                     "weight_dtype",
                     options=list(host_unet.WEIGHT_DTYPES),
                     default="default",
+                    optional=True,
+                    advanced=True,
                     tooltip="The weights' type in memory, as in Load Diffusion Model. default: as the device likes it. fp8: "
                     "half the memory, a little less exact.",
                 ),
                 io.Boolean.Input(
                     "download",
                     default=False,
+                    optional=True,
                     tooltip="On: one of LLMGA's four published UNets that is not here is fetched from Hugging Face (1.7 to "
                     "10 GB) into models/diffusion_models, if the machine's owner allows it (see this node's help). It can "
                     "be cancelled and goes on later. Off: nothing is fetched.",
@@ -67,7 +72,7 @@ class UNetLoader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, unet, variant, weight_dtype, download) -> str:
+    def fingerprint_inputs(cls, unet, variant="auto", weight_dtype="default", download=False) -> str:
         try:
             return fingerprint(find_unet(host_unet.unets()[unet], variant))
         except (ValueError, OSError, KeyError, TypeError) as error:

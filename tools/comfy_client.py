@@ -1,246 +1,28 @@
-"""Client of ComfyUI's HTTP and websocket API; everything but success is an exception."""
+"""ComfyUI's API for the tools and the tests: the client that the library has, under the tools' own patience."""
 
-from __future__ import annotations
-
-import contextlib
-import json
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-import uuid
-from collections.abc import Callable
-from typing import Any
+from llmga import client
+from llmga.client import (
+    ComfyError,
+    PromptFailedError,
+    PromptInterruptedError,
+    PromptRejectedError,
+    ServerError,
+)
 
 from .patience import PATIENCE
 
-OnEvent = Callable[[str, Any], None]
-"""``on_event(kind, data)``: the server's own message types with their dicts, and ``"binary"`` with bytes."""
-
-# A proxy from the environment must never stand between us and a server on this machine.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-class ComfyError(Exception):
-    """Something went wrong between us and ComfyUI."""
-
-
-class ServerError(ComfyError):
-    """The server did not start, ended, or does not answer."""
+__all__ = [
+    "ComfyClient",
+    "ComfyError",
+    "PromptFailedError",
+    "PromptInterruptedError",
+    "PromptRejectedError",
+    "ServerError",
+]
 
 
-class PromptRejectedError(ComfyError):
-    """``/prompt`` refused the prompt or a part of it; ``body`` is its reply."""
-
-    def __init__(self, status: int, body: dict[str, Any]) -> None:
-        self.status = status
-        self.body = body
-        error = body.get("error")
-        parts = [error.get("message", "") if isinstance(error, dict) else str(error)] if error else []
-        for node_id, node in (body.get("node_errors") or {}).items():
-            parts += [
-                f"node {node_id} ({node.get('class_type')}): {one['message']}: {one['details']}"
-                for one in node.get("errors", ())
-            ]
-        super().__init__("; ".join(parts) or f"HTTP {status} {body}")
-
-
-class PromptFailedError(ComfyError):
-    """A node raised; the attributes are those of the ``execution_error`` message."""
-
-    def __init__(self, details: dict[str, Any], entry: dict[str, Any]) -> None:
-        self.node_id: str = details.get("node_id", "")
-        self.node_type: str = details.get("node_type", "")
-        self.exception_type: str = details.get("exception_type", "")
-        self.exception_message: str = details.get("exception_message", "")
-        self.entry = entry
-        super().__init__(
-            f"node {self.node_id} ({self.node_type}): {self.exception_type}: {self.exception_message}"
-        )
-
-
-class PromptInterruptedError(ComfyError):
-    """The prompt was cancelled."""
-
-
-class ComfyClient:
-    """Talks to one ComfyUI server under one client id."""
+class ComfyClient(client.ComfyClient):
+    """``llmga.client.ComfyClient`` that waits as long as the tests do."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self.client_id = str(uuid.uuid4())
-        self._socket: Any = None
-
-    def check(self) -> None:
-        """Raise ``ServerError`` with the reason if the server is known to be gone; a client cannot know."""
-
-    def request(
-        self, path: str, data: bytes | dict[str, Any] | None = None, content_type: str = "application/json"
-    ) -> bytes:
-        """GET, or POST with data (a dict is sent as JSON).
-
-        Raises:
-            ServerError: no answer.
-            urllib.error.HTTPError: an answer above 399.
-        """
-        body = json.dumps(data).encode() if isinstance(data, dict) else data
-        headers = {"Content-Type": content_type} if body is not None else {}
-        request = urllib.request.Request(self.url + path, data=body, headers=headers)
-        try:
-            with _opener.open(request, timeout=PATIENCE) as reply:
-                return reply.read()
-        except urllib.error.HTTPError:
-            raise
-        except OSError as error:
-            self.check()
-            raise ServerError(f"{self.url}{path} does not answer: {error}") from error
-
-    def get(self, path: str) -> Any:
-        """What a GET returns, parsed as JSON."""
-        return json.loads(self.request(path))
-
-    def object_info(self, node: str = "") -> dict[str, Any]:
-        return self.get(f"/object_info/{urllib.parse.quote(node)}" if node else "/object_info")
-
-    def history(self, prompt_id: str) -> dict[str, Any] | None:
-        """The finished prompt's entry, or None while it has not finished."""
-        return self.get(f"/history/{prompt_id}").get(prompt_id)
-
-    def queue(
-        self,
-        prompt: dict[str, Any],
-        client_id: str | None = None,
-        extra_data: dict[str, Any] | None = None,
-    ) -> str:
-        """Queue a prompt in API format; its id. Under our own client id the events are kept for ``wait``.
-
-        Raises:
-            PromptRejectedError: the prompt, or a part of it (the valid rest is queued all the same).
-        """
-        if client_id is None:
-            self._listen()
-        data = {"prompt": prompt, "client_id": client_id or self.client_id, "extra_data": extra_data or {}}
-        try:
-            status, body = 200, json.loads(self.request("/prompt", data))
-        except urllib.error.HTTPError as error:
-            status, body = error.code, _json_object(error.read())
-        if status != 200 or body.get("node_errors"):
-            raise PromptRejectedError(status, body)
-        return body["prompt_id"]
-
-    def wait(
-        self, prompt_id: str, timeout: float = PATIENCE, on_event: OnEvent | None = None
-    ) -> dict[str, Any]:
-        """The history entry of a prompt once it has succeeded, its events passed on while it runs.
-
-        Raises:
-            PromptFailedError, PromptInterruptedError: it ended otherwise.
-            ServerError: the server ended.
-            TimeoutError: it is still running after ``timeout`` seconds.
-        """
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if self._receive(prompt_id, on_event):
-                continue
-            entry = self.history(prompt_id)
-            if entry is not None:
-                return _successful(prompt_id, entry)
-        raise TimeoutError(f"prompt {prompt_id} is still running after {timeout:.0f} s")
-
-    def run(
-        self, prompt: dict[str, Any], timeout: float = PATIENCE, on_event: OnEvent | None = None
-    ) -> dict[str, Any]:
-        """``queue`` and ``wait``."""
-        return self.wait(self.queue(prompt), timeout, on_event)
-
-    def interrupt(self, prompt_id: str | None = None) -> None:
-        self.request("/interrupt", {"prompt_id": prompt_id} if prompt_id else {})
-
-    def free(self) -> None:
-        """Unload the models and drop the caches."""
-        self.request("/free", {"unload_models": True, "free_memory": True})
-
-    def upload_image(self, name: str, data: bytes) -> str:
-        """Put an image file into the input folder; the name to give to LoadImage."""
-        boundary = uuid.uuid4().hex
-        form = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'
-            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode()
-        body = form + data + f"\r\n--{boundary}--\r\n".encode()
-        reply = json.loads(self.request("/upload/image", body, f"multipart/form-data; boundary={boundary}"))
-        return reply["name"]
-
-    def view(self, image: dict[str, str]) -> bytes:
-        """The file behind one of an output's ``{"filename", "subfolder", "type"}``."""
-        return self.request(f"/view?{urllib.parse.urlencode(image)}")
-
-    def connect(self, client_id: str) -> Any:
-        """A websocket (of websocket-client) that hears what the server sends to ``client_id``."""
-        import websocket
-
-        return websocket.create_connection(
-            f"{self.url.replace('http', 'ws', 1)}/ws?clientId={client_id}",
-            timeout=PATIENCE,
-            http_no_proxy=["*"],
-        )
-
-    def disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _listen(self) -> None:
-        """Events are optional: where no websocket comes up, ``wait`` looks into the history alone."""
-        import websocket
-
-        if self._socket is None:
-            with contextlib.suppress(OSError, websocket.WebSocketException):
-                self._socket = self.connect(self.client_id)
-
-    def _receive(self, prompt_id: str, on_event: OnEvent | None) -> bool:
-        """Pass one message on; False when it is time to look into the history."""
-        import websocket
-
-        if self._socket is None:
-            time.sleep(0.2)
-            return False
-        self._socket.settimeout(0.5)
-        try:
-            message = self._socket.recv()
-        except websocket.WebSocketTimeoutException:
-            return False
-        except (OSError, websocket.WebSocketException):
-            self.disconnect()
-            return False
-        if isinstance(message, bytes):
-            if on_event is not None:
-                on_event("binary", message)
-            return True
-        event = json.loads(message)
-        data = event.get("data") or {}
-        if data.get("prompt_id", prompt_id) != prompt_id:
-            return True
-        if on_event is not None:
-            on_event(event["type"], data)
-        return not (event["type"] == "executing" and data.get("node") is None)  # sent after the history entry
-
-
-def _successful(prompt_id: str, entry: dict[str, Any]) -> dict[str, Any]:
-    status = entry.get("status") or {}
-    if status.get("status_str") == "success":
-        return entry
-    for kind, details in reversed(status.get("messages", [])):
-        if kind == "execution_error":
-            raise PromptFailedError(details, entry)
-    raise PromptInterruptedError(f"prompt {prompt_id} was interrupted")
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    """An error's body; ComfyUI answers some malformed prompts with a bare text."""
-    try:
-        found = json.loads(body)
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"error": body.decode("utf-8", "replace")[:500]}
+        super().__init__(url, PATIENCE)

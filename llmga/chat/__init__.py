@@ -7,6 +7,7 @@ from .engines.base import ChatEngine, OnText, Said, Sampling
 from .presets import LANGUAGES, MAX_PAGES
 from .refusal import is_refusal
 from .tags import ParsedReply, parse
+from .task_files import PromptStyle, read_styles, read_tasks
 from .tasks import SYSTEM_PROMPT, TASKS, Task, check_pictures, render
 from .transcript import MAX_TRANSCRIPT, read_transcript
 
@@ -23,6 +24,7 @@ __all__ = [
     "ParsedReply",
     "Picture",
     "Policy",
+    "PromptStyle",
     "Reply",
     "Said",
     "Sampling",
@@ -31,6 +33,8 @@ __all__ = [
     "check_pictures",
     "is_refusal",
     "parse",
+    "read_styles",
+    "read_tasks",
     "read_transcript",
     "render",
     "respond",

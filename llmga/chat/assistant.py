@@ -13,7 +13,8 @@ from .conversation import Conversation, Picture
 from .engines.base import ChatEngine, OnText, Said, Sampling
 from .refusal import is_refusal
 from .tags import parse
-from .tasks import SYSTEM_PROMPT, check_pictures, get_task, render
+from .task_files import PromptStyle
+from .tasks import PROMPT_RULES, SYSTEM_PROMPT, Task, check_pictures, get_task, render
 
 Policy = Literal["ask_again", "whole_reply", "keep_previous", "error"]
 
@@ -68,7 +69,7 @@ def respond(
     engine: ChatEngine,
     conversation: Conversation,
     *,
-    task: str,
+    task: str | Task,
     instruction: str,
     pictures: Sequence[Picture] = (),
     sampling: Sampling,
@@ -77,6 +78,7 @@ def respond(
     system: str | None = None,
     language: str = "en",
     pages: int = 4,
+    style: PromptStyle | None = None,
 ) -> Reply:
     """Ask the engine for one reply and find its prompts.
 
@@ -94,7 +96,7 @@ def respond(
     Args:
         engine: continues the conversation.
         conversation: what was said before; its own system prompt stays.
-        task: a key of ``TASKS``.
+        task: a key of ``TASKS``, or a task of one's own (``read_tasks``).
         instruction: the user's words.
         pictures: shown with this turn; a hole is black already.
         sampling: its seed picks the phrasing too.
@@ -104,6 +106,7 @@ def respond(
             for an engine that ``knows_tags``.
         language: the language of the request, ``"en"`` or ``"zh"``.
         pages: 1 to 12, of a picture book.
+        style: how prompts are written; ``None`` leaves the system prompt and the request as they are.
 
     Raises:
         ValueError: the inputs do not fit the task, the reply is empty or ends inside a thought, or there is no prompt and
@@ -116,8 +119,12 @@ def respond(
     if not conversation.system:
         usual = "" if getattr(engine, "knows_tags", False) else SYSTEM_PROMPT
         conversation = replace(conversation, system=usual if system is None else system)
+    if style is not None:
+        conversation = replace(conversation, system=conversation.system.replace(PROMPT_RULES, style.text))
     trained = getattr(engine, "trained_phrases", False)
     request = render(task, instruction, sampling.seed, language=language, pages=pages, trained=trained)
+    if style is not None and style.reminder:
+        request = f"{request}\n{style.reminder}"
     asked = conversation.say("user", request, tuple(pictures))
 
     wanted = {"caption": 0, "anything": 0, "pages": pages}.get(expects, 1)
@@ -137,7 +144,7 @@ def respond(
     elif missing:
         prompts = _latest_prompts(conversation) if policy == "keep_previous" else ()
     if missing and not prompts:
-        raise ValueError(_complaint(engine.name, task, parsed, policy))
+        raise ValueError(_complaint(engine.name, get_task(task).name, parsed, policy))
     passages = parsed.passages if parsed.prompts and not missing else ()
     passages = (passages + ("",) * len(prompts))[: len(prompts)]
     return Reply(

@@ -99,6 +99,12 @@ class Conversation:
         if count > MAX_PICTURES:
             raise ValueError(f"a conversation holds at most {MAX_PICTURES} pictures, got {count}")
 
+    def __str__(self) -> str:
+        """The turns for a person to read: who speaks, how many pictures were shown, and what was said."""
+        if not self.turns:
+            return "(an empty conversation)"
+        return "\n\n".join(map(_readable, self.turns))
+
     @property
     def pictures(self) -> tuple[Picture, ...]:
         """Every picture in the order shown."""
@@ -151,6 +157,12 @@ class Conversation:
             return cls(turns, document["system"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the saved conversation is damaged: {type(error).__name__} {error}") from error
+
+
+def _readable(turn: Turn) -> str:
+    count = len(turn.pictures)
+    shown = f" [{count} picture{'s' * (count > 1)}]" if count else ""
+    return f"{'You' if turn.role == 'user' else 'LLMGA'}:{shown} {turn.text}".rstrip()
 
 
 def _check_text(what: str, text: object) -> None:

@@ -13,7 +13,15 @@ from typing import Literal
 
 from .presets import CHINESE, DESIGN, LANGUAGES, MAX_PAGES, PICTURE_BOOK, SCENE
 
-SYSTEM_PROMPT = """\
+PROMPT_RULES = """\
+A prompt is one paragraph of plain English, 50 to 150 words. It names the main subject first, then how the \
+subject looks and what it does, the surroundings, the composition and viewpoint, the light, the colours, \
+and the style or medium. It describes only what can be seen. It holds no parentheses and no weights such as \
+(word:1.3), no lists, no comments, no other tags.\
+"""
+"""The paragraph of the system prompt that says what a prompt looks like; a prompt style takes its place."""
+
+SYSTEM_PROMPT = f"""\
 You are LLMGA, an assistant that talks with the user and makes pictures.
 
 You make a picture by writing its prompt between two tags, in exactly this form:
@@ -22,10 +30,7 @@ An image generator paints what stands between the tags. It sees nothing else, ne
 the pictures that you were shown, so every prompt must stand on its own. This is how you create images; no \
 other tool is needed.
 
-A prompt is one paragraph of plain English, 50 to 150 words. It names the main subject first, then how the \
-subject looks and what it does, the surroundings, the composition and viewpoint, the light, the colours, \
-and the style or medium. It describes only what can be seen. It holds no parentheses and no weights such as \
-(word:1.3), no lists, no comments, no other tags.
+{PROMPT_RULES}
 
 What the user may ask for:
 - a picture of an idea: invent the details that the user left open and write one block;
@@ -54,6 +59,7 @@ class Task:
         needs_instruction: false where the picture says enough.
         needs_picture: the request is about a picture.
         needs_mask: the picture shows a hole, painted black.
+        language: ``"en"`` or ``"zh"``, what the phrasings of a task of one's own are in; "" where that does not matter.
     """
 
     name: str
@@ -62,6 +68,7 @@ class Task:
     needs_instruction: bool = False
     needs_picture: bool = False
     needs_mask: bool = False
+    language: str = ""
 
 
 _ALL = (
@@ -198,15 +205,26 @@ Source: LLMGA 7e32eb6, llmga/llava/prompt_temp.py and llmga/llava/datasets/edit_
 """
 
 
-def get_task(name: str) -> Task:
-    """The task of that name; raises ``ValueError`` for any other."""
+def get_task(name: str | Task) -> Task:
+    """The task of that name, or the given task itself; raises ``ValueError`` for any other name."""
+    if isinstance(name, Task):
+        return name
     if name not in TASKS:
         raise ValueError(f"'task' must be one of {', '.join(TASKS)}, got {name!r}")
     return TASKS[name]
 
 
+_ANSWER_IN = {"en": "Answer in English.", "zh": "请用中文回答。"}
+
+
 def render(
-    task: str, instruction: str, phrasing: int, *, language: str = "en", pages: int = 4, trained: bool = False
+    task: str | Task,
+    instruction: str,
+    phrasing: int,
+    *,
+    language: str = "en",
+    pages: int = 4,
+    trained: bool = False,
 ) -> str:
     """The user's turn: the task's phrasing number ``phrasing`` (modulo their count) around the instruction.
 
@@ -227,17 +245,22 @@ def render(
     if isinstance(pages, bool) or not isinstance(pages, int) or not 1 <= pages <= MAX_PAGES:
         raise ValueError(f"'pages' must be a whole number from 1 to {MAX_PAGES}, got {pages!r}")
     if asked.needs_instruction and not instruction.strip():
-        raise ValueError(f"the task {task!r} needs words to work with, but 'instruction' is empty")
-    if task == "chat":
+        raise ValueError(f"the task {asked.name!r} needs words to work with, but 'instruction' is empty")
+    if asked is TASKS["chat"]:
         return instruction
-    phrasings = CHINESE[task] if language == "zh" else asked.phrasings
-    if trained and language == "en":
-        phrasings = TRAINED.get(task, phrasings)
+    built_in = TASKS.get(asked.name) is asked
+    phrasings = asked.phrasings
+    if built_in and language == "zh":
+        phrasings = CHINESE[asked.name]
+    elif built_in and trained:
+        phrasings = TRAINED.get(asked.name, phrasings)
     template = phrasings[phrasing % len(phrasings)].replace("{pages}", str(pages))
+    if asked.language not in ("", language):
+        template = f"{template}\n{_ANSWER_IN[language]}"
     return template.replace("{instruction}", instruction.strip()).strip()
 
 
-def check_pictures(task: str, *, image: bool, mask: bool = True) -> None:
+def check_pictures(task: str | Task, *, image: bool, mask: bool = True) -> None:
     """Raise the error of a task that lacks its picture or its mask.
 
     Args:
@@ -250,10 +273,10 @@ def check_pictures(task: str, *, image: bool, mask: bool = True) -> None:
     asked = get_task(task)
     if asked.needs_picture and not image:
         raise ValueError(
-            f"the task {task!r} is about a picture; connect one to 'image', or choose another 'task'"
+            f"the task {asked.name!r} is about a picture; connect one to 'image', or choose another 'task'"
         )
     if asked.needs_mask and not mask:
         raise ValueError(
-            f"the task {task!r} fills a hole; connect a mask (1 = to be generated) to 'mask', or choose "
+            f"the task {asked.name!r} fills a hole; connect a mask (1 = to be generated) to 'mask', or choose "
             "another 'task'"
         )

@@ -38,19 +38,27 @@ def read_transcript(text: str, find_picture: Callable[[str], Picture]) -> tuple[
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
-        raise ValueError(f"'transcript' is not valid JSON: {error}; clear it to begin anew") from error
+        raise ValueError(
+            f"'transcript' is not valid JSON: {error}; press Clear in the panel to begin anew"
+        ) from error
     if not isinstance(document, list) or len(document) > MAX_TURNS:
-        raise ValueError(f"'transcript' must be a list of at most {MAX_TURNS} turns; clear it to begin anew")
+        raise ValueError(
+            f"'transcript' must be a list of at most {MAX_TURNS} turns; press Clear in the panel to begin anew"
+        )
     turns = tuple(_turn(number, value, find_picture) for number, value in enumerate(document, 1))
     if len(turns) % 2:
-        raise ValueError("'transcript' must end with a turn of the assistant; clear it to begin anew")
+        raise ValueError(
+            "'transcript' must end with a turn of the assistant; press Clear in the panel to begin anew"
+        )
     return turns
 
 
 def _turn(number: int, value: Any, find_picture: Callable[[str], Picture]) -> Turn:
     role = "user" if number % 2 else "assistant"
     if not isinstance(value, dict) or value.get("role") != role:
-        raise ValueError(f"turn {number} of 'transcript' must be one of the {role}; clear it to begin anew")
+        raise ValueError(
+            f"turn {number} of 'transcript' must be one of the {role}; press Clear in the panel to begin anew"
+        )
     images = value.get("images", [])
     if not isinstance(images, list) or not all(
         isinstance(one, str) and SHA256.fullmatch(one) for one in images
@@ -58,5 +66,5 @@ def _turn(number: int, value: Any, find_picture: Callable[[str], Picture]) -> Tu
         raise ValueError(f"turn {number} of 'transcript' names a picture by something other than its sha256")
     text = value.get("text")
     if not isinstance(text, str):
-        raise ValueError(f"turn {number} of 'transcript' has no text; clear it to begin anew")
+        raise ValueError(f"turn {number} of 'transcript' has no text; press Clear in the panel to begin anew")
     return Turn(role, text, tuple(find_picture(one) for one in images))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 import torch
@@ -65,6 +65,16 @@ class PromptToPromptOptions:
     mode: ModeOption = "auto"
     self_max: float = 0.25
     alignment: AlignmentOption = "runs"
+
+    def __str__(self) -> str:
+        """The settings that are not the usual ones, for a person to read."""
+        usual = PromptToPromptOptions()
+        given = [
+            f"{one.name} {getattr(self, one.name)}"
+            for one in fields(self)
+            if getattr(self, one.name) != getattr(usual, one.name)
+        ]
+        return f"prompt-to-prompt options: {'; '.join(given) or 'the usual ones'}"
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(ModeOption):

@@ -49,6 +49,11 @@ class Inversion:
     readout: str
     """How many tokens and chunks the prompt has, where it was cut, and what was left out."""
 
+    def __str__(self) -> str:
+        """What was inverted, for a person to read."""
+        height, width = self.pixels
+        return f"an inversion of {width}×{height} pixels: {self.prompt}\n{self.readout}"
+
     @property
     def pixels(self) -> tuple[int, int]:
         """Height and width of the pictures."""

@@ -43,6 +43,12 @@ class Crop:
     empty: tuple[int, ...] = ()
     """The numbers of the pictures whose mask is empty; their part is their middle, with nothing to paint."""
 
+    def __str__(self) -> str:
+        """Where the parts were cut out, for a person to read."""
+        height, width = self.image.shape[1:3]
+        parts = (f"{box.width}×{box.height} at {box.left}, {box.top}" for box in self.boxes)
+        return f"cut out of {width}×{height}: {'; '.join(parts)}"
+
 
 def crop(
     image: torch.Tensor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.comfy_page import PROMPT, PROMPTS, classes_and_inputs, template
+from support.comfy_page import PROMPT, PROMPTS, classes_and_inputs, template, with_defaults
 
 from tools.comfy_server import ComfyServer
 
@@ -21,7 +21,9 @@ def test_a_template_opens_whole_and_means_its_api_prompt(
         found = page.evaluate(PROMPT)
         page.wait_for_timeout(300)  # a complaint about missing nodes or models comes after the graph
         dialogs = page.locator("[role=dialog]:visible").all_inner_texts()
-        assert classes_and_inputs(found) == classes_and_inputs(PROMPTS[name])
+        assert classes_and_inputs(found) == classes_and_inputs(
+            with_defaults(PROMPTS[name], server.object_info())
+        )
         assert page.evaluate("() => app.graph.nodes.filter((node) => node.has_errors).length") == 0
         assert (dialogs, seen.dialogs, seen.errors) == ([], [], [])
 

@@ -49,6 +49,14 @@ WATCH = """(panel) => {
 }"""
 
 
+# Pairs of nodes that lie over each other, titles included.
+OVERLAPS = """() => {
+    const boxes = app.graph.nodes.map((one) => [one.title, one.pos[0], one.pos[1] - 30, one.size[0], one.size[1] + 30]);
+    return boxes.flatMap(([a, x, y, w, h], i) => boxes.slice(0, i)
+        .filter(([, u, v, s, t]) => x < u + s && u < x + w && y < v + t && v < y + h).map(([b]) => `${a} ${b}`));
+}"""
+
+
 def say(request: dict[str, Any]) -> str:
     """A reply that tells which message it answers, and how many there were."""
     said = [one["content"] for one in request["messages"] if one["role"] == "user"]
@@ -95,12 +103,18 @@ def test_the_panel_holds_a_conversation(
         assert widget(page, 2, "seed") == 41 and "seed 41" in bubbles(page, 2)[-1][1]
         assert json.loads(widget(page, 2, "transcript")) == settled
 
-        # Compare: what was asked is marked where it came back.
+        # Compare: what is new against the words that were asked.
         press(page, 2, "compare")
         marks = page.evaluate(
             f"[...{FIRST}.querySelectorAll('.llmga-compare mark')].map((one) => one.textContent)"
         )
-        assert marks == ["and", "more", "and", "more"]
+        assert marks == ["painted"]
+
+        # Back to the reply before, which is then used without asking; and to the new one, which is asked for.
+        press(page, 2, "previous")
+        assert "seed 40" in bubbles(page, 2)[-1][1] and "seed 40" in widget(page, 2, "edited_reply")
+        press(page, 2, "following")
+        assert "seed 41" in bubbles(page, 2)[-1][1] and widget(page, 2, "edited_reply") == ""
 
         # Branch from the first answer: a second node with the same engine, and the first is untouched.
         before = page.evaluate(PROMPT)["2"]
@@ -110,8 +124,10 @@ def test_the_panel_holds_a_conversation(
         )
         prompt = page.evaluate(PROMPT)
         assert prompt["2"] == before
+        assert page.evaluate(OVERLAPS) == []
         (branch,) = prompt.keys() - PROMPTS["chat_with_endpoint"].keys()
         assert prompt[branch]["inputs"]["engine"] == before["inputs"]["engine"]
+        assert prompt["3"]["inputs"]["history"] == [branch, 4]  # what followed the first follows the branch
         assert json.loads(prompt[branch]["inputs"]["transcript"]) == settled
         server.wait(queued(page, lambda: write(page, branch, "another way")))
         wait_done(page, branch)
@@ -233,7 +249,7 @@ def harmless(page: Page) -> None:
     assert page.evaluate(elements) == 0
 
 
-def test_an_error_leaves_the_unfinished_text_marked(
+def test_stop_leaves_the_unfinished_text_marked(
     browser: Browser, server: ComfyServer, assistant: OpenAIServer
 ) -> None:
     with template(browser, server, "chat_with_endpoint") as (page, _):
@@ -242,7 +258,7 @@ def test_an_error_leaves_the_unfinished_text_marked(
         run(page, server)
         try:
             page.wait_for_function(f"() => {FIRST}.querySelector('[data-state=writing] .llmga-text')")
-            server.interrupt()
+            press(page, 2, "stop")
             wait_done(page, 2, "stopped")
         finally:
             assistant.behave("normal")

@@ -10,7 +10,7 @@ from support.graphs import chat, checkpoint, endpoint, image, local, node, previ
 from support.openai_server import OpenAIServer
 from support.waiting import until
 
-from tools.comfy_client import PromptFailedError, PromptInterruptedError
+from tools.comfy_client import PromptFailedError, PromptInterruptedError, PromptRejectedError
 from tools.comfy_server import ComfyServer
 
 
@@ -233,9 +233,13 @@ def test_every_picture_of_a_batch_gets_the_reply_that_it_gets_alone(server: Comf
 
 def test_pictures_need_what_their_task_needs(server: ComfyServer) -> None:
     shown = {"1": local(), "2": image()}
-    with pytest.raises(PromptFailedError, match="mask"):
+    with pytest.raises(PromptRejectedError, match="connect a mask"):
         server.run({**shown, "3": per_picture(task="inpaint", image=["2", 0])})
-    with pytest.raises(PromptFailedError, match="instruction"):
+    with pytest.raises(
+        PromptFailedError, match="connect a mask"
+    ):  # an empty mask is known to be none when it runs
+        server.run({**shown, "3": per_picture(task="inpaint", image=["2", 0], mask=["2", 1])})
+    with pytest.raises(PromptRejectedError, match="'instruction' is empty"):
         server.run({**shown, "3": per_picture(task="chat", image=["2", 0])})
 
 

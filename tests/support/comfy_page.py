@@ -142,5 +142,27 @@ def widget(page: Page, node_id: int | str, name: str) -> Any:
     )
 
 
+def draft(page: Page, node_id: int | str, text: str) -> None:
+    """Write into a panel and leave it there."""
+    page.evaluate(
+        f"""(text) => {{
+            const box = {PANEL.format(node_id)}.querySelector("textarea");
+            box.value = text;
+            box.dispatchEvent(new Event("input", {{ bubbles: true }}));
+        }}""",
+        text,
+    )
+
+
+def with_defaults(prompt: dict[str, Any], infos: dict[str, Any]) -> dict[str, Any]:
+    """An API prompt with the values that it may leave out, as the page writes them."""
+    filled = {}
+    for node_id, node in prompt.items():
+        optional = infos[node["class_type"]]["input"].get("optional", {})
+        usual = {name: spec[1]["default"] for name, spec in optional.items() if "default" in spec[1]}
+        filled[node_id] = {**node, "inputs": {**usual, **node["inputs"]}}
+    return filled
+
+
 def classes_and_inputs(prompt: dict[str, Any]) -> dict[str, Any]:
     return {node_id: (node["class_type"], node["inputs"]) for node_id, node in prompt.items()}

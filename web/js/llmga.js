@@ -3,10 +3,13 @@
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { passInstructions } from "./chat/bypass.js";
+import { fedBy, reached } from "./chat/flow.js";
 import { CHAT, chatNodes, findExecuting, findLocated, widget } from "./chat/graph.js";
 import { follow, refresh, sidebarTab } from "./chat/sidebar.js";
 import { chatOf, noteEnd } from "./chat/state.js";
 import { ChatView } from "./chat/view.js";
+import { addBox, foldAdvanced } from "./chat/widgets.js";
+import { t } from "./chat/words.js";
 
 const MIN_HEIGHT = 260;
 let running; // the id of the prompt that runs
@@ -14,23 +17,33 @@ let running; // the id of the prompt that runs
 function addPanel(node) {
   const chat = chatOf(node);
   const view = new ChatView(chat);
-  const panel = node.addDOMWidget("llmga_panel", "llmga_panel", view.element, {
-    serialize: false, // not in the prompt …
-    getMinHeight: () => MIN_HEIGHT,
-    getValue: () => "",
-    setValue: () => {},
-  });
-  panel.serialize = false; // … nor in the workflow: both stay as the schema describes them
-  after(widget(node, "instruction") ?? {}, "callback", () => chat.tell("asked"));
+  const panel = addBox(node, "llmga_panel", view.element, MIN_HEIGHT, t("conversation"));
+  panel.beforeQueued = ({ isPartialExecution } = {}) => {
+    if (!isPartialExecution && !view.composer.writing) chat.takeDraft();
+  };
+  // The panel is where one writes and where the turns are; a workflow, a link and the API still have these inputs.
+  const instruction = widget(node, "instruction");
+  if (instruction) instruction.options.advanced = true;
+  for (const name of ["transcript", "edited_reply"]) {
+    const hidden = widget(node, name);
+    if (hidden) hidden.hidden = true; // Nodes 2.0 knows from the schema
+  }
+  after(instruction ?? {}, "callback", () => chat.tell("asked"));
+  for (const name of ["task", "edited_reply"]) after(widget(node, name) ?? {}, "callback", () => chat.tell("asked"));
   after(widget(node, "transcript") ?? {}, "callback", () => chat.tell("change"));
   view.element.addEventListener("focusin", () => follow(node));
-  const transcript = widget(node, "transcript");
-  if (transcript) transcript.hidden = true; // the panel shows it; Nodes 2.0 knows from the schema
   after(node, "onExecuted", function (output) {
     chatOf(this).setOutput(output, running);
   });
-  after(node, "onConfigure", () => chat.restore());
-  after(node, "onConnectionsChange", () => chat.tell("change"));
+  after(node, "onConfigure", () => {
+    foldAdvanced(node);
+    chat.restore();
+  });
+  after(node, "onConnectionsChange", () => {
+    foldAdvanced(node);
+    chat.tell("change");
+  });
+  foldAdvanced(node);
   after(node, "onRemoved", () => {
     view.destroy();
     setTimeout(refresh);
@@ -50,8 +63,26 @@ function after(object, name, action) {
 function showText({ detail }) {
   const node = findExecuting(detail?.node);
   if (node?.comfyClass !== CHAT || typeof detail.text !== "string") return;
-  chatOf(node).setText(detail.text, detail.prompt_id);
+  chatOf(node).setText(detail.text, detail.prompt_id, detail.rate);
   follow(node);
+}
+
+// A loader reads its weights, or a chat's model moves to the device where it runs.
+function showLoading({ detail }) {
+  const node = findExecuting(detail?.node);
+  if (!node) return;
+  const chats = node.comfyClass === CHAT ? [node] : fedBy(node);
+  for (const one of chats) chatOf(one).setLoading(detail.gigabytes, detail.prompt_id);
+}
+
+// The pictures of any node that a chat leads to appear under the turn that made them.
+function showPainted({ detail }) {
+  const images = detail?.output?.images;
+  const node = Array.isArray(images) ? findExecuting(detail.node) : null;
+  if (!node || node.comfyClass === CHAT) return;
+  for (const one of chatNodes()) {
+    if (reached(one).has(node)) chatOf(one).addPainted(images, detail.prompt_id);
+  }
 }
 
 function noteStart({ detail }) {
@@ -96,21 +127,40 @@ function restore(outputs) {
   }
 }
 
+function addStyle() {
+  const style = document.createElement("link");
+  style.rel = "stylesheet";
+  style.href = new URL("chat/chat.css", import.meta.url).href;
+  document.head.append(style);
+}
+
+function changeRenderer() {
+  for (const node of chatNodes()) {
+    foldAdvanced(node);
+    chatOf(node).tell("asked");
+  }
+}
+
+const EVENTS = {
+  "llmga.text": showText,
+  "llmga.loading": showLoading,
+  executed: showPainted,
+  execution_start: noteStart,
+  status: stopDeleted,
+  execution_error: stopWriting,
+  execution_interrupted: stopWriting,
+  execution_success: stopWriting,
+  reconnecting: stopWriting,
+};
+
 app.registerExtension({
   name: "llmga.chat",
   setup() {
-    const style = document.createElement("link");
-    style.rel = "stylesheet";
-    style.href = new URL("chat/chat.css", import.meta.url).href;
-    document.head.append(style);
+    addStyle();
     passInstructions();
-    api.addEventListener("llmga.text", showText);
-    api.addEventListener("execution_start", noteStart);
-    api.addEventListener("status", stopDeleted);
-    for (const end of ["execution_error", "execution_interrupted", "execution_success", "reconnecting"]) {
-      api.addEventListener(end, stopWriting);
-    }
+    for (const [name, action] of Object.entries(EVENTS)) api.addEventListener(name, action);
     app.extensionManager?.registerSidebarTab?.(sidebarTab());
+    app.ui?.settings?.addEventListener?.("Comfy.VueNodes.Enabled.change", () => setTimeout(changeRenderer));
   },
   nodeCreated(node) {
     if (node.comfyClass === CHAT) addPanel(node);

@@ -1,6 +1,8 @@
 // Shows in a node what its readout says, where a person looks first: which UNet it is, what was restored, how much seam.
 // The text reaches the page as the value of a read-only textarea, which cannot hold anything else.
 import { app } from "../../../scripts/app.js";
+import { keepWheel } from "./chat/dom.js";
+import { addBox } from "./chat/widgets.js";
 
 const NODES = new Set([
   "LLMGA_UNetLoader",
@@ -12,6 +14,7 @@ const NODES = new Set([
 // Shows its readout from the first time on that the positive prompt is empty.
 const ON_WARNING = "LLMGA_LongCLIPEncode";
 const WARNING = "The prompt is empty";
+const LABEL = { en: "readout", zh: "说明" };
 const EMPTY = { en: "The readout appears here.", zh: "说明会显示在这里。" };
 const MIN_HEIGHT = 90;
 
@@ -22,24 +25,17 @@ function show(node, output) {
   if (box && Array.isArray(output?.text)) box.value = output.text.join("\n\n");
 }
 
-function addBox(node) {
+function addReadout(node) {
   const box = document.createElement("textarea");
   box.className = "comfy-multiline-input llmga-readout";
   box.style.cssText = "width: 100%; height: 100%; resize: none; unicode-bidi: plaintext;";
   box.readOnly = true;
   box.spellcheck = false;
-  box.placeholder = EMPTY[app.extensionManager?.setting?.get("Comfy.Locale")] ?? EMPTY.en;
-  box.setAttribute("aria-label", "readout");
-  box.addEventListener("wheel", (event) => {
-    if (box.scrollHeight > box.clientHeight) event.stopPropagation(); // else the wheel zooms the graph
-  });
-  const widget = node.addDOMWidget("llmga_readout", "llmga_readout", box, {
-    serialize: false, // not in the prompt …
-    getMinHeight: () => MIN_HEIGHT,
-    getValue: () => "",
-    setValue: () => {},
-  });
-  widget.serialize = false; // … nor in the workflow: both stay as the schema describes them
+  const locale = app.extensionManager?.setting?.get("Comfy.Locale");
+  box.placeholder = EMPTY[locale] ?? EMPTY.en;
+  box.setAttribute("aria-label", LABEL[locale] ?? LABEL.en);
+  keepWheel(box);
+  addBox(node, "llmga_readout", box, MIN_HEIGHT, LABEL[locale] ?? LABEL.en);
   boxes.set(node, box);
   const onExecuted = node.onExecuted;
   node.onExecuted = function (output, ...rest) {
@@ -53,7 +49,7 @@ function addBoxOnWarning(node) {
   node.onExecuted = function (output, ...rest) {
     onExecuted?.call(this, output, ...rest);
     if (boxes.has(this) || !output?.text?.[0]?.startsWith?.(WARNING)) return;
-    addBox(this);
+    addReadout(this);
     show(this, output);
   };
 }
@@ -61,7 +57,7 @@ function addBoxOnWarning(node) {
 app.registerExtension({
   name: "llmga.readout",
   nodeCreated(node) {
-    if (NODES.has(node.comfyClass)) addBox(node);
+    if (NODES.has(node.comfyClass)) addReadout(node);
     if (node.comfyClass === ON_WARNING) addBoxOnWarning(node);
   },
   // Another tab, or undo, builds the nodes anew; the page still has what those of the graph on top showed.

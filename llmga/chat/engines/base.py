@@ -120,6 +120,18 @@ class ChatEngine(Protocol):
 
 
 @runtime_checkable
+class CountsTokens(Protocol):
+    """An engine that says how far the reply that it writes now, or wrote last, has come."""
+
+    @property
+    def written(self) -> int:
+        """Tokens received, those of a thought included. Of an endpoint: pieces of its stream, which most servers send a
+        token at a time.
+        """
+        ...
+
+
+@runtime_checkable
 class HasHiddenStates(Protocol):
     """An engine that also gives what its network makes of each token; ask with ``isinstance(engine, HasHiddenStates)``.
 

@@ -56,6 +56,11 @@ class CompletionReader:
         """What the server marked as thinking."""
         return "".join(self._thoughts)
 
+    @property
+    def pieces(self) -> int:
+        """In how many pieces text and thought came; most servers send a token in each."""
+        return len(self._texts) + len(self._thoughts)
+
     def feed(self, chunk: bytes) -> None:
         """Read the next bytes of the body.
 

@@ -75,6 +75,16 @@ class EndpointEngine:
         self._forbidden = forbidden
         self._dialect = endpoint.dialect
         """What has been learnt of the server since, too."""
+        self._call: _Call | None = None
+
+    @property
+    def written(self) -> int:
+        """See ``CountsTokens``."""
+        return 0 if self._call is None else self._call.pieces
+
+    def __str__(self) -> str:
+        """The name of its record, which is what a person may see of it."""
+        return self.name
 
     def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
         """The assistant's next turn; reasoning that a server sends beside it is the thought.
@@ -127,7 +137,7 @@ class EndpointEngine:
         schema: Mapping[str, Any] | None,
     ) -> Said:
         body = _request_body(self._endpoint.model, conversation, sampling, self._dialect, schema)
-        call = _Call(self._endpoint, self._forbidden, body, key, deadline)
+        self._call = call = _Call(self._endpoint, self._forbidden, body, key, deadline)
         with in_thread(call.run) as result:
             while not wait((result,), timeout=TICK_S).done:
                 call.check_clocks()
@@ -207,6 +217,11 @@ class _Call:
     def text(self) -> str:
         """The reply so far."""
         return self._reader.text
+
+    @property
+    def pieces(self) -> int:
+        """In how many pieces it came."""
+        return self._reader.pieces
 
     def said(self, text: str) -> Said:
         """Thought and answer of a reply; until the first word of an answer arrives, the thought is unfinished."""

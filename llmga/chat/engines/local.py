@@ -77,6 +77,7 @@ class LocalEngine:
         self.load: Callable[[], torch.device] = lambda: next(net.parameters()).device
         self.prefixes = PrefixCache(net)
         self.lookup = 0
+        self._stream: Stream | None = None
         self._processor = processor
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._dtype = net.dtype  # asked now: a host may store the weights in another one later
@@ -114,6 +115,7 @@ class LocalEngine:
         max_new_tokens = min(wanted, self._room(inputs))
         device = self.load()
         stream = Stream(self._thoughts.decode, self._end_ids, on_text, sampling, used, opened)
+        self._stream = stream
         positions, cache, cached, placed = self._resume(conversation, inputs, used + max_new_tokens, device)
         hooks = [block.register_forward_pre_hook(stream.on_block) for block in _blocks(self.net)]
         penalty = RepetitionPenalty(
@@ -132,6 +134,15 @@ class LocalEngine:
         if positions is not None:
             self.prefixes.put([*positions, *new_ids], cache)
         return stream.said
+
+    @property
+    def written(self) -> int:
+        """See ``CountsTokens``."""
+        return 0 if self._stream is None else self._stream.received
+
+    def __str__(self) -> str:
+        """Its name, which is what a person may see of it."""
+        return self.name
 
     def token_ids(self, conversation: Conversation) -> list[int]:
         """See ``HasHiddenStates.token_ids``."""

@@ -56,6 +56,11 @@ class Stream:
         self._thought_tokens = 0
         self._reported_at = time.monotonic()
 
+    @property
+    def received(self) -> int:
+        """How many tokens have come."""
+        return self._received
+
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """Stopping criterion: the whole sequence (1, tokens) in, (1,) bool out."""
         self.put(input_ids[0, self._start + self._received :].tolist())

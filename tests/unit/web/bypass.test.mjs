@@ -4,18 +4,25 @@ import assert from "node:assert/strict";
 import { app } from "../../../scripts/app.js";
 import { passInstructions } from "../js/chat/bypass.js";
 
-const links = { 1: { target_id: 9, target_slot: 1 }, 2: { target_id: 9, target_slot: 2 }, 3: { target_id: 8, target_slot: 0 } };
-const reroute = { id: 8, isVirtualNode: true, inputs: [{ name: "" }], outputs: [{ links: [1] }] };
+const direct = new Map([
+  [1, { origin_id: 7, origin_slot: 1, target_id: 9, target_slot: 1 }],
+  [2, { origin_id: 7, origin_slot: 0, target_id: 9, target_slot: 2 }],
+]);
+const rerouted = new Map([
+  [3, { origin_id: 7, origin_slot: 1, target_id: 8, target_slot: 0 }],
+  [1, { origin_id: 8, origin_slot: 0, target_id: 9, target_slot: 1 }],
+]);
+const reroute = { id: 8, isVirtualNode: true, inputs: [{ name: "" }], outputs: [{}] };
 let prompt;
 
-function graph(mode, promptLinks = [1]) {
+function graph(mode, links = direct) {
   const chat = {
     id: 7,
     mode,
     comfyClass: "LLMGA_Chat",
     widgets: [{ name: "instruction", value: "a fox" }],
     inputs: [],
-    outputs: [{ name: "reply", links: [2] }, { name: "prompt", links: promptLinks }],
+    outputs: [{ name: "reply" }, { name: "prompt" }],
   };
   const encode = { id: 9, mode: 0, inputs: [{ name: "clip" }, { name: "text" }, { name: "negative_text" }], outputs: [] };
   const nodes = [chat, encode, reroute];
@@ -47,6 +54,6 @@ test("a link that ComfyUI passed through stays", async () => {
 });
 
 test("it goes through a reroute", async () => {
-  graph(4, [3]);
+  graph(4, rerouted);
   assert.equal((await app.graphToPrompt()).output[9].inputs.text, "a fox");
 });

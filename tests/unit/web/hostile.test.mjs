@@ -83,10 +83,12 @@ for (const [name, textOf] of Object.entries(texts)) {
 }
 
 test("a comparison says what it leaves out", () => {
-  const few = comparison("a red fox", "a red fox in snow");
-  assert.deepEqual(few.all("mark").map((one) => one.textContent), ["red", "fox", "red", "fox"]);
-  assert.ok(!/part|first/.test(few.textContent));
-  assert.match(comparison("word", "word ".repeat(1000)).textContent, /first 400 words/);
+  const few = comparison("a red fox", "a fox in deep snow", true);
+  assert.deepEqual(few.all("mark").map((one) => one.textContent), ["in deep snow"]);
+  assert.deepEqual(few.all("del").map((one) => one.textContent), ["red"]);
+  assert.ok(!/part|Only the first/.test(few.textContent));
+  const scattered = "word gap ".repeat(500);
+  assert.match(comparison("gap ".repeat(500), scattered).textContent, /Only the first 400 places/);
   const long = comparison("fox", "x".repeat(100_000));
   assert.match(long.textContent, /8,000 of 100,000 characters/);
 });

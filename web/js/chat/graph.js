@@ -18,7 +18,20 @@ export function setWidget(node, name, value) {
 }
 
 export function isLinked(node, name) {
-  return node.inputs?.some((input) => (input.widget?.name ?? input.name) === name && input.link != null) ?? false;
+  if (!node.graph) return false; // it is being made
+  const slot = node.inputs?.findIndex((input) => (input.widget?.name ?? input.name) === name) ?? -1;
+  return slot >= 0 && node.isInputConnected(slot);
+}
+
+export function linkOf(graph, id) {
+  return graph?.getLink?.(id) ?? graph?.links?.[id];
+}
+
+// The links that begin at one output; newer pages warn when output.links is read.
+export function linksFrom(graph, node, slot) {
+  const links = graph?.links ?? {};
+  const all = typeof links.values === "function" ? [...links.values()] : Object.values(links);
+  return all.filter((link) => String(link?.origin_id) === String(node.id) && link.origin_slot === slot);
 }
 
 // Execution ids: "7" is a node of the graph on top, "3:7" is node 7 inside the subgraph node 3.
@@ -69,9 +82,10 @@ export function chatNodes(graph = root(), seen = new Set()) {
   });
 }
 
-// Queues a node alone. Whether ComfyUI took it, and the ids of the prompts that came of it: the page tells them to
-// nobody, so that they are read from the answer as it passes.
-export async function queueAlone(node) {
+// Queues the nodes with these execution ids and what they need, or the whole workflow without any. Whether ComfyUI took it,
+// and the ids of the prompts that came of it: the page tells them to nobody, so that they are read from the answer as it
+// passes.
+export async function queue(targets) {
   const ids = [];
   let queued = false;
   const own = Object.hasOwn(api, "queuePrompt");
@@ -85,7 +99,7 @@ export async function queueAlone(node) {
   api.queuePrompt = listening;
   api.addEventListener("promptQueued", note);
   try {
-    const answer = await app.queuePrompt(0, 1, [String(executionId(node))]);
+    const answer = await app.queuePrompt(0, 1, targets);
     queued ||= answer === true;
   } finally {
     api.removeEventListener("promptQueued", note);
@@ -97,18 +111,12 @@ export async function queueAlone(node) {
   return { queued, ids };
 }
 
-// A second node beside the first, with the same widgets and the same connections into it.
-export function twin(node) {
-  const graph = node.graph;
-  const copy = node.clone();
-  copy.pos = [node.pos[0] + node.size[0] + 40, node.pos[1] + 60];
-  graph.add(copy);
-  copy.setSize?.([...node.size]);
-  node.inputs.forEach((input, slot) => {
-    const link = input.link == null ? null : (graph.getLink?.(input.link) ?? graph.links[input.link]);
-    if (link) graph.getNodeById(link.origin_id)?.connect(link.origin_slot, copy, slot);
-  });
-  return copy;
+// Takes prompts out of the queue, and stops the one of them that runs.
+export async function cancel(ids) {
+  const post = (path, body) =>
+    api.fetchApi(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  if (ids.length) await post("/queue", { delete: ids });
+  for (const id of ids.length ? ids : [undefined]) await post("/interrupt", id === undefined ? {} : { prompt_id: id });
 }
 
 // Undo knows what the page did when it is told that it was done.

@@ -1,9 +1,10 @@
 // A sidebar tab that shows one conversation at a time: that of the chat node that last wrote, or that one chooses.
 import { app } from "../../../../scripts/app.js";
+import { button, make } from "./dom.js";
 import { chatNodes } from "./graph.js";
 import { beginning, MAX_TITLE } from "./limits.js";
 import { chatOf } from "./state.js";
-import { button, ChatView, make } from "./view.js";
+import { ChatView } from "./view.js";
 import { t } from "./words.js";
 
 let followed = null; // the chat node that is shown
@@ -43,7 +44,7 @@ function draw() {
   const nodes = chatNodes();
   if (!nodes.includes(followed)) followed = nodes.at(-1) ?? null;
   shown.view?.destroy();
-  shown.view = followed && new ChatView(chatOf(followed));
+  shown.view = followed && new ChatView(chatOf(followed), { withTask: true });
   const box = make("div", "llmga-sidebar");
   if (followed) box.append(header(nodes), shown.view.element);
   else box.append(make("p", "llmga-remark", t("none")));

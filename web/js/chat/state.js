@@ -1,15 +1,20 @@
 // The conversation of one chat node. What counts is in its widgets: `transcript` holds the turns that are settled,
-// `instruction` what is asked now. The last reply is an output; it is remembered beside the widgets to be shown again,
-// and becomes part of `transcript` when the conversation goes on.
+// `instruction` what is asked now, `edited_reply` a reply that a person chose. The last reply is an output; it is remembered
+// beside the widgets to be shown again, and becomes part of `transcript` when the conversation goes on.
 import { app } from "../../../../scripts/app.js";
-import { complain, isLinked, locatorId, queueAlone, remember, setWidget, twin, widget } from "./graph.js";
-import { hashes, keep } from "./pictures.js";
+import { spokenTargets, twin } from "./flow.js";
+import { cancel, complain, isLinked, locatorId, queue, remember, setWidget, widget } from "./graph.js";
+import { readPainted, withPictures, writePainted } from "./painted.js";
+import { keep } from "./pictures.js";
+import { withPrompts } from "./tags.js";
+import { number, readRecord, readTurns, sameQuestion, writeTurns } from "./turns.js";
 import { t } from "./words.js";
 
 const KEY = "llmga_chat"; // of the record, in a node's output and in its properties
-const MAX_TURNS = 200;
-const MAX_NOTES = 4;
+const DRAFT = "llmga_draft"; // what is written below a reply and not sent yet
+const REPLIES = "llmga_replies"; // the records of all replies to the last question, where there are several
 const MAX_ENDED = 100;
+const MAX_REPLIES = 12;
 const CHANGE = "change";
 const GO_ON = new Set(["chat", "describe", "edit", "story", "picture_book", CHANGE]); // said again as what they are
 const chats = new WeakMap(); // node -> Chat
@@ -31,7 +36,7 @@ class Chat extends EventTarget {
     super();
     this.node = node;
     this.last = null; // the record of the last reply
-    this.live = null; // { text, state: "waiting" | "writing" | "stopped" } while one is written
+    this.live = null; // { text, state: "waiting" | "loading" | "writing" | "stopped" } while one is written
     this.prompts = null; // ids of the prompts in which it is written; null where that is not known
     this.early = null; // an output that came before the ids
   }
@@ -45,12 +50,38 @@ class Chat extends EventTarget {
   }
 
   get instruction() {
-    return String(widget(this.node, "instruction")?.value ?? "");
+    return this.text("instruction");
+  }
+
+  // Whether a reply that a person edited or chose is used in place of asking the model.
+  get edited() {
+    return this.text("edited_reply") !== "";
+  }
+
+  text(name) {
+    return String(widget(this.node, name)?.value ?? "");
+  }
+
+  // What stands in the line to write in: the instruction while it has no answer, and then what is to be said next.
+  get draft() {
+    return this.last || this.busy ? String(this.node.properties?.[DRAFT] ?? "") : this.instruction;
+  }
+
+  set draft(text) {
+    if (this.last || this.busy) this.property(DRAFT, text || undefined);
+    else setWidget(this.node, "instruction", text);
+    if (text && this.last && !this.keeping) this.keeping = stored(this.fresh(this.turns));
+  }
+
+  property(name, value) {
+    this.node.properties ??= {};
+    if (value === undefined) delete this.node.properties[name];
+    else this.node.properties[name] = value;
   }
 
   // The settled turns, or null where the widget holds something else: a workflow may come from anybody.
   get settled() {
-    const text = String(widget(this.node, "transcript")?.value ?? "");
+    const text = this.text("transcript");
     if (text !== this.read?.text) this.read = { text, turns: readTurns(text) };
     return this.read.turns;
   }
@@ -60,18 +91,53 @@ class Chat extends EventTarget {
     return [...(this.settled ?? []), ...(this.last?.exchange ?? [])];
   }
 
+  // The records of all replies to the last question, and which of them is shown.
+  get replies() {
+    const kept = this.node.properties?.[REPLIES];
+    const all = this.last && Array.isArray(kept) ? kept.slice(-MAX_REPLIES).filter((one) => readRecord(one)) : [];
+    return all.some((one) => sameQuestion(readRecord(one), this.last)) ? all : [];
+  }
+
+  get chosen() {
+    return Math.max(0, this.replies.findIndex((one) => one.exchange[1].text === this.last.exchange[1].text));
+  }
+
+  // The pictures painted of the reply that is turn `at`.
+  painted(at) {
+    const reply = at > (this.settled?.length ?? 0) ? this.chosen : 0;
+    return readPainted(this.node).filter((one) => one.turn === at && one.reply === reply);
+  }
+
+  // Pictures of a node that this chat leads to: of the last reply, or of the one before while another is waited for.
+  addPainted(images, promptId) {
+    if (!this.settled || !(this.last || this.busy)) return;
+    const before = this.busy && this.prompts !== null && !this.prompts.includes(promptId);
+    const turn = this.settled.length + (before ? -1 : 1);
+    if (turn < 1) return;
+    writePainted(this.node, withPictures(readPainted(this.node), images, turn, before || !this.last ? 0 : this.chosen));
+    this.tell("change");
+  }
+
   // Whether something of that prompt is about the reply that is waited for; what names no prompt is.
   concerns(promptId) {
     return promptId === undefined || !this.busy || this.prompts === null || this.prompts.includes(promptId);
   }
 
-  setText(text, promptId) {
+  setText(text, promptId, rate) {
     if (!this.concerns(promptId)) return; // of an earlier run
     this.last = null; // what it answered is being answered anew
     if (promptId !== undefined) this.prompts = [promptId];
     const begins = this.live?.state !== "writing";
-    this.live = { text, state: "writing" };
+    this.live = { text, state: "writing", ...(rate > 0 ? { rate } : {}) };
     this.tell(begins ? "change" : "text");
+  }
+
+  setLoading(gigabytes, promptId) {
+    if (!this.concerns(promptId) || this.live?.state === "writing") return;
+    this.last = null;
+    if (promptId !== undefined) this.prompts = [promptId];
+    this.live = { text: "", state: "loading", gigabytes: number(gigabytes) };
+    this.tell("change");
   }
 
   // An end of that prompt, or of all, leaves what was written so far, marked as unfinished.
@@ -79,23 +145,73 @@ class Chat extends EventTarget {
     if (!this.busy || !this.concerns(promptId)) return;
     this.prompts = null;
     this.live = this.live.text ? { ...this.live, state: "stopped" } : null;
+    if (!this.live) this.last = readRecord(this.node.properties?.[KEY]); // nothing has come in its place
     this.tell("change");
+  }
+
+  // What a person stops: the reply that is waited for or written.
+  async halt() {
+    if (!this.busy) return;
+    this.halted = this.prompts?.length === 0; // its id is on its way
+    if (!this.halted) await cancel(this.prompts ?? []);
   }
 
   // From a node's output, which holds one record for each run of a list.
   setOutput(output, promptId) {
-    const record = readRecord(output?.[KEY]?.at?.(-1));
+    const raw = output?.[KEY]?.at?.(-1);
+    const record = readRecord(raw);
     if (!record) return;
     if (!this.concerns(promptId)) {
       if (!this.prompts.length) this.early = { output, promptId }; // perhaps ours, whose id is on its way
       return;
     }
-    this.last = record;
     this.live = null;
     this.prompts = null;
-    this.node.properties ??= {};
-    this.node.properties[KEY] = output[KEY].at(-1);
+    this.note(raw);
+    this.show(raw);
     remember(); // a page that is closed now opens again with this reply
+    this.tell("change");
+  }
+
+  show(raw) {
+    this.last = readRecord(raw);
+    this.property(KEY, raw);
+  }
+
+  // Keeps a reply among those to its question, beside the one that is shown; replies to another question go.
+  note(raw) {
+    const kept = this.node.properties?.[REPLIES];
+    const all = [...(Array.isArray(kept) ? kept : []), this.node.properties?.[KEY], raw];
+    const replies = new Map(); // by their text
+    for (const one of all) {
+      const record = readRecord(one);
+      if (!record || !sameQuestion(record, readRecord(raw))) continue;
+      const { text } = record.exchange[1];
+      if (!replies.has(text)) replies.set(text, { ...one, earlier: [] });
+    }
+    this.property(REPLIES, replies.size > 1 ? [...replies.values()].slice(-MAX_REPLIES) : undefined);
+  }
+
+  // Goes back to another reply to the same question; the model is not asked for it again.
+  choose(number) {
+    const raw = this.replies[number];
+    if (!raw || this.busy) return;
+    this.show({ ...raw, earlier: this.last.earlier, omitted: this.last.omitted });
+    const newest = number === this.replies.length - 1 && !raw.edited;
+    setWidget(this.node, "edited_reply", newest ? "" : raw.exchange[1].text);
+    remember();
+    this.tell("change");
+  }
+
+  // Other prompts in the last reply, before they are painted.
+  setPrompts(prompts) {
+    const [asked, answered] = this.last.exchange;
+    const text = withPrompts(answered.text, prompts);
+    const raw = { ...this.node.properties[KEY], exchange: [asked, { ...answered, text }], prompts, edited: true };
+    this.note(raw);
+    this.show(raw);
+    setWidget(this.node, "edited_reply", text);
+    remember();
     this.tell("change");
   }
 
@@ -107,24 +223,48 @@ class Chat extends EventTarget {
   }
 
   // Says the next thing; with `at`, in place of turn `at` and all that followed it.
-  async send(text, at = this.turns.length) {
+  async send(text, at = this.turns.length, paint = false) {
     if (this.busy || this.blocked || !this.settled) return false;
-    const replaced = this.turns[at];
-    const before = this.turns.slice(0, at).findLast((turn) => turn.role === "user");
+    if (!(await stored(this.fresh(this.turns.slice(0, at))))) return false;
+    this.settle(text, at);
+    await this.run(paint);
+    return true;
+  }
+
+  settle(text, at) {
     const turns = this.turns.slice(0, at);
-    const fresh = turns.slice(this.settled.length).flatMap((turn) => turn.images);
-    if (!(await this.settle(turns, fresh))) return false;
+    const replaced = this.turns[at];
+    const before = turns.findLast((turn) => turn.role === "user");
+    const chosen = this.last ? this.chosen : 0;
+    const painted = readPainted(this.node).filter((one) => one.turn < turns.length);
+    const shown = painted.filter((one) => one.turn < this.settled.length || one.reply === chosen);
+    writePainted(this.node, shown.map((one) => ({ ...one, reply: 0 })));
+    this.forget();
+    this.property(REPLIES, undefined);
+    this.property(DRAFT, undefined);
+    setWidget(this.node, "edited_reply", "");
+    setWidget(this.node, "transcript", writeTurns(turns));
     if (replaced) setTask(this.node, replaced);
     else followUp(this.node, before);
     setWidget(this.node, "instruction", text);
-    await this.run();
-    return true;
+  }
+
+  // ComfyUI's Run takes what is written below the reply along, as the next thing that is said.
+  takeDraft() {
+    const text = this.draft;
+    if (!text.trim() || !this.last || this.busy || this.blocked || !this.settled) return;
+    this.settle(text, this.turns.length);
+    this.live = { text: "", state: "waiting" };
+    this.prompts = null;
+    this.tell("change");
   }
 
   async regenerate() {
     if (this.busy) return;
     const seed = Number(widget(this.node, "seed")?.value ?? 0);
     setWidget(this.node, "seed", Number.isSafeInteger(seed + 1) ? seed + 1 : 0);
+    setWidget(this.node, "edited_reply", "");
+    if (this.last && !this.replies.length) this.property(REPLIES, [this.node.properties[KEY]]);
     this.forget();
     await this.run();
   }
@@ -133,11 +273,13 @@ class Chat extends EventTarget {
   async branch(at) {
     const turn = this.turns[at];
     const kept = this.turns.slice(0, turn.role === "user" ? at : at + 1);
-    const fresh = kept.slice(this.settled.length).flatMap((one) => one.images);
-    if (!(await stored(fresh))) return null;
+    if (!(await stored(this.fresh(kept)))) return null;
     const copy = twin(this.node);
     const chat = chatOf(copy);
     chat.forget();
+    for (const name of [REPLIES, DRAFT]) chat.property(name, undefined);
+    writePainted(copy, kept.flatMap((_, i) => this.painted(i)).map((one) => ({ ...one, reply: 0 })));
+    setWidget(copy, "edited_reply", "");
     setWidget(copy, "transcript", writeTurns(kept));
     setTask(copy, turn);
     setWidget(copy, "instruction", turn.role === "user" ? (turn.instruction ?? turn.text) : "");
@@ -149,8 +291,9 @@ class Chat extends EventTarget {
 
   clear() {
     setTask(this.node, this.turns[0]); // a new conversation begins as this one did
-    setWidget(this.node, "transcript", "");
-    setWidget(this.node, "instruction", "");
+    for (const name of ["transcript", "edited_reply", "instruction"]) setWidget(this.node, name, "");
+    for (const name of [REPLIES, DRAFT]) this.property(name, undefined);
+    writePainted(this.node, []);
     this.forget();
     remember();
     this.tell("change");
@@ -159,30 +302,34 @@ class Chat extends EventTarget {
   forget() {
     this.last = null;
     this.live = null;
-    if (this.node.properties) delete this.node.properties[KEY];
+    this.keeping = null;
+    this.property(KEY, undefined);
     const outputs = app.nodeOutputs;
     if (outputs) delete outputs[locatorId(this.node)];
   }
 
-  async settle(turns, fresh) {
-    if (!(await stored(fresh))) return false;
-    this.forget();
-    setWidget(this.node, "transcript", writeTurns(turns));
-    return true;
+  // The pictures of turns that are not settled yet.
+  fresh(turns) {
+    return turns.slice(this.settled.length).flatMap((turn) => turn.images);
   }
 
-  // This node alone: the language model answers, nothing is painted.
-  async run() {
+  // The language model answers; with `paint`, the whole workflow runs.
+  async run(paint = false) {
     remember();
-    this.live = { text: "", state: "waiting" };
-    this.prompts = []; // until the page knows: no other prompt's end is this one's
+    const answered = this.last !== null;
+    if (!answered) {
+      this.live = { text: "", state: "waiting" };
+      this.prompts = []; // until the page knows: no other prompt's end is this one's
+    }
     this.early = null;
+    this.halted = false;
     this.tell("change");
     try {
-      const { queued, ids } = await queueAlone(this.node);
-      if (!this.busy) return;
+      const { queued, ids } = await queue(paint ? undefined : spokenTargets(this.node));
+      if (!this.busy || answered) return;
       if (!queued) this.stop();
       else if (this.prompts !== null) this.prompts = ids.length ? ids : null;
+      if (this.halted) await cancel(ids);
       if (this.early) this.setOutput(this.early.output, this.early.promptId);
       if (ids.length && ids.every((id) => ended.includes(id))) this.stop();
     } catch (error) {
@@ -216,36 +363,4 @@ async function stored(shas) {
     complain(t("pictureGone"));
     return false;
   }
-}
-
-function readTurn(value) {
-  if (typeof value?.text !== "string" || !["user", "assistant"].includes(value.role)) return null;
-  const turn = { role: value.role, text: value.text, images: hashes(value.images) };
-  for (const key of ["task", "instruction"]) if (typeof value[key] === "string") turn[key] = value[key];
-  return turn;
-}
-
-function readTurns(text) {
-  if (!text.trim()) return [];
-  try {
-    const turns = JSON.parse(text).slice(0, MAX_TURNS).map(readTurn);
-    const alternate = turns.every((turn, i) => turn?.role === (i % 2 ? "assistant" : "user"));
-    return alternate && turns.length % 2 === 0 ? turns : null;
-  } catch {
-    return null;
-  }
-}
-
-function writeTurns(turns) {
-  return turns.length ? JSON.stringify(turns) : "";
-}
-
-function readRecord(value) {
-  const exchange = Array.isArray(value?.exchange) ? value.exchange.map(readTurn) : [];
-  if (exchange.length !== 2 || exchange[0]?.role !== "user" || exchange[1]?.role !== "assistant") return null;
-  const earlier = Array.isArray(value.earlier) ? value.earlier.slice(0, MAX_TURNS).map(readTurn).filter(Boolean) : [];
-  const prompts = Array.isArray(value.prompts) ? value.prompts.filter((one) => typeof one === "string") : [];
-  const notes = Array.isArray(value.notes) ? value.notes.filter((one) => typeof one === "string").slice(0, MAX_NOTES) : [];
-  const thought = typeof value.thought === "string" ? value.thought : "";
-  return { exchange, earlier, prompts, notes, thought, omitted: Number.isSafeInteger(value.omitted) ? value.omitted : 0 };
 }

@@ -71,3 +71,12 @@ function bare(block) {
   const wrapped = text.length > 1 && QUOTES[text[0]] === text.at(-1) && !inner.includes(text.at(-1));
   return wrapped ? inner.trim() : text;
 }
+
+// A reply with other prompts in the places of its own. One without tags, such as a caption, is its prompt.
+export function withPrompts(reply, prompts) {
+  const parts = split(reply);
+  if (!parts.some((part) => part.kind === "prompt")) return prompts.join("\n\n");
+  const left = [...prompts];
+  const block = (text) => `<gen_image> ${text} </gen_image>`;
+  return parts.map((part) => (part.kind === "text" ? part.text : block(left.shift() ?? part.text))).join("\n");
+}

@@ -1,38 +1,41 @@
-// One conversation as bubbles, with what can be done about each, and a line to write the next message. The node and the
-// sidebar show the same view. Whatever a model, an endpoint or a workflow says reaches the page as textContent.
+// One conversation as bubbles, with what can be done about each, and the line to write the next message. The node and the
+// sidebar show the same view.
 import { comparison } from "./compare.js";
+import { Composer } from "./composer.js";
+import { button, keepKeys, keepWheel, make, paragraph, picture, remark } from "./dom.js";
 import { complain } from "./graph.js";
 import { beginning, MAX_BUBBLE, MAX_NOTE, MAX_PARTS, MAX_TITLE, rooms, shownInPart } from "./limits.js";
+import { paintedAddress } from "./painted.js";
 import { address } from "./pictures.js";
 import { promptsOf, split, thoughtOf } from "./tags.js";
 import { t } from "./words.js";
 
 export class ChatView {
-  constructor(chat) {
+  constructor(chat, options = {}) {
     this.chat = chat;
-    this.editing = null; // the number of the turn that is being rewritten
     this.compared = new Set();
+    this.rewriting = false; // the prompts of the last reply are text boxes
     this.element = make("section", "llmga-panel");
     this.element.setAttribute("aria-label", t("conversation"));
     this.list = make("div", "llmga-list");
     this.list.setAttribute("role", "log");
     this.list.tabIndex = 0;
-    this.element.append(this.list, this.makeComposer());
+    this.pinned = true; // to the end, until a reader scrolls up
+    this.composer = new Composer(chat, { ...options, onChange: () => this.render() });
+    this.element.append(this.list, this.composer.element);
     this.listeners = {
       change: () => this.render(),
       text: () => this.grow(),
-      asked: () => this.renderComposer(),
+      asked: () => this.composer.render(),
     };
     for (const [kind, action] of Object.entries(this.listeners)) chat.addEventListener(kind, action);
     keepKeys(this.element);
-    this.pinned = true; // to the end, until a reader scrolls up
+    keepWheel(this.list);
     this.list.addEventListener("scroll", () => (this.pinned = isAtEnd(this.list)));
+    this.list.addEventListener("load", () => this.scroll(), true); // a picture has come, and takes room
     this.observer = new ResizeObserver(() => this.scroll());
     this.observer.observe(this.list);
     this.list.addEventListener("keydown", (event) => this.walk(event));
-    this.list.addEventListener("wheel", (event) => {
-      if (this.list.scrollHeight > this.list.clientHeight) event.stopPropagation(); // else it zooms the graph
-    });
     this.render();
   }
 
@@ -46,80 +49,10 @@ export class ChatView {
     if (this.pinned) this.list.scrollTop = this.list.scrollHeight;
   }
 
-  makeComposer() {
-    const form = make("form", "llmga-composer");
-    this.note = make("p", "llmga-note");
-    this.box = make("textarea", "llmga-box");
-    this.box.rows = 2;
-    this.box.setAttribute("aria-label", t("composer"));
-    this.box.title = t("sendHint");
-    this.box.addEventListener("keydown", (event) => this.type(event));
-    const row = make("div", "llmga-row");
-    this.cancel = button("cancel", () => this.stopEditing());
-    this.sender = button("send", null, "sendHint");
-    this.sender.type = "submit";
-    this.sender.classList.add("llmga-primary");
-    this.again = button("regenerate", () => this.chat.regenerate(), "regenerateHint");
-    this.clear = button("clear", () => this.clearAll(), "clearHint");
-    row.append(this.clear, this.again, this.cancel, this.sender);
-    form.append(this.note, this.box, row);
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.send();
-    });
-    return form;
-  }
-
-  async send() {
-    const text = this.box.value;
-    if (!text.trim() && this.chat.instruction.trim() && this.editing === null) return;
-    const at = this.editing ?? this.chat.turns.length;
-    this.editing = null;
-    this.box.value = "";
-    this.pinned = true;
-    if (!(await this.chat.send(text, at))) this.box.value = text;
-    this.render();
-  }
-
-  clearAll() {
-    this.stopEditing();
-    this.compared.clear();
-    this.chat.clear();
-  }
-
-  edit(at) {
-    const turn = this.chat.turns[at];
-    this.editing = at;
-    this.box.value = turn.instruction ?? turn.text;
-    this.render();
-    this.box.focus();
-  }
-
-  stopEditing() {
-    if (this.editing !== null) this.box.value = "";
-    this.editing = null;
-    this.render();
-    this.box.focus();
-  }
-
-  type(event) {
-    if (event.isComposing) return; // Enter chooses a Chinese word here
-    if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.metaKey) {
-      event.preventDefault();
-      this.send();
-    } else if (event.key === "Escape" && this.editing !== null) {
-      this.stopEditing();
-    } else if (event.key === "ArrowUp" && !this.box.value && !this.chat.busy) {
-      const at = this.chat.turns.findLastIndex((turn) => turn.role === "user");
-      if (at >= 0) this.edit(at);
-      event.preventDefault();
-    }
-  }
-
   // Up and Down go from bubble to bubble, Tab to what can be done with one.
   walk(event) {
     const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-    if (!step || event.target.closest("button")) return;
+    if (!step || event.target.closest("button, textarea")) return;
     const bubbles = [...this.list.querySelectorAll(".llmga-bubble")];
     const now = bubbles.indexOf(event.target.closest(".llmga-bubble"));
     const next = now < 0 ? bubbles.at(-1) : bubbles[now + step];
@@ -132,6 +65,7 @@ export class ChatView {
     const focused = this.list.contains(document.activeElement);
     const items = [];
     const { last, live, settled } = chat;
+    if (!last) this.rewriting = false;
     if (settled === null) items.push(remark(t("damaged"), "llmga-warning"));
     if (last?.omitted) items.push(remark(t("omitted", { count: last.omitted })));
     const earlier = last?.earlier ?? [];
@@ -140,32 +74,20 @@ export class ChatView {
     earlier.forEach((turn, i) => items.push(this.bubble(turn, { place: "temp", earlier: true, room: room[i] })));
     turns.forEach((turn, at) => {
       const fresh = at >= (settled?.length ?? 0);
-      const dropped = this.editing !== null && at >= this.editing;
+      const dropped = this.composer.editing !== null && at >= this.composer.editing;
       const place = fresh ? "temp" : "input";
-      const prompts = fresh ? last.prompts : null;
-      items.push(this.bubble(turn, { at, dropped, place, prompts, room: room[earlier.length + at] }));
+      items.push(this.bubble(turn, { at, fresh, dropped, place, room: room[earlier.length + at] }));
     });
     for (const note of last?.notes ?? []) items.push(remark(beginning(note, MAX_NOTE), "llmga-warning"));
     this.growing = null;
     if (live) items.push(...this.unfinished(live));
     if (!items.length) items.push(remark(t("empty")));
     this.list.replaceChildren(...items);
-    this.renderComposer();
-    if (focused) this.list.focus({ preventScroll: true });
-    this.scroll();
-  }
-
-  renderComposer() {
-    const { chat } = this;
-    this.box.disabled = chat.blocked;
-    this.sender.disabled = chat.busy || chat.blocked || chat.settled === null;
-    this.again.disabled = chat.busy || (!chat.last && !chat.live && !chat.instruction.trim());
-    this.clear.disabled = chat.busy;
-    this.box.placeholder = chat.turns.length ? t("next") : t("first");
-    this.cancel.hidden = this.editing === null;
-    this.note.textContent = chat.blocked ? t("linked") : this.editing === null ? "" : t("editing");
+    this.composer.render();
     this.element.dataset.state = chat.live?.state ?? (chat.last ? "done" : "");
     this.element.setAttribute("aria-busy", String(chat.busy));
+    if (focused) this.list.focus({ preventScroll: true });
+    this.scroll();
   }
 
   // The question that is being answered, and the answer so far.
@@ -177,7 +99,8 @@ export class ChatView {
     answer.tabIndex = -1;
     this.growing = make("div", "llmga-said");
     this.thought = folded("");
-    answer.append(this.thought, this.growing, remark(t(live.state)));
+    this.status = remark(statusOf(live));
+    answer.append(this.thought, this.growing, this.status);
     this.write(live.text);
     return [question, answer];
   }
@@ -185,6 +108,7 @@ export class ChatView {
   grow() {
     if (!this.growing) return this.render();
     this.write(this.chat.live.text);
+    this.status.textContent = statusOf(this.chat.live);
     this.scroll();
   }
 
@@ -195,7 +119,7 @@ export class ChatView {
     this.thought.hidden = !thought;
   }
 
-  bubble(turn, { at, place, earlier, dropped, prompts, room = MAX_BUBBLE }) {
+  bubble(turn, { at, fresh, place, earlier, dropped, room = MAX_BUBBLE }) {
     const box = make("article", "llmga-bubble");
     box.dataset.role = turn.role;
     box.tabIndex = -1;
@@ -203,40 +127,97 @@ export class ChatView {
     if (earlier) box.dataset.earlier = "";
     if (dropped) box.dataset.dropped = "";
     if (at !== undefined) box.dataset.turn = String(at);
-    if (turn.images.length) box.append(thumbnails(turn.images, place));
-    const task = turn.role === "user" && turn.task !== "chat" ? turn.task : "";
-    if (task) box.append(make("span", "llmga-task", beginning(task, MAX_TITLE)));
-    const said = make("div", "llmga-said");
-    const thought = turn.role === "assistant" && prompts ? this.chat.last?.thought : "";
-    if (thought) box.append(folded(beginning(thought, room)));
-    if (turn.role === "user") quote(said, wordsOf(turn), room);
-    else say(said, turn.text, room);
-    box.append(said);
-    if (at !== undefined) {
-      const found = turn.role === "assistant" ? (prompts ?? promptsIn(turn)) : [];
-      if (this.compared.has(at) && found.length) box.append(comparison(this.askedBefore(at), found[0]));
-      box.append(this.actions(turn, at, found));
-    }
+    if (turn.images.length) box.append(row(turn.images.map((sha256) => picture(address(sha256, place), "", "picture"))));
+    if (turn.role === "user") this.fillQuestion(box, turn, at, room);
+    else this.fillReply(box, turn, at, fresh, room);
     return box;
   }
 
-  askedBefore(at) {
-    const turn = this.chat.turns[at - 1];
-    return turn ? wordsOf(turn) : "";
+  fillQuestion(box, turn, at, room) {
+    const task = turn.task !== "chat" ? turn.task : "";
+    if (task) box.append(make("span", "llmga-task", beginning(task, MAX_TITLE)));
+    const said = make("div", "llmga-said");
+    quote(said, wordsOf(turn), room);
+    box.append(said);
+    if (at !== undefined) box.append(this.actions([["edit", () => this.composer.edit(at)]], at));
   }
 
-  actions(turn, at, prompts) {
-    const row = make("div", "llmga-actions");
-    if (turn.role === "user") row.append(button("edit", () => this.edit(at), "editHint"));
+  fillReply(box, turn, at, fresh, room) {
+    const { last } = this.chat;
+    const prompts = fresh ? last.prompts : at === undefined ? [] : promptsIn(turn);
+    if (fresh && last.thought) box.append(folded(beginning(last.thought, room)));
+    const said = make("div", "llmga-said");
+    if (fresh && this.rewriting) this.fillPrompts(said, prompts);
+    else say(said, turn.text, room);
+    box.append(said);
+    if (at === undefined) return;
+    const painted = this.chat.painted(at);
+    if (painted.length) box.append(row(painted.map((one) => picture(paintedAddress(one), "llmga-painted", "paintedGone"))));
+    if (fresh) box.append(remark(speedOf(last), "llmga-speed"));
+    if (this.compared.has(at) && prompts.length) box.append(this.compare(at, prompts[0]));
+    const doings = [];
     if (prompts.length) {
-      row.append(button("copy", (event) => copy(prompts.join("\n\n"), event.currentTarget)));
-      const compare = button("compare", () => this.toggleCompare(at), "compareHint");
-      compare.setAttribute("aria-pressed", String(this.compared.has(at)));
-      row.append(compare);
+      doings.push(["copy", (event) => copy(prompts.join("\n\n"), event.currentTarget)]);
+      if (fresh && !this.rewriting) doings.push(["editPrompt", () => this.rewrite(true)]);
+      doings.push(["compare", () => this.toggleCompare(at)]);
     }
-    row.append(button("branch", () => this.chat.branch(at), "branchHint"));
-    for (const one of row.children) one.disabled = this.chat.busy;
-    return row;
+    box.append(this.actions(doings, at, fresh));
+  }
+
+  // The prompts of the last reply as text boxes, to be changed before they are painted.
+  fillPrompts(said, prompts) {
+    const boxes = prompts.map((prompt) => {
+      const text = make("textarea", "llmga-box llmga-rewrite");
+      text.value = prompt;
+      text.rows = 7;
+      text.setAttribute("aria-label", t("prompt"));
+      return text;
+    });
+    const use = button("usePrompt", () => {
+      this.rewriting = false;
+      this.chat.setPrompts(boxes.map((text) => text.value.trim()));
+    });
+    use.classList.add("llmga-primary");
+    said.append(...boxes, row([use, button("keepPrompt", () => this.rewrite(false))]));
+  }
+
+  rewrite(on) {
+    this.rewriting = on;
+    this.render();
+    this.list.querySelector(".llmga-rewrite")?.focus();
+  }
+
+  // A prompt beside the one before it, or beside the words that were asked.
+  compare(at, prompt) {
+    const turns = [...(this.chat.last?.earlier ?? []), ...this.chat.turns.slice(0, at)];
+    const earlier = turns.findLast((turn) => turn.role === "assistant" && promptsIn(turn).length);
+    const asked = this.chat.turns[at - 1];
+    if (earlier) return comparison(promptsIn(earlier)[0], prompt, true);
+    return comparison(asked ? wordsOf(asked) : "", prompt, false);
+  }
+
+  actions(doings, at, fresh) {
+    const bar = make("div", "llmga-actions");
+    if (fresh && this.chat.replies.length > 1) bar.append(...this.replies());
+    for (const [key, action] of doings) bar.append(button(key, action, HINTS[key]));
+    bar.append(button("branch", () => this.chat.branch(at), "branchHint"));
+    for (const one of bar.children) {
+      one.disabled = this.chat.busy || one.disabled;
+      if (one.dataset.action === "compare") one.setAttribute("aria-pressed", String(this.compared.has(at)));
+    }
+    return bar;
+  }
+
+  // ‹ 1/2 ›: the replies to one question.
+  replies() {
+    const { chosen, replies } = this.chat;
+    const step = (key, to) => {
+      const made = button(key, () => this.chat.choose(to), `${key}Hint`);
+      made.disabled = to < 0 || to >= replies.length;
+      return made;
+    };
+    const where = make("span", "llmga-where", `${chosen + 1}/${replies.length}`);
+    return [step("previous", chosen - 1), where, step("following", chosen + 1)];
   }
 
   toggleCompare(at) {
@@ -246,6 +227,7 @@ export class ChatView {
   }
 }
 
+const HINTS = { edit: "editHint", editPrompt: "editPromptHint", compare: "compareHint", copy: "" };
 const prompted = new WeakMap(); // turn -> its prompts: a turn never changes, and is drawn again and again
 
 function promptsIn(turn) {
@@ -256,6 +238,17 @@ function promptsIn(turn) {
 // What a person wrote, which a task has put into other words for the model; or what the model said.
 function wordsOf(turn) {
   return turn.role === "user" ? (turn.instruction ?? turn.text) : turn.text;
+}
+
+function statusOf(live) {
+  if (live.state === "loading" && live.gigabytes) return t("loadingSize", { size: live.gigabytes.toFixed(1) });
+  if (live.state === "writing" && live.rate) return `${t("writing")} ${t("rate", { rate: live.rate.toFixed(1) })}`;
+  return t(live.state);
+}
+
+function speedOf({ speed, edited }) {
+  if (edited) return t("wasEdited");
+  return speed.tokens && speed.rate ? t("speed", { tokens: speed.tokens, rate: speed.rate.toFixed(1) }) : "";
 }
 
 function quote(box, text, room) {
@@ -292,23 +285,10 @@ function folded(thought) {
   return details;
 }
 
-function paragraph(box, text) {
-  const line = make("p", "llmga-text", text);
-  line.dir = "auto";
-  box.append(line);
-}
-
-function thumbnails(shas, place) {
-  const row = make("div", "llmga-pictures");
-  for (const sha256 of shas) {
-    const picture = make("img", "llmga-picture");
-    picture.alt = t("picture");
-    picture.loading = "lazy";
-    picture.addEventListener("error", () => picture.replaceWith(make("span", "llmga-picture", t("picture"))));
-    picture.src = address(sha256, place);
-    row.append(picture);
-  }
-  return row;
+function row(items) {
+  const made = make("div", "llmga-pictures");
+  made.append(...items);
+  return made;
 }
 
 async function copy(text, from) {
@@ -321,35 +301,6 @@ async function copy(text, from) {
   }
 }
 
-// ComfyUI listens on the document: Delete there removes nodes, Ctrl+V pastes them. Run and Save still reach it.
-function keepKeys(element) {
-  element.addEventListener("keydown", (event) => {
-    const forComfy = (event.ctrlKey || event.metaKey) && ["Enter", "s"].includes(event.key);
-    if (!forComfy) event.stopPropagation();
-  });
-  for (const kind of ["copy", "cut", "paste", "keyup"]) element.addEventListener(kind, (event) => event.stopPropagation());
-}
-
 function isAtEnd(list) {
   return list.scrollTop + list.clientHeight >= list.scrollHeight - 8;
-}
-
-function remark(text, more = "") {
-  return make("p", `llmga-remark ${more}`.trim(), text);
-}
-
-export function button(key, action, hint = "") {
-  const made = make("button", "llmga-button", t(key));
-  made.type = "button";
-  made.dataset.action = key;
-  if (hint) made.title = t(hint);
-  if (action) made.addEventListener("click", action);
-  return made;
-}
-
-export function make(tag, name, text = "") {
-  const element = document.createElement(tag);
-  if (name) element.className = name;
-  if (text) element.textContent = text;
-  return element;
 }
