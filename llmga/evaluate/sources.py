@@ -76,7 +76,7 @@ def read_coco(folder: Path, annotations: str, images: str, count: int | None = N
     Args:
         annotations: the file in ``folder``, such as ``annotations/captions_val2014.json``.
         images: the folder in it, such as ``val2014``.
-        count: takes so many pictures, evenly evenly over the ids; None takes all.
+        count: takes so many pictures, evenly spread over the ids; None takes all.
     """
     path = folder / annotations
     document = _json(path)
