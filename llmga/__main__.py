@@ -28,6 +28,7 @@ VERBS = {
         ".chat.checkpoints.join_command", "join a language model with a CLIP vision tower, to train it"
     ),
     "train": Verb(".train.command", "train LLMGA's networks, or plot a training log"),
+    "evaluate": Verb(".evaluate.command", "measure the paper's tables"),
     "data": Verb(".data.building", "build a data set with an OpenAI-compatible vision model"),
 }
 
@@ -66,7 +67,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             return 1
         if error.name is None or error.name.startswith(str(__package__)):
             raise
-        extra = "llmga[train]" if verb == "train" else "llmga"
+        extra = {"train": "llmga[train]", "evaluate": "llmga[train,evaluate]"}.get(verb, "llmga")
         sys.stderr.write(
             f"llmga {verb} needs {error.name}, which is not installed: pip install torch '{extra}'\n"
         )

@@ -17,13 +17,16 @@ _T = TypeVar("_T")
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-def read_config(kind: type[_T], source: str | Path, overrides: Sequence[str] = ()) -> _T:
+def read_config(
+    kind: type[_T], source: str | Path, overrides: Sequence[str] = (), package: str = _PACKAGE
+) -> _T:
     """Read a configuration of the dataclass ``kind``.
 
     Args:
         source: a YAML file, or the name of a preset. Its key ``extends`` names the file (from this file's folder)
             or the preset whose values hold where this one says nothing.
         overrides: ``key=value``, the value as YAML, a nested key with dots: ``loop.steps=100``.
+        package: the one whose folder ``presets`` holds the presets.
 
     Raises:
         FileNotFoundError: ``source`` is neither a file nor a preset.
@@ -31,7 +34,7 @@ def read_config(kind: type[_T], source: str | Path, overrides: Sequence[str] = (
     """
     import yaml
 
-    values = _load(Path(source), set())
+    values = _load(Path(source), set(), package)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -82,24 +85,24 @@ def write_config(config: Any, path: Path) -> None:
     write_text(path, yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
 
 
-def presets() -> list[str]:
-    """The names of the configurations that ship with the package."""
-    folder = files(_PACKAGE).joinpath("presets")
+def presets(package: str = _PACKAGE) -> list[str]:
+    """The names of the configurations that ship with a package."""
+    folder = files(package).joinpath("presets")
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
-def _load(source: Path, seen: set[str]) -> dict[str, Any]:
+def _load(source: Path, seen: set[str], package: str) -> dict[str, Any]:
     import yaml
 
     if str(source) in seen:
         raise ValueError(f"{source} extends itself")
     if source.is_file():
         text = source.read_text(encoding="utf-8")
-    elif str(source) in presets():
-        text = files(_PACKAGE).joinpath("presets").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+    elif str(source) in presets(package):
+        text = files(package).joinpath("presets").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
     else:
         raise FileNotFoundError(
-            f"{source} is neither a file nor a preset; the presets are {', '.join(presets())}"
+            f"{source} is neither a file nor a preset; the presets are {', '.join(presets(package))}"
         )
     try:
         values = yaml.safe_load(text) or {}
@@ -110,7 +113,8 @@ def _load(source: Path, seen: set[str]) -> dict[str, Any]:
     if (parent := values.pop("extends", None)) is None:
         return values
     beside = source.parent / str(parent)
-    return _merged(_load(beside if beside.is_file() else Path(str(parent)), seen | {str(source)}), values)
+    below = _load(beside if beside.is_file() else Path(str(parent)), seen | {str(source)}, package)
+    return _merged(below, values)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

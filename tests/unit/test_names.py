@@ -12,7 +12,7 @@ from tools import ROOT
 
 SHARED = {
     "main": "the entry point of a command line",
-    "run": "what `llmga train STAGE` calls in the module of a stage, and `llmga VERB` in a verb's",
+    "run": "what `llmga train STAGE` and `llmga evaluate TASK` call in a module, and `llmga VERB` in a verb's",
     "load": "a folder reader, as the registry calls it",
     "reads": "a folder reader, as the registry calls it",
 }

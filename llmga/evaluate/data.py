@@ -1,0 +1,71 @@
+"""Which evaluation set a task reads: a published one from its folder, or a function of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .estimates import Estimate
+from .sources import evenly, read_coco, read_magicbrush, read_masked
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """An evaluation set."""
+
+    kind: str
+    """``coco``, ``masked``, ``magicbrush``, or ``package.module:function``, which gets this configuration and a folder of
+    its own to draw in, and returns items."""
+    folder: str = ""
+    annotations: str = ""
+    """In the folder; for coco the captions, for magicbrush the descriptions (global_descriptions.json by default)."""
+    images: str = ""
+    """In the folder; for coco."""
+    count: int | None = None
+    """Takes so many items, evenly evenly; null takes all."""
+
+
+def read_items(config: DataConfig, work: Path) -> list[Any]:
+    """The items of an evaluation set; see ``sources``.
+
+    Args:
+        work: where a function of your own may write pictures.
+
+    Raises:
+        FileNotFoundError, ValueError: the files are not there or not laid out as published; or the kind is unknown.
+    """
+    folder = Path(config.folder)
+    if config.kind == "coco":
+        return read_coco(folder, config.annotations, config.images, config.count)
+    if config.kind == "masked":
+        return read_masked(folder, config.count)
+    if config.kind == "magicbrush":
+        return evenly(read_magicbrush(folder, config.annotations or "global_descriptions.json"), config.count)
+    return list(named_function(config.kind, "data.kind")(config, work))
+
+
+Score = Callable[[Sequence[Any], Sequence[Path]], dict[str, Estimate]]
+"""What somebody's own judge finds in pictures: from items and the pictures made of them to named estimates."""
+
+
+def load_scores(names: Sequence[str]) -> list[Score]:
+    """The judges that a configuration names as ``package.module:function``."""
+    return [named_function(name, "scores") for name in names]
+
+
+def named_function(name: str, where: str) -> Any:
+    """The function of ``package.module:function``.
+
+    Raises:
+        ValueError: the name is not of that form, or there is no such function.
+    """
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise ValueError(f"{where}: {name!r} is not known, and is not a package.module:function either")
+    try:
+        return getattr(import_module(module), function)
+    except AttributeError as error:
+        raise ValueError(f"{where}: the module {module} has no {function}") from error

@@ -1,0 +1,246 @@
+"""Evaluation sets as they are published: COCO captions, MagicBrush, pictures with LaMa's masks, VIST, VisDial.
+
+Each reader takes the folder that a user has, reads the official annotation files, and gives items in a fixed order. Only
+names are checked here; a picture is read where it is used. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_MASK = re.compile(r"(?P<name>.+)_mask(?P<number>\d*)")
+
+
+@dataclass(frozen=True)
+class CaptionItem:
+    """A picture and a caption of it."""
+
+    key: str
+    caption: str
+    picture: Path
+
+
+@dataclass(frozen=True)
+class FillItem:
+    """A picture and the mask of a hole in it, white where it is to be filled."""
+
+    key: str
+    picture: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class EditItem:
+    """One turn of a MagicBrush session."""
+
+    key: str
+    session: str
+    turn: int
+    """From 1."""
+    instruction: str
+    source: Path
+    target: Path
+    caption: str
+    """What the target shows."""
+
+
+@dataclass(frozen=True)
+class StoryItem:
+    """A VIST story of five captions and pictures; the last picture is to be made."""
+
+    key: str
+    captions: tuple[str, ...]
+    pictures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class DialogItem:
+    """A VisDial dialogue about a picture that is to be made."""
+
+    key: str
+    rounds: tuple[tuple[str, str], ...]
+    """Questions and answers."""
+    picture: Path
+
+
+def read_coco(folder: Path, annotations: str, images: str, count: int | None = None) -> list[CaptionItem]:
+    """COCO captions: the first caption of each picture, pictures in the order of their ids.
+
+    Args:
+        annotations: the file in ``folder``, such as ``annotations/captions_val2014.json``.
+        images: the folder in it, such as ``val2014``.
+        count: takes so many pictures, evenly spread over the ids; None takes all.
+    """
+    path = folder / annotations
+    document = _json(path)
+    try:
+        files = {image["id"]: image["file_name"] for image in document["images"]}
+        captions: dict[int, tuple[int, str]] = {}
+        for entry in document["annotations"]:
+            first = captions.get(entry["image_id"])
+            if first is None or entry["id"] < first[0]:
+                captions[entry["image_id"]] = entry["id"], " ".join(entry["caption"].split())
+        items = [
+            CaptionItem(f"{number:012d}", captions[number][1], folder / images / files[number])
+            for number in sorted(captions.keys() & files.keys())
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not an annotation file of COCO captions: {error!r}") from error
+    return _checked(evenly(items, count), path, lambda item: (item.picture,))
+
+
+def read_masked(folder: Path, count: int | None = None) -> list[FillItem]:
+    """Pictures with masks as LaMa's scripts write them: ``NAME.png`` beside ``NAME_mask000.png``, in any folder below."""
+    pictures = {
+        path.with_suffix(""): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in PICTURES and not _MASK.fullmatch(path.stem)
+    }
+    items = []
+    for mask in sorted(folder.rglob("*_mask*")):
+        if mask.suffix.lower() not in PICTURES or not (match := _MASK.fullmatch(mask.stem)):
+            continue
+        picture = pictures.get(mask.parent / match["name"])
+        if picture is None:
+            raise ValueError(f"{mask} is the mask of no picture: {match['name']}.png is missing beside it")
+        key = mask.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
+        items.append(FillItem(key, picture, mask))
+    return _checked(evenly(items, count), folder, lambda item: (item.picture, item.mask))
+
+
+def read_magicbrush(folder: Path, captions: str = "global_descriptions.json") -> list[EditItem]:
+    """MagicBrush's test set: every turn of every session.
+
+    Args:
+        folder: with ``edit_turns.json``, the descriptions and ``images/SESSION/``.
+        captions: by session and file name what each target shows: the file of global or of local descriptions.
+
+    Source: OSU-NLP-Group/MagicBrush, evaluation/image_eval.py and the test set's own files.
+    """
+    turns, described = _json(folder / "edit_turns.json"), _json(folder / captions)
+    items = []
+    try:
+        for entry in turns:
+            session, _, _ = entry["output"].partition("-")
+            numbers = re.findall(r"\d+", entry["output"].partition("-")[2])
+            target = folder / "images" / session / entry["output"]
+            items.append(
+                EditItem(
+                    target.stem,
+                    session,
+                    int(numbers[0]) if numbers else 1,
+                    entry["instruction"],
+                    folder / "images" / session / entry["input"],
+                    target,
+                    described[session][entry["output"]],
+                )
+            )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder} is not laid out as MagicBrush's test set: {error!r}") from error
+    items.sort(key=lambda item: (item.session, item.turn))
+    return _checked(items, folder, lambda item: (item.source, item.target))
+
+
+def read_vist(folder: Path, annotations: str, images: str) -> list[StoryItem]:
+    """VIST: stories of five pictures in sequence, those whose five pictures are all there.
+
+    Args:
+        annotations: in ``folder``, ``val.story-in-sequence.json`` as published, or the file that GILL's scripts make of it.
+        images: the folder of pictures by their Flickr id.
+    """
+    path = folder / annotations
+    document = _json(path)
+    have = {
+        file.stem: file for file in sorted((folder / images).glob("*")) if file.suffix.lower() in PICTURES
+    }
+    items = []
+    try:
+        for story, lines in _stories(document).items():
+            names = [name for name, _ in lines]
+            if len(lines) == 5 and all(name in have for name in names):
+                pictures = tuple(have[name] for name in names)
+                items.append(StoryItem(f"{story}-{names[-1]}", tuple(text for _, text in lines), pictures))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not an annotation file of VIST: {error!r}") from error
+    return _checked(items, path, lambda item: item.pictures)
+
+
+def _stories(document: Any) -> dict[str, list[tuple[str, str]]]:
+    """By story the ids of its pictures and its sentences, in order."""
+    annotations = document["annotations"]
+    if isinstance(annotations, dict):  # as GILL's scripts format them
+        return {
+            str(story): [(str(line["image_id"]), line["caption"]) for line in lines]
+            for story, lines in annotations.items()
+        }
+    stories: dict[str, list[tuple[int, str, str]]] = {}
+    for (line,) in annotations:
+        order, picture = int(line["worker_arranged_photo_order"]), str(line["photo_flickr_id"])
+        stories.setdefault(str(line["story_id"]), []).append((order, picture, line["original_text"]))
+    return {
+        story: [(picture, text) for _, picture, text in sorted(lines)] for story, lines in stories.items()
+    }
+
+
+def read_visdial(folder: Path, split: str = "val", count: int | None = None) -> list[DialogItem]:
+    """VisDial 1.0: dialogues of ten rounds.
+
+    Args:
+        folder: with ``visdial_1.0_SPLIT.json`` and ``VisualDialog_SPLIT2018/``.
+    """
+    path = folder / f"visdial_1.0_{split}.json"
+    document = _json(path)
+    images = folder / f"VisualDialog_{split}2018"
+    items = []
+    try:
+        questions, answers = document["data"]["questions"], document["data"]["answers"]
+        for dialog in document["data"]["dialogs"]:
+            rounds = tuple((questions[r["question"]], answers[r["answer"]]) for r in dialog["dialog"])
+            key = f"{dialog['image_id']:012d}"
+            items.append(DialogItem(key, rounds, images / f"VisualDialog_{split}2018_{key}.jpg"))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not an annotation file of VisDial: {error!r}") from error
+    return _checked(evenly(items, count), path, lambda item: (item.picture,))
+
+
+def evenly(items: list[Any], count: int | None) -> list[Any]:
+    """``count`` of the items at even distances, in their order; all where there are no more.
+
+    Raises:
+        ValueError: ``count`` is below 1.
+    """
+    if count is None or count >= len(items):
+        return items
+    if count < 1:
+        raise ValueError(f"'count' must be at least 1, got {count}")
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; put the data set there as it is published")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def _checked(items: list[Any], where: Path, files: Callable[[Any], tuple[Path, ...]]) -> list[Any]:
+    if not items:
+        raise ValueError(f"{where} holds nothing to evaluate")
+    (key, times), *_ = Counter(item.key for item in items).most_common(1)
+    if times > 1:
+        raise ValueError(f"{where}: {key!r} stands there {times} times")
+    missing = [str(path) for item in items for path in files(item) if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]} does not exist, nor {len(missing) - 1} further pictures of {where}"
+        )
+    return items

@@ -1,0 +1,134 @@
+"""Table 1: pictures from captions, by FID and Inception Score.
+
+A short caption is painted as it is, or refined by a chat engine first. The paper does not say which split and how many
+pictures of COCO it takes, nor how real pictures are cropped; here both are settings, and stand in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..data import DataConfig, load_scores, read_items
+from ..estimates import Estimate, resampled
+from ..extractors import Extractor, load_network
+from ..metrics import frechet_distance, inception_score
+from ..paint_jobs import PaintJob
+from ..paper import Claim
+from ..results import TableResult
+from ..sources import CaptionItem
+from ..stages import Row, Stages, cache_key, centre_square, faults
+from ..writers import Writer, Written
+
+
+@dataclass(frozen=True)
+class TextToImageConfig:
+    """Settings of Table 1."""
+
+    data: DataConfig
+    rows: tuple[Row, ...]
+    network: str
+    """Of FID and IS; see ``llmga evaluate --help``. The paper's is ``inception:FILE``."""
+    size: int = 512
+    """Sides of the painted pictures, in pixels."""
+    splits: int = 10
+    """Of the Inception Score."""
+    bootstrap: int = 20
+    """Samples for the error of the FID; 0 leaves it out."""
+    seed: int = 0
+    scores: tuple[str, ...] = ()
+    """Judges of your own, ``package.module:function`` each."""
+    claims: tuple[Claim, ...] = ()
+    device: str = "cpu"
+    """Of the network."""
+
+
+def run(config: TextToImageConfig, stages: Stages) -> list[TableResult]:
+    """Table 1 as one result.
+
+    Raises:
+        ValueError, FileNotFoundError: the configuration cannot be used; the message names what is wrong.
+    """
+    check_rows(config.rows)
+    items: list[CaptionItem] = read_items(config.data, stages.folder / "data")
+    network = load_network(config.network, config.device)
+    if not isinstance(network, Extractor):
+        raise ValueError(f"'network' must be an extractor of features, got {config.network!r}")
+    scores = load_scores(config.scores)
+    data = cache_key([(item.key, item.caption) for item in items])
+    square = centre_square(config.size)
+    real = stages.features(network, [item.picture for item in items], config.size, prepare=square)["features"]
+    rows, notes = {}, {}
+    for row in config.rows:
+        painted, notes[row.name] = _painted(row, items, config, stages, data)
+        found = stages.features(network, painted)
+        rows[row.name] = {"FID": frechet_estimate(found["features"], real, config.bootstrap)}
+        if "logits" in found:
+            rows[row.name]["IS"] = inception_estimate(found["logits"], config.splits)
+        for score in scores:
+            rows[row.name] |= score(items, painted)
+    return [TableResult("t2i", conditions(config, network, data, len(items)), rows, notes)]
+
+
+def _painted(
+    row: Row, items: Sequence[CaptionItem], config: TextToImageConfig, stages: Stages, data: str
+) -> tuple[list[Path], list[str]]:
+    """The pictures of a row, and what must be said of its prompts."""
+    keys = [item.key for item in items]
+
+    def write(writer: Writer, i: int) -> Written:
+        return writer.refine(items[i].caption, config.seed + i)
+
+    written = stages.write(f"{row.name}: prompts", keys, row.chat, write, data, config.seed)
+
+    def job(i: int) -> PaintJob:
+        return PaintJob(keys[i], written[i].prompt, config.seed, config.size, config.size)
+
+    of = (cache_key([one.prompt for one in written]), config.seed, config.size)
+    painted = stages.paint(f"{row.name}: pictures", keys, row.painter, job, None, *of)
+    return painted, faults(written)
+
+
+def check_rows(rows: Sequence[Row]) -> None:
+    """Raise unless there are rows and each has a name of its own."""
+    names = [row.name for row in rows]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"'rows' must hold rows with different names, got {names}")
+
+
+def conditions(config: TextToImageConfig, network: Extractor, data: str, count: int) -> dict[str, object]:
+    """What the figures of a result depend on."""
+    return {
+        "pictures": count,
+        "data": data,
+        "size": config.size,
+        "real pictures": f"largest square in the middle, resized to {config.size}",
+        "network": f"{network.name} ({network.digest[:16]})",
+        "network reads": network.preparation,
+        "splits": config.splits,
+        "seed": config.seed,
+    }
+
+
+def frechet_estimate(features: torch.Tensor, real: torch.Tensor, samples: int) -> Estimate:
+    """The Fréchet distance of two sets of features, and its error over bootstrap samples of the first (NaN for none).
+
+    Args:
+        features, real: (N, C) and (M, C).
+    """
+    value = frechet_distance(features, real)
+    if samples < 2:
+        return Estimate(value, float("nan"), len(features))
+    draw = torch.Generator().manual_seed(0)
+    picks = (torch.randint(len(features), (len(features),), generator=draw) for _ in range(samples))
+    return resampled(value, [frechet_distance(features[pick], real) for pick in picks], len(features))
+
+
+def inception_estimate(logits: torch.Tensor, splits: int) -> Estimate:
+    """The Inception Score of logits (N, classes): mean over splits, and the standard error of that mean."""
+    value, spread = inception_score(logits, nn.Identity(), splits)
+    return Estimate(value, spread / splits**0.5, len(logits))

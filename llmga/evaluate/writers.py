@@ -1,0 +1,159 @@
+"""Writers: what turns the words of an evaluation set into generation prompts, a chat engine or nothing at all.
+
+An engine is named in a configuration as ``folder:PATH`` (a transformers folder or an official LLMGA checkpoint),
+``endpoint:FILE#NAME`` (a record of an endpoints file), or ``package.module:function:path`` for one of your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+
+from ..chat import Conversation, Picture
+from ..chat.assistant import respond
+from ..chat.engines.base import ChatEngine, Sampling
+from ..edit.instruction import rewrite
+from ..images import from_pil, paint_hole_black, to_pil
+
+
+@dataclass(frozen=True)
+class ChatConfig:
+    """A chat engine and how it is sampled."""
+
+    engine: str = ""
+    """``folder:PATH``, ``endpoint:FILE#NAME`` or ``package.module:function:path``; empty takes the caption as the prompt."""
+    temperature: float = 0.2
+    """LLMGA's own command line samples at 0.2; the paper does not say."""
+    max_new_tokens: int = 512
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """A prompt, and what had to be done for it."""
+
+    prompt: str
+    source: str = ""
+    """For an edit: what the picture shows before it."""
+    fault: str = ""
+    """Why the caption, or nothing, stands in the place of the engine's prompt; empty if it does not."""
+
+
+def load_engine(spec: str) -> ChatEngine:
+    """The engine that a configuration names; see the module.
+
+    Raises:
+        ValueError: the name is not of that form, or the engine cannot be loaded.
+        FileNotFoundError: there is no such folder or file.
+    """
+    kind, _, path = spec.partition(":")
+    if kind == "folder" and path:
+        from ..chat.folders.registry import load_local_engine
+
+        return load_local_engine(Path(path))
+    if kind == "endpoint" and "#" in path:
+        from ..chat.endpoints import find_endpoint
+        from ..chat.engines.endpoint import EndpointEngine
+
+        file, _, name = path.rpartition("#")
+        return EndpointEngine(find_endpoint(Path(file), name))
+    function, colon, inner = path.partition(":")
+    if "." in kind and colon:
+        return getattr(import_module(kind), function)(Path(inner))
+    raise ValueError(
+        f"an engine must be named as folder:PATH, endpoint:FILE#NAME or package.module:function:path, got {spec!r}"
+    )
+
+
+class Writer:
+    """Writes prompts by a chat engine, which is loaded at the first one, or takes captions as they are.
+
+    A reply without a prompt never stops an evaluation: the caption is taken in its place, and the fault is said.
+    """
+
+    def __init__(self, config: ChatConfig) -> None:
+        self.config = config
+        self._engine = lru_cache(1)(lambda: load_engine(config.engine))
+
+    @property
+    def asks(self) -> bool:
+        """Whether an engine is asked at all."""
+        return bool(self.config.engine)
+
+    def refine(self, caption: str, seed: int) -> Written:
+        """A detailed prompt of a short caption."""
+        if not self.asks:
+            return Written(caption)
+        return self._asked("refine", caption, (), caption, seed)
+
+    def fill(
+        self, task: Literal["inpaint", "outpaint"], picture: Image.Image, mask: Image.Image, seed: int
+    ) -> Written:
+        """A prompt of the whole picture, from the picture with its hole in black; without an engine an empty one."""
+        if not self.asks:
+            return Written("")
+        hole = torch.from_numpy(_levels(mask))[None]
+        (shown,) = to_pil(paint_hole_black(from_pil([picture]), hole))
+        return self._asked(task, "", (Picture.from_pil(shown),), "", seed)
+
+    def edit(self, picture: Image.Image, instruction: str, seed: int) -> Written:
+        """The prompts of a picture before and after an edit; without an engine the instruction is the second."""
+        if not self.asks:
+            return Written(instruction, "")
+        try:
+            found = rewrite(
+                self._engine(),
+                Conversation(),
+                instruction,
+                picture=Picture.from_pil(picture),
+                sampling=self._sampling(seed),
+                on_text=_silent,
+            )
+        except ValueError as error:
+            return Written(instruction, "", str(error))
+        return Written(found.target, found.source)
+
+    def _asked(
+        self, task: str, instruction: str, pictures: tuple[Picture, ...], otherwise: str, seed: int
+    ) -> Written:
+        try:
+            reply = respond(
+                self._engine(),
+                Conversation(),
+                task=task,
+                instruction=instruction,
+                pictures=pictures,
+                sampling=self._sampling(seed),
+                policy="ask_again",
+                on_text=_silent,
+            )
+        except ValueError as error:
+            return Written(otherwise, fault=str(error))
+        return (
+            Written(reply.prompt) if reply.has_prompt else Written(otherwise, fault="no prompt in the reply")
+        )
+
+    def _sampling(self, seed: int) -> Sampling:
+        return Sampling(
+            seed=seed, temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens
+        )
+
+
+WriterFactory = Callable[[ChatConfig], Writer]
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def _levels(mask: Image.Image) -> Any:
+    import numpy as np
+
+    return np.asarray(mask.convert("L"), dtype=np.float32) / 255
