@@ -52,8 +52,15 @@ Score = Callable[[Sequence[Any], Sequence[Path]], dict[str, Estimate]]
 
 
 def load_scores(names: Sequence[str]) -> list[Score]:
-    """The judges that a configuration names as ``package.module:function``."""
-    return [named_function(name, "scores") for name in names]
+    """The judges that a configuration names: ``package.module:function`` is one, ``package.module:function:path`` makes one
+    of a path."""
+    judges = []
+    for name in names:
+        module, _, rest = name.partition(":")
+        function, colon, path = rest.partition(":")
+        judge = named_function(f"{module}:{function}" if colon else name, "scores")
+        judges.append(judge(Path(path)) if colon else judge)
+    return judges
 
 
 def named_function(name: str, where: str) -> Any:

@@ -54,7 +54,7 @@ def load_painter(config: PainterConfig) -> JobPainter:
         FileNotFoundError: a folder does not exist.
     """
     if config.kind == "diffusers":
-        return DiffusersPainter(config)
+        return DiffusersPainter(config, load_diffusers_pipeline(config))
     if config.kind == "comfyui":
         from .comfyui_servers import ComfyUIPainter
 
@@ -67,31 +67,38 @@ def load_painter(config: PainterConfig) -> JobPainter:
     return getattr(import_module(module), function)(config)
 
 
-class DiffusersPainter:
-    """Stable Diffusion 1.5 or XL from a diffusers folder, prompts encoded as LLMGA does.
+def load_diffusers_pipeline(config: PainterConfig) -> Any:
+    """The diffusers pipeline of a folder, with another UNet where the configuration names one.
 
-    Jobs with a mask are filled, which needs an inpainting pipeline; jobs with a source prompt are edited by inversion;
+    Raises:
+        FileNotFoundError: a folder does not exist.
+        ValueError: the dtype is unknown.
+    """
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
+
+    for name in ("base", "unet"):
+        path = getattr(config, name)
+        if (path or name == "base") and not os.path.isdir(path):
+            raise FileNotFoundError(f"the painter's {name!r} is {path!r}, which is not a folder")
+    dtype = getattr(torch, config.dtype, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"'dtype' of a painter must be float32, float16 or bfloat16, got {config.dtype!r}")
+    more: dict[str, Any] = {}
+    if config.unet:
+        more["unet"] = UNet2DConditionModel.from_pretrained(config.unet, torch_dtype=dtype)
+    return DiffusionPipeline.from_pretrained(
+        config.base, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **more
+    )
+
+
+class DiffusersPainter:
+    """Stable Diffusion 1.5 or XL as a diffusers pipeline, prompts encoded as LLMGA does.
+
+    Jobs with a mask are filled, which needs an inpainting pipeline; jobs with a picture alone are edited by inversion;
     all others are painted from their prompts.
     """
 
-    def __init__(self, config: PainterConfig) -> None:
-        from diffusers import DiffusionPipeline, UNet2DConditionModel
-
-        for name in ("base", "unet"):
-            path = getattr(config, name)
-            if (path or name == "base") and not os.path.isdir(path):
-                raise FileNotFoundError(f"the painter's {name!r} is {path!r}, which is not a folder")
-        dtype = getattr(torch, config.dtype, None)
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise ValueError(
-                f"'dtype' of a painter must be float32, float16 or bfloat16, got {config.dtype!r}"
-            )
-        more: dict[str, Any] = {}
-        if config.unet:
-            more["unet"] = UNet2DConditionModel.from_pretrained(config.unet, torch_dtype=dtype)
-        pipeline: Any = DiffusionPipeline.from_pretrained(
-            config.base, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **more
-        )
+    def __init__(self, config: PainterConfig, pipeline: Any) -> None:
         pipeline.set_progress_bar_config(disable=True)
         self.config, self.pipeline = config, pipeline.to(config.device)
         second = getattr(pipeline, "tokenizer_2", None) is not None

@@ -20,7 +20,8 @@ from support.tiny_evaluation import SIDE, base_folder, measure, settings
 pytest.importorskip("diffusers", reason="the painters are diffusers'")
 
 from llmga.evaluate.command import main, through
-from llmga.evaluate.painters import DiffusersPainter, PainterConfig, PaintJob
+from llmga.evaluate.paint_jobs import PaintJob
+from llmga.evaluate.painters import DiffusersPainter, PainterConfig, load_diffusers_pipeline
 from llmga.evaluate.results import read_result
 from llmga.evaluate.stages import Stages
 from llmga.evaluate.tasks.edit import last_turns, pixel_distances
@@ -134,7 +135,8 @@ def test_pixel_distances_are_those_of_the_official_script(tmp_path: Path) -> Non
 
 
 def test_a_batch_is_painted_as_its_pictures_alone(base: Path) -> None:
-    painter = DiffusersPainter(PainterConfig(base=str(base / "sd"), steps=2))
+    config = PainterConfig(base=str(base / "sd"), steps=2)
+    painter = DiffusersPainter(config, load_diffusers_pipeline(config))
     long = "a red square " * 40
     jobs = [PaintJob(str(i), text, 0, SIDE, SIDE) for i, text in enumerate(("a", long, "b", "c"))]
     together = painter.paint(jobs)
