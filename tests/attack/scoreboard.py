@@ -109,7 +109,10 @@ def is_of_a_disk(one: Finding) -> bool:
     return one.where.startswith(("Save History:", "the panel"))
 
 
-CANCEL = {"decode": 1.0, "denoise": 1.0, "inversion": 2.0, "restore": 2.0, "prefill": 2.0, "endpoint": 2.0}
+CANCEL = {
+    "decode": 1.0, "denoise": 1.0, "inversion": 2.0, "restore": 2.0, "seam": 2.0, "prefill": 2.0, "endpoint": 2.0,
+}  # fmt: skip
+"""Seconds within which 95 of 100 cancels must take effect, by what is cancelled."""
 CALLS = ("direct named", "direct unnamed", "direct bare", "prompts named", "prompts unnamed", "prompts bare")
 GOALS = (
     Goal("S1", "random prompts over HTTP (20,000): 0 exits, 0 stuck", ran("prompts"), kinds("exit", "stuck")),

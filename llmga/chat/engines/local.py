@@ -179,8 +179,8 @@ class LocalEngine:
     def _check_known(self, ids: torch.Tensor) -> None:
         """A tokenizer that was extended or belongs to another model may have tokens for which there is no embedding."""
         rows = len(self.net.get_input_embeddings().weight)
-        picture = getattr(self.net.config, "image_token_index", None)  # the vision tower embeds it
-        beyond = [id_ for id_ in ids[ids >= rows].tolist() if id_ != picture]
+        pictures = {getattr(self.net.config, name, None) for name in ("image_token_index", "image_token_id")}
+        beyond = [id_ for id_ in ids[ids >= rows].tolist() if id_ not in pictures]  # the vision tower embeds those
         if beyond:
             token = self._tokenizer.convert_ids_to_tokens(beyond[0])
             raise ValueError(

@@ -1,4 +1,4 @@
-"""How long a prompt still runs after it was cancelled: decoding, inversion, denoising, restoring, an endpoint."""
+"""How long a prompt still runs after it was cancelled: decoding, inversion, denoising, restoring, measuring, an endpoint."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from tools.props import RESTORER
 
 from ..budget import Budget
 from ..report import Counts, Finding, clipped
+from ..scoreboard import CANCEL
 from ..server import Prompt, live
 
 LONGEST = 30.0
-MOST = {"decode": 1.0, "denoise": 1.0, "inversion": 2.0, "restore": 2.0, "prefill": 2.0, "endpoint": 2.0}
-"""Seconds within which 95 of 100 cancels must take effect."""
 
 
 def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
@@ -26,7 +25,7 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     with live() as (server, assistant):
         assistant.behave("stall")
         budget.restart(counts.ran)
-        kinds = list(MOST)
+        kinds = list(CANCEL)
         while budget:
             kind = kinds[counts.ran["cancels"] % len(kinds)]
             try:
@@ -98,10 +97,18 @@ def long_prompt(kind: str, seed: int) -> tuple[Prompt, str]:
         return {"1": local(), "2": chat("1", words, max_new_tokens=2048), "3": preview(["2", 0])}, "2"
     if kind == "endpoint":
         return {"1": endpoint(), "2": chat("1", f"a fox {seed}"), "3": preview(["2", 0])}, "2"
+    big = node(
+        "ImageScale", image=["1", 0], upscale_method="bilinear", width=2048, height=2048, crop="disabled"
+    )
+    if kind == "seam":
+        return {
+            "1": picture,
+            "2": big,
+            "3": node("LLMGA_PrepareMask", image=["2", 0], source="wide", grow=0, seed=seed),
+            "4": node("LLMGA_SeamReport", image=["2", 0], mask=["3", 0], band=8),
+            "5": preview(["4", 4]),
+        }, "4"
     if kind == "restore":
-        big = node(
-            "ImageScale", image=["1", 0], upscale_method="bilinear", width=2048, height=2048, crop="disabled"
-        )
         return {
             "1": picture,
             "2": big,
