@@ -128,6 +128,19 @@ def test_a_batch_is_the_loop(restorer: Any, method: str) -> None:
         restore(image, reference[:2], masks[:1], given(method, restorer))
 
 
+def test_a_soft_mask_of_the_network_is_said(restorer: Any) -> None:
+    image, reference = picture(32, 32, seed=1), picture(32, 32, seed=2)
+    hard = torch.zeros(1, 32, 32)
+    hard[:, 8:20, 8:20] = 1
+    soft = hard.clone()
+    soft[:, 7, 8:20] = 0.5
+    said = [
+        restore(image, reference, mask, restorer, blend=blend)[2]
+        for mask, blend in ((soft, "soft"), (soft, "hard"), (hard, "soft"))
+    ]
+    assert ["the mask is soft" in text for text in said] == [True, False, False]
+
+
 @METHODS
 def test_an_empty_mask_changes_nothing(restorer: Any, method: str) -> None:
     image, reference = picture(32, 32, seed=1), picture(32, 32, seed=2)

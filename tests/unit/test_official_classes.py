@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import torch
 pytest.importorskip("transformers", reason="the checkpoints need transformers")
 pytest.importorskip("sentencepiece", reason="five of the seven have a SentencePiece tokenizer")
 
-from safetensors.numpy import load_file, save_file
-from support.official_chat import NEW_TOKENS, TALK, directions, picture, weight
+from safetensors.numpy import load_file
+from support.official_chat import NEW_TOKENS, TALK, directions, picture
+from support.official_folders import FIXTURES, record, write_folder
 
 from llmga.chat import Conversation, Picture, Sampling
 from llmga.chat.checkpoints import FAMILIES, convert, read_checkpoint
@@ -25,27 +25,7 @@ from llmga.chat.folders import load_local_engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FIXTURES = Path(__file__).parent / "fixtures"
 PICTURE_TOKEN = -200  # in the official ids
-
-
-def record(family: str) -> dict[str, Any]:
-    return json.loads((FIXTURES / f"llava/{family}.json").read_text(encoding="utf-8"))
-
-
-def write_folder(folder: Path, family: str) -> Path:
-    """The checkpoint as the official classes saved it; the weights are made anew by their names."""
-    told = record(family)
-    (folder / "vision_tower").mkdir(parents=True)
-    for name, content in told["files"].items():
-        (folder / name).write_text(content, encoding="utf-8")
-    if family in ("vicuna_v1", "llava_llama_2", "mistral_instruct", "phi_3"):
-        shutil.copyfile(FIXTURES / "sentencepiece_cut.model", folder / "tokenizer.model")
-    if family == "gemma":
-        shutil.copyfile(FIXTURES / "llava/gemma.model", folder / "tokenizer.model")
-    weights = {name: weight(name, shape, told["quiet"]) for name, shape in told["shapes"].items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +55,14 @@ def with_pictures(ids: list[int], image: int, features: int) -> list[int]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ids_and_logits_are_those_of_the_official_classes(engines: Any, family: str) -> None:
-    engine, told = engines[family], record(family)
+    engine, recorded = engines[family], record(family)
     arrays = load_file(FIXTURES / f"llava/{family}.safetensors")
     assert engine.net.config.llmga_family == family
     for number, talk in enumerate(talks(family)):
         inputs = engine._encode(talk)
         config = engine.net.config
         expected = with_pictures(
-            told["turns"][number]["ids"], config.image_token_index, config.image_seq_length
+            recorded["turns"][number]["ids"], config.image_token_index, config.image_seq_length
         )
         assert inputs["input_ids"][0].tolist() == expected
         np.testing.assert_allclose(inputs["pixel_values"][0].numpy(), arrays["pixels"], rtol=1e-5, atol=1e-6)

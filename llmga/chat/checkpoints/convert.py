@@ -12,6 +12,7 @@ from PIL import Image
 from ...files.tensors import Tensors
 from ...files.writing import replacing, write_text
 from ..conversation import Picture
+from ..engines.transformers_names import dtype_argument
 from .families import IMAGE
 from .official import Checkpoint, read_checkpoint
 from .options import CheckpointOptions
@@ -55,7 +56,7 @@ def write_checkpoint(checkpoint: Checkpoint, out: Path, part: int = MAX_PART_BYT
     except ValueError:
         shutil.rmtree(out)
         raise
-    checkpoint.config.dtype = checkpoint.dtype
+    setattr(checkpoint.config, dtype_argument(), checkpoint.dtype)
     checkpoint.config.save_pretrained(out)
     ends = {"eos_token_id": list(checkpoint.eos_ids)} if checkpoint.eos_ids else {}
     if settings := {**ends, **checkpoint.sampling}:
