@@ -87,6 +87,7 @@ test("a comparison says what it leaves out", () => {
   assert.deepEqual(few.all("mark").map((one) => one.textContent), ["in deep snow"]);
   assert.deepEqual(few.all("del").map((one) => one.textContent), ["red"]);
   assert.ok(!/part|Only the first/.test(few.textContent));
+  assert.deepEqual(comparison("fox", "fox, a fox", true).all("mark").map((one) => one.textContent), ["a fox"]);
   const scattered = "word gap ".repeat(500);
   assert.match(comparison("gap ".repeat(500), scattered).textContent, /Only the first 400 places/);
   const long = comparison("fox", "x".repeat(100_000));

@@ -14,6 +14,7 @@ export class ChatView {
   constructor(chat, options = {}) {
     this.chat = chat;
     this.compared = new Set();
+    this.pictures = new Map(); // turn and address -> the picture painted of it
     this.rewriting = false; // the prompts of the last reply are text boxes
     this.element = make("section", "llmga-panel");
     this.element.setAttribute("aria-label", t("conversation"));
@@ -152,7 +153,7 @@ export class ChatView {
     box.append(said);
     if (at === undefined) return;
     const painted = this.chat.painted(at);
-    if (painted.length) box.append(row(painted.map((one) => picture(paintedAddress(one), "llmga-painted", "paintedGone"))));
+    if (painted.length) box.append(row(painted.map((one) => this.paintedPicture(at, paintedAddress(one)))));
     if (fresh) box.append(remark(speedOf(last), "llmga-speed"));
     if (this.compared.has(at) && prompts.length) box.append(this.compare(at, prompts[0]));
     const doings = [];
@@ -162,6 +163,13 @@ export class ChatView {
       doings.push(["compare", () => this.toggleCompare(at)]);
     }
     box.append(this.actions(doings, at, fresh));
+  }
+
+  // One element for each, so that drawing the conversation anew does not load it anew.
+  paintedPicture(at, address) {
+    const key = `${at} ${address}`;
+    if (!this.pictures.has(key)) this.pictures.set(key, picture(address, "llmga-painted", "paintedGone"));
+    return this.pictures.get(key);
   }
 
   // The prompts of the last reply as text boxes, to be changed before they are painted.
@@ -241,7 +249,7 @@ function wordsOf(turn) {
 }
 
 function statusOf(live) {
-  if (live.state === "loading" && live.gigabytes) return t("loadingSize", { size: live.gigabytes.toFixed(1) });
+  if (live.state === "loading" && live.gigabytes >= 0.05) return t("loadingSize", { size: live.gigabytes.toFixed(1) });
   if (live.state === "writing" && live.rate) return `${t("writing")} ${t("rate", { rate: live.rate.toFixed(1) })}`;
   return t(live.state);
 }
