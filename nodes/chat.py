@@ -69,7 +69,7 @@ class Chat(io.ComfyNode):
                     "picture, changed as little as the instruction asks. describe: a caption. story: several prompts. "
                     "chat: your words as they are. logo, poster, character, tshirt, infographic: a design, thought "
                     "through. picture_book: text and one prompt for each page. change: the picture as before, but changed "
-                    "as you say.",
+                    "as you say. scene: a plan of the picture in boxes, as JSON for LLMGA Scene Plan.",
                 ),
                 io.Int.Input(
                     "seed",
