@@ -26,6 +26,15 @@ def plan_of(scene: Any, background: str) -> Any:
     return scene.ScenePlan((fox, owl), background, "rain")
 
 
+def smooth(net: Any) -> Any:
+    """Duller attention: where it is sharp, the largest cells change places by rounding, and a gradient of them jumps."""
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "to_q" in name or "to_k" in name:
+                parameter.mul_(0.4)
+    return net
+
+
 class OtherRunner:
     """Runs the same work on a diffusers UNet, with the prompts that the host has encoded."""
 
@@ -57,7 +66,7 @@ class OtherRunner:
 )
 def test_a_whole_scene_is_the_same(kind: str, v: bool, background: str) -> None:
     comfy.start()
-    net, clip = tiny.diffusers_unet(kind), comfy.tiny_clip(kind)
+    net, clip = smooth(tiny.diffusers_unet(kind)), comfy.tiny_clip(kind)
     host, encoders = comfy.pack("nodes.host_denoiser"), comfy.pack("nodes.prompt_encoder")
     scene = comfy.pack("llmga.scene")
     model = tiny.host_model(kind, net, v=v)

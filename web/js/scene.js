@@ -1,5 +1,5 @@
-// The box editor in LLMGA Scene Plan. What it does it does through the node's widget "plan"; a workflow runs the same without
-// it. The parts are in scene/.
+// The box editor in LLMGA Scene Plan. What it does it does through the node's widget "plan"; a workflow runs the same
+// without it. The parts are in scene/.
 import { app } from "../../../scripts/app.js";
 import { SceneEditor } from "./scene/editor.js";
 

@@ -1,5 +1,5 @@
-// The box editor of LLMGA Scene Plan: it shows the plan of the widget, or the one that was made last, and writes changes into
-// the widget. The workflow holds the widget alone.
+// The box editor of LLMGA Scene Plan: it shows the plan of the widget, or the one that was made last, and writes changes
+// into the widget. The workflow holds the widget alone.
 import { added, cleanName, emptyPlan, hit, moved, readPlan, removed, resized, withObject, writePlan } from "./plan.js";
 
 const GOLDEN = 0.6180339887;
@@ -145,8 +145,9 @@ export class SceneEditor {
     if (document.activeElement !== this.name) this.name.value = one?.name ?? "";
     this.name.disabled = !one;
     if (!plan) this.said.textContent = "The plan is not in the editor's format; the node reads it when it runs.";
-    else if (!this.widget.value?.trim()) this.said.textContent = plan.objects.length ? "Planned in the last run." : "No plan yet.";
-    else this.said.textContent = `${plan.objects.length} objects. No model is asked while there is a plan.`;
+    else if (!this.widget.value?.trim()) {
+      this.said.textContent = plan.objects.length ? "Planned in the last run." : "No plan yet.";
+    } else this.said.textContent = `${plan.objects.length} objects. No model is asked while there is a plan.`;
     this.draw();
   }
 

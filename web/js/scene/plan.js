@@ -1,10 +1,10 @@
-// The scene plan as the box editor changes it: reading, writing, and the geometry of boxes. No page is needed for any of it.
+// The scene plan as the box editor changes it: reading, writing, and the geometry of boxes, none of which needs a page.
 export const FORMAT = "llmga-scene";
 export const MOST_OBJECTS = 12;
 const SMALLEST = 0.01; // of the picture, as the library has it
 const HANDLE = 0.035; // of the picture around the lower right corner
 
-/** The plan in a text, or null for text that is none; what a person pasted is left to the node, which says what is wrong. */
+/** The plan in a text, or null for other text; what a person pasted is left to the node, which says what is wrong. */
 export function readPlan(text) {
   let plan;
   try {
@@ -13,10 +13,8 @@ export function readPlan(text) {
     return null;
   }
   if (plan?.format !== FORMAT || !Array.isArray(plan.objects)) return null;
-  const whole = plan.objects.every(
-    (one) => typeof one?.name === "string" && Array.isArray(one.box) && one.box.length === 4 && one.box.every(Number.isFinite),
-  );
-  return whole ? plan : null;
+  const isBox = (box) => Array.isArray(box) && box.length === 4 && box.every(Number.isFinite);
+  return plan.objects.every((one) => typeof one?.name === "string" && isBox(one.box)) ? plan : null;
 }
 
 export function writePlan(plan) {
@@ -53,7 +51,8 @@ export function hit(plan, x, y) {
     const right = left + width;
     const bottom = top + height;
     const corner = Math.abs(x - right) < HANDLE && Math.abs(y - bottom) < HANDLE;
-    if (corner || (x >= left && x <= right && y >= top && y <= bottom)) found.push({ index, corner, area: width * height });
+    const inside = x >= left && x <= right && y >= top && y <= bottom;
+    if (corner || inside) found.push({ index, corner, area: width * height });
   });
   found.sort((a, b) => b.corner - a.corner || a.area - b.area);
   return found[0] ?? null;
