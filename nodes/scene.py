@@ -297,9 +297,7 @@ def _planned(
     check.instance(
         "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
     )
-    pictures: list[torch.Tensor] | list[Any] = (
-        [] if image is None else to_pil(check.image("image", image)[:1])
-    )
+    pictures = [] if image is None else to_pil(check.image("image", image)[:1])
     planned = plan_scene(
         engine,
         prompt,

@@ -48,7 +48,31 @@ SUBSTITUTES = {
     ("LLMGA_Invert", "steps"): 4,
     ("LLMGA_InversionEdit", "steps"): 4,
     ("LLMGA_AttentionMaps", "steps"): 2,
+    ("LLMGA_ScenePlan", "width"): 128,
+    ("LLMGA_ScenePlan", "height"): 128,
+    ("LLMGA_SceneSynthesis", "steps"): 4,
+    ("LLMGA_SceneSynthesis", "width"): 128,
+    ("LLMGA_SceneSynthesis", "height"): 128,
+    ("LLMGA_ScenePreview", "width"): 128,
+    ("LLMGA_ScenePreview", "height"): 128,
 }
+SCENE = {
+    "objects": [
+        {
+            "name": "a red star",
+            "box": [0.05, 0.3, 0.4, 0.5],
+            "descriptions": ["striped", "plain and upright", "small beside the other"],
+        },
+        {
+            "name": "a blue heart",
+            "box": [0.55, 0.3, 0.4, 0.5],
+            "descriptions": ["plain", "striped and leaning", "large beside the other"],
+        },
+    ],
+    "background": "snow under a grey sky",
+    "negative": "",
+}
+"""What the stand-in assistant plans, whatever it is asked for."""
 
 
 def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
@@ -63,6 +87,8 @@ def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
 def answer(request: dict[str, Any]) -> str:
     """The reply of the stand-in assistant: what the user asked for in all turns, as a long prompt."""
     texts = [message["content"] for message in request["messages"] if message["role"] == "user"]
+    if isinstance(texts[-1], str) and '"objects"' in texts[-1]:
+        return json.dumps(SCENE)
     if pages := re.search(r"(\d+) (?:pages|页)", texts[-1] if isinstance(texts[-1], str) else ""):
         return "\n".join(
             f"Page {i}.\n<gen_image> page {i} of a book </gen_image>" for i in range(1, int(pages[1]) + 1)

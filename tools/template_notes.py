@@ -90,6 +90,24 @@ NOTES = {
         HOST_NOTE,
         CHECKPOINT_NOTE,
     ),
+    "scene": (
+        "## A sentence becomes a planned picture\n**LLMGA Scene Plan** asks the language model for objects in boxes, "
+        "**LLMGA Scene Assess** takes the descriptions that agree, **LLMGA Scene Synthesis** paints each object alone and "
+        "then all in one picture. Press *Keep* in the plan, drag a box and run again: only the scene is put together anew.",
+        ENDPOINT_NOTE,
+        CHECKPOINT_NOTE,
+    ),
+    "scene_by_hand": (
+        "## Boxes of your own\nDrag the boxes in **LLMGA Scene Plan**, rename them, add and remove some. No language "
+        "model is needed. Each change of a place alone is painted in a third of the time.",
+        CHECKPOINT_NOTE,
+    ),
+    "scene_into_photo": (
+        "## Put an object into a photograph\n**Invert** finds the noise that the photograph comes from; **LLMGA Scene "
+        "Synthesis** puts the planned objects into it and leaves every bit outside of them. Describe the photograph in "
+        "Invert, and its place as the background of the plan.",
+        CHECKPOINT_NOTE,
+    ),
     "instruction_edit": (
         "## Edit a picture by saying what to change\n**LLMGA Edit Instruction** captions the picture and changes as few "
         "words of it as your instruction asks. **Invert** finds the noise that the picture comes from, **Inversion Edit** "

@@ -83,6 +83,12 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("Second Inversion Edit",),
         ("What was kept",),
     ),
+    "Scene": (
+        ("LLMGA_ScenePlan",),
+        ("LLMGA_SceneAssess", "Which descriptions agree"),
+        ("LLMGA_SceneSynthesis", "How it was painted"),
+        ("LLMGA_ScenePreview", "Boxes, masks and attention"),
+    ),
     "Picture": (
         ("InpaintModelConditioning", "EmptyLatentImage", "KSampler"),
         ("VAEDecode", "Both", "SaveImage"),
@@ -99,6 +105,7 @@ COLOURS = {
     "Conditioning": "#4a6350",
     "Instruction": "#5c4a72",
     "Edit": "#4a5f63",
+    "Scene": "#4a5472",
     "Picture": "#6b5a3e",
     "Mask": "#5a4a4a",
     "Restore": "#4b5a3e",
@@ -113,6 +120,8 @@ WIDTHS = {
     "LLMGA_Invert": 400,
     "LLMGA_InversionEdit": 400,
     "LLMGA_PromptToPromptOptions": 400,
+    "LLMGA_ScenePlan": 420,
+    "LLMGA_SceneSynthesis": 400,
     "SaveImage": 420,
 }
 WIDTH = 320
@@ -134,6 +143,9 @@ HEIGHTS = {
     "LLMGA_InversionEdit": 700,
     "LLMGA_AttentionMaps": 420,
     "LLMGA_PromptToPromptOptions": 480,
+    "LLMGA_ScenePlan": 900,
+    "LLMGA_SceneSynthesis": 620,
+    "LLMGA_ScenePreview": 240,
     "PreviewImage": 380,
     "PreviewAny": 240,
     "LoadImage": 340,
@@ -217,6 +229,9 @@ EXAMPLES: dict[str, tuple[int, str, dict[str, Any]]] = {
     "instruction_edit": (12, "put everything on snow", {"background": "snow"}),
     "instruction_edit_multi_turn": (3, "on grass, in warm light", {"background": "grass", "tone": "warm"}),
     "edit_with_mask": (14, "make this one green", {"colour": "green"}),
+    "scene": (8, "a star beside a heart", {}),
+    "scene_by_hand": (15, "moved by hand", {}),
+    "scene_into_photo": (17, "put a star here", {"colour": "red"}),
 }
 EXAMPLES |= {
     "inpaint": (16, "a green thing here", {"colour": "green"}),

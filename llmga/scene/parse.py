@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..chat.thinking import split_reply
+from ..files.lenient_json import read_lenient
 from .boxes import read_boxes
-from .lenient_json import read_lenient
 from .plan import (
     MAX_DESCRIPTION,
     MAX_DESCRIPTIONS,

@@ -11,10 +11,21 @@ from .tiny_unet import SD15, noise
 
 UNET: dict[str, Any] = {**SD15, "attention_head_dim": 8}
 """Eight heads at every level, as SD1.5 has: the released losses are sums over the heads."""
-SHARPNESS = 1.0
+SHARPNESS = 0.7
 """Of the network's attention: sharper, the largest cells change places by rounding, and a gradient of them jumps."""
-LATENT = 32
+SMALL: dict[str, Any] = {
+    **SD15,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": 4,
+}
+"""Two levels, as the miniature has: quick, for whole scenes."""
+LATENT = 24
 STEPS = 5
+PASSES = (2, 1, 1, 1, 1)
+"""Gradient passes before each step."""
 CFG = 7.5
 ALONE_BOX = (0.25, 0.3, 0.75, 0.8)
 SCENE_BOXES = ((0.05, 0.3, 0.45, 0.8), (0.55, 0.1, 0.95, 0.6))

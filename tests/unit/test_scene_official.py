@@ -33,7 +33,7 @@ KEYS = {
     ("up", 1, 1, 0): Site("output", 4, 0, "cross"),
     ("up", 1, 2, 0): Site("output", 5, 0, "cross"),
 }
-PASSES = GuidanceSettings(passes=(4, 3, 2, 2, 1), of_steps=cases.STEPS)
+PASSES = GuidanceSettings(passes=cases.PASSES, of_steps=cases.STEPS)
 
 
 def box(corners: tuple[float, float, float, float]) -> SceneBox:
@@ -52,22 +52,19 @@ def denoiser() -> DiffusersDenoiser:
 
 
 @pytest.fixture(scope="module")
-def alone(denoiser: DiffusersDenoiser) -> list[AloneRun]:
-    return [
-        paint_alone(
-            denoiser,
-            noise(f"latent {number}", 1, 4, cases.LATENT, cases.LATENT),
-            DiffusersContext(cases.context(f"object {number}")),
-            DiffusersContext(cases.context("negative")),
-            box(corners),
-            cases.ALONE_TOKENS,
-            steps=cases.STEPS,
-            cfg=cases.CFG,
-            guidance=PASSES,
-            kept_steps=cases.STEPS,
-        )
-        for number, corners in enumerate((cases.ALONE_BOX, cases.SCENE_BOXES[1]))
-    ]
+def alone(denoiser: DiffusersDenoiser) -> AloneRun:
+    return paint_alone(
+        denoiser,
+        noise("latent", 1, 4, cases.LATENT, cases.LATENT),
+        DiffusersContext(cases.context("object")),
+        DiffusersContext(cases.context("negative")),
+        box(cases.ALONE_BOX),
+        cases.ALONE_TOKENS,
+        steps=cases.STEPS,
+        cfg=cases.CFG,
+        guidance=PASSES,
+        kept_steps=cases.STEPS,
+    )
 
 
 def test_the_sites_are_those_of_the_reference(denoiser: DiffusersDenoiser) -> None:
@@ -96,20 +93,16 @@ def test_the_three_losses(official: dict[str, torch.Tensor]) -> None:
     torch.testing.assert_close(torch.stack(found), official["losses"], rtol=1e-5, atol=1e-5)
 
 
-def test_five_guided_steps_of_an_object_alone(
-    official: dict[str, torch.Tensor], alone: list[AloneRun]
-) -> None:
-    for number, run in enumerate(alone):
-        expected = official[f"alone.{number}"]
-        assert (expected - noise(f"latent {number}", 1, 4, 32, 32)).abs().max() > 0.1
-        torch.testing.assert_close(run.latents[-1], expected, rtol=0, atol=1e-4)
-        assert run.guidance.backward_passes == sum(PASSES.passes)
-        assert run.word_map.shape == (16, 16)
-        torch.testing.assert_close(run.word_map.flatten(), official[f"saliency.{number}"], rtol=0, atol=1e-5)
+def test_five_guided_steps_of_an_object_alone(official: dict[str, torch.Tensor], alone: AloneRun) -> None:
+    assert (official["alone"] - noise("latent", 1, 4, cases.LATENT, cases.LATENT)).abs().max() > 0.1
+    torch.testing.assert_close(alone.latents[-1], official["alone"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(alone.word_map.flatten(), official["saliency"], rtol=0, atol=1e-5)
+    assert alone.word_map.shape == (6, 6)
+    assert alone.guidance.backward_passes == sum(PASSES.passes)
 
 
 def test_five_guided_steps_of_the_scene(
-    official: dict[str, torch.Tensor], denoiser: DiffusersDenoiser, alone: list[AloneRun]
+    official: dict[str, torch.Tensor], denoiser: DiffusersDenoiser, alone: AloneRun
 ) -> None:
     size = cases.LATENT
     composed = torch.stack([noise(f"composed {i}", 1, 4, size, size) for i in range(cases.STEPS + 1)])
@@ -122,7 +115,7 @@ def test_five_guided_steps_of_the_scene(
         DiffusersContext(cases.context("negative")),
         [box(corners) for corners in cases.SCENE_BOXES],
         [tuple(tokens) for tokens in cases.SCENE_TOKENS],
-        [run.word_maps for run in alone],
+        [alone.word_maps] * 2,
         steps=cases.STEPS,
         replaced_steps=3,
         cfg=cases.CFG,

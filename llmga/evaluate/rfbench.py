@@ -1,0 +1,92 @@
+"""RFBench: prompts of nine sub-categories, and their scores by category with errors."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .estimates import Estimate, mean
+from .rfbench_prompts import GROUPS, OWN_PROMPTS
+
+PICTURES = 4
+"""Pictures of a prompt."""
+COLUMNS = ("id", "prompt", "group", "subcategory")
+MAX_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class BenchPrompt:
+    """One prompt of the benchmark."""
+
+    id: str
+    prompt: str
+    group: str
+    subcategory: str
+
+
+def own_prompts() -> list[BenchPrompt]:
+    """Our own prompts, twelve for each sub-category; their ids are ``subcategory-01`` and on."""
+    return [
+        BenchPrompt(f"{name}-{number:02}", text, GROUPS[name], name)
+        for name, texts in OWN_PROMPTS.items()
+        for number, text in enumerate(texts, 1)
+    ]
+
+
+def load_prompts(path: Path) -> list[BenchPrompt]:
+    """Read a list such as the published one: UTF-8 CSV with the columns ``id, prompt, group, subcategory``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, a row is incomplete, an id comes twice, or there are too many rows; the message
+            names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from error
+    reader = csv.DictReader(lines)
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}")
+    found: dict[str, BenchPrompt] = {}
+    for row in reader:
+        values = [(row[name] or "").strip() for name in COLUMNS]
+        if not all(values):
+            raise ValueError(
+                f"{path}, line {reader.line_num}: each of {', '.join(COLUMNS)} must be filled in"
+            )
+        if values[0] in found:
+            raise ValueError(f"{path}, line {reader.line_num}: the id {values[0]!r} comes twice")
+        if len(found) == MAX_ROWS:
+            raise ValueError(f"{path} holds more than {MAX_ROWS} prompts")
+        found[values[0]] = BenchPrompt(*values)
+    return list(found.values())
+
+
+def by_category(prompts: Sequence[BenchPrompt], scores: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
+    """The mean score of each sub-category, of each group, and of all, with standard errors.
+
+    The unit is the prompt: the scores of its pictures are averaged first, for they are not independent. So *all* is the mean
+    over prompts, not over the two groups.
+
+    Args:
+        scores: of each prompt's id, one for each picture; NaN and prompts without scores are left out.
+    """
+    means = {one.id: mean(scores[one.id]).value for one in prompts if len(scores.get(one.id, ()))}
+
+    def of(chosen: Callable[[BenchPrompt], bool]) -> Estimate:
+        return mean([means[one.id] for one in prompts if one.id in means and chosen(one)])
+
+    found = {
+        name: of(lambda one, name=name: one.subcategory == name)
+        for name in _names(p.subcategory for p in prompts)
+    }
+    found |= {name: of(lambda one, name=name: one.group == name) for name in _names(p.group for p in prompts)}
+    return {**found, "all": of(lambda one: True)}
+
+
+def _names(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

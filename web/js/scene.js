@@ -1,0 +1,49 @@
+// The box editor in LLMGA Scene Plan. What it does it does through the node's widget "plan"; a workflow runs the same
+// without it. The parts are in scene/.
+import { app } from "../../../scripts/app.js";
+import { SceneEditor } from "./scene/editor.js";
+
+const PLANNER = "LLMGA_ScenePlan";
+const MIN_HEIGHT = 300;
+
+function widgetOf(node, name) {
+  return node.widgets?.find((one) => one.name === name);
+}
+
+function addEditor(node) {
+  const plan = widgetOf(node, "plan");
+  if (!plan) return;
+  const shape = () => ["width", "height"].map((name) => Number(widgetOf(node, name)?.value) || 512);
+  const editor = new SceneEditor(plan, shape);
+  const panel = node.addDOMWidget("llmga_boxes", "llmga_boxes", editor.element, {
+    serialize: false, // not in the prompt …
+    getMinHeight: () => MIN_HEIGHT,
+    getValue: () => "",
+    setValue: () => {},
+  });
+  panel.serialize = false; // … nor in the workflow: both stay as the schema describes them
+  node.llmgaBoxes = editor;
+  for (const name of ["plan", "width", "height"]) {
+    const widget = widgetOf(node, name);
+    if (widget) follow(widget, "callback", () => editor.refresh());
+  }
+  follow(node, "onExecuted", (output) => editor.propose(output?.llmga_scene?.[0]));
+  follow(node, "onConfigure", () => editor.refresh());
+  follow(node, "onRemoved", () => editor.destroy());
+}
+
+function follow(object, name, action) {
+  const before = object[name];
+  object[name] = function (...values) {
+    const result = before?.apply(this, values);
+    action(...values);
+    return result;
+  };
+}
+
+app.registerExtension({
+  name: "llmga.scene",
+  nodeCreated(node) {
+    if (node.comfyClass === PLANNER) addEditor(node);
+  },
+});
