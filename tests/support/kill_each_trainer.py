@@ -34,6 +34,10 @@ def trainings(folder: Path) -> dict[str, Training]:
         name: partial(_stage1, data=data, base=base, **settings) for name, settings in STAGE1.items()
     }
     named |= {"stage2-t2i": _stage2, "stage2-inpainting": partial(_stage2, task="inpainting")}
+    named |= {
+        "gill": partial(_gill, data=folder / "gill"),
+        "gill-decision": partial(_gill_decision, data=folder / "gill"),
+    }
     restorers = {"s1": train_s1_tiny, "s2": train_s2_tiny, "gan": train_gan_tiny}
     return named | {f"diffrir-{name}": partial(train, **LOOP) for name, train in restorers.items()}
 
@@ -54,6 +58,20 @@ def _stage2(output: Path, **settings: Any) -> None:
     torch.set_num_threads(1)
     made = config(LOOP, **settings)
     train(Stage2(made, components(dropout=0.1), World()), made.loop, output)
+
+
+def _gill(output: Path, *, data: Path) -> None:
+    from support.tiny_gill_training import train_gill_tiny
+
+    torch.set_num_threads(1)
+    train_gill_tiny(output, data, LOOP)
+
+
+def _gill_decision(output: Path, *, data: Path) -> None:
+    from support.tiny_gill_training import train_decision_tiny
+
+    torch.set_num_threads(1)
+    train_decision_tiny(output, data, LOOP)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

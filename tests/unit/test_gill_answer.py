@@ -48,7 +48,9 @@ def test_the_first_sentence(text: str, kept: str) -> None:
     assert first_sentence(text) == kept
 
 
-def test_text_and_pictures_come_in_their_order_and_what_is_cut_is_said(gill: GILL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_and_pictures_come_in_their_order_and_what_is_cut_is_said(
+    gill: GILL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     img = gill.img_text
     replying(gill, monkeypatch, f"a fox. a whale{img} two cats{img} snow")
     reply = answer(gill, ["x"], max_pictures=2)
@@ -83,7 +85,9 @@ def test_a_picture_is_not_found_twice(gill: GILL, monkeypatch: pytest.MonkeyPatc
     assert index.asked == [[], [0, 1]]
     assert [[match.row for match in picture.matches] for picture in reply.pictures] == [[0, 1], [2]]
     reply = answer(gill, ["x"], index=Searched(0))
-    assert reply.pictures[0].decision.source == "generate" and "no picture" in reply.pictures[0].decision.reason
+    assert (
+        reply.pictures[0].decision.source == "generate" and "no picture" in reply.pictures[0].decision.reason
+    )
 
 
 def test_decisions(gill: GILL) -> None:
@@ -149,7 +153,12 @@ FOX = Picture.from_pil(Image.new("RGB", (8, 8), "red"))
 
 
 def test_a_conversation_as_questions_and_plain(gill: GILL) -> None:
-    chat = Conversation().say("user", "a fox", (FOX,)).say("assistant", f"here. {gill.img_text}").say("user", "two cats")
+    chat = (
+        Conversation()
+        .say("user", "a fox", (FOX,))
+        .say("assistant", f"here. {gill.img_text}")
+        .say("user", "two cats")
+    )
     questions = prompt_of(gill, chat)
     assert [part if isinstance(part, str) else "picture" for part in questions] == [
         "picture",

@@ -22,13 +22,14 @@ from miniworld.checks.gill import (
     load_miniature_gill,
 )
 from miniworld.files import CHECKPOINT, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, READER
+from miniworld.models.architecture import CONTEXT_DIM
 from miniworld.models.gill import OWNED, decision_prompts, frozen_models, story
 from miniworld.world.scene import sample_scene
 from tools import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MINIATURE = ROOT / "miniature"
-SIZES = GILLSizes(192, 9 * 128, retrieval=64, text=128, head_width=16, head_layers=1)
+SIZES = GILLSizes(192, 9 * 128, retrieval=64, text=CONTEXT_DIM, head_width=16, head_layers=1)
 
 
 @pytest.fixture(scope="module")
