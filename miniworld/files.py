@@ -19,6 +19,7 @@ RESTORERS = {
 }
 GILL_FILE = "gill/llmga-mini.safetensors"
 GILL_DECISION_FILE = "gill/llmga-mini-decision.safetensors"
+EMBEDDING = "gill/llmga-mini-embedding"
 READER = "reader.safetensors"
 CHECK = "check.json"
 MANIFEST = "manifest.json"

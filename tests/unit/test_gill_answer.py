@@ -14,6 +14,8 @@ pytest.importorskip("transformers", reason="GILL needs transformers")
 from support.tiny_gill import recorder, tiny_gill
 
 from llmga.chat.conversation import Conversation, Picture
+from llmga.chat.engines.base import Sampling
+from llmga.chat.engines.stream import GumbelMaxSampler
 from llmga.gill import GILL, Match, ReplyOptions, answer
 from llmga.gill.answer import decide, first_sentence
 from llmga.gill.model import Written
@@ -129,6 +131,20 @@ def test_a_reply_ends_with_its_line(gill: GILL, monkeypatch: pytest.MonkeyPatch)
     assert gill.write(["x"], ReplyOptions(max_tokens=3)).ids == (script[0],)
     script[:2] = [newline, newline]
     assert gill.write(["x"], ReplyOptions(max_tokens=3)).ids == (newline, newline, script[2])
+
+
+def test_only_the_first_token_of_a_picture_is_ever_chosen(gill: GILL) -> None:
+    logits = torch.zeros(1, 334)
+    logits[0, 5], logits[0, 328], logits[0, 326] = 1.0, 9.0, -2.0
+
+    def chosen(step: int, **options: Any) -> int:
+        return gill._choose(logits.clone(), step, ReplyOptions(**options), GumbelMaxSampler(Sampling()))
+
+    assert chosen(0) == 5
+    assert chosen(0, retrieval_scale=1.5) == 326  # its magnitude, 2, times 1.5
+    assert chosen(0, generation_scale=1.5) == 326
+    assert chosen(2, retrieval_scale=1.5, min_tokens=3) == 5
+    assert chosen(3, retrieval_scale=1.5, min_tokens=3) == 326
 
 
 def test_what_options_must_not_say(gill: GILL) -> None:
