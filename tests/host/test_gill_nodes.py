@@ -54,7 +54,7 @@ def run(server: ComfyServer, prompt: dict[str, Any]) -> tuple[dict[str, Any], se
 def test_an_embedding_is_painted_and_depends_on_all_that_was_said(server: ComfyServer) -> None:
     pictures = []
     for message, shown in (("a red fox", False), ("a blue whale", False), ("a red fox", True)):
-        more = {"image": ["3", 0]} if shown else {}
+        more: dict[str, Any] = {"image": ["3", 0]} if shown else {}
         prompt = {
             "1": loader(),
             "2": talk(message=message, picture="always", **more),

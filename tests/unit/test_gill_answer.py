@@ -103,7 +103,7 @@ def test_decisions(gill: GILL) -> None:
 
 
 def test_the_same_seed_writes_the_same_and_cancel_passes(gill: GILL) -> None:
-    warm = {"temperature": 1.0, "max_tokens": 8}
+    warm: dict[str, Any] = {"temperature": 1.0, "max_tokens": 8}
     state = torch.random.get_rng_state()
     first, again, other = (gill.write(["a fox"], ReplyOptions(**warm, seed=seed)).ids for seed in (1, 1, 2))
     assert first == again != other
