@@ -100,12 +100,30 @@ def _check_gill(options: argparse.Namespace, command: list[str]) -> None:
     sys.stdout.write(gill_table(found) + "\n")
 
 
+def _check_turns(options: argparse.Namespace, command: list[str]) -> None:
+    from tqdm import tqdm
+
+    from .checks.turns import TurnsConfig, check_turns, plot_turns, turns_table
+
+    with tqdm(desc="conversations") as bar:
+
+        def on_done(done: int, total: int) -> None:
+            bar.total = total
+            bar.n = done
+            bar.refresh()
+
+        found = check_turns(options.out, TurnsConfig(count=options.count, steps=options.steps), on_done)
+    plot_turns(found, options.plot or options.out / "pictures" / "turns.png")
+    sys.stdout.write(turns_table(found) + "\n")
+
+
 VERBS = {
     "build": _build,
     "check": _check,
     "check-chat": _check_chat,
     "check-edits": _check_edits,
     "check-gill": _check_gill,
+    "check-turns": _check_turns,
     "check-holes": _check_holes,
     "check-controlnet": _check_controlnet,
 }
@@ -153,6 +171,13 @@ def _parser() -> argparse.ArgumentParser:
     gill.add_argument("--out", type=Path, required=True, help="the folder of the models")
     gill.add_argument("--count", type=int, default=256, help="of stories, and of captions")
     gill.add_argument("--steps", type=int, default=25, help="of denoising")
+    turns = verbs.add_parser(
+        "check-turns", help="measure words and embeddings turn by turn (the paper's figure 5)"
+    )
+    turns.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    turns.add_argument("--count", type=int, default=64, help="conversations")
+    turns.add_argument("--steps", type=int, default=25, help="of denoising")
+    turns.add_argument("--plot", type=Path, help="default: pictures/turns.png in --out")
     return parser
 
 

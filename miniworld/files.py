@@ -20,6 +20,7 @@ RESTORERS = {
 CONTROLNET = "controlnet/llmga-mini-canny.safetensors"
 GILL_FILE = "gill/llmga-mini.safetensors"
 GILL_DECISION_FILE = "gill/llmga-mini-decision.safetensors"
+EMBEDDING = "gill/llmga-mini-embedding"
 READER = "reader.safetensors"
 CHECK = "check.json"
 MANIFEST = "manifest.json"

@@ -8,6 +8,7 @@ from typing import Any
 import folder_paths
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..llmga.gill.index_building import stays_inside
 from . import host
 
 SUFFIXES = (".tar", ".pth", ".safetensors")
@@ -30,12 +31,11 @@ def input_folder(name: str) -> Path:
         ValueError: it leads out of the input folder.
         FileNotFoundError: it is not there.
     """
-    root = Path(folder_paths.get_input_directory()).resolve()
-    found = (root / name).resolve()
-    if not found.is_relative_to(root):
+    if not stays_inside(name):
         raise ValueError(
             f"folder {name!r} lies outside of ComfyUI's input folder; put a folder, or a link to one, into it"
         )
+    found = Path(folder_paths.get_input_directory()) / name
     if not found.is_dir():
         raise FileNotFoundError(f"folder {name!r} is not in ComfyUI's input folder")
     return found

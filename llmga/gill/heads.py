@@ -38,9 +38,16 @@ class GILLMapper(nn.Module):
         self.model = nn.Linear(width, width_out)
         self.query_embs = nn.Parameter(torch.randn(1, rows, width))
 
-    def forward(self, states: torch.Tensor, img_rows: torch.Tensor) -> torch.Tensor:
-        """States (B, K, width_in) of the K [IMG] tokens and their input rows (K, width_in) to (B, rows, width_out)."""
+    def forward(
+        self, states: torch.Tensor, img_rows: torch.Tensor, shift: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """States (B, K, width_in) of the K [IMG] tokens and their input rows (K, width_in) to (B, rows, width_out).
+
+        Args:
+            shift: (B, 1, width) to add to the queries; ``llmga.gill.embedding`` tells the chunks of a prompt by it.
+        """
         queries = self.query_embs.expand(len(states), -1, -1)
+        queries = queries if shift is None else queries + shift
         return self.model(self.tfm(self.fc(states + img_rows), queries))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import torch
 
@@ -141,14 +141,20 @@ def picture_file(pictures: Path, path: str) -> Path:
         raise ValueError(
             f"the index names a picture on the web ({path[:200]}), and LLMGA downloads none; save it yourself"
         )
-    found = (pictures / path).resolve()
-    if not found.is_relative_to(pictures.resolve()):
+    if not stays_inside(path):
         raise ValueError(
             f"the index names {path[:200]!r}, which lies outside of the folder {pictures.name!r}"
         )
+    found = pictures / path
     if not found.is_file():
         raise FileNotFoundError(f"{path[:200]!r} is not in {pictures.name!r} any more; build the index again")
     return found
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a relative path leads nowhere else by its words. A link that the folder's owner put there may lead anywhere."""
+    windows = PureWindowsPath(path)
+    return not (windows.drive or windows.root or PurePosixPath(path).is_absolute() or ".." in windows.parts)
 
 
 def _known_rows(folder: Path, model: str, width: int) -> list[Entry]:

@@ -19,6 +19,7 @@ STAGES = {
     "diffrir-s1": (".diffrir_s1", "S1Config"),
     "diffrir-s2": (".diffrir_s2", "S2Config"),
     "diffrir-gan": (".diffrir_gan", "GanConfig"),
+    "embedding": (".embedding", "EmbeddingConfig"),
     "gill": (".gill", "GILLConfig"),
     "gill-decision": (".gill_decision", "GILLDecisionConfig"),
 }

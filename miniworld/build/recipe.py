@@ -10,6 +10,7 @@ from llmga.train.controlnet import ControlNetConfig
 
 from ..checks.painter import CheckConfig
 from ..models.autoencoder import AutoencoderConfig
+from ..models.embedding import MiniatureEmbedding
 from ..models.gill import MiniatureGILL
 from ..models.language import LanguageConfig
 from ..models.reader import ReaderConfig
@@ -73,6 +74,7 @@ class Recipe:
     restorers: RestorerConfig
     language: LanguageConfig
     gill: MiniatureGILL
+    embedding: MiniatureEmbedding
     check: CheckConfig = field(default_factory=CheckConfig)
     minutes: TimeBudget = field(default_factory=TimeBudget)
     workers: int = 0

@@ -13,6 +13,7 @@ import torch
 
 from llmga.evaluate import write_json
 from llmga.files.writing import write_text
+from llmga.gill.embedding import EMBEDDING_CONFIG, EMBEDDING_WEIGHTS
 from llmga.train import LoopConfig, Stage2, Trainer, train
 from llmga.train.components import Components
 from llmga.train.controlnet import SINGLE_FILE, ControlNetStage
@@ -29,6 +30,7 @@ from ..files import (
     CHECKPOINT,
     COLOURS,
     CONTROLNET,
+    EMBEDDING,
     GILL_DECISION_FILE,
     GILL_FILE,
     LANGUAGE,
@@ -41,6 +43,7 @@ from ..files import (
 )
 from ..models.architecture import SCHEDULER
 from ..models.autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
+from ..models.embedding import train_embedding
 from ..models.gill import train_decision, train_gill
 from ..models.inpainter import Painter
 from ..models.language import figures, train_language
@@ -235,6 +238,14 @@ def _gill(context: BuildContext, folder: Path) -> dict[str, Any]:
     }
 
 
+def _embedding(context: BuildContext, folder: Path) -> dict[str, Any]:
+    pipeline = load_pipeline(context.out / CHECKPOINT)
+    result = train_embedding(context.recipe.embedding, context.out / LANGUAGE, pipeline, folder)
+    for name in (EMBEDDING_WEIGHTS, EMBEDDING_CONFIG):
+        _copy(result / name, context.out / EMBEDDING / name)
+    return _last_row(folder)
+
+
 def _check(context: BuildContext, folder: Path) -> dict[str, Any]:
     from tqdm import tqdm
 
@@ -269,6 +280,11 @@ STAGES = {
         _LANGUAGE_FILES,
     ),
     "gill": Stage(_gill, (CHECKPOINT, *_LANGUAGE_FILES), (GILL_FILE, GILL_DECISION_FILE)),
+    "embedding": Stage(
+        _embedding,
+        (CHECKPOINT, *_LANGUAGE_FILES),
+        tuple(f"{EMBEDDING}/{name}" for name in (EMBEDDING_WEIGHTS, EMBEDDING_CONFIG)),
+    ),
     "check": Stage(_check, (CHECKPOINT, READER, _FILES["stage2"]), (CHECK,)),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.graphs import checkpoint, image, node, preview
 
-from tools.comfy_client import PromptFailedError
+from tools.comfy_client import PromptFailedError, PromptInterruptedError
 from tools.comfy_server import ComfyServer
 from tools.props import GILL, LANGUAGE_MODEL
 
@@ -54,7 +54,7 @@ def run(server: ComfyServer, prompt: dict[str, Any]) -> tuple[dict[str, Any], se
 def test_an_embedding_is_painted_and_depends_on_all_that_was_said(server: ComfyServer) -> None:
     pictures = []
     for message, shown in (("a red fox", False), ("a blue whale", False), ("a red fox", True)):
-        more = {"image": ["3", 0]} if shown else {}
+        more: dict[str, Any] = {"image": ["3", 0]} if shown else {}
         prompt = {
             "1": loader(),
             "2": talk(message=message, picture="always", **more),
@@ -125,6 +125,26 @@ def test_the_same_inputs_are_cached(server: ComfyServer) -> None:
     other, ran = run(server, {**prompt, "2": talk(temperature=1.5, seed=4)})
     assert "2" in ran and "1" not in ran
     assert readout(other) != readout(first)
+
+
+def test_cancel_ends_a_reply_and_the_next_is_as_if_nothing_had_happened(server: ComfyServer) -> None:
+    prompt = {"1": loader(), "2": talk(temperature=1.0, seed=5), "3": preview(["2", 0])}
+    expected = readout(run(server, prompt)[0])
+    long = {**prompt, "2": talk(temperature=1.0, seed=6, max_tokens=1024, min_tokens=1024)}
+    prompt_id = server.queue(long)
+    texts: list[str] = []
+
+    def interrupt_at_the_first_words(kind: str, data: Any) -> None:
+        if kind == "llmga.text":
+            texts.append(data["text"])
+            if len(texts) == 1:
+                server.interrupt(prompt_id)
+
+    with pytest.raises(PromptInterruptedError):
+        server.wait(prompt_id, on_event=interrupt_at_the_first_words)
+    assert texts
+    server.free()
+    assert readout(run(server, prompt)[0]) == expected
 
 
 @pytest.mark.parametrize(

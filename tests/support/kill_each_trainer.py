@@ -35,6 +35,10 @@ def trainings(folder: Path) -> dict[str, Training]:
     }
     named |= {"stage2-t2i": _stage2, "stage2-inpainting": partial(_stage2, task="inpainting")}
     named["controlnet"] = _controlnet
+    named |= {
+        "gill": partial(_gill, data=folder / "gill"),
+        "gill-decision": partial(_gill_decision, data=folder / "gill"),
+    }
     restorers = {"s1": train_s1_tiny, "s2": train_s2_tiny, "gan": train_gan_tiny}
     return named | {f"diffrir-{name}": partial(train, **LOOP) for name, train in restorers.items()}
 
@@ -65,6 +69,20 @@ def _controlnet(output: Path) -> None:
     loop = {"batch": 4, "micro_batch": 2, "lr": 1e-3, "ema": 0.99, "deterministic": True, "cpu": True, **LOOP}
     made = build(ControlNetConfig, {"loop": loop, "caption_dropout": 0.2, "variants": 2})
     train(ControlNetStage(made, components(), World()), made.loop, output)
+
+
+def _gill(output: Path, *, data: Path) -> None:
+    from support.tiny_gill_training import train_gill_tiny
+
+    torch.set_num_threads(1)
+    train_gill_tiny(output, data, LOOP)
+
+
+def _gill_decision(output: Path, *, data: Path) -> None:
+    from support.tiny_gill_training import train_decision_tiny
+
+    torch.set_num_threads(1)
+    train_decision_tiny(output, data, LOOP)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

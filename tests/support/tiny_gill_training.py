@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmga.gill import load_language, load_vision
+from llmga.gill import GILL, load_language, load_parts, load_vision
 from llmga.train import build, train
 from llmga.train.gill import GILLConfig, GILLTrainer
-from llmga.train.gill_data import CaptionTable, StableDiffusionText
+from llmga.train.gill_data import CaptionTable, LabelledPrompts, StableDiffusionText
+from llmga.train.gill_decision import GILLDecisionConfig, GILLDecisionTrainer
 from support.tiny_gill import recorder, write_gill
 from support.tiny_training import components
 
@@ -36,6 +37,7 @@ def gill_trainer(data: Path, config: GILLConfig) -> GILLTrainer:
     """The trainer, from the files in ``data``, which are written if need be."""
     if not (data / "models").exists():
         write_gill(data / "models")
+    if not (data / "captions").exists():
         write_captions(data / "captions")
     language = load_language(data / "models" / "facebook" / "opt-tiny")
     vision = load_vision(data / "models" / "clip-tiny")
@@ -46,3 +48,37 @@ def gill_trainer(data: Path, config: GILLConfig) -> GILLTrainer:
 def train_gill_tiny(output: Path, data: Path, loop: dict[str, Any] | None = None, **values: Any) -> Path:
     config = gill_config(loop, **values)
     return train(gill_trainer(data, config), config.loop, output)
+
+
+def prompts() -> LabelledPrompts:
+    """Prompts of snow are to be generated, others retrieved."""
+    words = [
+        f"{a} {b}"
+        for a in ("snow", "the lake", "a red fox", "an old chair")
+        for b in ("under", "on", "in", "with", "of")
+    ]
+    words = [words[i * 7 % len(words)] for i in range(len(words))]
+    return LabelledPrompts(tuple(words), tuple(int("snow" not in word) for word in words))
+
+
+def decision_config(loop: dict[str, Any] | None = None) -> GILLDecisionConfig:
+    plain = {
+        "steps": 60,
+        "batch": 14,
+        "micro_batch": 14,
+        "lr": 5e-2,
+        "weight_decay": 0.0,
+        "clip": 0.0,
+        "cpu": True,
+    }
+    return build(GILLDecisionConfig, {"loop": {**plain, "save_every": 20, **(loop or {})}, "train_on": 14})
+
+
+def train_decision_tiny(output: Path, data: Path, loop: dict[str, Any] | None = None) -> Path:
+    if not (data / "models").exists():
+        write_gill(data / "models")
+    models = data / "models"
+    parts = load_parts(models / "pretrained_ckpt.pth.tar")
+    gill = GILL(load_language(models / "facebook" / "opt-tiny"), None, parts)
+    config = decision_config(loop)
+    return train(GILLDecisionTrainer(config, gill, prompts()), config.loop, output)

@@ -14,6 +14,8 @@ pytest.importorskip("transformers", reason="GILL needs transformers")
 from support.tiny_gill import recorder, tiny_gill
 
 from llmga.chat.conversation import Conversation, Picture
+from llmga.chat.engines.base import Sampling
+from llmga.chat.engines.stream import GumbelMaxSampler
 from llmga.gill import GILL, Match, ReplyOptions, answer
 from llmga.gill.answer import decide, first_sentence
 from llmga.gill.model import Written
@@ -48,7 +50,9 @@ def test_the_first_sentence(text: str, kept: str) -> None:
     assert first_sentence(text) == kept
 
 
-def test_text_and_pictures_come_in_their_order_and_what_is_cut_is_said(gill: GILL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_and_pictures_come_in_their_order_and_what_is_cut_is_said(
+    gill: GILL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     img = gill.img_text
     replying(gill, monkeypatch, f"a fox. a whale{img} two cats{img} snow")
     reply = answer(gill, ["x"], max_pictures=2)
@@ -83,7 +87,9 @@ def test_a_picture_is_not_found_twice(gill: GILL, monkeypatch: pytest.MonkeyPatc
     assert index.asked == [[], [0, 1]]
     assert [[match.row for match in picture.matches] for picture in reply.pictures] == [[0, 1], [2]]
     reply = answer(gill, ["x"], index=Searched(0))
-    assert reply.pictures[0].decision.source == "generate" and "no picture" in reply.pictures[0].decision.reason
+    assert (
+        reply.pictures[0].decision.source == "generate" and "no picture" in reply.pictures[0].decision.reason
+    )
 
 
 def test_decisions(gill: GILL) -> None:
@@ -97,7 +103,7 @@ def test_decisions(gill: GILL) -> None:
 
 
 def test_the_same_seed_writes_the_same_and_cancel_passes(gill: GILL) -> None:
-    warm = {"temperature": 1.0, "max_tokens": 8}
+    warm: dict[str, Any] = {"temperature": 1.0, "max_tokens": 8}
     state = torch.random.get_rng_state()
     first, again, other = (gill.write(["a fox"], ReplyOptions(**warm, seed=seed)).ids for seed in (1, 1, 2))
     assert first == again != other
@@ -127,6 +133,20 @@ def test_a_reply_ends_with_its_line(gill: GILL, monkeypatch: pytest.MonkeyPatch)
     assert gill.write(["x"], ReplyOptions(max_tokens=3)).ids == (newline, newline, script[2])
 
 
+def test_only_the_first_token_of_a_picture_is_ever_chosen(gill: GILL) -> None:
+    logits = torch.zeros(1, 334)
+    logits[0, 5], logits[0, 328], logits[0, 326] = 1.0, 9.0, -2.0
+
+    def chosen(step: int, **options: Any) -> int:
+        return gill._choose(logits.clone(), step, ReplyOptions(**options), GumbelMaxSampler(Sampling()))
+
+    assert chosen(0) == 5
+    assert chosen(0, retrieval_scale=1.5) == 326  # its magnitude, 2, times 1.5
+    assert chosen(0, generation_scale=1.5) == 326
+    assert chosen(2, retrieval_scale=1.5, min_tokens=3) == 5
+    assert chosen(3, retrieval_scale=1.5, min_tokens=3) == 326
+
+
 def test_what_options_must_not_say(gill: GILL) -> None:
     for wrong, message in (
         ({"top_p": 0.5}, "top_p cannot be used"),
@@ -149,7 +169,12 @@ FOX = Picture.from_pil(Image.new("RGB", (8, 8), "red"))
 
 
 def test_a_conversation_as_questions_and_plain(gill: GILL) -> None:
-    chat = Conversation().say("user", "a fox", (FOX,)).say("assistant", f"here. {gill.img_text}").say("user", "two cats")
+    chat = (
+        Conversation()
+        .say("user", "a fox", (FOX,))
+        .say("assistant", f"here. {gill.img_text}")
+        .say("user", "two cats")
+    )
     questions = prompt_of(gill, chat)
     assert [part if isinstance(part, str) else "picture" for part in questions] == [
         "picture",

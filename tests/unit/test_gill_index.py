@@ -227,8 +227,21 @@ def test_names_that_lead_elsewhere(tmp_path: Path, pictures: Path) -> None:
     (tmp_path / "secret.png").write_bytes(b"")
     for path, error, message in (
         ("../secret.png", ValueError, "lies outside"),
+        ("deep/../../secret.png", ValueError, "lies outside"),
+        (str(tmp_path / "secret.png"), ValueError, "lies outside"),
+        ("C:\\secret.png", ValueError, "lies outside"),
         ("https://example.com/a.jpg", ValueError, "on the web"),
         ("9.png", FileNotFoundError, "any more"),
     ):
         with pytest.raises(error, match=message):
             picture_file(pictures, path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_of_the_owner_is_followed(tmp_path: Path, pictures: Path, gill: GILL) -> None:
+    (tmp_path / "link").symlink_to(pictures)
+    (tmp_path / "elsewhere").mkdir()
+    recorder().picture(6).save(tmp_path / "elsewhere" / "6.png")
+    (pictures / "6.png").symlink_to(tmp_path / "elsewhere" / "6.png")
+    assert build_index(tmp_path / "index", tmp_path / "link", gill).added == 6
+    assert picture_file(tmp_path / "link", "6.png").is_file()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,15 +13,21 @@ from safetensors.torch import load_file
 pytest.importorskip("diffusers", reason="training needs diffusers")
 pytest.importorskip("accelerate", reason="training needs accelerate")
 
-from support.tiny_gill import tiny_gill, write_gill
-from support.tiny_gill_training import gill_config, gill_trainer, train_gill_tiny, write_captions
+from support.tiny_gill import write_gill
+from support.tiny_gill_training import (
+    gill_config,
+    gill_trainer,
+    train_decision_tiny,
+    train_gill_tiny,
+    write_captions,
+)
 
 from llmga.gill import HEAD_KINDS, load_decision, load_parts
 from llmga.train import build, read_config, train
 from llmga.train.command import main
 from llmga.train.gill import GILLConfig
 from llmga.train.gill_data import CaptionTable, LabelledPrompts
-from llmga.train.gill_decision import GILLDecisionConfig, GILLDecisionTrainer, macro_f1
+from llmga.train.gill_decision import GILLDecisionConfig, macro_f1
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -107,39 +112,12 @@ def test_damaged_tables(tmp_path: Path, text: str, message: str) -> None:
         CaptionTable(tmp_path / "c.tsv", tmp_path)
 
 
-def prompts() -> LabelledPrompts:
-    """Prompts of snow are to be generated, others retrieved."""
-    words = [
-        f"{a} {b}"
-        for a in ("snow", "the lake", "a red fox", "an old chair")
-        for b in ("under", "on", "in", "with", "of")
-    ]
-    words = [words[i * 7 % len(words)] for i in range(len(words))]
-    return LabelledPrompts(tuple(words), tuple(int("snow" not in word) for word in words))
-
-
-def decision_config(**loop: Any) -> GILLDecisionConfig:
-    plain = {
-        "steps": 60,
-        "batch": 14,
-        "micro_batch": 14,
-        "lr": 5e-2,
-        "weight_decay": 0.0,
-        "clip": 0.0,
-        "cpu": True,
-    }
-    return build(GILLDecisionConfig, {"loop": {**plain, "save_every": 20, **loop}, "train_on": 14})
-
-
-def test_the_decision_model_learns_and_resumes(tmp_path: Path) -> None:
-    gill = tiny_gill(tmp_path / "gill")
-    config = decision_config()
-    whole = train(GILLDecisionTrainer(config, gill, prompts()), config.loop, tmp_path / "whole")
+def test_the_decision_model_learns_and_resumes(tmp_path: Path, data: Path) -> None:
+    whole = train_decision_tiny(tmp_path / "whole", data)
     report = json.loads((whole / "report.json").read_text())
     assert report["measured_on"] == 6 and report["accuracy"] > report["always_generate"]
-    cut = decision_config(steps=20)
-    train(GILLDecisionTrainer(cut, gill, prompts()), cut.loop, tmp_path / "cut")
-    again = train(GILLDecisionTrainer(config, gill, prompts()), config.loop, tmp_path / "cut")
+    train_decision_tiny(tmp_path / "cut", data, {"steps": 20})
+    again = train_decision_tiny(tmp_path / "cut", data)
     assert torch.equal(
         load_decision(whole / "decision.safetensors").linear.weight,
         load_decision(again / "decision.safetensors").linear.weight,

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("diffusers", reason="the miniature's painter needs diffusers")
 
 from llmga.gill import GILL, DecisionModel, GILLParts, GILLSizes, load_vision, save_decision, save_parts
+from llmga.gill.embedding import EmbeddingHead, EmbeddingSizes, save_embedding_head
 from llmga.train import read_config
 from miniworld.build.recipe import RECIPES, Recipe
 from miniworld.build.stages import STAGES
@@ -21,14 +23,20 @@ from miniworld.checks.gill import (
     interleaved,
     load_miniature_gill,
 )
-from miniworld.files import CHECKPOINT, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, READER
+from miniworld.checks.painter import truth_of
+from miniworld.checks.turns import TurnsConfig, agreement, check_turns, plot_turns, turns_table
+from miniworld.files import CHECKPOINT, EMBEDDING, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, READER
+from miniworld.models.architecture import CONTEXT_DIM
+from miniworld.models.embedding import EditRequests, conversation_of_edits, without_words
 from miniworld.models.gill import OWNED, decision_prompts, frozen_models, story
+from miniworld.models.reader import Reading
+from miniworld.world.dataset import ATTRIBUTES
 from miniworld.world.scene import sample_scene
 from tools import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MINIATURE = ROOT / "miniature"
-SIZES = GILLSizes(192, 9 * 128, retrieval=64, text=128, head_width=16, head_layers=1)
+SIZES = GILLSizes(192, 9 * 128, retrieval=64, text=CONTEXT_DIM, head_width=16, head_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +131,45 @@ def test_stories_are_painted_under_every_condition(gill: GILL, out: Path) -> Non
         "chance",
     ]
     assert all(row["colour"].count == 4 for row in found.values())
+
+
+def test_conversations_of_edits_go_on_and_hold_no_words_between() -> None:
+    told = conversation_of_edits(5)
+    assert len(told) == 8 and len({turn.scene for turn in told}) == 8
+    assert all(
+        shape in turn.prompt for turn in told for shape in (thing.shape for thing in turn.scene.objects)
+    )
+    chat = without_words(told[:3])
+    assert [turn.role for turn in chat.turns] == ["user", "assistant"] * 2 + ["user"]
+    assert {turn.text for turn in chat.turns if turn.role == "assistant"} == {"<gen_image> </gen_image>"}
+    requests = EditRequests(2)
+    assert requests.conversation(1) == without_words(conversation_of_edits(0)[:2])
+    assert requests.prompt(1) == conversation_of_edits(0)[1].prompt
+
+
+def test_agreement_counts_whole_objects_and_backgrounds() -> None:
+    scenes = [sample_scene(i, (3, 3), "validation") for i in range(2)]
+    truth = truth_of(scenes)
+    asked = truth[:, :-1].unflatten(1, (9, 4))
+    read = Reading(
+        asked[..., 0] >= 0,
+        {name: asked[..., k].clone() for k, name in enumerate(ATTRIBUTES)},
+        truth[:, -1].clone(),
+    )
+    assert agreement(read, truth).value == 1
+    place = int((asked[0, :, 0] >= 0).nonzero()[0])
+    read.attributes["colour"][0, place] += 1
+    read.background[1] += 1
+    assert agreement(read, truth).value == pytest.approx(6 / 8)
+
+
+def test_three_methods_are_compared_turn_by_turn(out: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_embedding_head(EmbeddingHead(EmbeddingSizes(192, CONTEXT_DIM, 4, 4, 16, 1)), out / EMBEDDING)
+    found = check_turns(out, TurnsConfig(count=1, turns=2, steps=2))
+    assert list(found) == ["LLMGA", "LLMGA Embedding", "GILL"]
+    assert all(len(values) == 2 and values[0].count > 2 for values in found.values())
+    assert "turn 2" in turns_table(found)
+    plot_turns(found, tmp_path / "turns.png")
+    with Image.open(tmp_path / "turns.png") as picture:
+        assert picture.size == (960, 540) and len(picture.convert("RGB").getcolors(100_000) or ()) > 4

@@ -10,6 +10,9 @@ const NODES = new Set([
   "LLMGA_DiffRIRRestore",
   "LLMGA_SeamReport",
   "LLMGA_PrepareMask",
+  "LLMGA_GILLLoader",
+  "LLMGA_PictureIndex",
+  "LLMGA_GILLChat",
 ]);
 // Shows its readout from the first time on that the positive prompt is empty.
 const ON_WARNING = "LLMGA_LongCLIPEncode";

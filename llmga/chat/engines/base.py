@@ -178,6 +178,20 @@ class HasStructuredOutput(Protocol):
         ...
 
 
+@runtime_checkable
+class HasPromptEmbeddings(Protocol):
+    """An engine that gives the prompt of a picture as an embedding, in the place of words."""
+
+    def prompt_embedding(self, conversation: Conversation) -> torch.Tensor:
+        """Text states (75·n + 2, dim) for the image generator, float32, on the CPU; n follows from what was said.
+
+        Raises:
+            ValueError: the conversation does not end with a turn of the user, is longer than the network reads, or shows
+                pictures that the engine cannot see.
+        """
+        ...
+
+
 def _check(name: str, value: float, low: float, high: float, kind: type | tuple[type, ...]) -> None:
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         raise ValueError(f"{name} must be between {low} and {high}, got {value!r}")

@@ -158,6 +158,24 @@ class LocalEngine:
         output = self.net(**placed, output_hidden_states=True, use_cache=False)
         return output.hidden_states[-1][0].float().cpu()
 
+    def states_behind(self, conversation: Conversation, rows: torch.Tensor) -> torch.Tensor:
+        """The last layer's states (K, d), float32, of input embeddings (K, d) that stand behind a conversation.
+
+        With gradients for ``rows``, if they are on; none for the network. The result is on the network's device.
+
+        Raises:
+            ValueError: as ``hidden``.
+        """
+        inputs = self._encode_for_reading(conversation)
+        if self._room(inputs) < len(rows):
+            raise ValueError(f"the conversation leaves no room for {len(rows)} tokens more; shorten it")
+        device = self.load()
+        with torch.no_grad():
+            placed = {name: self._place(value, device) for name, value in inputs.items()}
+            cache = self.net(**placed, use_cache=True)[cache_name()]
+        given = {"inputs_embeds": rows[None].to(device, self._dtype), cache_name(): cache}
+        return self.net(**given, output_hidden_states=True, use_cache=True).hidden_states[-1][0].float()
+
     def _encode_for_reading(self, conversation: Conversation) -> dict[str, Any]:
         if not conversation.turns:
             raise ValueError("the conversation holds no turn, so there is nothing to read")

@@ -1,0 +1,179 @@
+"""Figure 5 of the LLMGA paper on the miniature: quality by turn of words, of an embedding for them, and of GILL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+
+from llmga.chat import Conversation, Sampling, respond
+from llmga.chat.folders import load_local_engine
+from llmga.evaluate import Estimate, rate, table
+from llmga.gill import GILL
+from llmga.gill.embedding import EmbeddingEngine, load_embedding_head
+from llmga.gill.transcript import prompt_of
+
+from ..files import CHECKPOINT, EMBEDDING, LANGUAGE, READER
+from ..models.embedding import TURNS, ToldTurn, conversation_of_edits, without_words
+from ..models.painter import load_pipeline
+from ..models.reader import Reading, load_reader
+from ..models.sampling import PaintConfig, paint
+from ..world.dataset import ATTRIBUTES
+from ..world.scene import PLACES
+from .gill import conditioning_of, load_miniature_gill
+from .painter import truth_of
+
+METHODS_OF_TURNS = ("LLMGA", "LLMGA Embedding", "GILL")
+OnDone = Callable[[int, int], object]
+_COLOURS = {"LLMGA": "#1f4e9c", "LLMGA Embedding": "#b5651d", "GILL": "#3f7d4a"}
+
+
+@dataclass(frozen=True)
+class TurnsConfig(PaintConfig):
+    count: int = 64
+    """Conversations; each gives one picture of each method at each turn."""
+    turns: int = TURNS
+
+
+def check_turns(
+    out: Path, config: TurnsConfig, on_done: OnDone = lambda done, of: None
+) -> dict[str, list[Estimate]]:
+    """The share of what was asked for that is in the picture of each turn, for each method, from the same noise.
+
+    What is asked for is each object, at its place, in its colour and shape, and the background.
+
+    Raises:
+        FileNotFoundError: one of the miniature's files is missing.
+    """
+    pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
+    talks = _whole_talks(config)
+    made = told_embeddings(out, talks, on_done)
+    results: dict[str, list[Estimate]] = {name: [] for name in METHODS_OF_TURNS}
+    for turn in range(config.turns):
+        truth = truth_of([talk[turn].scene for talk in talks])
+        for name in METHODS_OF_TURNS:
+            pictures = [_painted(pipeline, made[name][i][turn], i, config) for i in range(len(talks))]
+            results[name].append(agreement(reader.read(torch.cat(pictures)), truth))
+    return results
+
+
+def told_embeddings(
+    out: Path, talks: Sequence[Sequence[ToldTurn]], on_done: OnDone = lambda done, of: None
+) -> dict[str, list[list[str | torch.Tensor]]]:
+    """What each method gives the painter at each turn: a prompt in words, or text states (rows, dim)."""
+    engine = load_local_engine(out / LANGUAGE, torch.float32)
+    embedding = EmbeddingEngine(engine, load_embedding_head(out / EMBEDDING))
+    gill = load_miniature_gill(out)
+    made: dict[str, list[list[str | torch.Tensor]]] = {name: [] for name in METHODS_OF_TURNS}
+    for number, talk in enumerate(talks):
+        on_done(number, len(talks))
+        made["LLMGA"].append(in_words(engine, talk))
+        made["LLMGA Embedding"].append(
+            [embedding.prompt_embedding(without_words(talk[: turn + 1])) for turn in range(len(talk))]
+        )
+        made["GILL"].append(
+            [conditioning_of(gill, told_to_gill(gill, talk[: turn + 1])) for turn in range(len(talk))]
+        )
+    on_done(len(talks), len(talks))
+    return made
+
+
+def in_words(engine: Any, talk: Sequence[ToldTurn]) -> list[str | torch.Tensor]:
+    """The prompt of each turn, in a conversation that holds the model's own replies; a reply without one is the prompt."""
+    chat, prompts = Conversation(), []
+    sampling = Sampling(temperature=0.0, max_new_tokens=300)
+    for turn in talk:
+        options: dict[str, Any] = {"task": "chat", "instruction": turn.asked, "policy": "whole_reply"}
+        reply = respond(engine, chat, sampling=sampling, on_text=lambda _: None, **options)
+        chat = reply.conversation
+        prompts.append(reply.prompt or reply.raw)
+    return prompts
+
+
+def told_to_gill(gill: GILL, talk: Sequence[ToldTurn]) -> list[Any]:
+    """The requests one behind the other, with GILL's own picture tokens between them."""
+    chat = Conversation()
+    for number, turn in enumerate(talk):
+        chat = chat.say("assistant", gill.img_text) if number else chat
+        chat = chat.say("user", turn.asked)
+    return prompt_of(gill, chat, "plain")
+
+
+def agreement(reading: Reading, truth: torch.Tensor) -> Estimate:
+    """Of what (B) pictures were asked to hold, the share that is read: objects as a whole, and backgrounds."""
+    asked = truth[:, :-1].unflatten(1, (len(PLACES), len(ATTRIBUTES)))
+    wanted = asked[..., 0] >= 0
+    right = reading.present & wanted
+    for k, (name, values) in enumerate(reading.attributes.items()):
+        if name in ("shape", "colour"):
+            right = right & (values == asked[..., k])
+    background = (reading.background == truth[:, -1]).long()
+    return rate(right.sum(1) + background, wanted.sum(1) + 1)
+
+
+def turns_table(results: Mapping[str, Sequence[Estimate]]) -> str:
+    """A line for each method, a column for each turn."""
+    rows = {
+        name: {f"turn {i + 1}": value for i, value in enumerate(values)} for name, values in results.items()
+    }
+    return table(rows)
+
+
+def plot_turns(
+    results: Mapping[str, Sequence[Estimate]], path: Path, size: tuple[int, int] = (960, 540)
+) -> None:
+    """Draw quality by turn as PNG, one line for each method, with a bar of one standard error up and down."""
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    left, top, right, bottom = 70, 40, size[0] - 190, size[1] - 50
+    turns = max(len(values) for values in results.values())
+
+    def at(turn: int, value: float) -> tuple[float, float]:
+        return left + (right - left) * turn / max(turns - 1, 1), bottom - (bottom - top) * value
+
+    for tenth in range(0, 11, 2):
+        draw.line([at(0, tenth / 10), at(turns - 1, tenth / 10)], fill="#dddddd")
+        draw.text((left - 8, at(0, tenth / 10)[1]), f"{tenth / 10:.1f}", fill="#444444", anchor="rm")
+    for turn in range(turns):
+        draw.text((at(turn, 0)[0], bottom + 10), str(turn + 1), fill="#444444", anchor="mt")
+    draw.text(((left + right) / 2, size[1] - 18), "turn", fill="#222222", anchor="mm")
+    draw.text(
+        (left, 12), "share of what was asked for that is in the picture, ± one standard error", fill="#222222"
+    )
+    for number, (name, values) in enumerate(results.items()):
+        colour = _COLOURS.get(name, "#222222")
+        draw.line([at(i, value.value) for i, value in enumerate(values)], fill=colour, width=2)
+        for i, value in enumerate(values):
+            draw.line(
+                [at(i, value.value - value.error), at(i, value.value + value.error)], fill=colour, width=2
+            )
+        draw.text((right + 20, top + 22 * number), name, fill=colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def _whole_talks(config: TurnsConfig) -> list[list[ToldTurn]]:
+    """Conversations that reach the last turn."""
+    talks: list[list[ToldTurn]] = []
+    number = 0
+    while len(talks) < config.count:
+        talk = conversation_of_edits(config.seed * 70_000_000 + number, config.turns, "validation")
+        talks += [talk] * (len(talk) == config.turns)
+        number += 1
+        if number > 50 * config.count:
+            raise ValueError(
+                f"of {number} conversations only {len(talks)} reach turn {config.turns}; lower 'turns'"
+            )
+    return talks
+
+
+def _painted(pipeline: Any, given: str | torch.Tensor, number: int, config: TurnsConfig) -> torch.Tensor:
+    """One picture (1, 3, H, W); its noise follows from the conversation's number alone."""
+    one = PaintConfig(config.steps, config.guidance, config.batch, config.seed * 1_000_003 + number)
+    if isinstance(given, str):
+        return paint(pipeline, [given], one)
+    return paint(pipeline, [""], one, contexts=given[None])
