@@ -23,7 +23,7 @@ from .paint_jobs import JobPainter, PaintJob
 from .painters import PainterConfig, load_painter
 from .report import plain
 from .work import Alone, Processes, UnitProgress, chunked, run_units
-from .writers import ChatConfig, Writer, Written
+from .writers import ChatConfig, Writer, WrittenPrompt
 
 FEATURE_CHUNK = 32
 """Pictures of one file of features."""
@@ -67,9 +67,9 @@ class Stages:
         name: str,
         keys: Sequence[str],
         chat: ChatConfig,
-        write: Callable[[Writer, int], Written],
+        write: Callable[[Writer, int], WrittenPrompt],
         *of: Any,
-    ) -> list[Written]:
+    ) -> list[WrittenPrompt]:
         """Prompts of all items, in their order.
 
         Args:
@@ -85,7 +85,7 @@ class Stages:
             _write_json(paths[number], asdict(write(writer, number)))
 
         run_units(range(len(keys)), lambda i: paths[i].is_file(), do, self.among, self._hears(name))
-        return [Written(**read_object(path)) for path in paths]
+        return [WrittenPrompt(**read_object(path)) for path in paths]
 
     def paint(
         self,
@@ -227,7 +227,7 @@ def centre_square(side: int) -> Prepare:
     return prepare
 
 
-def faults(written: Sequence[Written]) -> list[str]:
+def faults(written: Sequence[WrittenPrompt]) -> list[str]:
     """What a table must say of replies without a prompt: how many, and the first reason."""
     found = [one.fault for one in written if one.fault]
     return [f"{len(found)} of {len(written)} prompts were not written ({found[0][:120]})"] if found else []

@@ -36,7 +36,7 @@ class ChatConfig:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenPrompt:
     """A prompt, and what had to be done for it."""
 
     prompt: str
@@ -87,26 +87,26 @@ class Writer:
         """Whether an engine is asked at all."""
         return bool(self.config.engine)
 
-    def refine(self, caption: str, seed: int) -> Written:
+    def refine(self, caption: str, seed: int) -> WrittenPrompt:
         """A detailed prompt of a short caption."""
         if not self.asks:
-            return Written(caption)
+            return WrittenPrompt(caption)
         return self._asked("refine", caption, (), caption, seed)
 
     def fill(
         self, task: Literal["inpaint", "outpaint"], picture: Image.Image, mask: Image.Image, seed: int
-    ) -> Written:
+    ) -> WrittenPrompt:
         """A prompt of the whole picture, from the picture with its hole in black; without an engine an empty one."""
         if not self.asks:
-            return Written("")
+            return WrittenPrompt("")
         hole = torch.from_numpy(_levels(mask))[None]
         (shown,) = to_pil(paint_hole_black(from_pil([picture]), hole))
         return self._asked(task, "", (Picture.from_pil(shown),), "", seed)
 
-    def edit(self, picture: Image.Image, instruction: str, seed: int) -> Written:
+    def edit(self, picture: Image.Image, instruction: str, seed: int) -> WrittenPrompt:
         """The prompts of a picture before and after an edit; without an engine the instruction is the second."""
         if not self.asks:
-            return Written(instruction, "")
+            return WrittenPrompt(instruction, "")
         try:
             found = rewrite(
                 self._engine(),
@@ -117,12 +117,12 @@ class Writer:
                 on_text=_silent,
             )
         except ValueError as error:
-            return Written(instruction, "", str(error))
-        return Written(found.target, found.source)
+            return WrittenPrompt(instruction, "", str(error))
+        return WrittenPrompt(found.target, found.source)
 
     def _asked(
         self, task: str, instruction: str, pictures: tuple[Picture, ...], otherwise: str, seed: int
-    ) -> Written:
+    ) -> WrittenPrompt:
         try:
             reply = respond(
                 self._engine(),
@@ -135,9 +135,11 @@ class Writer:
                 on_text=_silent,
             )
         except ValueError as error:
-            return Written(otherwise, fault=str(error))
+            return WrittenPrompt(otherwise, fault=str(error))
         return (
-            Written(reply.prompt) if reply.has_prompt else Written(otherwise, fault="no prompt in the reply")
+            WrittenPrompt(reply.prompt)
+            if reply.has_prompt
+            else WrittenPrompt(otherwise, fault="no prompt in the reply")
         )
 
     def _sampling(self, seed: int) -> Sampling:

@@ -80,7 +80,7 @@ def test_pictures_and_masks_go_along_and_faults_are_the_servers_words(
     painter = ComfyUIPainter(write(tmp_path / "api.json", inverted), [servers[0].url])
     given = Image.new("RGB", (16, 16), (250, 10, 100))
     (made,) = painter.paint([PaintJob("a", "p", 0, 16, 16, given)])
-    assert made.getpixel((3, 3)) == (5, 245, 155)
+    assert made.getpixel((3, 3)) == pytest.approx((5, 245, 155), abs=1)  # the host cuts, and does not round
     with pytest.raises(ServersFailedError, match="wants %image%, and this job has none"):
         painter.paint([PaintJob("a", "p", 0, 16, 16)])
     broken = {**WORKFLOW, "1": {"class_type": "NoSuchNode", "inputs": {}}}
@@ -94,7 +94,7 @@ def test_a_server_that_forgets_a_prompt_is_asked_again(servers: list[ComfyServer
     import httpx
 
     painter = ComfyUIPainter(write(tmp_path / "api.json", WORKFLOW), [servers[0].url])
-    long = {**WORKFLOW, "1": {**WORKFLOW["1"], "inputs": {**WORKFLOW["1"]["inputs"], "batch_size": 600}}}
+    long = {**WORKFLOW, "1": {**WORKFLOW["1"], "inputs": {**WORKFLOW["1"]["inputs"], "batch_size": 150}}}
     slow = json.loads(
         json.dumps(long).replace('"%width%"', "128").replace('"%height%"', "128").replace('"%seed%"', "0")
     )

@@ -19,13 +19,15 @@ from support.tiny_evaluation import SIDE, base_folder, measure, settings
 
 pytest.importorskip("diffusers", reason="the painters are diffusers'")
 
-from llmga.evaluate.command import main, through
+from llmga.evaluate.command import config_class, main, through
 from llmga.evaluate.paint_jobs import PaintJob
 from llmga.evaluate.painters import DiffusersPainter, PainterConfig, load_diffusers_pipeline
+from llmga.evaluate.paper import PAPER
 from llmga.evaluate.results import read_result
 from llmga.evaluate.stages import Stages
 from llmga.evaluate.tasks.edit import last_turns, pixel_distances
 from llmga.evaluate.work import run_units
+from llmga.train.config import presets, read_config, write_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -208,8 +210,6 @@ def test_a_picture_that_is_missing_is_made_again(base: Path, tmp_path: Path) -> 
 def test_the_command_writes_three_files_and_joins_what_was_measured_apart(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from llmga.train import write_config
-
     config = settings("t2i", base)
     for name in ("one", "two"):
         write_config(config, tmp_path / f"{name}.yaml")
@@ -251,3 +251,14 @@ def test_an_evaluation_set_of_ones_own_is_drawn_into_the_run(base: Path, tmp_pat
     (result,) = measure("t2i", settings("t2i", base, data=data), tmp_path / "out")
     assert result.rows["short"]["FID"].count == 3
     assert Stages(tmp_path).among.count == 1
+
+
+@pytest.mark.parametrize("preset", presets("llmga.evaluate"))
+def test_every_preset_is_read_by_its_task_and_claims_what_it_measures(preset: str) -> None:
+    task = preset.partition("-")[2]
+    config = read_config(config_class(task), preset, (), "llmga.evaluate")
+    names = {row.name for row in config.rows}
+    assert all({claim.better, claim.worse} <= names for claim in config.claims)
+    if preset.startswith("paper"):
+        tables = [holes.table for holes in config.holes] if hasattr(config, "holes") else [task]
+        assert all(names <= PAPER[table].keys() for table in tables)

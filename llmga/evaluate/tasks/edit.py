@@ -29,7 +29,7 @@ from ..paper import Claim
 from ..results import TableResult
 from ..sources import EditItem
 from ..stages import Row, Stages, cache_key, faults
-from ..writers import Writer, Written
+from ..writers import Writer, WrittenPrompt
 from .text_to_image import check_rows
 
 Turns = Literal["independent", "iterative"]
@@ -156,7 +156,7 @@ def _wave(
     keys = [item.key for item in items]
     of = (*of, [str(path) for path in sources], config.seed)
 
-    def write(writer: Writer, i: int) -> Written:
+    def write(writer: Writer, i: int) -> WrittenPrompt:
         return writer.edit(_opened(sources[i]), items[i].instruction, config.seed + i)
 
     written = stages.write(f"{row.name}: prompts", keys, row.chat, write, *of)

@@ -22,7 +22,7 @@ from ..paper import Claim
 from ..results import TableResult
 from ..sources import CaptionItem
 from ..stages import Row, Stages, cache_key, centre_square, faults
-from ..writers import Writer, Written
+from ..writers import Writer, WrittenPrompt
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _painted(
     """The pictures of a row, and what must be said of its prompts."""
     keys = [item.key for item in items]
 
-    def write(writer: Writer, i: int) -> Written:
+    def write(writer: Writer, i: int) -> WrittenPrompt:
         return writer.refine(items[i].caption, config.seed + i)
 
     written = stages.write(f"{row.name}: prompts", keys, row.chat, write, data, config.seed)
