@@ -22,7 +22,8 @@ class Verb(NamedTuple):
 
 VERBS = {
     "convert": Verb(
-        ".chat.checkpoints.command", "write an official LLMGA checkpoint as a transformers folder"
+        ".convert_command",
+        "write an official LLMGA checkpoint as a transformers folder, or GILL's files as safetensors",
     ),
     "join": Verb(
         ".chat.checkpoints.join_command", "join a language model with a CLIP vision tower, to train it"

@@ -87,8 +87,8 @@ class Chat(io.ComfyNode):
                     "picture, changed as little as the instruction asks. describe: a caption. story: several prompts. "
                     "chat: your words as they are. logo, poster, character, tshirt, infographic: a design, thought "
                     "through. picture_book: text and one prompt for each page. change: the picture as before, but changed "
-                    "as you say. scene: a plan of the picture in boxes, as JSON for LLMGA Scene Plan. Others are the files of "
-                    "user/__llmga/tasks.",
+                    "as you say. scene: a plan of the picture in boxes, as JSON for LLMGA Scene Plan. Others are the files "
+                    "of user/__llmga/tasks.",
                 ),
                 io.Int.Input(
                     "seed",

@@ -152,7 +152,7 @@ def picture_file(pictures: Path, path: str) -> Path:
 
 
 def stays_inside(path: str) -> bool:
-    """Whether a relative path leads nowhere else by its words. A link that the folder's owner put there may lead anywhere."""
+    """Whether a relative path leads nowhere else by its words. A link that the folder's owner made may lead anywhere."""
     windows = PureWindowsPath(path)
     return not (windows.drive or windows.root or PurePosixPath(path).is_absolute() or ".." in windows.parts)
 

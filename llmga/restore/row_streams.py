@@ -32,7 +32,9 @@ def noticed(stream: RowStream, on_strip: Callable[[], Any]) -> RowStream:
         on_strip()
         return strip
 
-    return map(passed, stream)  # a generator's variable would keep the strip alive while later layers work on it
+    return map(
+        passed, stream
+    )  # a generator's variable would keep the strip alive while later layers work on it
 
 
 def with_halo(

@@ -22,7 +22,7 @@ from .cache import Table, TableRows, cache_folder, fill, open_table
 from .components import load_components, weights_hash
 from .config import write_config
 from .gill_data import CaptionedExamples, CaptionTable, StableDiffusionText, TextStates
-from .gill_losses import Captions, LossWeights, gill_losses, tokenise, total_loss
+from .gill_losses import Captions, GILLLossWeights, gill_losses, tokenise, total_loss
 from .loop import LoopConfig, Metrics, Weights, train
 
 GILL_RESULT = "gill.safetensors"
@@ -64,7 +64,7 @@ class GILLConfig:
     """A diffusers folder (or Hub name) of SD1.5, whose text encoder gives the targets."""
     captions: CaptionsConfig | None = None
     sizes: HeadConfig = field(default_factory=HeadConfig)
-    weights: LossWeights = field(default_factory=LossWeights)
+    weights: GILLLossWeights = field(default_factory=GILLLossWeights)
     max_length: int = 32
     """Tokens of a caption with its [IMG] tokens; longer ones are cut."""
     pairs: float = 0.5

@@ -55,7 +55,7 @@ class Losses(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class GILLLossWeights:
     """Factors of the losses of each mode, ``--cap-loss-scale`` and its two sisters."""
 
     captioning: float = 1.0
@@ -157,7 +157,7 @@ def gill_losses(
     return Losses(ce_captioning, ce_retrieval, nce, ce_generation, distance, recall)
 
 
-def total_loss(losses: Losses, weights: LossWeights) -> torch.Tensor:
+def total_loss(losses: Losses, weights: GILLLossWeights) -> torch.Tensor:
     """The loss of a step; the words of captions that stand without a picture count half."""
     return (
         weights.captioning * losses.ce_captioning

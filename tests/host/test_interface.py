@@ -261,7 +261,9 @@ def test_the_shipped_prompts_run(server: ComfyServer) -> None:
         entry = server.run(prompt)
         (saver,) = (node_id for node_id, node in prompt.items() if node["class_type"] == "SaveImage")
         pictures = entry["outputs"][saver]["images"]
-        assert len(pictures) == {"picture_book": 4, "similar_images": 2, "language_or_embedding": 2}.get(name, 1), name
+        assert len(pictures) == {"picture_book": 4, "similar_images": 2, "language_or_embedding": 2}.get(
+            name, 1
+        ), name
         assert all(server.view(picture).startswith(b"\x89PNG") for picture in pictures), name
         shown = [node_id for node_id, node in prompt.items() if node["class_type"] == "PreviewAny"]
         assert all(entry["outputs"][node_id]["text"][0] for node_id in shown), name

@@ -14,7 +14,7 @@ from support.tiny_gill import inside, recorded, recorder, said, tiny_gill
 from llmga.gill import GILL
 from llmga.gill.checkpoint import PUBLISHED_NAMES
 from llmga.train.gill_losses import (
-    LossWeights,
+    GILLLossWeights,
     captioning_sequences,
     gill_losses,
     text_sequences,
@@ -63,7 +63,7 @@ def test_the_losses(gill: GILL, number: int) -> None:
     official = said()["losses"][number]["values"]
     for name in ("ce_captioning", "ce_retrieval", "nce", "ce_generation", "distance"):
         assert getattr(found, name).item() == pytest.approx(official[name], rel=1e-6), name
-    assert total_loss(found, LossWeights()).item() == pytest.approx(official["loss"], rel=1e-6)
+    assert total_loss(found, GILLLossWeights()).item() == pytest.approx(official["loss"], rel=1e-6)
 
 
 def test_captions_that_are_too_long_end_in_the_img_tokens(gill: GILL) -> None:
@@ -85,7 +85,9 @@ def test_ten_steps_give_the_same_weights(gill: GILL, tmp_path_factory: pytest.Te
     for step in range(recorder().STEPS):
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * min((step + 1) / 4, 1)
-        total_loss(gill_losses(own.language, parts, **doubled(batch(own, step))), LossWeights()).backward()
+        total_loss(
+            gill_losses(own.language, parts, **doubled(batch(own, step))), GILLLossWeights()
+        ).backward()
         torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
