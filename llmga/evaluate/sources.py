@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _MASK = re.compile(r"(?P<name>.+)_mask(?P<number>\d*)")
 
 
@@ -101,11 +101,11 @@ def read_masked(folder: Path, count: int | None = None) -> list[FillItem]:
     pictures = {
         path.with_suffix(""): path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in PICTURE_SUFFIXES and not _MASK.fullmatch(path.stem)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not _MASK.fullmatch(path.stem)
     }
     items = []
     for mask in sorted(folder.rglob("*_mask*")):
-        if mask.suffix.lower() not in PICTURE_SUFFIXES or not (match := _MASK.fullmatch(mask.stem)):
+        if mask.suffix.lower() not in IMAGE_SUFFIXES or not (match := _MASK.fullmatch(mask.stem)):
             continue
         picture = pictures.get(mask.parent / match["name"])
         if picture is None:
@@ -158,7 +158,7 @@ def read_vist(folder: Path, annotations: str, images: str) -> list[StoryItem]:
     path = folder / annotations
     document = _json(path)
     have = {
-        file.stem: file for file in sorted((folder / images).glob("*")) if file.suffix.lower() in PICTURE_SUFFIXES
+        file.stem: file for file in sorted((folder / images).glob("*")) if file.suffix.lower() in IMAGE_SUFFIXES
     }
     items = []
     try:
