@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ import torch
 from torch import nn
 
 from . import checkpoint, log
+from .determinism import determinism, forked_random_state
 from .ema import Ema
 from .example_order import ExampleOrder, derive, generator
 
@@ -147,7 +147,7 @@ def train(trainer: Trainer, config: LoopConfig, output: Path) -> Path:
     from accelerate.state import AcceleratorState
 
     try:
-        with _determinism(config), _forked_random_state():
+        with determinism(config.deterministic), forked_random_state():
             run = _Run(trainer, config, output)
             run.resume()
             run.steps()
@@ -389,22 +389,3 @@ def _ahead(make: Callable[[int], Any], start: int, stop: int, count: int) -> Ite
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _determinism(config: LoopConfig) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextlib.contextmanager
-def _forked_random_state() -> Iterator[None]:
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        yield
