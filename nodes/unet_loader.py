@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -72,7 +73,7 @@ class UNetLoader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, unet, variant="auto", weight_dtype="default", download=False) -> str:
+    def fingerprint_inputs(cls, unet, variant: Any = "auto", weight_dtype="default", download=False) -> str:
         try:
             return fingerprint(find_unet(host_unet.unets()[unet], variant))
         except (ValueError, OSError, KeyError, TypeError) as error:
