@@ -35,8 +35,8 @@ STYLE_FOLDER = Path(__file__).parent / "styles"
 _T = TypeVar("_T")
 _NAME = re.compile(r"\w[\w -]{0,62}\w|\w")
 _FLAGS = {"yes": True, "true": True, "no": False, "false": False}
-_SETTINGS = re.compile(r"\A---[ \t]*\n(.*?\n)?---[ \t]*\n", re.DOTALL)
-_BETWEEN = re.compile(r"^\*\*\*[ \t]*$", re.MULTILINE)
+_EDGE = "---"
+_BETWEEN = "***"
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,17 @@ def _split(path: Path) -> tuple[dict[str, str], str]:
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise ValueError(f"it is larger than {MAX_FILE} bytes")
-    text = data.decode("utf-8-sig").replace("\r\n", "\n")
-    head = _SETTINGS.match(text)
-    if head is None:
+    lines = [line.rstrip() for line in data.decode("utf-8-sig").split("\n")]
+    if lines[0] != _EDGE or _EDGE not in lines[1:]:
         raise ValueError("it must begin with settings between two lines '---'")
+    end = lines.index(_EDGE, 1)
     settings: dict[str, str] = {}
-    for line in filter(None, map(str.strip, (head[1] or "").split("\n"))):
+    for line in filter(None, map(str.strip, lines[1:end])):
         name, colon, value = line.partition(":")
         if not colon:
             raise ValueError(f"the setting {line[:40]!r} has no ':'")
         settings[name.strip()] = value.strip().strip("\"'")
-    body = text[head.end() :].strip()
+    body = "\n".join(lines[end + 1 :]).strip()
     if not body:
         raise ValueError("there is no text below its settings")
     return settings, body
@@ -126,7 +126,13 @@ def _task(name: str, settings: Mapping[str, str], body: str) -> Task:
     language = settings.get("language", "")
     if language:
         _choice("language", language, LANGUAGES)
-    phrasings = tuple(filter(None, map(str.strip, _BETWEEN.split(body))))
+    parts: list[list[str]] = [[]]
+    for line in body.split("\n"):
+        if line == _BETWEEN:
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    phrasings = tuple(filter(None, ("\n".join(lines).strip() for lines in parts)))
     words = _flag(settings, "words", any("{instruction}" in one for one in phrasings))
     lacking = next((one for one in phrasings if words and "{instruction}" not in one), None)
     if lacking is not None:

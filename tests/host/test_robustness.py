@@ -158,14 +158,21 @@ def test_a_wrong_widget_is_refused(server: ComfyServer, widgets: dict[str, Any])
 
 def test_tasks_say_what_they_miss(server: ComfyServer) -> None:
     engine = {"1": local()}
-    cases = {
+    refused = {
         "'instruction' is empty": chat("1", "  "),
         "connect one to 'image'": chat("1", task="similar"),
         "to 'mask'": chat("1", task="inpaint", image=["3", 0]),
+    }
+    cases = {
+        "'instruction' is empty": chat("1", ["6", 0]),
         "image is not connected": chat("1", mask=["4", 0]),
         "mask holds 2 masks for 1 pictures": chat("1", image=["3", 0], mask=["5", 0]),
     }
     sources = {"3": image(), "4": node("SolidMask", value=1.0, width=8, height=8), "5": value("two_masks")}
+    sources["6"] = node("PrimitiveString", value="  ")  # what is linked is known when it runs
+    for words, wrong in refused.items():
+        with pytest.raises(PromptRejectedError, match=words):
+            server.run({**engine, **sources, "2": wrong})
     for words, wrong in cases.items():
         assert words in failing(server, {**engine, **sources, "2": wrong}).exception_message
 
