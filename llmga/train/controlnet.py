@@ -63,7 +63,17 @@ class EdgeVariants(ExampleVariants):
     high: tuple[float, float]
 
     def hints(self, pairs: Sequence[tuple[int, int]], images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """``edges``, packed as ``packed`` does."""
+        """``edges``, packed as ``packed`` does.
+
+        Raises:
+            ValueError: the pictures' sides are not multiples of 8.
+        """
+        height, width = images.shape[-2:]
+        if height % _SHRINKS or width % _SHRINKS:
+            raise ValueError(
+                f"a ControlNet needs pictures whose sides are multiples of {_SHRINKS}, got {width} × {height}; change "
+                "pictures.resolution"
+            )
         low, high = (
             torch.tensor([self._threshold(pair, name) for pair in pairs]) for name in ("low", "high")
         )
@@ -122,9 +132,10 @@ class ControlNetStage(Stage2):
                 f"a ControlNet needs an autoencoder that shrinks pictures by {_SHRINKS}, that of base shrinks by {shrinks}"
             )
         super().__init__(config, components, pictures)
-        self.controlnet = (
-            new_controlnet(components.unet, config.loop.seed) if controlnet is None else controlnet
-        )
+        if controlnet is None:
+            controlnet = new_controlnet(components.unet, config.loop.seed)
+        _check_fits(controlnet, components.unet)
+        self.controlnet = controlnet
         if config.gradient_checkpointing:
             self.controlnet.enable_gradient_checkpointing()
         components.unet.requires_grad_(False).eval()
@@ -164,6 +175,23 @@ class ControlNetStage(Stage2):
             trained, folder / "controlnet" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"}
         )
         save_file(controlnet_to_ldm(trained), folder / SINGLE_FILE, metadata={"format": "pt"})
+
+
+def _check_fits(controlnet: Any, unet: Any) -> None:
+    wanted = {
+        name: unet.config[name] for name in ("in_channels", "block_out_channels", "cross_attention_dim")
+    }
+    for name, value in {**wanted, "conditioning_channels": 3}.items():
+        found = controlnet.config[name]
+        if _comparable(found) != _comparable(value):
+            raise ValueError(
+                f"start must be a ControlNet whose {name} is {value}, to fit the UNet of base; it is {found}"
+            )
+
+
+def _comparable(value: Any) -> Any:
+    """A list for a tuple: which of them a configuration holds depends on whether it was read from a file."""
+    return [*value] if isinstance(value, (tuple, list)) else value
 
 
 def new_controlnet(unet: Any, seed: int) -> Any:

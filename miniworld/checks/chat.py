@@ -37,6 +37,7 @@ TURNS = 8
 _SEED = 900_000_000  # far from the seeds of training
 _SCENES = 100_000
 _ONE = re.compile(r"<gen_image> [^<>]+ </gen_image>")
+_EDITED = re.compile(r"[^<>]*<gen_image> [^<>]+ </gen_image>")
 _SEVERAL = re.compile(r"(?:[^<>]*<gen_image> [^<>]+ </gen_image>){2,}[^<>]*")
 _NONE = re.compile(r"[^<>]+")
 _EXPECTS = {
@@ -238,7 +239,8 @@ def _scored(name: str, expects: str, reply: Reply | None, given: Facts) -> Answe
     if reply is None:
         return Answer(name, False, *kept(given, Facts(())))
     raw = reply.conversation.turns[-1].text
-    formed = {"one": _ONE, "several": _SEVERAL}.get(expects, _NONE).fullmatch(raw) is not None
+    one = _EDITED if name in ("edit", "change") else _ONE  # it may say first what it changes
+    formed = {"one": one, "several": _SEVERAL}.get(expects, _NONE).fullmatch(raw) is not None
     return Answer(name, formed, *kept(given, caption_facts(reply.prompt or reply.text)))
 
 

@@ -15,7 +15,7 @@ from .edits import KINDS, Edit, sample_edit
 from .facts import Facts, facts
 from .instructions import EDIT_REQUESTS
 from .phrases import REQUESTS
-from .records import Kind, sample_record
+from .records import Kind, edited_reply, sample_record
 from .scene import Scene, choose
 from .small_talk import small_talk, story, wish_of
 
@@ -29,7 +29,7 @@ WEIGHTS: dict[Asked, int] = {
     "describe": 5,
     "inpaint": 3,
     "outpaint": 3,
-    "edit": 4,
+    "edit": 8,
     "question": 4,
     "reading": 1,
     "story": 1,
@@ -152,7 +152,7 @@ class Talk:
             shown += TASKS["edit"].phrasings + TASKS["change"].phrasings + EDIT_REQUESTS
             template = choose(unseen if self._held_out else shown, seed, "request")
             self._state = replace(state, scene=edit.target, in_picture=False)
-            reply = f"<gen_image> {edit.detailed[1]} </gen_image>"
+            reply = edited_reply(edit, edit.detailed[1])
             return Exchange(
                 kind, template.format(instruction=edit.instruction), reply, facts(edit.target), again=True
             )

@@ -74,6 +74,17 @@ def sample_edit(
     raise ValueError(f"this scene of {len(scene.objects)} objects allows no edit of the kind {kind!r}")
 
 
+def concerned(edit: Edit) -> str:
+    """One sentence on what an edit concerns: which object it changes and where that stands, or that a place is free; nothing
+    of a new background."""
+    if edit.kind == "background":
+        return ""
+    if edit.kind == "add":
+        return f"Nothing stands {WHERE[edit.target.objects[-1].place]}."
+    thing = next(thing for thing in edit.source.objects if thing not in edit.target.objects)
+    return f"The {description(thing).partition(' ')[2]} stands {WHERE[thing.place]}."
+
+
 def instructions(kind: Kind, held_out: bool) -> tuple[str, ...]:
     """The ways to ask for an edit of this kind: those of training, or those that it never shows."""
     shown, unseen = INSTRUCTIONS[kind]

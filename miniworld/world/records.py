@@ -16,7 +16,7 @@ from PIL import Image
 from llmga.chat.tasks import TASKS
 
 from .captions import detailed_caption, short_caption, vague_caption
-from .edits import sample_edit
+from .edits import Edit, concerned, sample_edit
 from .facts import Facts, caption_facts, facts
 from .instructions import EDIT_REQUESTS
 from .phrases import REQUESTS, Slot
@@ -217,10 +217,18 @@ def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
     edit = sample_edit(scene, seed, held_out=held_out)
     request = _request("edit", seed, held_out, edit.instruction)
     given = facts(edit.target)
-    if choose(("picture", "caption"), seed, "edited") == "caption":
-        return Record("edit", f"{edit.detailed[0]}\n{request}", (), _tagged(edit.detailed[1]), given)
-    reply = _tagged(detailed_caption(edit.target, seed, order="reading"))
+    if choose(("picture", "picture", "picture", "caption"), seed, "edited") == "caption":
+        return Record(
+            "edit", f"{edit.detailed[0]}\n{request}", (), edited_reply(edit, edit.detailed[1]), given
+        )
+    reply = edited_reply(edit, detailed_caption(edit.target, seed, order="reading"))
     return Record("edit", request, (render(scene, size).image,), reply, given)
+
+
+def edited_reply(edit: Edit, caption: str) -> str:
+    """The prompt of an edited picture behind a sentence on what the edit concerns: so the chat looks for the object once,
+    before it describes the whole, instead of at every object anew."""
+    return f"{concerned(edit)} {_tagged(caption)}".strip()
 
 
 def _request(kind: Kind, seed: int, held_out: bool, instruction: str = "") -> str:

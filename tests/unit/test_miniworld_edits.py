@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from miniworld.world.captions import detailed_caption, short_caption
-from miniworld.world.edits import KINDS, instructions, sample_edit
+from miniworld.world.edits import KINDS, concerned, instructions, sample_edit
 from miniworld.world.facts import caption_facts, facts
 from miniworld.world.instructions import MORE_INSTRUCTIONS
-from miniworld.world.phrases import INSTRUCTIONS
+from miniworld.world.phrases import INSTRUCTIONS, WHERE
 from miniworld.world.render import render
 from miniworld.world.scene import sample_scene, split_of
 
@@ -135,3 +135,20 @@ def test_without_a_kind_every_kind_comes() -> None:
 def test_impossible_edits(objects: int, kind) -> None:
     with pytest.raises(ValueError, match=kind):
         sample_edit(sample_scene(0, (objects, objects)), 0, kind)
+
+
+def test_what_an_edit_concerns_is_said_as_it_stands_before() -> None:
+    for edit in EDITS[:300]:
+        said = concerned(edit)
+        if edit.kind == "background":
+            assert said == ""
+            continue
+        assert caption_facts(said).objects == ()  # it adds no object to what is read of a whole reply
+        words = said.rstrip(".").split()
+        if edit.kind == "add":
+            (new,) = set(edit.target.objects) - set(edit.source.objects)
+            assert said == f"Nothing stands {WHERE[new.place]}."
+        else:
+            (old,) = set(edit.source.objects) - set(edit.target.objects)
+            assert words[1:5] == [old.size, old.texture, old.colour, old.shape]
+            assert said.endswith(f"stands {WHERE[old.place]}.")

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from llmga.chat import Reply
+from llmga.chat import Conversation, Reply
 from llmga.chat.tasks import TASKS
 from miniworld.checks import chat
 from miniworld.world.dataset import Scenes
 from miniworld.world.dialogues import Talk
-from miniworld.world.edits import sample_edit
-from miniworld.world.scene import choose
+from miniworld.world.edits import concerned, sample_edit
+from miniworld.world.records import sample_record
+from miniworld.world.scene import choose, sample_scene
 
 
 def test_a_change_is_asked_of_the_picture_of_the_turn_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +44,26 @@ def test_conversations_go_on_in_the_words_of_the_task_change() -> None:
         if exchange.again:
             heads.update(head for head in words if exchange.asked.lower().startswith(head.lower()))
     assert set(heads) == set(words)
+
+
+def test_the_reply_to_an_edit_says_first_what_it_changes() -> None:
+    ways = Counter()
+    for seed in range(120):
+        scene = sample_scene(seed, (2, 5))
+        edit = sample_edit(scene, seed)
+        record = sample_record("edit", scene, seed, size=32)
+        before, tag, prompt = record.reply.partition("<gen_image> ")
+        assert before.strip() == concerned(edit) and tag and prompt.endswith(" </gen_image>")
+        ways[bool(record.pictures), bool(before)] += 1
+        form = chat._scored("edit", "one", Reply(record.reply, (prompt,), _said(record.reply)), record.given)
+        assert form.formed and form.kept == form.given
+        other = chat._scored(
+            "refine", "one", Reply(record.reply, (prompt,), _said(record.reply)), record.given
+        )
+        assert other.formed == (before == "")
+    assert len(ways) == 4  # of a new background it says nothing
+    assert sum(count for (picture, _), count in ways.items() if picture) > 70
+
+
+def _said(text: str) -> Conversation:
+    return Conversation().say("user", "?").say("assistant", text)

@@ -29,7 +29,8 @@ def test_replies_have_their_form_and_keep_what_is_given(kind, held_out: bool) ->
         assert not re.search(r"[{}]|\.\.|  ", record.instruction)
         assert all(picture.size == (64, 64) for picture in record.pictures)
         assert bool(record.pictures) == (kind in PICTURED) or kind == "edit"
-        assert re.fullmatch(r"<gen_image> [^<>]+ </gen_image>", record.reply) or kind not in TAGGED
+        first = "[^<>]*" if kind == "edit" else ""  # which object it changes
+        assert re.fullmatch(rf"{first}<gen_image> [^<>]+ </gen_image>", record.reply) or kind not in TAGGED
         assert "<" not in record.reply or kind in TAGGED
         repeated, stated = kept(record.given, caption_facts(parse(record.reply).prompt or record.reply))
         assert repeated == stated and (stated > 0 or kind in ("question", "reading"))
@@ -88,7 +89,7 @@ def test_edits_begin_with_the_picture_or_with_its_caption() -> None:
             caption = record.instruction.split("\n")[0]
             assert caption_facts(caption) == facts(scene)
         assert record.given != facts(scene)
-    assert min(forms.values()) > 15
+    assert 6 < forms[False] < forms[True]
 
 
 @pytest.mark.parametrize("kind", ["inpaint", "outpaint"])

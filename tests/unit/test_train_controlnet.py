@@ -260,6 +260,16 @@ def test_networks_that_do_not_fit_are_refused() -> None:
         ControlNetStage(config(), components(kl=True), World())
     with pytest.raises(ValueError, match="4 input channels, not 9"):
         ControlNetStage(config(), components(channels=9), World())
+    with pytest.raises(ValueError, match="whose cross_attention_dim is 8, to fit the UNet of base; it is 20"):
+        other = new_controlnet(components(sdxl=True).unet, 0)
+        ControlNetStage(config(), components(), World(), other)
+
+    class Odd(World):
+        def image(self, i: int) -> torch.Tensor:
+            return super().image(i)[..., :28]
+
+    with pytest.raises(ValueError, match="multiples of 8, got 28 × 32; change pictures.resolution"):
+        prepared(pictures=Odd())._inputs(torch.tensor([0]), torch.tensor([0]), torch.tensor([False]))
 
 
 def test_the_presets_are_what_they_say() -> None:
