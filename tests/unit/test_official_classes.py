@@ -76,9 +76,13 @@ def test_ids_and_logits_are_those_of_the_official_classes(engines: Any, family: 
         assert np.abs(projected - arrays[f"all{number}"]).max() < 1e-4 * arrays[f"all{number}"].std()
 
 
+@pytest.mark.parametrize("lookup", [0, 4])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_replies_are_those_of_the_official_classes(engines: Any, family: str) -> None:
+def test_greedy_replies_are_those_of_the_official_classes(
+    engines: Any, monkeypatch: pytest.MonkeyPatch, family: str, lookup: int
+) -> None:
     engine, turns = engines[family], record(family)["turns"]
+    monkeypatch.setattr(engine, "lookup", lookup)
     for number, talk in enumerate(talks(family)):
         said = engine.generate(talk, Sampling(temperature=0, max_new_tokens=NEW_TOKENS), lambda text: None)
         assert said.answer == turns[number]["reply"]

@@ -19,7 +19,7 @@ Merges = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class VocabularyPieces:
+class SentencePieceFile:
     """A SentencePiece BPE file.
 
     Args:
@@ -33,7 +33,7 @@ class VocabularyPieces:
     adds_a_space: bool
 
 
-def read_pieces(path: Path) -> VocabularyPieces | None:
+def read_pieces(path: Path) -> SentencePieceFile | None:
     """The pieces of a SentencePiece BPE file; None for another kind of model.
 
     Raises:
@@ -55,7 +55,7 @@ def read_pieces(path: Path) -> VocabularyPieces | None:
         return None
     scores = {piece.piece: piece.score for piece in proto.pieces if piece.type in (_NORMAL, _UNUSED)}
     whole = tuple(piece.piece for piece in proto.pieces if piece.type == _USER_DEFINED)
-    return VocabularyPieces(scores, whole, proto.normalizer_spec.add_dummy_prefix)
+    return SentencePieceFile(scores, whole, proto.normalizer_spec.add_dummy_prefix)
 
 
 def merges_of(scores: dict[str, float]) -> Merges:

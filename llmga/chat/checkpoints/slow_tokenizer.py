@@ -14,7 +14,7 @@ from typing import Any
 
 from ...files.json_files import read_object
 from ..folder_copy import folder_copy
-from .piece_merges import VocabularyPieces, merges_of, read_pieces
+from .piece_merges import SentencePieceFile, merges_of, read_pieces
 
 _SPACE = "▁"
 _LLAMA = ("LlamaTokenizer", "LlamaTokenizerFast")
@@ -91,7 +91,7 @@ def needs_plain_class(tokenizer: Any) -> bool:
     )
 
 
-def _rank_by_score(backend: Any, pieces: VocabularyPieces) -> None:
+def _rank_by_score(backend: Any, pieces: SentencePieceFile) -> None:
     from tokenizers.models import BPE
 
     model = backend.model
@@ -110,7 +110,7 @@ def _rank_by_score(backend: Any, pieces: VocabularyPieces) -> None:
     )
 
 
-def _add_whole_pieces(backend: Any, pieces: VocabularyPieces) -> None:
+def _add_whole_pieces(backend: Any, pieces: SentencePieceFile) -> None:
     """Pieces such as Gemma's runs of spaces and of lines; the file writes a space in them as the normaliser does."""
     from tokenizers import AddedToken
 
