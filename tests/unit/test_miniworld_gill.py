@@ -134,12 +134,12 @@ def test_stories_are_painted_under_every_condition(gill: GILL, out: Path) -> Non
 
 
 def test_conversations_of_edits_go_on_and_hold_no_words_between() -> None:
-    told = conversation_of_edits(5)
-    assert len(told) == 8 and len({turn.scene for turn in told}) == 8
+    turns = conversation_of_edits(5)
+    assert len(turns) == 8 and len({turn.scene for turn in turns}) == 8
     assert all(
-        shape in turn.prompt for turn in told for shape in (thing.shape for thing in turn.scene.objects)
+        shape in turn.prompt for turn in turns for shape in (thing.shape for thing in turn.scene.objects)
     )
-    chat = without_words(told[:3])
+    chat = without_words(turns[:3])
     assert [turn.role for turn in chat.turns] == ["user", "assistant"] * 2 + ["user"]
     assert {turn.text for turn in chat.turns if turn.role == "assistant"} == {"<gen_image> </gen_image>"}
     requests = EditRequests(2)
