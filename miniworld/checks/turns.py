@@ -90,7 +90,7 @@ def in_words(engine: Any, talk: Sequence[EditTurn]) -> list[str | torch.Tensor]:
         options: dict[str, Any] = {"task": "chat", "instruction": turn.asked, "policy": "whole_reply"}
         reply = respond(engine, chat, sampling=sampling, on_text=lambda _: None, **options)
         chat = reply.conversation
-        prompts.append(reply.prompt or reply.raw)
+        prompts.append(reply.prompt or reply.text)
     return prompts
 
 
