@@ -159,7 +159,7 @@ class PictureIndex(io.ComfyNode):
                 IndexType.Output(display_name="index", tooltip="For LLMGA GILL Chat."),
                 io.String.Output(
                     display_name="readout",
-                    tooltip="How many pictures are in it, were added, kept and removed, and which could not be read.",
+                    tooltip="How many pictures are in it, were added, unchanged and removed, and which could not be read.",
                 ),
             ],
         )

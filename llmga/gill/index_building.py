@@ -37,18 +37,18 @@ class BuildReport:
 
     Args:
         added: pictures that were read.
-        kept: pictures that were in the index already and have not changed.
+        unchanged: pictures that were in the index already and have not changed.
         removed: rows whose picture is gone or has changed.
         unreadable: path and reason of pictures that were left out.
     """
 
     added: int
-    kept: int
+    unchanged: int
     removed: int
     unreadable: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        words = f"{self.added:,} pictures added, {self.kept:,} kept, {self.removed:,} gone"
+        words = f"{self.added:,} pictures added, {self.unchanged:,} unchanged, {self.removed:,} gone"
         if not self.unreadable:
             return words
         named = "; ".join(f"{path}: {reason}" for path, reason in self.unreadable[:5])
@@ -152,7 +152,7 @@ def picture_file(pictures: Path, path: str) -> Path:
 
 
 def stays_inside(path: str) -> bool:
-    """Whether a relative path leads nowhere else by its words. A link that the folder's owner made may lead anywhere."""
+    """Whether a relative path stays below its folder by its words; a link that the owner put there may lead anywhere."""
     windows = PureWindowsPath(path)
     return not (windows.drive or windows.root or PurePosixPath(path).is_absolute() or ".." in windows.parts)
 

@@ -103,11 +103,11 @@ class LabelledPrompts:
                 raise ValueError(
                     f"{path}, line {i + 2}: Decision must be gen, ret or same, got {decision!r:.80}"
                 )
-        kept = [(prompt, PROMPT_LABELS.index(d)) for prompt, d in found if d != "same"]
-        labels = tuple(label for _, label in kept)
+        labelled = [(prompt, PROMPT_LABELS.index(d)) for prompt, d in found if d != "same"]
+        labels = tuple(label for _, label in labelled)
         if set(labels) != {0, 1}:
             raise ValueError(f"{path} must hold prompts of both kinds, gen and ret")
-        return cls(tuple(prompt for prompt, _ in kept), labels)
+        return cls(tuple(prompt for prompt, _ in labelled), labels)
 
 
 def read_tab_separated(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

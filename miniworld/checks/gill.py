@@ -83,14 +83,14 @@ def check_stories(
     stories = [story(scene) for scene in scenes]
     last = [said[-1] for said, _ in stories]
     whole = [" ".join(f"{sentence}." for sentence in said) for said, _ in stories]
-    told: dict[str, Sequence[Sequence[PromptPart]]] = {
+    prompts_of: dict[str, Sequence[Sequence[PromptPart]]] = {
         "GILL, 1 caption": [[text] for text in last],
         f"GILL, {number} captions": [[text] for text in whole],
         f"GILL, {number} captions, {number - 1} pictures": [interleaved(*one) for one in stories],
     }
-    done, of = 0, len(told) * len(scenes)
+    done, of = 0, len(prompts_of) * len(scenes)
     contexts = {}
-    for name, prompts in told.items():
+    for name, prompts in prompts_of.items():
         rows = []
         for prompt in prompts:
             rows.append(conditioning_of(gill, prompt))
@@ -100,10 +100,10 @@ def check_stories(
     truth = truth_of(scenes)
     results: Measured = {}
     for name, captions in (("prompt, 1 caption", last), (f"prompt, {number} captions", whole)):
-        results[name] = _kept(score(reader.read(paint(pipeline, captions, config, max_chunks=1)), truth))
+        results[name] = _columns(score(reader.read(paint(pipeline, captions, config, max_chunks=1)), truth))
     for name, context in contexts.items():
-        results[name] = _kept(score(reader.read(paint(pipeline, last, config, contexts=context)), truth))
-    results["chance"] = _kept(
+        results[name] = _columns(score(reader.read(paint(pipeline, last, config, contexts=context)), truth))
+    results["chance"] = _columns(
         score(reader.read(paint(pipeline, whole, config, max_chunks=1)), truth.roll(1, 0))
     )
     return results
@@ -117,8 +117,8 @@ def check_captions(gill: GILL, out: Path, config: GILLCheckConfig) -> Measured:
     contexts = torch.stack([conditioning_of(gill, [caption]) for caption in captions])
     truth = truth_of(scenes)
     return {
-        "prompt": _kept(score(reader.read(paint(pipeline, captions, config, max_chunks=1)), truth)),
-        f"GILL, {gill.parts.sizes.head}": _kept(
+        "prompt": _columns(score(reader.read(paint(pipeline, captions, config, max_chunks=1)), truth)),
+        f"GILL, {gill.parts.sizes.head}": _columns(
             score(reader.read(paint(pipeline, captions, config, contexts=contexts)), truth)
         ),
     }
@@ -176,5 +176,5 @@ def gill_table(measured: dict[str, Any]) -> str:
     return "\n\n".join(f"{name}\n{table(rows)}" for name, rows in measured.items())
 
 
-def _kept(rates: Rates) -> dict[str, Estimate]:
+def _columns(rates: Rates) -> dict[str, Estimate]:
     return {name: rates[name] for name in ("background", "place", "colour", "shape", "empty")}

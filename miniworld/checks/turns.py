@@ -18,7 +18,7 @@ from llmga.gill.embedding import EmbeddingEngine, load_embedding_head
 from llmga.gill.transcript import prompt_of
 
 from ..files import CHECKPOINT, EMBEDDING, LANGUAGE, READER
-from ..models.embedding import TURNS, ToldTurn, conversation_of_edits, without_words
+from ..models.embedding import TURNS, EditTurn, conversation_of_edits, without_words
 from ..models.painter import load_pipeline
 from ..models.reader import Reading, load_reader
 from ..models.sampling import PaintConfig, paint
@@ -51,7 +51,7 @@ def check_turns(
     """
     pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
     talks = _whole_talks(config)
-    made = told_embeddings(out, talks, on_done)
+    made = prompts_by_method(out, talks, on_done)
     results: dict[str, list[Estimate]] = {name: [] for name in METHODS_OF_TURNS}
     for turn in range(config.turns):
         truth = truth_of([talk[turn].scene for talk in talks])
@@ -61,8 +61,8 @@ def check_turns(
     return results
 
 
-def told_embeddings(
-    out: Path, talks: Sequence[Sequence[ToldTurn]], on_done: OnDone = lambda done, of: None
+def prompts_by_method(
+    out: Path, talks: Sequence[Sequence[EditTurn]], on_done: OnDone = lambda done, of: None
 ) -> dict[str, list[list[str | torch.Tensor]]]:
     """What each method gives the painter at each turn: a prompt in words, or text states (rows, dim)."""
     engine = load_local_engine(out / LANGUAGE, torch.float32)
@@ -76,13 +76,13 @@ def told_embeddings(
             [embedding.prompt_embedding(without_words(talk[: turn + 1])) for turn in range(len(talk))]
         )
         made["GILL"].append(
-            [conditioning_of(gill, told_to_gill(gill, talk[: turn + 1])) for turn in range(len(talk))]
+            [conditioning_of(gill, gill_prompt(gill, talk[: turn + 1])) for turn in range(len(talk))]
         )
     on_done(len(talks), len(talks))
     return made
 
 
-def in_words(engine: Any, talk: Sequence[ToldTurn]) -> list[str | torch.Tensor]:
+def in_words(engine: Any, talk: Sequence[EditTurn]) -> list[str | torch.Tensor]:
     """The prompt of each turn, in a conversation that holds the model's own replies; a reply without one is the prompt."""
     chat, prompts = Conversation(), []
     sampling = Sampling(temperature=0.0, max_new_tokens=300)
@@ -90,11 +90,11 @@ def in_words(engine: Any, talk: Sequence[ToldTurn]) -> list[str | torch.Tensor]:
         options: dict[str, Any] = {"task": "chat", "instruction": turn.asked, "policy": "whole_reply"}
         reply = respond(engine, chat, sampling=sampling, on_text=lambda _: None, **options)
         chat = reply.conversation
-        prompts.append(reply.prompt or reply.raw)
+        prompts.append(reply.prompt or reply.text)
     return prompts
 
 
-def told_to_gill(gill: GILL, talk: Sequence[ToldTurn]) -> list[Any]:
+def gill_prompt(gill: GILL, talk: Sequence[EditTurn]) -> list[Any]:
     """The requests one behind the other, with GILL's own picture tokens between them."""
     chat = Conversation()
     for number, turn in enumerate(talk):
@@ -156,9 +156,9 @@ def plot_turns(
     image.save(path)
 
 
-def _whole_talks(config: TurnsConfig) -> list[list[ToldTurn]]:
+def _whole_talks(config: TurnsConfig) -> list[list[EditTurn]]:
     """Conversations that reach the last turn."""
-    talks: list[list[ToldTurn]] = []
+    talks: list[list[EditTurn]] = []
     number = 0
     while len(talks) < config.count:
         talk = conversation_of_edits(config.seed * 70_000_000 + number, config.turns, "validation")

@@ -35,7 +35,7 @@ class MiniatureEmbedding:
 
 
 @dataclass(frozen=True)
-class ToldTurn:
+class EditTurn:
     """A request, the scene that it leads to, and the detailed prompt of that."""
 
     asked: str
@@ -43,44 +43,46 @@ class ToldTurn:
     prompt: str
 
 
-def conversation_of_edits(seed: int, turns: int = TURNS, split: Any = "train") -> list[ToldTurn]:
+def conversation_of_edits(seed: int, turns: int = TURNS, split: Any = "train") -> list[EditTurn]:
     """A scene that is asked for, and one edit of it in each turn after the first; a scene that allows none ends it."""
     scene = sample_scene(seed, (2, 4), split)
     asked = render("refine", short_caption(scene, seed, order="wish"), seed)
-    told = [ToldTurn(asked, scene, detailed_caption(scene, seed, order="wish"))]
+    found = [EditTurn(asked, scene, detailed_caption(scene, seed, order="wish"))]
     for number in range(1, turns):
         try:
-            edit = sample_edit(told[-1].scene, seed * 64 + number, order="wish")
+            edit = sample_edit(found[-1].scene, seed * 64 + number, order="wish")
         except ValueError:
             break
         asked = render("change", edit.instruction, seed + number)
-        told.append(ToldTurn(asked, edit.target, edit.detailed[1]))
-    return told
+        found.append(EditTurn(asked, edit.target, edit.detailed[1]))
+    return found
 
 
 class EditRequests:
     """Requests of conversations of edits, as ``llmga.train.embedding.Requests``: one for each turn of each."""
 
     def __init__(self, conversations: int, seed: int = 0) -> None:
-        self._told = [conversation_of_edits(seed * 1_000_003 + i) for i in range(conversations)]
-        self._places = [(i, turn) for i, told in enumerate(self._told) for turn in range(len(told))]
+        self._conversations = [conversation_of_edits(seed * 1_000_003 + i) for i in range(conversations)]
+        self._places = [
+            (i, turn) for i, turns in enumerate(self._conversations) for turn in range(len(turns))
+        ]
 
     def __len__(self) -> int:
         return len(self._places)
 
     def conversation(self, i: int) -> Conversation:
         number, turn = self._places[i]
-        return without_words(self._told[number][: turn + 1])
+        return without_words(self._conversations[number][: turn + 1])
 
     def prompt(self, i: int) -> str:
         number, turn = self._places[i]
-        return self._told[number][turn].prompt
+        return self._conversations[number][turn].prompt
 
 
-def without_words(told: Sequence[ToldTurn]) -> Conversation:
+def without_words(turns: Sequence[EditTurn]) -> Conversation:
     """The requests, with nothing between them that was said in words; it ends with the last request."""
     chat = Conversation()
-    for number, turn in enumerate(told):
+    for number, turn in enumerate(turns):
         chat = chat.say("assistant", WITHOUT_WORDS) if number else chat
         chat = chat.say("user", turn.asked)
     return chat

@@ -148,12 +148,13 @@ def test_only_the_first_token_of_a_picture_is_ever_chosen(gill: GILL) -> None:
 
 
 def test_what_options_must_not_say(gill: GILL) -> None:
-    for wrong, message in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"top_p": 0.5}, "top_p cannot be used"),
         ({"max_tokens": 0}, "max_tokens must be between"),
         ({"retrieval_scale": -1}, "retrieval_scale must be between"),
         ({"temperature": 3.0}, "temperature must be between"),
-    ):
+    )
+    for wrong, message in cases:
         with pytest.raises(ValueError, match=message):
             ReplyOptions(**wrong)
     with pytest.raises(ValueError, match="nothing to read"):

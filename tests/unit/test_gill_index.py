@@ -79,7 +79,7 @@ def test_a_folder_of_pictures_is_found_as_the_official_code_embeds_it(
     tmp_path: Path, pictures: Path, gill: GILL
 ) -> None:
     report = build_index(tmp_path / "index", pictures, gill, batch=2)
-    assert (report.added, report.kept, report.removed, report.unreadable) == (5, 0, 0, ())
+    assert (report.added, report.unchanged, report.removed, report.unreadable) == (5, 0, 0, ())
     index = PictureIndex.open(tmp_path / "index")
     for number, row in enumerate(recorded()["index"]):
         (best,) = index.search(row, 1)
@@ -94,7 +94,7 @@ def test_only_what_changed_is_read_again(tmp_path: Path, pictures: Path, gill: G
     recorder().picture(8).save(pictures / "new.png")
     (pictures / "broken.png").write_bytes(b"no picture")
     report = build_index(tmp_path / "index", pictures, gill)
-    assert (report.added, report.kept, report.removed) == (2, 3, 2)
+    assert (report.added, report.unchanged, report.removed) == (2, 3, 2)
     assert [path for path, _ in report.unreadable] == ["broken.png"] and str(pictures) not in str(report)
     index = PictureIndex.open(tmp_path / "index")
     assert len(index) == 5
@@ -106,7 +106,7 @@ def test_only_what_changed_is_read_again(tmp_path: Path, pictures: Path, gill: G
         "new.png",
     ]
     again = build_index(tmp_path / "index", pictures, gill)
-    assert (again.added, again.kept) == (0, 5)
+    assert (again.added, again.unchanged) == (0, 5)
 
 
 class Stop(BaseException):
@@ -129,7 +129,7 @@ def test_a_stopped_build_goes_on(
     assert calls == [(0, 5), (1, 5), (2, 5), (3, 5)]
     assert len(PictureIndex.open(tmp_path / "index")) == 2
     report = build_index(tmp_path / "index", pictures, gill)
-    assert (report.added, report.kept) == (3, 2)
+    assert (report.added, report.unchanged) == (3, 2)
     whole = tmp_path / "whole"
     build_index(whole, pictures, gill)
     query = recorded()["index"][4]

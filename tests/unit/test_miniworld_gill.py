@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from PIL import Image
 
 pytest.importorskip("diffusers", reason="the miniature's painter needs diffusers")
 
+from llmga.chat import Conversation, OnText, Said, Sampling
 from llmga.gill import GILL, DecisionModel, GILLParts, GILLSizes, load_vision, save_decision, save_parts
-from llmga.gill.embedding import EmbeddingHead, EmbeddingSizes, save_embedding_head
+from llmga.gill.embedding import EmbeddingHead, EmbeddingSizes, load_embedding_head, save_embedding_head
 from llmga.train import read_config
+from miniworld.build.build import build
 from miniworld.build.recipe import RECIPES, Recipe
 from miniworld.build.stages import STAGES
 from miniworld.checks.gill import (
@@ -24,8 +27,8 @@ from miniworld.checks.gill import (
     load_miniature_gill,
 )
 from miniworld.checks.painter import truth_of
-from miniworld.checks.turns import TurnsConfig, agreement, check_turns, plot_turns, turns_table
-from miniworld.files import CHECKPOINT, EMBEDDING, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, READER
+from miniworld.checks.turns import TurnsConfig, agreement, check_turns, in_words, plot_turns, turns_table
+from miniworld.files import CHECKPOINT, EMBEDDING, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, MANIFEST, READER
 from miniworld.models.architecture import CONTEXT_DIM
 from miniworld.models.embedding import EditRequests, conversation_of_edits, without_words
 from miniworld.models.gill import OWNED, decision_prompts, frozen_models, story
@@ -134,17 +137,28 @@ def test_stories_are_painted_under_every_condition(gill: GILL, out: Path) -> Non
 
 
 def test_conversations_of_edits_go_on_and_hold_no_words_between() -> None:
-    told = conversation_of_edits(5)
-    assert len(told) == 8 and len({turn.scene for turn in told}) == 8
+    turns = conversation_of_edits(5)
+    assert len(turns) == 8 and len({turn.scene for turn in turns}) == 8
     assert all(
-        shape in turn.prompt for turn in told for shape in (thing.shape for thing in turn.scene.objects)
+        shape in turn.prompt for turn in turns for shape in (thing.shape for thing in turn.scene.objects)
     )
-    chat = without_words(told[:3])
+    chat = without_words(turns[:3])
     assert [turn.role for turn in chat.turns] == ["user", "assistant"] * 2 + ["user"]
     assert {turn.text for turn in chat.turns if turn.role == "assistant"} == {"<gen_image> </gen_image>"}
     requests = EditRequests(2)
     assert requests.conversation(1) == without_words(conversation_of_edits(0)[:2])
     assert requests.prompt(1) == conversation_of_edits(0)[1].prompt
+
+
+def test_a_reply_without_a_prompt_is_painted_as_it_is() -> None:
+    class Talker:
+        name, supports_pictures = "talker", False
+
+        def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
+            turn = sum(turn.role == "user" for turn in conversation.turns)
+            return Said("<gen_image> a star </gen_image>" if turn == 1 else f"words {turn}")
+
+    assert in_words(Talker(), conversation_of_edits(5)[:3]) == ["a star", "words 2", "words 3"]
 
 
 def test_agreement_counts_whole_objects_and_backgrounds() -> None:
@@ -173,3 +187,14 @@ def test_three_methods_are_compared_turn_by_turn(out: Path, tmp_path: Path) -> N
     plot_turns(found, tmp_path / "turns.png")
     with Image.open(tmp_path / "turns.png") as picture:
         assert picture.size == (960, 540) and len(picture.convert("RGB").getcolors(100_000) or ()) > 4
+
+
+def test_the_stages_make_both_heads(out: Path, tmp_path: Path) -> None:
+    for folder in ("checkpoints", "LLM"):
+        (tmp_path / folder).symlink_to(out / folder)
+    build(read_config(Recipe, RECIPES / "smoke.yaml"), tmp_path, ["gill", "embedding"], False, ["build"])
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    assert list(manifest) == ["gill", "embedding"]
+    assert manifest["gill"]["figures"]["decision"]["measured_on"] == 16
+    assert load_miniature_gill(tmp_path).parts.sizes.vision == 9 * 128
+    assert load_embedding_head(tmp_path / EMBEDDING).sizes.text == CONTEXT_DIM
