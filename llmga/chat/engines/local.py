@@ -154,7 +154,9 @@ class LocalEngine:
         """A tokenizer that was extended or belongs to another model may have tokens for which there is no embedding."""
         rows = len(self.net.get_input_embeddings().weight)
         pictures = {getattr(self.net.config, name, None) for name in ("image_token_index", "image_token_id")}
-        beyond = [id_ for id_ in ids[ids >= rows].tolist() if id_ not in pictures]  # the vision tower embeds those
+        beyond = [
+            id_ for id_ in ids[ids >= rows].tolist() if id_ not in pictures
+        ]  # the vision tower embeds those
         if beyond:
             token = self._tokenizer.convert_ids_to_tokens(beyond[0])
             raise ValueError(
