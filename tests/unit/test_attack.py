@@ -323,7 +323,11 @@ class TestReport:
         assert percentile([4, 1, 3, 2], share) == value
 
     def test_slope(self) -> None:
-        assert load.slope([(0, 10), (10, 60), (20, 110)]) == pytest.approx(5)
+        run = [(0, 10), (10, 60), (20, 110)]
+        assert load.slope([run]) == pytest.approx(5)
+        other = [(x + 200, y + 10**9) for x, y in run]  # another model is loaded
+        assert load.slope([run, [], other]) == pytest.approx(5)
+        assert load.slope([[(0, 7)]]) == 0
 
 
 PLANTED = {

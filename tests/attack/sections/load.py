@@ -1,7 +1,7 @@
 """A full queue over many nodes: everything ends, and memory grows no faster than in a ComfyUI without the pack.
 
-Memory is compared over the second half of the prompts: before, the first use of each model and the allocator's arenas
-grow it, in a ComfyUI without the pack too.
+Prompts of one kind come in runs, and memory is compared within the second half of each run: which models are loaded moves
+it by 30 MB, their first use and the allocator's arenas grow it, and none of that is what a prompt leaves behind.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from ..report import Counts, Finding
 from ..server import Prompt, alive, live, process_of, resident
 
 BATCH = 20
-WARM = 2  # batches before memory is looked at
+RUN = 10  # batches of one kind, of which the first half only warms up
 WAIT = 120.0
+KINDS = 5
 
 
 def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
@@ -33,9 +34,8 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
             part = budget.part(share, goal)
             samples, ended = _fill(server, part, rng, counts, ours)
             findings += ended
-        late = samples[len(samples) // 2 :]
-        if len(late) >= 3:
-            counts.measure(f"kB a prompt with {name}", slope(late) / 1024)
+        if sum(map(len, samples)) >= 3:
+            counts.measure(f"kB a prompt with {name}", slope(samples) / 1024)
         else:
             counts.skipped.append(
                 f"memory slope with {name}: too few prompts in {part.spent:.0f} s, or no /proc"
@@ -43,21 +43,31 @@ def run(budget: Budget, rng: random.Random) -> tuple[list[Finding], Counts]:
     return findings, counts
 
 
-def slope(samples: list[tuple[int, int]]) -> float:
-    """Least squares: bytes a prompt, from (prompts so far, bytes held)."""
-    mean_x = sum(x for x, _ in samples) / len(samples)
-    mean_y = sum(y for _, y in samples) / len(samples)
-    spread = sum((x - mean_x) ** 2 for x, _ in samples)
-    return sum((x - mean_x) * (y - mean_y) for x, y in samples) / spread if spread else 0.0
+def slope(runs: list[list[tuple[int, int]]]) -> float:
+    """Least squares: bytes a prompt, from (prompts so far, bytes held), each run with a level of its own."""
+    spread = shared = 0.0
+    for samples in filter(None, runs):
+        mean_x = sum(x for x, _ in samples) / len(samples)
+        mean_y = sum(y for _, y in samples) / len(samples)
+        spread += sum((x - mean_x) ** 2 for x, _ in samples)
+        shared += sum((x - mean_x) * (y - mean_y) for x, y in samples)
+    return shared / spread if spread else 0.0
 
 
 def _fill(
     server: ComfyServer, budget: Budget, rng: random.Random, counts: Counts, ours: bool
-) -> tuple[list[tuple[int, int]], list[Finding]]:
-    samples, done = [], 0
+) -> tuple[list[list[tuple[int, int]]], list[Finding]]:
+    samples: list[list[tuple[int, int]]] = []
+    done = 0
     try:
         while budget:
-            queued = [server.queue(prompt_of(rng, ours), client_id="load") for _ in range(BATCH)]
+            run, at = divmod(done // BATCH, RUN)
+            if at == 0:
+                samples.append([])
+            queued = [
+                server.queue(prompt_of(rng, run % KINDS if ours else None), client_id="load")
+                for _ in range(BATCH)
+            ]
             if ours and rng.random() < 0.5:
                 server.interrupt()
             if not _drained(server, queued):
@@ -68,8 +78,8 @@ def _fill(
             done += BATCH
             counts.ran["queued prompts" if ours else "control prompts"] += BATCH
             held = resident(process_of(server))
-            if held is not None and done > WARM * BATCH:
-                samples.append((done, held))
+            if held is not None and at >= RUN // 2:
+                samples[-1].append((done, held))
             server.request("/history", {"clear": True})
     except ServerError as error:
         return samples, [Finding("exit", "a full queue", f"after {done} prompts", str(error)[:400])]
@@ -84,15 +94,14 @@ def _drained(server: ComfyServer, queued: list[str]) -> bool:
     return not waiting
 
 
-def prompt_of(rng: random.Random, ours: bool) -> Prompt:
-    """A small prompt that no cache answers: around our nodes, or of core's own alone."""
+def prompt_of(rng: random.Random, kind: int | None) -> Prompt:
+    """A small prompt that no cache answers: around our nodes, one of ``KINDS``, or of core's own alone."""
     seed = rng.randrange(2**31)
     small: dict[str, Any] = {
         "1": node("EmptyImage", width=64 + 8 * rng.randrange(4), height=64, batch_size=1, color=seed % 2**24)
     }
-    if not ours:
+    if kind is None:
         return {**small, "2": node("ImageInvert", image=["1", 0]), "3": node("PreviewImage", images=["2", 0])}
-    kind = rng.randrange(5)
     if kind == 0:
         return {"1": local(), "2": chat("1", f"a fox {seed}", max_new_tokens=4), "3": preview(["2", 0])}
     if kind == 1:
