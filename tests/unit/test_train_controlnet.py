@@ -316,3 +316,25 @@ def test_a_run_from_files_goes_on_from_another_controlnet(tmp_path: Path) -> Non
     assert main(["train", "controlnet", *arguments]) == 0
     learned = load_file(tmp_path / "run" / "result" / LEARNED)
     assert all(torch.equal(value, learned[name]) for name, value in begun.state_dict().items())
+
+
+def test_edges_are_larger_behind_an_encoder_that_begins_as_he_says() -> None:
+    unet = components().unet
+    edges = (torch.rand(2, 3, 32, 32, generator=generator(0)) < 0.1).float()
+    sizes = {}
+    for name in ("diffusers", "he"):
+        encoder = new_controlnet(unet, 0, name).controlnet_cond_embedding
+        assert not any(p.any() for p in encoder.conv_out.parameters())
+        with torch.no_grad():
+            both = []
+            for x in (edges, edges * 0):
+                for layer in (encoder.conv_in, *encoder.blocks):
+                    x = F.silu(layer(x))
+                both.append(x)
+        sizes[name] = float((both[0] - both[1]).std())
+    assert sizes["diffusers"] < 1e-3 and sizes["he"] > 100 * sizes["diffusers"]
+    made = ControlNetStage(config(hint_init="he"), components(), World()).controlnet
+    assert torch.equal(
+        made.controlnet_cond_embedding.conv_in.weight,
+        new_controlnet(unet, 0, "he").state_dict()["controlnet_cond_embedding.conv_in.weight"],
+    )
