@@ -12,10 +12,6 @@ from .options import CheckpointOptions
 
 
 def main(arguments: Sequence[str]) -> int:
-    if arguments[:1] == ["gill"]:  # a folder of that name is ./gill
-        from ...gill.command import main as convert_gill
-
-        return convert_gill(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="llmga convert",
         description="Write an official LLMGA language model as a folder that transformers and vLLM serve as it is.",
