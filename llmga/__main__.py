@@ -54,18 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = f"{arguments[0]!r} is not a verb" if arguments else "a verb is missing"
         sys.stderr.write(f"{usage()}\nllmga: {problem}\n")
         return 2
-    if tuple(arguments[:2]) == ("convert", "gill"):  # a folder of that name is ./gill
-        return run("convert", arguments[2:], ".gill.command")
     return run(arguments[0], arguments[1:])
 
 
-def run(verb: str, arguments: Sequence[str], module: str = "") -> int:
-    """Run a verb's module, or another ``module`` in its place."""
-    module = module or VERBS[verb].module
+def run(verb: str, arguments: Sequence[str]) -> int:
     try:
-        return import_module(module, __package__).main(arguments)
+        return import_module(VERBS[verb].module, __package__).main(arguments)
     except ModuleNotFoundError as error:
-        if error.name == f"{__package__}{module}".rpartition(".")[0]:
+        if error.name == f"{__package__}{VERBS[verb].module}".rpartition(".")[0]:
             sys.stderr.write(
                 f"llmga {verb} is not part of this installation: clone the repository, or install the wheel\n"
             )
