@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -14,17 +13,14 @@ from safetensors.torch import load_file, save_file
 from llmga.gill import GILL, load_decision, load_language, load_parts, load_vision
 from tools import ROOT
 
+from . import gill_inputs
+
 FIXTURES = ROOT / "tests" / "unit" / "fixtures"
 
 
-@cache
 def recorder() -> Any:
-    """The module that recorded it, for its pictures, captions and folders."""
-    spec = importlib.util.spec_from_file_location("gill_official", FIXTURES / "gill_official.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module with the pictures, captions and folders of the recording."""
+    return gill_inputs
 
 
 @cache
