@@ -74,12 +74,25 @@ def _check_holes(options: argparse.Namespace, command: list[str]) -> None:
     sys.stdout.write(holes_table(found) + "\n")
 
 
+def _check_scenes(options: argparse.Namespace, command: list[str]) -> None:
+    from tqdm import tqdm
+
+    from .checks.scenes import METHODS_OF_SCENES, ScenesConfig, check_scenes, scenes_table
+
+    config = ScenesConfig(options.count, options.insertions, steps=options.steps)
+    methods = options.methods.split(",") if options.methods else METHODS_OF_SCENES
+    with tqdm(total=config.scenes + config.insertions, desc="scenes") as bar:
+        found = check_scenes(options.out, config, methods, lambda i, n: bar.update())
+    sys.stdout.write(scenes_table(*found) + "\n")
+
+
 VERBS = {
     "build": _build,
     "check": _check,
     "check-chat": _check_chat,
     "check-edits": _check_edits,
     "check-holes": _check_holes,
+    "check-scenes": _check_scenes,
 }
 
 
@@ -111,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     holes.add_argument("--count", type=int, default=512, help="pictures of each kind")
     holes.add_argument("--steps", type=int, default=20, help="of denoising")
     holes.add_argument("--workers", type=int, default=0, help="processes that chat; 0 takes one per core")
+    scenes = verbs.add_parser("check-scenes", help="measure planned scenes, and objects put into pictures")
+    scenes.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    scenes.add_argument("--methods", help="some of the ways to paint a scene, with commas")
+    scenes.add_argument("--count", type=int, default=200, help="scenes")
+    scenes.add_argument("--insertions", type=int, default=100, help="objects put into true pictures")
+    scenes.add_argument("--steps", type=int, default=25, help="of denoising")
     edits = verbs.add_parser("check-edits", help="measure the editors")
     edits.add_argument("--out", type=Path, required=True, help="the folder of the models")
     edits.add_argument("--methods", help="some of the ways to edit, with commas")

@@ -24,7 +24,7 @@ from ..llmga.scene import (
     to_bounding_boxes,
     to_elements,
 )
-from ..llmga.scene.plan import FORMAT
+from ..llmga.scene.plan import PLAN_FORMAT
 from . import check, host
 from .inversion import shown
 from .prompt_encoder import HostPromptEncoder, clip_encoders
@@ -282,7 +282,7 @@ def _pixels(name: str) -> io.Int.Input:
 
 def _written(text: str) -> ParsedPlan:
     """The plan of the widget: as the editor writes it, or anything that a reply may be."""
-    if f'"{FORMAT}"' in text:
+    if f'"{PLAN_FORMAT}"' in text:
         return ParsedPlan(ScenePlan.from_json(text))
     return parse_plan(text)
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..diffusion.denoiser import Site, StopForward
-
-GridSize = tuple[int, int]
+from ..edit.blend import GridSize
 
 
 @dataclass(frozen=True)

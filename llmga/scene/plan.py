@@ -11,7 +11,7 @@ from typing import Any
 from ..files.json_files import read_object
 from ..files.writing import write_text
 
-FORMAT = "llmga-scene"
+PLAN_FORMAT = "llmga-scene"
 PLAN_VERSION = 1
 MAX_OBJECTS = 12
 """More objects than a latent of 64 × 64 has room for."""
@@ -157,7 +157,7 @@ class ScenePlan:
     def to_dict(self) -> dict[str, Any]:
         """The plan in what JSON knows; a box is [x, y, width, height]."""
         return {
-            "format": FORMAT,
+            "format": PLAN_FORMAT,
             "version": PLAN_VERSION,
             "prompt": self.prompt,
             "objects": [
@@ -183,8 +183,10 @@ class ScenePlan:
         Raises:
             ValueError: it is another document, of a later version, or holds values that a plan cannot have.
         """
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ValueError(f'it is not a scene plan: a JSON object with "format": "{FORMAT}" is expected')
+        if not isinstance(document, dict) or document.get("format") != PLAN_FORMAT:
+            raise ValueError(
+                f'it is not a scene plan: a JSON object with "format": "{PLAN_FORMAT}" is expected'
+            )
         if document.get("version") != PLAN_VERSION:
             raise ValueError(
                 f"its scene plan has version {document.get('version')!r}, and this reads version {PLAN_VERSION}; update "
