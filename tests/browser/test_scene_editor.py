@@ -74,7 +74,7 @@ def test_boxes_are_dragged_renamed_and_removed(browser: Browser, server: ComfySe
         assert [one["name"] for one in plan_of(page)["objects"]] == ["a red fox", "an object"]
         assert plan_of(page)["background"] == PLAN["background"], "what the editor does not show is kept"
         prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
-        (node,) = prompt.values()
+        (node,) = (one for one in prompt.values() if one["class_type"] == "LLMGA_ScenePlan")
         assert json.loads(node["inputs"]["plan"]) == plan_of(page)
         assert "llmga_boxes" not in node["inputs"]
 

@@ -200,7 +200,7 @@ def test_masks_that_are_given(trio: Any) -> None:
     masks = torch.zeros(2, 64, 64)
     masks[0, 24:40, 24:40] = 1
     found = paint(trio, masks=masks)[2]
-    assert found[0].mean() == pytest.approx(masks[0].mean(), abs=0.02)
+    assert float(found[0].mean()) == pytest.approx(float(masks[0].mean()), abs=0.02)
     assert found[1].any()
     with pytest.raises(ValueError, match="masks holds 1 masks for 2 objects"):
         paint(trio, masks=masks[:1])
