@@ -22,6 +22,7 @@ GOOD = {  # of text that has a grammar or must fit another input
     "negative_prompt": ["", "blurred"],
     "name": ["a chat"],
     "plan": [
-        '{"objects": [{"name": "a red star", "box": [0.1, 0.3, 0.4, 0.5], "descriptions": ["striped"]}], "background": "snow"}'
+        '{"objects": [{"name": "a red star", "box": [0.1, 0.3, 0.4, 0.5], "descriptions": ["striped"]}], '
+        '"background": "snow"}'
     ],
 }
