@@ -206,6 +206,13 @@ def test_masks_that_are_given(trio: Any) -> None:
         paint(trio, masks=masks[:1])
 
 
+def test_sides_are_cut_to_whole_cells_and_that_is_said(trio: Any) -> None:
+    image, *_, report = paint(trio, width=133, height=128, guidance=0.0, steps=2)
+    assert image.shape == (1, 128, 128, 3)
+    assert report.startswith("133×128 was cut to 128×128")
+    assert "was cut" not in paint(trio, guidance=0.0, steps=2)[5]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
