@@ -46,6 +46,8 @@ NAMES = {
     "PromptToPromptOptions": "edit.prompt_to_prompt",
     "Reply": "chat.assistant",
     "Sampling": "chat.engines.base",
+    "ScenePlan": "scene.plan",
+    "SceneSession": "scene.session",
     "Schedule": "diffusion.schedule",
     "clip_tokenizer": "text.tokenizer",
     "crop": "paint.crop",
@@ -106,6 +108,8 @@ if TYPE_CHECKING:
     from .restore.colour import ColourMatch as ColourMatch
     from .restore.colour import match_colour as match_colour
     from .restore.seam import seam as seam
+    from .scene.plan import ScenePlan as ScenePlan
+    from .scene.session import SceneSession as SceneSession
     from .text.encoder import CLIPPromptEncoder as CLIPPromptEncoder
     from .text.encoder import PromptEncoder as PromptEncoder
     from .text.tokenizer import clip_tokenizer as clip_tokenizer

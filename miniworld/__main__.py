@@ -117,6 +117,18 @@ def _check_turns(options: argparse.Namespace, command: list[str]) -> None:
     sys.stdout.write(turns_table(found) + "\n")
 
 
+def _check_scenes(options: argparse.Namespace, command: list[str]) -> None:
+    from tqdm import tqdm
+
+    from .checks.scenes import METHODS_OF_SCENES, ScenesConfig, check_scenes, scenes_table
+
+    config = ScenesConfig(options.count, options.insertions, steps=options.steps)
+    methods = options.methods.split(",") if options.methods else METHODS_OF_SCENES
+    with tqdm(total=config.scenes + config.insertions, desc="scenes") as bar:
+        found = check_scenes(options.out, config, methods, lambda i, n: bar.update())
+    sys.stdout.write(scenes_table(*found) + "\n")
+
+
 VERBS = {
     "build": _build,
     "check": _check,
@@ -126,6 +138,7 @@ VERBS = {
     "check-turns": _check_turns,
     "check-holes": _check_holes,
     "check-controlnet": _check_controlnet,
+    "check-scenes": _check_scenes,
 }
 
 
@@ -162,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
     controlnet.add_argument("--captions", choices=["short", "detailed"], default="short")
     controlnet.add_argument("--count", type=int, default=192, help="pictures of each kind")
     controlnet.add_argument("--steps", type=int, default=25, help="of denoising")
+    scenes = verbs.add_parser("check-scenes", help="measure planned scenes, and objects put into pictures")
+    scenes.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    scenes.add_argument("--methods", help="some of the ways to paint a scene, with commas")
+    scenes.add_argument("--count", type=int, default=200, help="scenes")
+    scenes.add_argument("--insertions", type=int, default=100, help="objects put into true pictures")
+    scenes.add_argument("--steps", type=int, default=25, help="of denoising")
     edits = verbs.add_parser("check-edits", help="measure the editors")
     edits.add_argument("--out", type=Path, required=True, help="the folder of the models")
     edits.add_argument("--methods", help="some of the ways to edit, with commas")

@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch.nn.functional import interpolate
 
+from ..llmga.diffusion.denoiser import CELL
 from ..llmga.edit.heatmaps import paint_heatmap
 from ..llmga.edit.inversion import Trajectory
 from ..llmga.scene import (
@@ -205,11 +206,11 @@ class SceneSynthesis(io.ComfyNode):
         check.integer("seed", seed, 0, 2**64 - 1)
         inputs = SynthesisInputs(**others)
         models = HostModels(model, clip, vae)
-        size, settings, background, note = inputs.size, inputs.settings, None, ""
+        size, settings, background, note = inputs.size, inputs.settings, None, inputs.note
         if inversion is not None:
             background, note = _photograph(models, inversion)
             size, settings = _size_of(background), replace(settings, steps=background.steps)
-        session = models.session(inputs.layout, control=inversion.control if inversion is not None else None)
+        session = models.session(inputs.layout)
         left_out = embeddings.notes(clip, {"scene": " ".join(one.name for one in scene.objects)})
         identity = (
             f"{host_denoiser.identity(model)} {id(clip.patcher)} {clip.patcher.patches_uuid} {clip.layer_idx}"
@@ -280,7 +281,18 @@ class SynthesisInputs:
     @property
     def size(self) -> tuple[int, int]:
         """(h, w) of the latent."""
-        return self.height // 8, self.width // 8
+        return self.height // CELL, self.width // CELL
+
+    @property
+    def note(self) -> str:
+        """What is cut of the size: a latent has whole cells."""
+        height, width = (cells * CELL for cells in self.size)
+        cut = (height, width) != (self.height, self.width)
+        return (
+            f"{self.width}×{self.height} was cut to {width}×{height}: sides are multiples of {CELL}"
+            if cut
+            else ""
+        )
 
     @property
     def settings(self) -> SceneSettings:
@@ -309,14 +321,17 @@ def _side(name: str) -> io.Int.Input:
 
 
 def _photograph(models: HostModels, inversion: Any) -> tuple[Trajectory, str]:
-    """The trajectory of the photograph, and a note if it was inverted with other weights.
+    """The trajectory of the photograph, and notes: it was inverted with other weights, or with a ControlNet.
 
     Raises:
         ValueError: it was made with another kind of model, or is a batch.
     """
     check.instance("inversion", inversion, HostInversion, "Invert")
     models.session_of(inversion)
-    return inversion.trajectory, models.note_on(inversion)
+    notes = [models.note_on(inversion)]
+    if inversion.control is not None:  # its hints are of the photograph, and would shape the objects after it
+        notes.append("the ControlNet of the inversion plays no part in the objects and the scene")
+    return inversion.trajectory, "\n".join(filter(None, notes))
 
 
 def _size_of(trajectory: Trajectory) -> tuple[int, int]:

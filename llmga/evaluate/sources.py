@@ -158,7 +158,9 @@ def read_vist(folder: Path, annotations: str, images: str) -> list[StoryItem]:
     path = folder / annotations
     document = _json(path)
     have = {
-        file.stem: file for file in sorted((folder / images).glob("*")) if file.suffix.lower() in IMAGE_SUFFIXES
+        file.stem: file
+        for file in sorted((folder / images).glob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES
     }
     items = []
     try:

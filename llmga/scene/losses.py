@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from ..diffusion.denoiser import Site
-from .attention import GridSize, WordAttention
+from ..edit.blend import GridSize
+from .attention import WordAttention
 from .plan import SceneBox
 
 REFERENCE_HEADS = 8

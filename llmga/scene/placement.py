@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import conv2d, interpolate, pad
 
-from .attention import GridSize, shift
+from ..edit.blend import GridSize
+from .attention import shift
 from .losses import box_mask
 from .plan import SceneBox
 

@@ -61,6 +61,8 @@ class Scene:
     """(objects, h', w') in 0 .. 1: the attention to each object's word in the scene, each divided by its largest value."""
     region: torch.Tensor
     """(1, 1, h, w): where a photograph could change; ones without one."""
+    together: TogetherRun
+    """The second stage, with the count of its passes."""
     notes: tuple[str, ...]
 
     @property
@@ -167,7 +169,7 @@ class SceneSession(Generic[Context]):
         notes += _count_notes(objects, together, settings)
         maps = together.word_maps
         maps = maps / maps.amax((-2, -1), keepdim=True).clamp_min(1e-12)
-        return Scene(together.latent, tuple(objects), maps, region, tuple(notes))
+        return Scene(together.latent, tuple(objects), maps, region, together, tuple(notes))
 
     def _alone(
         self,

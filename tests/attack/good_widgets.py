@@ -21,4 +21,8 @@ GOOD = {  # of text that has a grammar or must fit another input
     "target_prompt": ["a large blue star on snow", "a large red star on grass"],
     "negative_prompt": ["", "blurred"],
     "name": ["a chat"],
+    "plan": [
+        '{"objects": [{"name": "a red star", "box": [0.1, 0.3, 0.4, 0.5], "descriptions": ["striped"]}], '
+        '"background": "snow"}'
+    ],
 }

@@ -89,6 +89,11 @@ class NodeRunner:
             self.run("LLMGA_CropForPainting", image=self.values["IMAGE"][0], width=32, height=32)[2]
         ]
         self.values["LLMGA_INVERSION"] = [self.run("LLMGA_Invert", image=self.values["IMAGE"][1], steps=2)[0]]
+        planned = self.run("LLMGA_ScenePlan")
+        self.values["LLMGA_SCENE"], self.values["BOUNDING_BOX"] = [planned[0]], [planned[3]]
+        self.values["LLMGA_PAINTED_SCENE"] = [
+            self.run("LLMGA_SceneSynthesis", steps=2, width=64, height=64)[4]
+        ]
 
     def good(self, socket: Socket, rng: random.Random) -> Any:
         """A value that the socket is made for."""

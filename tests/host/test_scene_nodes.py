@@ -200,10 +200,17 @@ def test_masks_that_are_given(trio: Any) -> None:
     masks = torch.zeros(2, 64, 64)
     masks[0, 24:40, 24:40] = 1
     found = paint(trio, masks=masks)[2]
-    assert found[0].mean() == pytest.approx(masks[0].mean(), abs=0.02)
+    assert float(found[0].mean()) == pytest.approx(float(masks[0].mean()), abs=0.02)
     assert found[1].any()
     with pytest.raises(ValueError, match="masks holds 1 masks for 2 objects"):
         paint(trio, masks=masks[:1])
+
+
+def test_sides_are_cut_to_whole_cells_and_that_is_said(trio: Any) -> None:
+    image, *_, report = paint(trio, width=133, height=128, guidance=0.0, steps=2)
+    assert image.shape == (1, 128, 128, 3)
+    assert report.startswith("133×128 was cut to 128×128")
+    assert "was cut" not in paint(trio, guidance=0.0, steps=2)[5]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,275 @@
+"""Check of planned scenes: combinations of colour and shape that no training showed, painted from boxes and read back.
+
+The ablation of RFNet's paper on the miniature: the user's sentence alone, the plan as one long prompt, and the synthesis
+without and with its parts; and objects put into true pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.nn.functional import interpolate
+
+from llmga.diffusion import DiffusersDenoiser
+from llmga.edit import EditSession
+from llmga.evaluate import Estimate, contact_sheet, mean, psnr, rate, table, write_json
+from llmga.scene import (
+    GuidanceSettings,
+    LossWeights,
+    ObjectCache,
+    SceneBox,
+    SceneObject,
+    ScenePlan,
+    SceneSession,
+    SceneSettings,
+    assess,
+    clip_states,
+    long_prompt,
+)
+from llmga.text import CLIPPromptEncoder
+
+from ..files import CHECKPOINT, READER
+from ..models.autoencoder import skip_idle_blocks
+from ..models.painter import load_pipeline
+from ..models.reader import Reader, load_reader
+from ..models.sampling import PaintConfig, paint
+from ..world.captions import short_caption
+from ..world.phrases import ON
+from ..world.scene import SIZES, TEXTURES, UNIT, Scene, Thing, sample_scene
+from .editors import picture
+from .edits import seen
+
+RESULT_FILE = "check_scenes.json"
+METHODS_OF_SCENES = ("sentence", "long prompt", "none", "SAA", "guidance", "+ suppression", "all")
+_SHEET = 20
+
+
+@dataclass(frozen=True)
+class ScenesConfig:
+    """Which scenes, and how they are painted."""
+
+    scenes: int = 200
+    insertions: int = 100
+    objects: tuple[int, int] = (2, 4)
+    steps: int = 25
+    cfg: float = 4.0
+    replaced: float = 0.5
+    seed: int = 23
+
+
+@dataclass(frozen=True)
+class SceneScore:
+    """One painted scene: of its objects, how many stand at their place, and with the right colour and shape."""
+
+    method: str
+    number: int
+    objects: int
+    placed: int
+    right: int
+
+
+@dataclass(frozen=True)
+class InsertionScore:
+    """One object put into a true picture; decibels outside of what may change, to the autoencoder's reconstruction."""
+
+    number: int
+    right: bool
+    kept: int
+    untouched: int
+    decibels: float
+
+
+class MiniaturePainter:
+    """The miniature's networks, as a planned scene needs them."""
+
+    def __init__(self, out: Path) -> None:
+        self.pipeline = load_pipeline(out / CHECKPOINT)
+        self.autoencoder = skip_idle_blocks(self.pipeline.vae)
+        self.reader: Reader = load_reader(out / READER)
+        self.encoder = CLIPPromptEncoder((self.pipeline.tokenizer,), (self.pipeline.text_encoder,))
+        self.denoiser = DiffusersDenoiser(self.pipeline.unet)
+        self.session = SceneSession(self.denoiser, self.encoder, cache=ObjectCache(64))
+        self.states = clip_states(self.encoder, lambda context: context.states)
+
+    @torch.no_grad()
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """(1, 4, 16, 16) -> (1, 3, 128, 128) in -1 .. 1."""
+        return self.autoencoder.decode(latent / self.autoencoder.config.scaling_factor).sample.clamp(-1, 1)
+
+    @torch.no_grad()
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        return self.autoencoder.encode(image).latents * self.autoencoder.config.scaling_factor
+
+    def scene(self, method: str, scene: Scene, number: int, config: ScenesConfig) -> torch.Tensor:
+        """A scene by one of ``METHODS_OF_SCENES``: (1, 3, 128, 128) in -1 .. 1."""
+        plan = plan_of(scene, number)
+        if method in ("sentence", "long prompt"):
+            caption = short_caption(scene, number) if method == "sentence" else long_prompt(first_of(plan))
+            return paint(
+                self.pipeline, [caption], PaintConfig(config.steps, config.cfg, seed=config.seed + number)
+            )
+        chosen = assess(plan, self.states, "rfnet").plan if method in ("SAA", "all") else plan
+        painted = self.session.paint(chosen, (16, 16), settings_of(method, config), seed=config.seed + number)
+        return self.decode(painted.latent)
+
+
+def plan_of(scene: Scene, number: int) -> ScenePlan:
+    """The plan of a scene: boxes are where the world puts the objects. Of each object's three descriptions two say its
+    texture and one, at a place that changes with the number, another; so that there is something to assess."""
+    objects = []
+    for i, thing in enumerate(scene.objects):
+        other = next(texture for texture in TEXTURES if texture != thing.texture)
+        texts = [thing.texture, f"{thing.texture} and {thing.size}"]
+        texts.insert((number + i) % 3, other)
+        objects.append(SceneObject(name_of(thing), box_of(thing), tuple(texts)))
+    return ScenePlan(tuple(objects), ON[scene.background])
+
+
+def first_of(plan: ScenePlan) -> ScenePlan:
+    """The plan with the first description of each object alone."""
+    return replace(
+        plan, objects=tuple(replace(one, descriptions=one.descriptions[:1]) for one in plan.objects)
+    )
+
+
+def name_of(thing: Thing) -> str:
+    return f"{'an' if thing.colour[0] in 'aeiou' else 'a'} {thing.colour} {thing.shape}"
+
+
+def box_of(thing: Thing) -> SceneBox:
+    side = SIZES[thing.size] / UNIT
+    x, y = (value / UNIT - side / 2 for value in thing.centre)
+    return SceneBox.clamped(x, y, side, side)
+
+
+def settings_of(method: str, config: ScenesConfig) -> SceneSettings:
+    """The paper's ablation: no guidance at all, guidance without suppression, and both."""
+    weights = LossWeights(suppression=0.0 if method == "guidance" else LossWeights().suppression)
+    guided = GuidanceSettings(
+        scale=0.0 if method in ("none", "SAA") else GuidanceSettings().scale, weights=weights
+    )
+    return SceneSettings(config.steps, config.cfg, config.replaced, margin=1, alone=guided, together=guided)
+
+
+def check_scenes(
+    out: Path,
+    config: ScenesConfig,
+    methods: Sequence[str] = METHODS_OF_SCENES,
+    on_step: Callable[[int, int], object] | None = None,
+) -> tuple[list[SceneScore], list[InsertionScore]]:
+    """Paint every scene by every method, put objects into true pictures, and score both.
+
+    Writes ``check_scenes.json`` after each, so that a run that is stopped has its results, and a sheet of the first scenes.
+
+    Raises:
+        FileNotFoundError: a model is missing.
+        ValueError: a method is unknown.
+    """
+    unknown = [method for method in methods if method not in METHODS_OF_SCENES]
+    if unknown:
+        raise ValueError(f"methods must be of {', '.join(METHODS_OF_SCENES)}; got {', '.join(unknown)}")
+    painter = MiniaturePainter(out)
+    scores: list[SceneScore] = []
+    insertions: list[InsertionScore] = []
+    sheet: list[torch.Tensor] = []
+    total = config.scenes + config.insertions
+    for number in range(config.scenes):
+        scene = sample_scene(config.seed * 40_000_000 + number, config.objects, "unseen_pair")
+        row = [picture(scene)]
+        for method in methods:
+            row.append(painter.scene(method, scene, number, config))
+            scores.append(score_scene(painter.reader, method, number, scene, row[-1]))
+        if number < _SHEET:
+            sheet.append(torch.cat(row) / 2 + 0.5)
+            contact_sheet(sheet, out / "pictures" / "scenes.png", len(methods) + 1)
+        _done(out, config, scores, insertions, on_step, number + 1, total)
+    for number in range(config.insertions):
+        insertions.append(insertion(painter, number, config))
+        _done(out, config, scores, insertions, on_step, config.scenes + number + 1, total)
+    return scores, insertions
+
+
+def score_scene(reader: Reader, method: str, number: int, scene: Scene, made: torch.Tensor) -> SceneScore:
+    """Read a picture (1, 3, 128, 128) in -1 .. 1 and count what stands where it was planned."""
+    reading = reader.read(made)
+    there = [seen(reading, thing.place) for thing in scene.objects]
+    right = sum(
+        found is not None and (found["colour"], found["shape"]) == (thing.colour, thing.shape)
+        for found, thing in zip(there, scene.objects, strict=True)
+    )
+    return SceneScore(method, number, len(there), sum(found is not None for found in there), right)
+
+
+def insertion(painter: MiniaturePainter, number: int, config: ScenesConfig) -> InsertionScore:
+    """Take one object out of a held-out scene, and put it back into the true picture of the others by its box."""
+    scene = sample_scene(config.seed * 50_000_000 + number, (2, 4), "validation")
+    thing, others = scene.objects[-1], replace(scene, objects=scene.objects[:-1])
+    latent = painter.encode(picture(others))
+    inversion = EditSession(painter.denoiser, painter.encoder).invert(
+        latent, short_caption(others, number), config.steps
+    )
+    plan = ScenePlan((SceneObject(name_of(thing), box_of(thing), (thing.texture,)),), ON[scene.background])
+    painted = painter.session.paint(
+        plan,
+        (16, 16),
+        settings_of("all", config),
+        seed=config.seed + number,
+        background=inversion.trajectory,
+    )
+    made, reconstruction = painter.decode(painted.latent), painter.decode(latent)
+    reading = painter.reader.read(made)
+    found = seen(reading, thing.place)
+    right = found is not None and (found["colour"], found["shape"]) == (thing.colour, thing.shape)
+    kept = [seen(reading, other.place) for other in others.objects]
+    same = sum(
+        one is not None and (one["colour"], one["shape"]) == (other.colour, other.shape)
+        for one, other in zip(kept, others.objects, strict=True)
+    )
+    outside = interpolate(1 - painted.region, made.shape[-2:])
+    return InsertionScore(number, right, same, len(kept), float(psnr(made, reconstruction, outside, peak=2)))
+
+
+def scene_results(
+    scores: Sequence[SceneScore], insertions: Sequence[InsertionScore]
+) -> dict[str, dict[str, Estimate]]:
+    """By method: objects at their place, objects that are right, and scenes in which all are; and of the insertions."""
+    rows: dict[str, dict[str, Estimate]] = {}
+    for method in dict.fromkeys(one.method for one in scores):
+        mine = [one for one in scores if one.method == method]
+        counts = [one.objects for one in mine]
+        rows[method] = {
+            "place": rate([one.placed for one in mine], counts),
+            "object": rate([one.right for one in mine], counts),
+            "scene": rate([one.right == one.objects for one in mine]),
+        }
+    if insertions:
+        rows["insertion"] = {
+            "object": rate([one.right for one in insertions]),
+            "others kept": rate([one.kept for one in insertions], [one.untouched for one in insertions]),
+            "dB outside": mean([one.decibels for one in insertions]),
+        }
+    return rows
+
+
+def scenes_table(scores: Sequence[SceneScore], insertions: Sequence[InsertionScore]) -> str:
+    """The results as text, a line for each method."""
+    return table(scene_results(scores, insertions), counts=True)
+
+
+def _done(
+    out: Path,
+    config: ScenesConfig,
+    scores: Sequence[SceneScore],
+    insertions: Sequence[InsertionScore],
+    on_step: Callable[[int, int], object] | None,
+    done: int,
+    total: int,
+) -> None:
+    results = scene_results(scores, insertions)
+    document = {"config": config, "results": results, "scenes": scores, "insertions": insertions}
+    write_json(out / RESULT_FILE, document)
+    if on_step:
+        on_step(done, total)

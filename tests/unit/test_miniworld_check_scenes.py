@@ -1,0 +1,91 @@
+"""The check of planned scenes: its plans are the world's scenes, and its sums are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmga.evaluate import Estimate
+from miniworld.checks.scenes import (
+    METHODS_OF_SCENES,
+    InsertionScore,
+    ScenesConfig,
+    SceneScore,
+    check_scenes,
+    first_of,
+    plan_of,
+    scene_results,
+    scenes_table,
+    score_scene,
+    settings_of,
+)
+from miniworld.models.reader import Reading
+from miniworld.world.dataset import ATTRIBUTES
+from miniworld.world.scene import PLACES, sample_scene
+
+
+def test_a_plan_says_what_the_scene_holds_and_where() -> None:
+    conflicts = set()
+    for number in range(30):
+        scene = sample_scene(number, (2, 4), "unseen_pair")
+        plan = plan_of(scene, number)
+        assert len(plan.objects) == len(scene.objects) and plan.background
+        for one, thing in zip(plan.objects, scene.objects, strict=True):
+            assert one.name.endswith(f" {thing.colour} {thing.shape}")
+            x, y = thing.centre
+            assert one.box.centre == pytest.approx((x / 128, y / 128), abs=0.06)
+            wrong = [i for i, text in enumerate(one.descriptions) if not text.startswith(thing.texture)]
+            assert len(one.descriptions) == 3 and len(wrong) == 1
+            conflicts.add(wrong[0])
+        assert [one.descriptions[0] for one in plan.objects] == [
+            one.descriptions[0] for one in first_of(plan).objects
+        ]
+    assert conflicts == {0, 1, 2}
+
+
+def test_the_ablation_turns_the_parts_off_one_by_one() -> None:
+    guided = {name: settings_of(name, ScenesConfig()).together for name in METHODS_OF_SCENES[2:]}
+    assert [bool(one.scale) for one in guided.values()] == [False, False, True, True, True]
+    assert [bool(guided[name].weights.suppression) for name in ("guidance", "+ suppression", "all")] == [
+        False,
+        True,
+        True,
+    ]
+
+
+class Fixed:
+    """A reader that sees a red star in the centre and nothing else."""
+
+    def read(self, images: torch.Tensor) -> Reading:
+        present = torch.zeros(1, 9, dtype=torch.bool)
+        present[0, list(PLACES).index("centre")] = True
+        chosen = {"colour": "red", "shape": "star"}
+        attributes = {
+            name: torch.full((1, 9), list(values).index(chosen[name]) if name in chosen else 0)
+            for name, values in ATTRIBUTES.items()
+        }
+        return Reading(present, attributes, torch.zeros(1, dtype=torch.long))
+
+
+def test_an_object_is_right_only_where_it_was_planned() -> None:
+    for number in range(200):
+        scene = sample_scene(number, (2, 4), "validation")
+        found = score_scene(Fixed(), "all", number, scene, torch.zeros(1, 3, 128, 128))  # type: ignore[arg-type]
+        centre = [thing for thing in scene.objects if thing.place == "centre"]
+        assert found.placed == len(centre) and found.objects == len(scene.objects)
+        assert found.right == sum((one.colour, one.shape) == ("red", "star") for one in centre)
+
+
+def test_results_are_by_method_with_errors(tmp_path: Path) -> None:
+    scores = [SceneScore("all", 0, 2, 2, 2), SceneScore("all", 1, 4, 3, 1), SceneScore("none", 0, 2, 0, 0)]
+    insertions = [InsertionScore(0, True, 2, 2, 40.0), InsertionScore(1, False, 0, 1, 30.0)]
+    found = scene_results(scores, insertions)
+    assert (found["all"]["object"].value, found["all"]["object"].count) == (0.5, 6)
+    assert found["all"]["scene"].value == 0.5 and found["none"]["place"].value == 0
+    assert isinstance(found["insertion"]["dB outside"], Estimate)
+    assert found["insertion"]["dB outside"].value == 35 and found["insertion"]["others kept"].count == 3
+    assert "insertion" in scenes_table(scores, insertions) and "insertion" not in scene_results(scores, [])
+    with pytest.raises(ValueError, match="methods must be of sentence"):
+        check_scenes(tmp_path, ScenesConfig(1, 0), ["best"])
