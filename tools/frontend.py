@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from .comfy_server import PACK_FOLDER, ComfyServer
 from .patience import PATIENCE
@@ -54,8 +54,8 @@ def new_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
         context.close()
 
 
-def visit(page: Page, server: ComfyServer, template: str = "") -> None:
-    """Bring a page to ComfyUI, this pack's extension loaded; to a template as a link to it does."""
+def visit(page: Page, server: ComfyServer, template: str = "", source: str = PACK_FOLDER) -> None:
+    """Bring a page to ComfyUI, this pack's extension loaded; to a template of a pack as a link to it does."""
     server.request("/settings", SETTINGS)
-    page.goto(server.url + (f"/?template={template}&source={PACK_FOLDER}" if template else "/"))
+    page.goto(server.url + (f"/?template={quote(template)}&source={source}" if template else "/"))
     page.wait_for_function(READY)
