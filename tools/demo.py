@@ -49,8 +49,8 @@ STORY = {
     "controlnet": ("The lines stay, the rest is new", "ControlNet keeps to the edges of the picture."),
     "instruction_edit_multi_turn": (
         "A picture changed by words, twice",
-        "Inversion finds the noise that the picture comes from; the prompts say what changes. The second edit starts from the "
-        "first.",
+        "Inversion finds the noise that the picture comes from; the prompts say what changes. The second edit starts from "
+        "the first.",
     ),
     "edit_with_mask": ("Changed inside a mask", "Outside the mask the picture is what it was."),
     "inpaint": ("A hole filled", "The model sees the picture with its hole and writes what belongs there."),

@@ -100,7 +100,7 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "talk_and_change": {
         "First turn": _say(_HEART, "refine"),
-        "Second turn": _say("Paint the heart blue.", "change"),
+        "Second turn": _say("Paint the heart green.", "change"),
     },
     "krea_2": {"LLMGA Chat": _say("two green diamonds and a cross on the night sky", "refine")},
     "qwen_image": {
@@ -117,18 +117,18 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "similar_image": {"LLMGA Chat": _say("", "similar")},
     "similar_images": {"LLMGA Chat per Picture": _say("", "similar")},
     "chat_many_turns": {
-        "LLMGA Chat": _say("Paint the heart blue.", "change", transcript=json.dumps(_TRANSCRIPT))
+        "LLMGA Chat": _say("Paint the heart green.", "change", transcript=json.dumps(_TRANSCRIPT))
     },
     "chat_with_endpoint": {
         "First turn": _say(_HEART, "refine"),
-        "Second turn": _say("Paint the heart blue.", "change"),
+        "Second turn": _say("Paint the heart green.", "change"),
     },
     "continue_conversation": {"Next turn": _say("Change the background to grass.", "change")},
     "picture_book": {"LLMGA Chat": _say("a red star on grass", "story")},
     "instruction_edit": {"LLMGA Edit Instruction": {"instruction": "Put everything on snow."}},
     "instruction_edit_multi_turn": {
         "First edit": {"instruction": "Put everything on snow."},
-        "Second edit": {"instruction": "Paint the heart green."},
+        "Second edit": {"instruction": "Paint the heart purple."},
     },
     "edit_with_mask": {},
     "controlnet": {"LLMGA Chat": _say("", "similar")},

@@ -110,7 +110,8 @@ def report(intro: str, chapters: list[Chapter]) -> str:
 
 
 STYLE = """
-:root { color-scheme: light dark; --back: #fafafa; --text: #222; --soft: #667; --line: #d8d8de; --you: #dfe8ff; --it: #eee6f6 }
+:root { color-scheme: light dark; --back: #fafafa; --text: #222; --soft: #667;
+  --line: #d8d8de; --you: #dfe8ff; --it: #eee6f6 }
 @media (prefers-color-scheme: dark) { :root { --back: #1b1b1f; --text: #ddd; --soft: #99a; --line: #3a3a42;
   --you: #2c3a5c; --it: #3d3350 } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem;

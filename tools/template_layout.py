@@ -27,7 +27,9 @@ MARGIN = 20
 GROUP_GAP = 24
 LARGE_ENOUGH = 0.57
 """Texts can be read at this scale; beyond it, fewer links behind nodes count more than size."""
-TRIES = 1500
+TRIES = 900
+INSIDE = 4
+"""Pixels from its edge on that a link counts as behind a node."""
 
 # In the order of reading: a group's name, its colour, and its nodes by title or class.
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -325,14 +327,22 @@ def overlapping(boxes: dict[str, Box], title: float = TITLE) -> list[tuple[str, 
 
 def is_behind(link: Link, places: dict[str, Box]) -> bool:
     """Whether the curve that ComfyUI draws for a link passes behind a node that is neither end of it."""
-    others = [box for one, box in places.items() if one not in (link.source, link.target)]
-    for x, y in curve(link, places):
-        if any(a + 4 < x < a + w - 4 and b - TITLE + 4 < y < b + h - 4 for a, b, w, h in others):
-            return True
-    return False
+    points = list(curve(link, places))
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    top, bottom = min(y for _, y in points), max(y for _, y in points)
+    near = [
+        (a + INSIDE, b - TITLE + INSIDE, a + w - INSIDE, b + h - INSIDE)
+        for one, (a, b, w, h) in places.items()
+        if a < right
+        and left < a + w
+        and b - TITLE < bottom
+        and top < b + h
+        and one not in (link.source, link.target)
+    ]
+    return any(a < x < c and b < y < d for a, b, c, d in near for x, y in points)
 
 
-def curve(link: Link, places: dict[str, Box], points: int = 16) -> Iterator[tuple[float, float]]:
+def curve(link: Link, places: dict[str, Box], points: int = 14) -> Iterator[tuple[float, float]]:
     """Points of LiteGraph's spline: a cubic Bézier curve whose handles are a quarter of the distance long."""
     x0, y0 = places[link.source][0] + link.leaves[0], places[link.source][1] + link.leaves[1]
     x3, y3 = places[link.target][0] + link.arrives[0], places[link.target][1] + link.arrives[1]
