@@ -90,6 +90,11 @@ MAKE = """async ([prompt, name, inside, about, aliases, column]) => {
     chosen.forEach((node, i) => { node.pos = [(i % 3) * column, Math.floor(i / 3) * 800]; });
     const { node, subgraph } = app.graph.convertToSubgraph(new Set(chosen));
     subgraph.name = name;
+    for (const [i, input] of subgraph.inputs.entries()) {
+        const [link] = input.linkIds.map((id) => subgraph.links.get(id));
+        const speaks = subgraph.getNodeById(link.target_id).type === "LLMGA_HostLanguageModel";
+        input.label = node.inputs[i].label = speaks ? "language model" : input.name.replace(/_1$/, "");
+    }
     node.title = name;
     subgraph.extra = { ...subgraph.extra, BlueprintDescription: about, BlueprintSearchAliases: aliases };
     for (const other of [...app.graph.nodes]) if (other !== node) app.graph.remove(other);

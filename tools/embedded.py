@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from llmga.chat import Conversation, Picture, Sampling, read_transcript, respond
-from llmga.images import from_pil, read_picture, to_pil
+from llmga.images import from_pil, paint_hole_black, read_picture, to_pil
 from llmga.text import encode_sd15
 
 from .embedded_pictures import PICTURE_NODES
@@ -91,6 +91,7 @@ def chat(
     max_new_tokens,
     policy,
     image=None,
+    mask=None,
     history=None,
     language="en",
     pages=4,
@@ -100,6 +101,8 @@ def chat(
 ) -> Result:
     history = history or Conversation()
     turns = read_transcript(transcript, not_here)
+    if mask is not None and mask.any():
+        image = paint_hole_black(image, mask)
     pictures = () if image is None else tuple(Picture.from_pil(picture) for picture in to_pil(image))
     reply = respond(
         engine,

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from support.comfy_page import watch
-from support.template_checks import SCREEN, wait_for_history
+from support.template_checks import SCREEN, screenshot, wait_for_history
 
 from miniworld.models.architecture import PICTURE
 from miniworld.models.reader import load_reader
@@ -85,8 +85,7 @@ def test_one_press_of_run_paints_what_the_words_say(browser: Browser, served: tu
             page.get_by_test_id("queue-button").click()
         entry = wait_for_history(page, client, response.value.json()["prompt_id"], PATIENCE)
         page.wait_for_timeout(1000)
-        if folder := os.environ.get("LLMGA_SCREENSHOTS"):
-            page.screenshot(path=Path(folder) / "serve_after_run.png")
+        screenshot(page, "serve after Run")
     finally:
         context.close()
     assert entry["status"]["status_str"] == "success"

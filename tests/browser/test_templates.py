@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.comfy_page import RENDERERS, Seen, run, watch
-from support.template_checks import SCREEN, drawn_by_page, overlaps, wait_for_history
+from support.template_checks import SCREEN, drawn_by_page, overlaps, screenshot, wait_for_history
 
 from tools import comfyui, miniature
 from tools.assistant import assistant
@@ -64,6 +64,7 @@ def test_a_template_can_be_read_and_nothing_overlaps(
 ) -> None:
     with new_page(browser, server) as page:
         seen = open_template(page, server, title, renderer)
+        screenshot(page, f"{title}, {renderer}")
         assert (drawn_by_page(page) > 0) == RENDERERS[renderer]
         assert overlaps(page) == []
         assert page.evaluate("() => app.canvas.ds.scale") >= SMALLEST
@@ -89,6 +90,8 @@ def test_run_paints_on_the_miniature(browser: Browser, world: ComfyServer, title
     with new_page(browser, world) as page:
         seen = open_template(page, world, title, "classic", MINIATURE_FOLDER)
         entry = wait_for_history(page, world, run(page, world), PATIENCE)
+        page.wait_for_timeout(500)
+        screenshot(page, f"{title}, painted")
         assert entry["status"]["status_str"] == "success", entry["status"]
         images = [image for ui in entry["outputs"].values() for image in ui.get("images", ())]
         saved = [image for image in images if image["type"] == "output"]

@@ -67,7 +67,9 @@ FIELDS = (  # a host may add others of its own
 # Combos whose options are the files and records of a machine.
 FILES = {("LLMGA_ModelLoader", "model"), ("LLMGA_Endpoint", "endpoint"), ("LLMGA_LoadHistory", "name")}
 FILES |= {("LLMGA_UNetLoader", "unet"), ("LLMGA_DiffRIRLoader", "restorer_file")}
-FILE_INPUTS = "ckpt_name unet_name clip_name vae_name control_net_name model endpoint name restorer_file image".split()
+FILE_INPUTS = (
+    "ckpt_name unet_name clip_name vae_name control_net_name model endpoint name restorer_file image".split()
+)
 NOT_HERE = {("value_not_in_list", name) for name in FILE_INPUTS}
 FILE_LOADERS = ("CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader", "ControlNetLoader")
 LINKS = re.compile(r"\]\(https://(?:huggingface\.co|github\.com|ollama\.com)/[^)\s]*\)")
@@ -282,7 +284,9 @@ def test_comfyui_takes_every_shipped_prompt(infos: dict[str, Any], server: Comfy
 
 def test_the_blueprints_are_offered(infos: dict[str, Any], server: ComfyServer) -> None:
     offered = server.get("/global_subgraphs")
-    ours = {one["name"]: key for key, one in offered.items() if one["info"]["node_pack"].endswith(PACK_FOLDER)}
+    ours = {
+        one["name"]: key for key, one in offered.items() if one["info"]["node_pack"].endswith(PACK_FOLDER)
+    }
     assert set(ours) == {"Refine prompt", "Edit by words", "Paint a hole"}
     for name, key in ours.items():
         graph = json.loads(server.get(f"/global_subgraphs/{key}")["data"])

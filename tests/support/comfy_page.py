@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from tools.comfy_server import PACK_FOLDER, ComfyServer
 from tools.frontend import new_page, visit
 from tools.props import SUBSTITUTES
+from tools.template_list import TEMPLATES
 from tools.templates import read_prompts
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def answer_dialog(dialog: Dialog, seen: Seen) -> None:
 
 
 def go(page: Page, server: ComfyServer, name: str) -> None:
-    visit(page, server, name)
+    visit(page, server, TEMPLATES[name].title)
     # The note is in the graph alone.
     page.wait_for_function(OPENED, arg=len(PROMPTS[name]) + 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tools.comfy_server import ComfyServer
@@ -50,3 +52,9 @@ def wait_for_history(page: Page, server: ComfyServer, prompt_id: str, seconds: f
             return found[prompt_id]
         page.wait_for_timeout(500)
     raise AssertionError(f"prompt {prompt_id} did not end within {seconds:g} s")
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Keep what the page shows, for a person to look at, where ``LLMGA_SCREENSHOTS`` names a folder."""
+    if folder := os.environ.get("LLMGA_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")

@@ -53,7 +53,9 @@ def test_the_template_table_is_the_folder() -> None:
     listed = dict(re.findall(r"^\| (\d\d [^|]+?) \| `(\w+)`", text, re.MULTILINE))
     assert listed == NAMES
     assert sorted(listed) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
-    assert sorted(listed.values()) == sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
+    assert sorted(listed.values()) == sorted(
+        path.stem for path in (ROOT / "workflows" / "api").glob("*.json")
+    )
 
 
 def test_every_file_of_a_template_is_linked_with_its_folder() -> None:
