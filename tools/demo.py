@@ -52,7 +52,7 @@ STORY = {
         "Inversion finds the noise that the picture comes from; the prompts say what changes. The second edit starts from "
         "the first.",
     ),
-    "edit_with_mask": ("Changed inside a mask", "Outside the mask the picture is what it was."),
+    "edit_with_mask": ("Changed inside a mask", "Outside the mask nothing is painted; what blurs there is the miniature's small autoencoder."),
     "inpaint": ("A hole filled", "The model sees the picture with its hole and writes what belongs there."),
     "outpaint": ("A picture continued", "The same beyond the borders, left and right."),
     "restore_only": (
@@ -71,6 +71,7 @@ INTRO = (
 )
 DRAWN = "drawn by rule from the same prompt"
 SHOWN = "the picture that was shown"
+HOLED = "the picture that was shown, its mask black"
 PAINTED = {
     "First picture": "the first picture",
     "Changed picture": "the changed picture",
@@ -145,10 +146,11 @@ def collect(chapter: Chapter, prompt: Prompt, shown: dict[str, dict[str, Any]]) 
             chapter.notes.append((title, "\n".join(texts)))
         if node["class_type"] == "LoadImage" and not chapter.pictures:
             path = OUTPUT / f"{chapter.name}_shown.png"
-            show_input(path, node["inputs"]["image"])
-            chapter.pictures.append((SHOWN, path))
+            holed = any([node_id, 1] in one["inputs"].values() for one in prompt.values())
+            show_input(path, node["inputs"]["image"], holed)
+            chapter.pictures.append((HOLED if holed else SHOWN, path))
         chapter.pictures += [(PAINTED.get(title, title), path) for path in ui.get("images", [])]
-    if scene := miniature.scene_of(chapter.prompt):
+    if "\n" not in chapter.prompt and (scene := miniature.scene_of(chapter.prompt)):
         from miniworld.world.render import render
 
         path = OUTPUT / f"{chapter.name}_drawn.png"
@@ -173,15 +175,13 @@ def embedded_runner(models: Path, folder: Path, endpoint_url: str) -> EmbeddedRu
     return EmbeddedRunner(Workspace(models, endpoints, inputs=folder / "input", outputs=OUTPUT))
 
 
-def show_input(path: Path, name: str) -> None:
-    """An example picture as a person sees it: what is to be painted is black."""
+def show_input(path: Path, name: str, holed: bool) -> None:
+    """An example picture as a person sees it; with its mask in black where the workflow uses that."""
     with tempfile.TemporaryDirectory() as folder:
         write_pictures(Path(folder))
         with Image.open(Path(folder) / name) as picture:
             shown = Image.new("RGB", picture.size)
-            shown.paste(
-                picture.convert("RGB"), mask=picture.getchannel("A") if picture.mode == "RGBA" else None
-            )
+            shown.paste(picture.convert("RGB"), mask=picture.getchannel("A") if holed else None)
             shown.save(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from llmga.chat import Conversation
 from miniworld.models.architecture import PICTURE
 from miniworld.world.render import render
-from miniworld.world.scene import Scene, sample_scene
+from miniworld.world.scene import SIZES, Scene, sample_scene
 
 from .miniature import FOLDERS
 from .miniature_values import ENDPOINT, EXAMPLE, HISTORY, NARROW, PAINTED, TALK
@@ -70,6 +71,12 @@ def example_scene() -> Scene:
     return sample_scene(EXAMPLE_SEED, (2, 3), "validation")
 
 
+def centred(scene: Scene) -> Scene:
+    """The scene with its largest object alone, in the centre."""
+    largest = max(scene.objects, key=lambda thing: SIZES[thing.size])
+    return replace(scene, objects=(replace(largest, place="centre"),))
+
+
 def write_pictures(folder: Path) -> None:
     """The example with a hole as its mask, its middle to be continued, and a version whose hole was badly painted."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +87,8 @@ def write_pictures(folder: Path) -> None:
     holed = picture.copy()
     holed.putalpha(mask)
     holed.save(folder / EXAMPLE)
-    picture.crop((PICTURE // 4, 0, 3 * PICTURE // 4, PICTURE)).save(folder / NARROW)
+    middle = render(centred(example_scene()), PICTURE).image
+    middle.crop((PICTURE // 4, 0, 3 * PICTURE // 4, PICTURE)).save(folder / NARROW)
     painted = picture.copy()
     part = painted.crop((left, top, right, bottom)).point(lambda value: round(GAIN * value + BIAS))
     painted.paste(part, (left, top))

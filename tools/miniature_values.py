@@ -132,9 +132,12 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "edit_with_mask": {},
     "controlnet": {"LLMGA Chat": _say("", "similar")},
-    "inpaint": {"LLMGA Chat": _say("a green heart at the left", "inpaint")},
-    "inpaint_sdxl": {"LLMGA Chat": _say("a red star at the left", "inpaint")},
-    "outpaint": {"LLMGA Chat": _say("", "outpaint"), "Load Image": {"image": NARROW}},
+    "inpaint": {"LLMGA Chat": _say("a yellow star at the left", "inpaint")},
+    "inpaint_sdxl": {"LLMGA Chat": _say("a purple ring at the left", "inpaint")},
+    "outpaint": {
+        "LLMGA Chat": _say("a yellow star at the left", "outpaint"),
+        "Load Image": {"image": NARROW},
+    },
     "restore_only": {"Painted": {"image": PAINTED}},
     "text_to_image": {"LLMGA Chat": _say(_STAR, "refine")},
     "text_to_image_as_released": {

@@ -123,8 +123,8 @@ h2 { margin: 0 0 .2rem } section > p { margin: 0 0 .8rem; color: var(--soft) }
 .said { flex: 1 1 20rem; min-width: 0 } .pictures { display: flex; flex-wrap: wrap; gap: 1rem }
 .said p { margin: 0 0 .5rem; padding: .5rem .8rem; border-radius: 12px; background: var(--it); overflow-wrap: anywhere;
   width: fit-content } .said p.you { background: var(--you) }
-figure { margin: 0; width: 12rem } figcaption { font-size: .85rem; line-height: 1.3; color: var(--soft) }
-img { width: 100%; border-radius: 8px; display: block }
+figure { margin: 0; max-width: 12rem } figcaption { font-size: .85rem; line-height: 1.3; color: var(--soft) }
+img { height: 12rem; border-radius: 8px; display: block }
 details { margin-top: .6rem; color: var(--soft); font-size: .9rem } dd { white-space: pre-wrap; overflow-wrap: anywhere }
 dt { font-weight: 600 }
 """
@@ -135,6 +135,7 @@ def _section(chapter: Chapter) -> str:
         f'<p class="{"you" if who == "you" else "it"}">{html.escape(_short(text))}</p>'
         for who, text in chapter.said
     )
+    said = said and f'<div class="said">{said}</div>'
     pictures = "".join(
         f'<figure><img alt="{html.escape(what)}" src="data:image/png;base64,'
         f'{base64.b64encode(path.read_bytes()).decode()}"><figcaption>{html.escape(what)}</figcaption></figure>'
@@ -146,7 +147,7 @@ def _section(chapter: Chapter) -> str:
     details = f"<details><summary>Every word, and {html.escape(chapter.name)} took {chapter.seconds:.0f} s</summary>"
     return (
         f"<section><h2>{html.escape(chapter.title)}</h2><p>{html.escape(chapter.about)}</p>"
-        f'<div class="row"><div class="said">{said}</div><div class="pictures">{pictures}</div></div>'
+        f'<div class="row">{said}<div class="pictures">{pictures}</div></div>'
         + (f"{details}<dl>{more}</dl></details>" if more else "")
         + "</section>"
     )

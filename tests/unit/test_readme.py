@@ -58,6 +58,14 @@ def test_the_template_table_is_the_folder() -> None:
     )
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "web" / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_a_help_page_names_templates_by_their_titles(page: Path) -> None:
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if re.search("[Tt]emplates?:? |模板", line):
+            assert {*re.findall(r"\*(\d\d [^*]+)\*", line)} <= NAMES.keys(), line
+            assert not {*re.findall(r"[Tt]emplates? \*(\w+)\*", line)} & {*NAMES.values()}, line
+
+
 def test_every_file_of_a_template_is_linked_with_its_folder() -> None:
     for name, model in MODELS.items():
         (row,) = (line for line in README.splitlines() if f"[{name}]" in line)
