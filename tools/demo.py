@@ -52,7 +52,10 @@ STORY = {
         "Inversion finds the noise that the picture comes from; the prompts say what changes. The second edit starts from "
         "the first.",
     ),
-    "edit_with_mask": ("Changed inside a mask", "Outside the mask nothing is painted; what blurs there is the miniature's small autoencoder."),
+    "edit_with_mask": (
+        "Changed inside a mask",
+        "Outside the mask nothing is painted; what blurs there is the miniature's small autoencoder.",
+    ),
     "inpaint": ("A hole filled", "The model sees the picture with its hole and writes what belongs there."),
     "outpaint": ("A picture continued", "The same beyond the borders, left and right."),
     "restore_only": (

@@ -47,25 +47,33 @@ class Painted:
     after: list[bytes] = field(default_factory=list)
 
 
-def paint(server: ComfyServer, prompt: dict[str, Any]) -> Painted:
-    """Run a workflow on the miniature: the words of its chats, the picture it starts from, and what it saves."""
-    entry = server.run(prompt)
+def words_of(server: ComfyServer, prompt: dict[str, Any]) -> Painted:
+    """The words of a workflow's chats and the picture that it starts from; nothing is run."""
     painted = Painted()
     for node_id, node in prompt.items():
-        inputs, ui = node["inputs"], entry["outputs"].get(node_id, {})
+        inputs = node["inputs"]
         if inputs.get("instruction"):
             painted.said.append(inputs["instruction"])
         if node["class_type"] == "LoadImage" and painted.before is None:
             path = server.base / "input" / inputs["image"]
             painted.before = path.read_bytes() if uses_mask(prompt, node_id) else without_mask(path)
+    return painted
+
+
+def paint(server: ComfyServer, prompt: dict[str, Any]) -> Painted:
+    """Run a workflow on the miniature: besides its words, the pictures that it saves."""
+    entry = server.run(prompt)
+    painted = words_of(server, prompt)
+    for node_id, node in prompt.items():
         if node["class_type"] == "SaveImage":
-            painted.after += [server.view(image) for image in ui.get("images", ())]
+            images = entry["outputs"].get(node_id, {}).get("images", ())
+            painted.after += [server.view(image) for image in images]
     return painted
 
 
 def write_card(page: Page, path: Path, template: Template, painted: Painted) -> int:
     """Write a card as JPEG; its size in bytes."""
-    figures = [("before", painted.before)] if painted.before else []
+    figures = [("before" if painted.after else "", painted.before)] if painted.before else []
     figures += [("after" if painted.before else "", picture) for picture in painted.after]
     shown = "<i>→</i>".join(
         f'<figure><img src="{data_url(picture)}">{caption}</figure>'

@@ -27,7 +27,7 @@ MARGIN = 20
 GROUP_GAP = 24
 LARGE_ENOUGH = 0.57
 """Texts can be read at this scale; beyond it, fewer links behind nodes count more than size."""
-TRIES = 900
+TRIES = 2000
 INSIDE = 4
 """Pixels from its edge on that a link counts as behind a node."""
 

@@ -25,7 +25,7 @@ from .miniature_base import furnish
 from .miniature_values import WORDS
 from .props import write_example
 from .small_graph import Prompt
-from .template_cards import SIDE, paint, write_card
+from .template_cards import SIDE, paint, words_of, write_card
 from .template_list import START, START_HERE, TEMPLATES, Template, note
 from .template_page import Pages, build
 from .terminal import say
@@ -98,11 +98,8 @@ def make(browser: Browser, server: ComfyServer, pages: Pages, name: str, version
     (WORKFLOWS / f"{template.title}.json").write_text(workflow + "\n", encoding="utf-8")
     said = f"{template.title}: shown at {layout.scale:.0%}, {layout.behind} links behind nodes"
     missing = miniature.missing_models(miniature.find(), small)
-    if missing:
-        say(f"{said}; no copy on the miniature, which has no {', '.join(missing)}")
-        return
-    painted = paint(server, small)
-    copies = [template, *([START_HERE] if name == START else [])]
+    painted = words_of(server, small) if missing else paint(server, small)
+    copies = [] if missing else [template, *([START_HERE] if name == START else [])]
     with browser.new_page(viewport={"width": SIDE, "height": SIDE}) as page:
         size = write_card(page, WORKFLOWS / f"{template.title}.jpg", template, painted)
         for copy in copies:
@@ -111,7 +108,8 @@ def make(browser: Browser, server: ComfyServer, pages: Pages, name: str, version
             path.write_text(build(pages, name, small, about, version)[0] + "\n", encoding="utf-8")
             mine = replace(copy, models=START_HERE.models, card=START_HERE.card)
             write_card(page, path.with_suffix(".jpg"), mine, painted)
-    say(f"{said}, card of {size / 1000:.0f} kB")
+    lacks = f"; no copy on the miniature, which has no {', '.join(missing)}" if missing else ""
+    say(f"{said}, card of {size / 1000:.0f} kB{lacks}")
 
 
 def miniature_note(template: Template) -> str:
