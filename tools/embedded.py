@@ -101,7 +101,7 @@ def chat(
 ) -> Result:
     history = history or Conversation()
     turns = read_transcript(transcript, not_here)
-    if mask is not None and mask.any():
+    if image is not None and mask is not None and mask.any():
         image = paint_hole_black(image, mask)
     pictures = () if image is None else tuple(Picture.from_pil(picture) for picture in to_pil(image))
     reply = respond(
@@ -185,7 +185,8 @@ def sample(
     noise = torch.randn(latent_image.shape, generator=torch.Generator().manual_seed(seed))
     x = noise * (1 + euler.sigmas[0] ** 2).sqrt()
     beside = positive.beside.repeat(2, 1, 1, 1) if isinstance(positive, Inpainting) else None
-    context = torch.cat([getattr(one, "context", one) for one in (positive, negative)])
+    contexts: list[Any] = [getattr(one, "context", one) for one in (positive, negative)]
+    context = torch.cat(contexts)
     for t in euler.timesteps:
         seen = euler.scale_model_input(x, t).repeat(2, 1, 1, 1)
         seen = seen if beside is None else torch.cat([seen, beside], 1)

@@ -102,7 +102,7 @@ def invert(step: Step, model, clip, vae, source_prompt, steps, layout, max_chunk
 
 def inversion_edit(step: Step, model, clip, vae, target_prompt, **inputs: Any) -> Result:
     given: Inverted | None = inputs.get("inversion")
-    image = inputs.get("image")
+    image: Any = inputs.get("image")
     codec = DiffusersCodec(vae)
     if given is None:
         session = EditSession.from_pipeline(clip, inputs["layout"])
@@ -152,7 +152,7 @@ def attention_maps(step: Step, model, clip, vae, inversion: Inverted, words: str
     return (paint_heatmap(pictures.repeat(len(maps.heat), 1, 1, 1), heat), heat, maps.report), {}
 
 
-def prepare_mask(step: Step, image, source, grow, seed, mask=None) -> Result:
+def prepare_mask(step: Step, image, source, grow, seed, mask: Any = None) -> Result:
     if source != "given":
         drawn = draw_masks(source, len(image), image.shape[1], image.shape[2], seed)
     else:
@@ -201,7 +201,7 @@ def diffrir_loader(step: Step, restorer_file: str, precision: str) -> Result:
     return (loaded.restorer, f"DiffRIR x{loaded.scale}"), {}
 
 
-def diffrir_restore(step: Step, image, reference, mask, method, seed, blend, restorer=None) -> Result:
+def diffrir_restore(step: Step, image, reference, mask, method, seed, blend, restorer: Any = None) -> Result:
     painted, original, holes = channels_first(image), channels_first(reference), mask[:, None]
     if method == "DiffRIR":
         result, readout = (

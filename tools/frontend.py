@@ -20,6 +20,10 @@ READY = (
     "() => window.app?.vueAppReady && app.graph && app.extensions?.some((one) => one.name === 'llmga.chat')"
     " && !document.querySelector('#splash-loader')?.checkVisibility()"
 )
+OPEN = """async ([address, name]) => {
+    const workflow = await (await fetch(address)).json();
+    await app.loadGraphData(workflow, true, true, name, { openSource: "template" });
+}"""
 
 
 @contextlib.contextmanager
@@ -55,7 +59,9 @@ def new_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
 
 
 def visit(page: Page, server: ComfyServer, template: str = "", source: str = PACK_FOLDER) -> None:
-    """Bring a page to ComfyUI, this pack's extension loaded; to a template of a pack as a link to it does."""
+    """Bring a page to ComfyUI, this pack's extension loaded; then open a pack's template as the template browser does."""
     server.request("/settings", SETTINGS)
-    page.goto(server.url + (f"/?template={quote(template)}&source={source}" if template else "/"))
+    page.goto(server.url)
     page.wait_for_function(READY)
+    if template:
+        page.evaluate(OPEN, [f"/api/workflow_templates/{source}/{quote(template)}.json", template])

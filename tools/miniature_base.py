@@ -90,6 +90,7 @@ def write_pictures(folder: Path) -> None:
     middle = render(centred(example_scene()), PICTURE).image
     middle.crop((PICTURE // 4, 0, 3 * PICTURE // 4, PICTURE)).save(folder / NARROW)
     painted = picture.copy()
-    part = painted.crop((left, top, right, bottom)).point(lambda value: round(GAIN * value + BIAS))
+    table = [min(255, round(GAIN * value + BIAS)) for value in range(256)] * 3
+    part = painted.crop((left, top, right, bottom)).point(table)
     painted.paste(part, (left, top))
     painted.save(folder / PAINTED)

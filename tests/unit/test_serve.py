@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from miniworld.models.architecture import PICTURE
 from tools import serve
 from tools.miniature_base import add_endpoint, furnish
 from tools.miniature_values import ENDPOINT, EXAMPLE, NARROW
+from tools.template_list import START_HERE
 
 
 @pytest.mark.parametrize(
@@ -33,11 +35,10 @@ def test_the_page_is_where_comfyui_listens(arguments: list[str], page: str, publ
 
 
 def test_the_start_page_opens_the_first_workflow() -> None:
+    """Letters that ComfyUI takes in a link to a template, and no others."""
+    assert re.fullmatch(r"[a-zA-Z0-9_.-]+", START_HERE.title)
     address, _ = serve.read([])
-    assert (
-        serve.start_page(address)
-        == "http://127.0.0.1:8199/?template=00%20Start%20here&source=LLMGA-miniature"
-    )
+    assert serve.start_page(address) == "http://127.0.0.1:8199/?template=00-Start-here&source=LLMGA-miniature"
 
 
 def test_a_persons_endpoints_and_settings_stay(tmp_path: Path) -> None:
