@@ -25,8 +25,8 @@ GUTTER = 56
 """Between columns, for the links."""
 MARGIN = 20
 GROUP_GAP = 24
-LARGE_ENOUGH = 0.57
-"""Texts can be read at this scale; beyond it, fewer links behind nodes count more than size."""
+LARGE_ENOUGH = 0.59
+"""ComfyUI draws texts from 8 / 14 on; beyond this scale, fewer links behind nodes count more than size."""
 TRIES = 2000
 INSIDE = 4
 """Pixels from its edge on that a link counts as behind a node."""

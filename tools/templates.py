@@ -1,4 +1,4 @@
-"""``python -m tools.templates [name …]``: make ``workflows/*.json`` and their cards, and the same on the miniature.
+"""``python -m tools.templates [--keep-cards] [name …]``: make ``workflows/*.json`` and their cards, and the same on the miniature.
 
 The API prompts in ``workflows/api`` are the source of both. ComfyUI's own page turns each into a workflow, once with the
 models that a person would use and once, into ``miniworld/pack/workflows``, with the miniature's. Files of the first are
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 WORKFLOWS = ROOT / "workflows"
 API = miniature.API
+KEEP_CARDS = "--keep-cards"
 ON_THE_MINIATURE = miniature.PACK / "workflows"
 # Where the files and records stand that the prompts name.
 PLACES = {
@@ -54,6 +55,7 @@ def main(names: list[str]) -> int:
     if host == "none" or found.path is None:
         say(f"templates need COMFYUI_PATH (now {host}) and a Chromium ({found.reason or 'found'})")
         return 2
+    paints, names = KEEP_CARDS not in names, [name for name in names if name != KEEP_CARDS]
     unknown = [name for name in names if name not in TEMPLATES]
     if unknown:
         say(f"there is no workflow {', '.join(unknown)}; known are {', '.join(TEMPLATES)}")
@@ -65,7 +67,7 @@ def main(names: list[str]) -> int:
         with chromium(found.path) as browser, both_renderers(browser, server) as pages:
             version = server.get("/system_stats")["system"]["comfyui_version"]
             for name in chosen:
-                make(browser, server, pages, name, version)
+                make(browser if paints else None, server, pages, name, version)
     return 0
 
 
@@ -90,31 +92,33 @@ def both_renderers(browser: Browser, server: ComfyServer) -> Iterator[Pages]:
         yield Pages(classic, nodes2)
 
 
-def make(browser: Browser, server: ComfyServer, pages: Pages, name: str, version: str) -> None:
-    """Everything that is made of one API prompt."""
+def make(browser: Browser | None, server: ComfyServer, pages: Pages, name: str, version: str) -> None:
+    """Everything that is made of one API prompt; without a browser for them, all but the cards."""
     template, prompt = TEMPLATES[name], read_prompts()[name]
     small = miniature.load_prompt(API / f"{name}.json")
     workflow, layout = build(pages, name, prompt, note(name, prompt), version)
     (WORKFLOWS / f"{template.title}.json").write_text(workflow + "\n", encoding="utf-8")
-    said = f"{template.title}: shown at {layout.scale:.0%}, {layout.behind} links behind nodes"
     missing = miniature.missing_models(miniature.find(), small)
-    painted = words_of(server, small) if missing else paint(server, small)
     copies = [] if missing else [template, *([START_HERE] if name == START else [])]
-    with browser.new_page(viewport={"width": SIDE, "height": SIDE}) as page:
-        size = write_card(page, WORKFLOWS / f"{template.title}.jpg", template, painted)
-        for copy in copies:
-            path = ON_THE_MINIATURE / f"{copy.title}.json"
-            about = miniature_note(copy)
-            path.write_text(build(pages, name, small, about, version)[0] + "\n", encoding="utf-8")
-            mine = replace(copy, models=START_HERE.models, card=START_HERE.card)
-            write_card(page, path.with_suffix(".jpg"), mine, painted)
+    for copy in copies:
+        about = build(pages, name, small, miniature_note(copy), version)[0]
+        (ON_THE_MINIATURE / f"{copy.title}.json").write_text(about + "\n", encoding="utf-8")
+    if browser is not None:
+        painted = words_of(server, small) if missing else paint(server, small)
+        with browser.new_page(viewport={"width": SIDE, "height": SIDE}) as page:
+            write_card(page, WORKFLOWS / f"{template.title}.jpg", template, painted)
+            for copy in copies:
+                mine = replace(copy, models=START_HERE.models, card=START_HERE.card)
+                write_card(page, ON_THE_MINIATURE / f"{copy.title}.jpg", mine, painted)
     lacks = f"; no copy on the miniature, which has no {', '.join(missing)}" if missing else ""
-    say(f"{said}, card of {size / 1000:.0f} kB{lacks}")
+    say(f"{template.title}: shown at {layout.scale:.0%}, {layout.behind} links behind nodes{lacks}")
 
 
 def miniature_note(template: Template) -> str:
     then = ", ".join(f"*{TEMPLATES[name].title}*" for name in template.then)
-    return "\n\n".join((f"## {template.title[3:]}", template.about, WORDS, f"**Try next:** {then}"))
+    return "\n\n".join(
+        (f"## {template.title[3:].replace('-', ' ')}", template.about, WORDS, f"**Try next:** {then}")
+    )
 
 
 def read_prompts() -> dict[str, Prompt]:

@@ -78,7 +78,9 @@ def test_one_press_of_run_paints_what_the_words_say(browser: Browser, served: tu
         page.set_default_timeout(PATIENCE * 1000)
         seen = watch(page)
         page.goto(address)
-        page.wait_for_function("() => window.app?.graph?.nodes.length > 3 && !location.search")
+        page.wait_for_function(
+            "() => window.app?.vueAppReady && app.graph.nodes.length > 3 && !location.search"
+        )
         page.wait_for_timeout(1000)
         assert page.locator("[role=dialog]:visible").count() == 0
         with page.expect_response(lambda response: response.url.endswith("/prompt")) as response:
