@@ -29,8 +29,9 @@ PAGE = """<style>
     .said p { margin: 0; padding: 8px 14px; border-radius: 14px 14px 14px 3px; background: #33405c; align-self: start }
     .said p + p { background: #5c4a72 }
     main { flex: 1; min-height: 0; display: flex; align-items: center; justify-content: center; gap: 14px }
-    figure { margin: 0; flex: 1 1 0; min-width: 0; max-width: 300px; text-align: center; font-size: 15px; color: #b9bfca }
-    figure img { width: 100%; border-radius: 10px; display: block; image-rendering: auto }
+    figure { margin: 0; flex: 0 1 auto; min-width: 0; text-align: center; font-size: 15px; color: #b9bfca }
+    figure img { height: 218px; max-width: 100%; object-fit: contain; border-radius: 10px; display: block }
+    figure:only-child img { height: 300px }
     i { font-style: normal; font-size: 30px; color: #8fa3d9 }
     footer { display: flex; justify-content: space-between; font-size: 17px; color: #d7dbe3;
         border-top: 1px solid #3a3d45; padding-top: 12px }

@@ -1,4 +1,4 @@
-"""``python -m tools.templates [--keep-cards] [name …]``: make ``workflows/*.json`` and their cards, and the same on the miniature.
+"""``python -m tools.templates [--keep-cards] [name …]``: make ``workflows/*.json`` and their cards, also on the miniature.
 
 The API prompts in ``workflows/api`` are the source of both. ComfyUI's own page turns each into a workflow, once with the
 models that a person would use and once, into ``miniworld/pack/workflows``, with the miniature's. Files of the first are
