@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from .template_models import MODELS, files_of
 
 FOLDER_ENGINE = (
-    "**Language model:** a folder in `models/LLM/`, here `llava-1.5-7b-hf` (14 GB): "
-    "`hf download llava-hf/llava-1.5-7b-hf --local-dir models/LLM/llava-1.5-7b-hf`, or "
+    "**Language model:** a folder in *models/LLM/*, here *llava-1.5-7b-hf* (14 GB): "
+    "*hf download llava-hf/llava-1.5-7b-hf --local-dir models/LLM/llava-1.5-7b-hf*, or "
     "[by hand](https://huggingface.co/llava-hf/llava-1.5-7b-hf/tree/main). "
     "[Qwen2.5-VL-3B](https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/tree/main) (7.5 GB) fits smaller cards. It is "
     "loaded whole; template 06 does the same with one file that ComfyUI can offload."
 )
 ENDPOINT_ENGINE = (
     "**Language model:** a server that speaks the OpenAI protocol: [Ollama](https://ollama.com/download), llama.cpp, vLLM, "
-    "LM Studio. Write a record named `ollama` into `user/__llmga/endpoints.json` (the help of LLMGA Endpoint shows how), "
+    "LM Studio. Write a record named *ollama* into *user/__llmga/endpoints.json* (the help of LLMGA Endpoint shows how), "
     "then press R."
 )
 DRAWN_MASK = (
@@ -29,12 +29,12 @@ DRAWN_MASK = (
 )
 RESTORER = (
     "**DiffRIR Restore** is set to *colour correction*, which needs no weights. A DiffRIR file from its authors' "
-    "[page](https://github.com/Zj-BinXia/DiffRIR) goes into `models/diffrir/`; add **DiffRIR Loader** and set *method* to "
+    "[page](https://github.com/Zj-BinXia/DiffRIR) goes into *models/diffrir/*; add **DiffRIR Loader** and set *method* to "
     "*DiffRIR*."
 )
 INPAINTING = (
-    "**UNet:** `unet/` of [binxia/{0}](https://huggingface.co/binxia/{0}/tree/main) ({1}) as "
-    "`models/diffusion_models/{0}/`, or *download* in **LLMGA UNet Loader** where the owner allows it. Any inpainting UNet "
+    "**UNet:** *unet/* of [binxia/{0}](https://huggingface.co/binxia/{0}/tree/main) ({1}) as "
+    "*models/diffusion_models/{0}/*, or *download* in **LLMGA UNet Loader** where the owner allows it. Any inpainting UNet "
     "of the same base works."
 )
 SD15_INPAINTING = INPAINTING.format("llmga-sd15-inpainting-v2", "3.4 GB")
@@ -154,7 +154,7 @@ TEMPLATES = {
     ),
     "continue_conversation": Template(
         "12 Go on with a saved conversation",
-        "**Load History** brings back what template 11 saved as `reading corner` (run that first, then press R). Each Run "
+        "**Load History** brings back what template 11 saved as *reading corner* (run that first, then press R). Each Run "
         "adds one turn and saves it again.",
         "Ollama or another server · SD1.5",
         "4 GB",
@@ -239,7 +239,7 @@ TEMPLATES = {
         "4 GB",
         ("inpaint",),
         (
-            "**DiffRIR:** a file in `models/diffrir/`, here `diffrir_x1.pth`, from its authors' "
+            "**DiffRIR:** a file in *models/diffrir/*, here *diffrir_x1.pth*, from its authors' "
             "[page](https://github.com/Zj-BinXia/DiffRIR). Without one, set *method* to *colour correction* and disconnect "
             "the loader.",
         ),
@@ -254,7 +254,7 @@ TEMPLATES = {
     ),
     "text_to_image_as_released": Template(
         "23 Text to image, as LLMGA was released",
-        "As 22 with the settings of the released `cli-sd15`: 50 steps, cfg 7.5, no negative prompt, layout *llmga_lpw* with "
+        "As 22 with the settings of the released *cli-sd15*: 50 steps, cfg 7.5, no negative prompt, layout *llmga_lpw* with "
         "at most 3 chunks and weights. Its sampler is PNDM; *ipndm* with *ddim_uniform* visits the same timesteps and is "
         "ComfyUI's nearest. To compare with the paper.",
         "LLaVA-1.5 7B · SD1.5",
