@@ -2,7 +2,7 @@
 
     python dev.py demo      a chat becomes a picture; results in demo_output/
     python dev.py test      linters, unit, host and browser tests
-    python dev.py serve     ComfyUI with this pack, for a person
+    python dev.py serve     ComfyUI with this pack and the miniature: open the page it names, press Run
     python dev.py bench     every benchmark
     python dev.py attack    seeded attacks on nodes, loaders and a live server, and a scoreboard
     python dev.py docs      the API pages of the library, in site/api
@@ -13,6 +13,7 @@ Each command first makes or completes its own environment and finds ComfyUI.
     COMFYUI_PATH    which ComfyUI to use; 'none' goes without one (default: the one around this checkout,
                     comfy-cli's, else a clone of the pinned release under .dev)
     CHROMIUM_PATH   which Chromium the browser tests use (default: one on the PATH, else playwright's)
+    LLMGA_SERVE     where `serve` keeps inputs, outputs and settings (default: .dev/serve here)
     LLMGA_MINIATURE the folder of the trained miniature that the demo and the tests use (default: miniature here)
 """
 

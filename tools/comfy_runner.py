@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .comfy_server import ComfyServer
 from .embedded import OnEvent, Prompt
-from .miniature import FOLDERS, PACK
-from .props import write_endpoints, write_example
+from .miniature import PACK
+from .miniature_base import furnish
 
 
 class ComfyRunner:
@@ -49,10 +48,7 @@ def comfy_runner(miniature: Path, endpoint_url: str, output: Path) -> Iterator[C
     """A server with this pack, the miniature and its architecture, and the demo's endpoint and picture."""
     server = ComfyServer(Path(os.environ["COMFYUI_PATH"]), extra_packs=(PACK,))
     try:
-        for name in (name for name in FOLDERS if (miniature / name).is_dir()):
-            shutil.copytree(miniature / name, server.base / "models" / name, dirs_exist_ok=True)
-        write_endpoints(server.base / "user" / "__llmga" / "endpoints.json", endpoint_url)
-        write_example(server.base / "input" / "example.png")
+        server.arguments += furnish(server.base, miniature, endpoint_url)
     except BaseException:
         server.close()
         raise

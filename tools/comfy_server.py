@@ -20,6 +20,8 @@ from .environment import has_nvidia_gpu
 from .patience import PATIENCE
 
 PACK_FOLDER = "ComfyUI-LLMGA"
+MINIATURE_FOLDER = "LLMGA-miniature"
+"""What ComfyUI calls ``miniworld/pack``, also in its template browser."""
 FOLDERS = ("models", "custom_nodes", "input", "output", "user", "temp")
 STOP_SECONDS = 10
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -168,7 +170,7 @@ def make_base(base: Path, pack: Path, extra_packs: Sequence[Path] = ()) -> Path:
     for name in FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
     for one in extra_packs:
-        link(one, base / "custom_nodes" / one.name)
+        link(one, base / "custom_nodes" / (MINIATURE_FOLDER if one.name == "pack" else one.name))
     ours = base / "custom_nodes" / PACK_FOLDER
     link(pack, ours)
     return ours

@@ -18,29 +18,68 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
+
 from . import ROOT, miniature
+from .assistant import assistant
 from .comfy_runner import comfy_runner
 from .embedded import EmbeddedRunner, OnEvent, Prompt, Workspace
-from .props import write_endpoints, write_example
+from .miniature_base import furnish, write_pictures
 from .report import Chapter, write_report
 from .terminal import say
 
 OUTPUT = ROOT / "demo_output"
+# In the order of the report; some use what one before saved.
 STORY = {
-    "text_to_image": "A short idea becomes a detailed prompt, and the prompt a picture.",
-    "similar_image": "The model looks at a picture and writes the prompt of one like it.",
-    "chat_with_endpoint": "Two turns with the model behind an OpenAI-compatible server; the second changes the picture.",
-    "continue_conversation": "The saved conversation goes on where it was left.",
+    "text_to_image": (
+        "A few words become a picture",
+        "The language model writes a detailed prompt, and it is painted.",
+    ),
+    "similar_image": (
+        "A picture like this one",
+        "The model looks at a picture and writes the prompt of one like it.",
+    ),
+    "similar_images": ("One like each of these", "The same asked of every picture of a batch."),
+    "chat_with_endpoint": (
+        "Two turns of one conversation",
+        "The second turn changes what the first one asked for. The model answers from behind an OpenAI-like server.",
+    ),
+    "continue_conversation": ("And later, a third", "The saved conversation goes on where it was left."),
+    "chat_many_turns": ("A conversation in one node", "The turns so far stand in the panel of LLMGA Chat."),
+    "controlnet": ("The lines stay, the rest is new", "ControlNet keeps to the edges of the picture."),
+    "instruction_edit_multi_turn": (
+        "A picture changed by words, twice",
+        "Inversion finds the noise that the picture comes from; the prompts say what changes. The second edit starts from "
+        "the first.",
+    ),
+    "edit_with_mask": (
+        "Changed inside a mask",
+        "Outside the mask nothing is painted; what blurs there is the miniature's small autoencoder.",
+    ),
+    "inpaint": ("A hole filled", "The model sees the picture with its hole and writes what belongs there."),
+    "outpaint": ("A picture continued", "The same beyond the borders, left and right."),
+    "restore_only": (
+        "A seam taken out",
+        "A hole that was painted with the wrong colours, before and after DiffRIR.",
+    ),
+    "picture_book": ("A story in pictures", "One request, several prompts, a picture for each."),
 }
+TWICE = ("text_to_image", "similar_image", "chat_with_endpoint", "continue_conversation")
+"""Painted by the base UNet too, beside the one that stage 2 taught to read long prompts."""
 INTRO = (
-    "Everything below ran on {runner}, with the miniature that comes with this repository: a language model and a painter "
-    "of a few megabytes each, trained from nothing by llmga's own trainers on a world of paper shapes. You say something; "
-    "the language model answers with a prompt; the prompt is painted twice from the same noise, by the base UNet and by "
-    "the one that stage 2 taught to read long prompts. Beside them stands what the world's own renderer draws from the "
-    "same prompt: the nearer a painting is to that, the better it was read."
+    "A multimodal language model and a painter work together: you say what you want, the model writes the prompt, the "
+    "painter paints it, and you go on talking. Everything on this page was just made on {runner} by models of a few "
+    "megabytes that come with the repository. They know one small world, paper shapes drawn by code, so it can be checked: "
+    "where a prompt says what stands where, the world's own renderer has drawn beside it what the prompt asks for."
 )
-DRAWN = "what the prompt asks for, drawn by rule"
+DRAWN = "drawn by rule from the same prompt"
 SHOWN = "the picture that was shown"
+HOLED = "the picture that was shown, its mask black"
+PAINTED = {
+    "First picture": "the first picture",
+    "Changed picture": "the changed picture",
+    "Save Image": "painted",
+}
 
 
 class Runner(Protocol):
@@ -61,7 +100,7 @@ def main(argv: list[str]) -> int:
     OUTPUT.mkdir()
     with assistant(models) as url, runner(models, url) as running:
         say(f"running on {running.name}")
-        chapters = [run_chapter(running, name) for name in STORY]
+        chapters = [run_chapter(running, name, models) for name in STORY]
     page = write_report(OUTPUT, INTRO.format(runner=running.name), chapters)
     count = sum(len(chapter.pictures) for chapter in chapters)
     say(f"{len(chapters)} workflows, {count} pictures in {time.monotonic() - started:.0f} s")
@@ -69,20 +108,26 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run_chapter(running: Runner, name: str) -> Chapter:
+def run_chapter(running: Runner, name: str, models: Path) -> Chapter:
     """Run one workflow with progress on the terminal; its conversation, prompt and pictures."""
-    say(f"\n== {name}: {STORY[name]}")
-    prompt = miniature.load_prompt(ROOT / "workflows" / "api" / f"{name}.json")
+    title, about = STORY[name]
+    say(f"\n== {title} ({name})")
+    prompt = miniature.load_prompt(miniature.API / f"{name}.json")
+    if missing := miniature.missing_models(models, prompt):
+        say(f"  left out: the miniature has no {', '.join(missing)} yet")
+        return Chapter(name, title, f"Left out: the miniature has no {', '.join(missing)} yet.", 0.0)
+    if name in TWICE:
+        prompt = miniature.with_stage2(prompt)
     titles: list[str] = []
 
-    def on_event(title: str, text: str) -> None:
-        if title not in titles:
-            titles.append(title)
-            say(f"  {title}")
+    def on_event(node: str, text: str) -> None:
+        if node not in titles:
+            titles.append(node)
+            say(f"  {node}")
 
     started = time.monotonic()
     shown = running.run(prompt, on_event)
-    chapter = Chapter(name, STORY[name], time.monotonic() - started)
+    chapter = Chapter(name, title, about, time.monotonic() - started)
     collect(chapter, prompt, shown)
     say(f"  {chapter.seconds:.1f} s, {', '.join(path.name for _, path in chapter.pictures)}")
     return chapter
@@ -93,7 +138,7 @@ def collect(chapter: Chapter, prompt: Prompt, shown: dict[str, dict[str, Any]]) 
     for node_id, node in prompt.items():
         ui, title = shown.get(node_id, {}), node["_meta"]["title"]
         texts = [str(text) for text in ui.get("text", [])]
-        if node["class_type"] == "LLMGA_Chat":
+        if "instruction" in node["inputs"]:
             asked = (
                 node["inputs"]["instruction"] or f"(shows a picture; the task is {node['inputs']['task']})"
             )
@@ -102,27 +147,18 @@ def collect(chapter: Chapter, prompt: Prompt, shown: dict[str, dict[str, Any]]) 
             chapter.prompt = "\n".join(texts)
         elif texts:
             chapter.notes.append((title, "\n".join(texts)))
-        if node["class_type"] == "LoadImage":
+        if node["class_type"] == "LoadImage" and not chapter.pictures:
             path = OUTPUT / f"{chapter.name}_shown.png"
-            write_example(path)
-            chapter.pictures.insert(0, (SHOWN, path))
-        chapter.pictures += [(title, path) for path in ui.get("images", [])]
-    if scene := miniature.scene_of(chapter.prompt):
+            holed = any([node_id, 1] in one["inputs"].values() for one in prompt.values())
+            show_input(path, node["inputs"]["image"], holed)
+            chapter.pictures.append((HOLED if holed else SHOWN, path))
+        chapter.pictures += [(PAINTED.get(title, title), path) for path in ui.get("images", [])]
+    if "\n" not in chapter.prompt and (scene := miniature.scene_of(chapter.prompt)):
         from miniworld.world.render import render
 
         path = OUTPUT / f"{chapter.name}_drawn.png"
         render(scene).image.save(path)
         chapter.pictures.append((DRAWN, path))
-
-
-@contextlib.contextmanager
-def assistant(models: Path) -> Iterator[str]:
-    """The miniature's language model behind a real OpenAI-compatible server on loopback; its address."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from support.openai_server import OpenAIServer
-
-    with OpenAIServer(miniature.answerer(models)) as server:
-        yield server.url
 
 
 @contextlib.contextmanager
@@ -137,10 +173,19 @@ def runner(models: Path, endpoint_url: str) -> Iterator[Runner]:
 
 
 def embedded_runner(models: Path, folder: Path, endpoint_url: str) -> EmbeddedRunner:
-    write_endpoints(folder / "endpoints.json", endpoint_url)
-    write_example(folder / "input" / "example.png")
-    workspace = Workspace(models, folder / "endpoints.json", inputs=folder / "input", outputs=OUTPUT)
-    return EmbeddedRunner(workspace)
+    furnish(folder, models, endpoint_url)
+    endpoints = folder / "user" / "__llmga" / "endpoints.json"
+    return EmbeddedRunner(Workspace(models, endpoints, inputs=folder / "input", outputs=OUTPUT))
+
+
+def show_input(path: Path, name: str, holed: bool) -> None:
+    """An example picture as a person sees it; with its mask in black where the workflow uses that."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_pictures(Path(folder))
+        with Image.open(Path(folder) / name) as picture:
+            shown = Image.new("RGB", picture.size)
+            shown.paste(picture.convert("RGB"), mask=picture.getchannel("A") if holed else None)
+            shown.save(path)
 
 
 if __name__ == "__main__":

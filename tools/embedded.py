@@ -1,35 +1,26 @@
 """Runs a workflow's API prompt on ``llmga`` and diffusers alone, where no ComfyUI is to be had.
 
-Each function below stands for one node class of the shipped workflows; the graph itself is the same file that ComfyUI
-runs. It is a way to see the story anywhere, not a second ComfyUI: other node classes are an error.
+Each function below, and in ``embedded_pictures``, stands for one node class of the shipped workflows; the graph itself is
+the same file that ComfyUI runs. It is a way to see the story anywhere, not a second ComfyUI: other node classes are an
+error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from llmga.chat import Conversation, Picture, Sampling, read_transcript, respond
-from llmga.images import from_pil, read_picture, to_pil
+from llmga.images import from_pil, paint_hole_black, read_picture, to_pil
 from llmga.text import encode_sd15
 
-Prompt = dict[str, dict[str, Any]]
-OnEvent = Callable[[str, str], None]
-"""``on_event(title, text)``: a node started, or has text to show."""
-
-
-@dataclass
-class Workspace:
-    """Where the embedded engine finds what a ComfyUI would find in its folders."""
-
-    models: Path
-    endpoints: Path
-    inputs: Path
-    outputs: Path
+from .embedded_pictures import PICTURE_NODES
+from .embedded_step import Inpainting, Many, OnEvent, Prompt, Result, Step, Workspace, run_each
 
 
 class EmbeddedRunner:
@@ -62,8 +53,7 @@ class EmbeddedRunner:
                 title = node["_meta"]["title"]
                 on_event(title, "")
                 step = Step(self.workspace, self._cache, lambda text: on_event(title, text))
-                outputs, ui = NODES[node["class_type"]](step, **inputs)
-                results[node_id] = outputs
+                results[node_id], ui = run_each(NODES[node["class_type"]], step, inputs)
                 if ui:
                     shown[node_id] = ui
             return results[node_id]
@@ -71,16 +61,6 @@ class EmbeddedRunner:
         for node_id in prompt:
             value_of(node_id)
         return shown
-
-
-@dataclass
-class Step:
-    workspace: Workspace
-    cache: dict[str, Any]
-    on_text: Callable[[str], None]
-
-
-Result = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def model_loader(step: Step, model: str, precision: str, lookup: int = 0, family: str = "auto") -> Result:
@@ -111,6 +91,7 @@ def chat(
     max_new_tokens,
     policy,
     image=None,
+    mask=None,
     history=None,
     language="en",
     pages=4,
@@ -120,6 +101,8 @@ def chat(
 ) -> Result:
     history = history or Conversation()
     turns = read_transcript(transcript, not_here)
+    if image is not None and mask is not None and mask.any():
+        image = paint_hole_black(image, mask)
     pictures = () if image is None else tuple(Picture.from_pil(picture) for picture in to_pil(image))
     reply = respond(
         engine,
@@ -135,8 +118,8 @@ def chat(
         language=language,
         pages=pages,
     )
-    outputs = (reply.text, reply.prompt, list(reply.prompts), reply.has_prompt, reply.conversation)
-    outputs += (list(reply.passages), reply.thought)
+    outputs = (reply.text, reply.prompt, Many(reply.prompts), reply.has_prompt, reply.conversation)
+    outputs += (Many(reply.passages), reply.thought)
     return outputs, {"text": [reply.text]}
 
 
@@ -173,7 +156,11 @@ def load_diffusion_model(step: Step, unet_name: str, weight_dtype: str) -> Resul
 
 
 def load_image(step: Step, image: str) -> Result:
-    return (from_pil([read_picture(step.workspace.inputs / image)]), None), {}
+    path = step.workspace.inputs / image
+    with Image.open(path) as opened:
+        alpha = opened.getchannel("A") if "A" in opened.getbands() else Image.new("L", opened.size, 255)
+        mask = 1 - torch.from_numpy(np.asarray(alpha, dtype=np.float32))[None] / 255
+    return (from_pil([read_picture(path)]), mask), {}
 
 
 def empty_latent(step: Step, width: int, height: int, batch_size: int) -> Result:
@@ -184,7 +171,10 @@ def empty_latent(step: Step, width: int, height: int, batch_size: int) -> Result
 def sample(
     step: Step, model, positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise
 ) -> Result:
-    """Euler's method on ComfyUI's "normal" schedule, which is what the workflows ask for; noise from the CPU."""
+    """Euler's method on ComfyUI's "normal" schedule, which is what the workflows ask for; noise from the CPU.
+
+    A conditioning is a tensor, or ``Inpainting`` with what an inpainting UNet sees beside the latent.
+    """
     from diffusers import EulerDiscreteScheduler
 
     from miniworld.models.architecture import SCHEDULER
@@ -194,11 +184,13 @@ def sample(
     euler.set_timesteps(steps)
     noise = torch.randn(latent_image.shape, generator=torch.Generator().manual_seed(seed))
     x = noise * (1 + euler.sigmas[0] ** 2).sqrt()
-    context = torch.cat([positive, negative])
+    beside = positive.beside.repeat(2, 1, 1, 1) if isinstance(positive, Inpainting) else None
+    contexts: list[Any] = [getattr(one, "context", one) for one in (positive, negative)]
+    context = torch.cat(contexts)
     for t in euler.timesteps:
-        eps_cond, eps_uncond = model(
-            euler.scale_model_input(x, t).repeat(2, 1, 1, 1), t, context
-        ).sample.chunk(2)
+        seen = euler.scale_model_input(x, t).repeat(2, 1, 1, 1)
+        seen = seen if beside is None else torch.cat([seen, beside], 1)
+        eps_cond, eps_uncond = model(seen, t, context).sample.chunk(2)
         x = euler.step(eps_uncond + cfg * (eps_cond - eps_uncond), t, x, return_dict=False)[0]
     return (x,), {}
 
@@ -211,8 +203,10 @@ def decode(step: Step, samples: torch.Tensor, vae: Any) -> Result:
 
 def save_image(step: Step, images: torch.Tensor, filename_prefix: str) -> Result:
     paths = []
-    for index, picture in enumerate(to_pil(images)):
-        path = step.workspace.outputs / f"{filename_prefix.rpartition('/')[2]}_{index:02d}.png"
+    name = filename_prefix.rpartition("/")[2]
+    taken = len(list(step.workspace.outputs.glob(f"{name}_[0-9][0-9].png")))
+    for index, picture in enumerate(to_pil(images), taken):
+        path = step.workspace.outputs / f"{name}_{index:02d}.png"
         picture.save(path)
         paths.append(path)
     return (), {"images": paths}
@@ -267,3 +261,4 @@ NODES: dict[str, Callable[..., Result]] = {
     "SaveImage": save_image,
     "PreviewAny": preview,
 }
+NODES.update(PICTURE_NODES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from .comfy_server import PACK_FOLDER, ComfyServer
 from .patience import PATIENCE
@@ -20,6 +20,10 @@ READY = (
     "() => window.app?.vueAppReady && app.graph && app.extensions?.some((one) => one.name === 'llmga.chat')"
     " && !document.querySelector('#splash-loader')?.checkVisibility()"
 )
+OPEN = """async ([address, name]) => {
+    const workflow = await (await fetch(address)).json();
+    await app.loadGraphData(workflow, true, true, name, { openSource: "template" });
+}"""
 
 
 @contextlib.contextmanager
@@ -54,8 +58,10 @@ def new_page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
         context.close()
 
 
-def visit(page: Page, server: ComfyServer, template: str = "") -> None:
-    """Bring a page to ComfyUI, this pack's extension loaded; to a template as a link to it does."""
+def visit(page: Page, server: ComfyServer, template: str = "", source: str = PACK_FOLDER) -> None:
+    """Bring a page to ComfyUI, this pack's extension loaded; then open a pack's template as the template browser does."""
     server.request("/settings", SETTINGS)
-    page.goto(server.url + (f"/?template={template}&source={PACK_FOLDER}" if template else "/"))
+    page.goto(server.url)
     page.wait_for_function(READY)
+    if template:
+        page.evaluate(OPEN, [f"/api/workflow_templates/{source}/{quote(template)}.json", template])

@@ -10,56 +10,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miniworld.files import GILL_FILE
+
 from . import ROOT
+from .miniature_values import CHECKPOINT, LANGUAGE_MODEL, REQUESTS, STAGE2, VALUES
+from .small_graph import Prompt, on_small_models
 
 if TYPE_CHECKING:
     from llmga.chat.engines.base import ChatEngine
     from miniworld.world.scene import Scene
 
+API = ROOT / "workflows" / "api"
 PACK = ROOT / "miniworld" / "pack"
-"""The node pack that teaches ComfyUI the miniature's architecture."""
-CHECKPOINT = "llmga-mini.safetensors"
-LANGUAGE_MODEL = "llmga-mini"
-STAGE2 = str(
-    Path("llmga-mini-t2i", "unet", "diffusion_pytorch_model.safetensors")
-)  # a name as Load Diffusion Model has it
-CONTROLNET = "llmga-mini-canny.safetensors"
+"""The node pack that teaches ComfyUI the miniature's architecture, with the workflows on the miniature."""
 NEEDED = (f"checkpoints/{CHECKPOINT}", f"diffusion_models/{STAGE2}", f"LLM/{LANGUAGE_MODEL}/config.json")
-FOLDERS = ("checkpoints", "diffusion_models", "LLM", "controlnet")
-# The workflows name models that a person would use and pictures of their size; 28 steps fall on whole timesteps.
-SUBSTITUTES = {
-    ("CheckpointLoaderSimple", "ckpt_name"): CHECKPOINT,
-    ("ControlNetLoader", "control_net_name"): CONTROLNET,
-    ("LLMGA_ModelLoader", "model"): LANGUAGE_MODEL,
-    ("LLMGA_Endpoint", "endpoint"): "demo",
-    ("LLMGA_Chat", "policy"): "whole_reply",
-    ("LLMGA_LongCLIPEncode", "negative_text"): "",
-    ("LLMGA_SaveHistory", "name"): "paper shapes",
-    ("LLMGA_LoadHistory", "name"): "paper shapes",
-    ("EmptyLatentImage", "width"): 128,
-    ("EmptyLatentImage", "height"): 128,
-    ("KSampler", "steps"): 28,
-    ("KSampler", "cfg"): 4.0,
-}
-# Instruction and task by workflow and node title, in words of the miniature's world.
-REQUESTS = {
-    "text_to_image": {
-        "LLMGA Chat": ("a red star in the centre and a ring at the top left on snow", "refine")
-    },
-    "similar_image": {"LLMGA Chat": ("", "similar")},
-    "chat_with_endpoint": {
-        "First turn": (
-            "a large yellow heart in the centre and a circle at the bottom right on wood",
-            "refine",
-        ),
-        "Second turn": ("Paint the heart blue.", "chat"),
-    },
-    "continue_conversation": {"Next turn": ("Change the background to grass.", "chat")},
-}
-CONTROLLED = {
-    "controlnet": {"LLMGA Chat": ("Put everything on snow.", "edit")},
-}
-"""No chapter of the story, which also runs where there is no ComfyUI."""
+FOLDERS = ("checkpoints", "diffusion_models", "LLM", "diffrir", "controlnet")
 PAINTERS = {"base": "painted by the base UNet", "stage 2": "painted by the stage-2 UNet"}
 
 
@@ -76,21 +41,33 @@ def find() -> Path:
     return folder
 
 
-def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
-    """A shipped API prompt on the miniature, painted twice: by the checkpoint's UNet and by that of stage 2."""
-    prompt = json.loads(path.read_text(encoding="utf-8"))
-    requests = {**REQUESTS, **CONTROLLED}[path.stem]
+def load_prompt(path: Path) -> Prompt:
+    """A shipped API prompt on the miniature, with requests in words that it knows."""
+    prompt = on_small_models(json.loads(path.read_text(encoding="utf-8")), keep_unet_loaders=True)
+    requests = REQUESTS[path.stem]
     for node in prompt.values():
         inputs = node["inputs"]
-        for name in inputs:
-            inputs[name] = SUBSTITUTES.get((node["class_type"], name), inputs[name])
-        if node["class_type"] == "LLMGA_Chat":
-            inputs["instruction"], inputs["task"] = requests[node["_meta"]["title"]]
-    return _with_stage2(prompt)
+        for name, value in inputs.items():
+            if not isinstance(value, list):
+                inputs[name] = VALUES.get((node["class_type"], name), value)
+        inputs.update(requests.get(node["_meta"]["title"], {}))
+    return prompt
 
 
-def _with_stage2(prompt: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Double what paints: the copies get the UNet of Load Diffusion Model."""
+def missing_models(folder: Path, prompt: Prompt) -> list[str]:
+    """What a workflow on the miniature needs and a folder lacks: a part of it may not have been trained yet."""
+    wanted = [(node["class_type"], node["inputs"]) for node in prompt.values()]
+    controlnets = [inputs["control_net_name"] for kind, inputs in wanted if kind == "ControlNetLoader"]
+    missing = [name for name in controlnets if not (folder / "controlnet" / name).is_file()]
+    if any(kind == "LLMGA_GILLLoader" for kind, _ in wanted) and not (folder / GILL_FILE).is_file():
+        missing.append(GILL_FILE)
+    if any(kind == "LLMGA_ScenePlan" and "engine" in inputs for kind, inputs in wanted):
+        missing.append("language model that plans scenes")
+    return missing
+
+
+def with_stage2(prompt: Prompt) -> Prompt:
+    """A prompt that paints once, painting twice: the copies get the UNet of Load Diffusion Model."""
     unet = {"unet_name": STAGE2, "weight_dtype": "default"}
     loader = {"class_type": "UNETLoader", "inputs": unet, "_meta": {"title": "Load Diffusion Model"}}
     doubled = {**prompt, "stage2": loader}

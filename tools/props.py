@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .small_graph import on_small_models
+
 CHECKPOINT = "llmga-mini-random.safetensors"
 CONTROLNET = "llmga-mini-random-control.safetensors"
 LANGUAGE_MODEL = "llmga-mini-random"
@@ -77,7 +79,7 @@ SCENE = {
 
 def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
     """A shipped API prompt with small models in place of those it names."""
-    prompt = json.loads(path.read_text(encoding="utf-8"))
+    prompt = on_small_models(json.loads(path.read_text(encoding="utf-8")))
     for node in prompt.values():
         for name in node["inputs"]:
             node["inputs"][name] = SUBSTITUTES.get((node["class_type"], name), node["inputs"][name])

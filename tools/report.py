@@ -15,6 +15,7 @@ TEXT_WIDTH = 460  # of the column with the conversation
 GAP = 20
 COLUMNS = 4
 LINE = 17
+SHOWN = 220  # letters of a text beside its pictures
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Chapter:
     """One workflow of the story: what was said in it, the prompt that came of it, and the pictures."""
 
     name: str
+    title: str
     about: str
     seconds: float
     said: list[tuple[str, str]] = field(default_factory=list)  # (who, what)
@@ -49,7 +51,7 @@ def contact_sheet(chapters: list[Chapter]) -> Image.Image:
     title, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
     top = GAP
     for chapter, lines, height in zip(chapters, blocks, heights, strict=True):
-        draw.text((GAP, top), f"{chapter.name}: {chapter.about}", fill="#ffffff", font=title)
+        draw.text((GAP, top), f"{chapter.title}: {chapter.about}", fill="#ffffff", font=title)
         for i, (colour, line) in enumerate(lines):
             draw.text((GAP, top + 32 + LINE * i), line, fill=colour, font=small)
         for i, (what, path) in enumerate(chapter.pictures[:COLUMNS]):
@@ -80,7 +82,7 @@ def _lines(chapter: Chapter) -> list[tuple[str, str]]:
 def transcript(intro: str, chapters: list[Chapter]) -> str:
     parts = ["# Transcript", intro]
     for chapter in chapters:
-        parts.append(f"## {chapter.name} ({chapter.seconds:.1f} s)\n\n{chapter.about}")
+        parts.append(f"## {chapter.title} ({chapter.name}, {chapter.seconds:.1f} s)\n\n{chapter.about}")
         for title, text in _texts(chapter):
             quoted = "\n".join(f"    {line}" for line in text.splitlines())
             parts.append(f"**{title}**\n\n{quoted}")
@@ -93,40 +95,65 @@ def _texts(chapter: Chapter) -> list[tuple[str, str]]:
 
 
 def report(intro: str, chapters: list[Chapter]) -> str:
-    """One self-contained page; every text of a model is escaped."""
+    """One self-contained page: pictures first, what was said beside them, the rest behind a click; all text is escaped."""
     sections = "\n".join(_section(chapter) for chapter in chapters)
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>ComfyUI-LLMGA demo</title>
+<html lang="en"><head><meta charset="utf-8"><title>What LLMGA does</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<style>
-body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
-  color: #222; background: #fafafa; }}
-section {{ border-top: 1px solid #ccc; padding: 1rem 0; }}
-h2, section > p {{ margin: .3rem 0; }}
-section > div {{ display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 1rem; }}
-figure {{ margin: 0; width: 14rem; }} figcaption {{ font-size: .85rem; line-height: 1.3; }}
-img {{ width: 100%; image-rendering: pixelated; border-radius: 6px; }}
-dt {{ font-weight: 600; margin-top: .6rem; }} dd {{ margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }}
-@media (prefers-color-scheme: dark) {{ body {{ color: #ddd; background: #1b1b1f; }} section {{ border-color: #444; }} }}
-</style></head><body>
-<h1>ComfyUI-LLMGA demo</h1>
+<style>{STYLE}</style></head><body>
+<h1>What LLMGA does</h1>
 <p>{html.escape(intro)}</p>
 {sections}
 </body></html>
 """
 
 
+STYLE = """
+:root { color-scheme: light dark; --back: #fafafa; --text: #222; --soft: #667;
+  --line: #d8d8de; --you: #dfe8ff; --it: #eee6f6 }
+@media (prefers-color-scheme: dark) { :root { --back: #1b1b1f; --text: #ddd; --soft: #99a; --line: #3a3a42;
+  --you: #2c3a5c; --it: #3d3350 } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem;
+  color: var(--text);
+  background: var(--back) }
+section { border-top: 1px solid var(--line); padding: 1.2rem 0 }
+h2 { margin: 0 0 .2rem } section > p { margin: 0 0 .8rem; color: var(--soft) }
+.row { display: flex; flex-wrap: wrap; gap: 1.2rem; align-items: start }
+.said { flex: 1 1 20rem; min-width: 0 } .pictures { display: flex; flex-wrap: wrap; gap: 1rem }
+.said p { margin: 0 0 .5rem; padding: .5rem .8rem; border-radius: 12px; background: var(--it); overflow-wrap: anywhere;
+  width: fit-content } .said p.you { background: var(--you) }
+figure { margin: 0; max-width: 12rem } figcaption { font-size: .85rem; line-height: 1.3; color: var(--soft) }
+img { height: 12rem; border-radius: 8px; display: block }
+details { margin-top: .6rem; color: var(--soft); font-size: .9rem } dd { white-space: pre-wrap; overflow-wrap: anywhere }
+dt { font-weight: 600 }
+"""
+
+
 def _section(chapter: Chapter) -> str:
-    said = "\n".join(
-        f"<dt>{html.escape(title)}</dt><dd>{html.escape(text)}</dd>" for title, text in _texts(chapter)
+    said = "".join(
+        f'<p class="{"you" if who == "you" else "it"}">{html.escape(_short(text))}</p>'
+        for who, text in chapter.said
     )
-    pictures = "\n".join(
+    said = said and f'<div class="said">{said}</div>'
+    pictures = "".join(
         f'<figure><img alt="{html.escape(what)}" src="data:image/png;base64,'
         f'{base64.b64encode(path.read_bytes()).decode()}"><figcaption>{html.escape(what)}</figcaption></figure>'
         for what, path in chapter.pictures
     )
-    return (
-        f"<section><h2>{html.escape(chapter.name)}</h2><p>{html.escape(chapter.about)} "
-        f"({chapter.seconds:.1f} s)</p><dl>{said}</dl><div>{pictures}</div></section>"
+    more = "".join(
+        f"<dt>{html.escape(title)}</dt><dd>{html.escape(text)}</dd>" for title, text in _texts(chapter)
     )
+    details = f"<details><summary>Every word, and {html.escape(chapter.name)} took {chapter.seconds:.0f} s</summary>"
+    return (
+        f"<section><h2>{html.escape(chapter.title)}</h2><p>{html.escape(chapter.about)}</p>"
+        f'<div class="row">{said}<div class="pictures">{pictures}</div></div>'
+        + (f"{details}<dl>{more}</dl></details>" if more else "")
+        + "</section>"
+    )
+
+
+def _short(text: str) -> str:
+    """The beginning of a long text; tags of prompts are left out."""
+    text = text.replace("<gen_image>", "").replace("</gen_image>", "").strip()
+    return text if len(text) <= SHOWN else text[:SHOWN].rsplit(" ", 1)[0] + " …"

@@ -17,6 +17,7 @@ from llmga.evaluate import edges_found
 from miniworld.models.architecture import PICTURE
 from tools import ROOT, miniature
 from tools.comfy_runner import ComfyRunner, comfy_runner
+from tools.miniature_values import CHECKPOINT, CONTROLNET
 
 WORKFLOW = ROOT / "workflows" / "api" / "controlnet.json"
 
@@ -38,7 +39,7 @@ def running(
     for name in miniature.FOLDERS:
         if (models / name).is_dir():
             (folder / name).symlink_to(models / name)
-    trained = (folder / "controlnet" / miniature.CONTROLNET).is_file()
+    trained = (folder / "controlnet" / CONTROLNET).is_file()
     if not trained:
         from safetensors.torch import save_file
 
@@ -46,17 +47,17 @@ def running(
         from miniworld.models.painter import load_pipeline
         from miniworld.models.random_diffusion import random_controlnet
 
-        unet = load_pipeline(models / "checkpoints" / miniature.CHECKPOINT).unet
+        unet = load_pipeline(models / "checkpoints" / CHECKPOINT).unet
         (folder / "controlnet").mkdir()
         names = controlnet_to_ldm(random_controlnet(unet).state_dict())
-        save_file(names, folder / "controlnet" / miniature.CONTROLNET)
+        save_file(names, folder / "controlnet" / CONTROLNET)
     with comfy_runner(folder, "http://127.0.0.1:9/v1", tmp_path_factory.mktemp("pictures")) as runner:
         yield runner, trained
 
 
 def painted(runner: ComfyRunner, strength: float) -> tuple[list[torch.Tensor], list[str]]:
     """The pictures of both UNets, (1, 3, H, W) in 0 .. 1, and what the previews of texts show."""
-    prompt: dict[str, Any] = miniature.load_prompt(WORKFLOW)
+    prompt: dict[str, Any] = miniature.with_stage2(miniature.load_prompt(WORKFLOW))
     (apply,) = (node for node in prompt.values() if node["class_type"] == "ControlNetApplyAdvanced")
     apply["inputs"]["strength"] = strength
     shown = runner.run(prompt, lambda title, text: None)
@@ -93,7 +94,7 @@ def test_the_chat_writes_and_the_edges_are_drawn_by(running: tuple[ComfyRunner, 
 def test_the_file_of_the_shipped_graph_is_the_miniatures() -> None:
     prompt = miniature.load_prompt(WORKFLOW)
     (loader,) = (node for node in prompt.values() if node["class_type"] == "ControlNetLoader")
-    assert loader["inputs"]["control_net_name"] == miniature.CONTROLNET
+    assert loader["inputs"]["control_net_name"] == CONTROLNET
     original = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     assert {node["class_type"] for node in original.values()} <= {
         node["class_type"] for node in prompt.values()

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from tools.comfy_server import PACK_FOLDER, ComfyServer
 from tools.frontend import new_page, visit
 from tools.props import SUBSTITUTES
+from tools.template_list import TEMPLATES
 from tools.templates import read_prompts
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ RENDERERS = {"classic": False, "Nodes 2.0": True}
 # The page takes the template out of its address when it has opened it.
 OPENED = "(count) => !location.search && app.graph.nodes.length === count"
 PROMPT = "async () => (await app.graphToPrompt()).output"
+# The page's answer to a test that waits for its graph.
+ASKED_TOO_EARLY = "ComfyApp graph accessed before initialization"
 # By the text of its id: newer frontends give new nodes ids that are no plain numbers.
 NODE = "app.graph.nodes.find((node) => String(node.id) === '{}')"
 PANEL = NODE + ".widgets.find((one) => one.name === 'llmga_panel').element"
@@ -70,7 +73,7 @@ def watch(page: Page) -> Seen:
 def hear(said: Any, seen: Seen) -> None:
     if said.type in ("error", "warning") and PACK_FOLDER in f"{said.text} {said.location}":
         seen.errors.append(said.text)
-    if said.type == "error" and not said.text.startswith("Failed to load resource"):
+    if said.type == "error" and not said.text.startswith(("Failed to load resource", ASKED_TOO_EARLY)):
         seen.console.append(said.text)
 
 
@@ -82,7 +85,7 @@ def answer_dialog(dialog: Dialog, seen: Seen) -> None:
 
 
 def go(page: Page, server: ComfyServer, name: str) -> None:
-    visit(page, server, name)
+    visit(page, server, TEMPLATES[name].title)
     # The note is in the graph alone.
     page.wait_for_function(OPENED, arg=len(PROMPTS[name]) + 1)
 

@@ -1,0 +1,70 @@
+"""``dev.py serve``: what it says of where it listens, and what it puts beside a person's own things."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from miniworld.models.architecture import PICTURE
+from tools import serve
+from tools.miniature_base import add_endpoint, furnish
+from tools.miniature_values import ENDPOINT, EXAMPLE, NARROW
+from tools.template_list import START_HERE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "page", "public"),
+    [
+        ([], "http://127.0.0.1:8199", False),
+        (["--port", "9000", "--cpu"], "http://127.0.0.1:9000", False),
+        (["--listen"], "http://127.0.0.1:8199", True),
+        (["--listen", "0.0.0.0"], "http://127.0.0.1:8199", True),
+        (["--listen", "192.168.1.5"], "http://192.168.1.5:8199", True),
+        (["--listen", "::1"], "http://[::1]:8199", False),
+        (["--tls-keyfile", "a.pem", "--tls-certfile", "b.pem"], "https://127.0.0.1:8199", False),
+    ],
+)
+def test_the_page_is_where_comfyui_listens(arguments: list[str], page: str, public: bool) -> None:
+    address, passed_on = serve.read(arguments)
+    assert (address.page, address.is_public) == (page, public)
+    assert passed_on == [one for one in arguments if one not in ("--port", "9000")]
+
+
+def test_the_start_page_opens_the_first_workflow() -> None:
+    """Letters that ComfyUI takes in a link to a template, and no others."""
+    assert re.fullmatch(r"[a-zA-Z0-9_.-]+", START_HERE.title)
+    address, _ = serve.read([])
+    assert serve.start_page(address) == "http://127.0.0.1:8199/?template=00-Start-here&source=LLMGA-miniature"
+
+
+def test_a_persons_endpoints_and_settings_stay(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.json"
+    mine = {"url": "http://127.0.0.1:11434/v1", "model": "mine"}
+    path.write_text(json.dumps({"endpoints": {"ollama": mine}}))
+    add_endpoint(path, "http://127.0.0.1:1/v1")
+    found = json.loads(path.read_text())["endpoints"]
+    assert found["ollama"] == mine and found[ENDPOINT]["url"] == "http://127.0.0.1:1/v1"
+    path.write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        add_endpoint(path, "")
+    settings = tmp_path / "comfy.settings.json"
+    settings.write_text('{"Comfy.TutorialCompleted": false}')
+    serve.greet_nobody(settings)
+    assert json.loads(settings.read_text()) == {"Comfy.TutorialCompleted": False}
+
+
+def test_the_miniature_is_furnished_with_pictures_and_models(tmp_path: Path) -> None:
+    (tmp_path / "mini" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "mini" / "LLM").mkdir()
+    _, paths = furnish(tmp_path / "base", tmp_path / "mini", "http://127.0.0.1:1/v1")
+    text = Path(paths).read_text()
+    assert "checkpoints: checkpoints" in text and "LLM: LLM" in text and "diffrir" not in text
+    with Image.open(tmp_path / "base" / "input" / EXAMPLE) as picture:
+        assert picture.size == (PICTURE, PICTURE)
+        assert {0, 255} == set(picture.getchannel("A").getdata())
+    with Image.open(tmp_path / "base" / "input" / NARROW) as picture:
+        assert picture.size == (PICTURE // 2, PICTURE)

@@ -1,0 +1,115 @@
+"""The shipped templates as files: whole, laid out as the tool lays them out, and their copies on the miniature."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools import miniature
+from tools.miniature_values import WORDS
+from tools.template_layout import (
+    SHOWN,
+    WINDOW,
+    Group,
+    Link,
+    best_layout,
+    bounds,
+    grouped,
+    is_behind,
+    overlapping,
+)
+from tools.template_list import START, START_HERE, TEMPLATES, note
+from tools.template_models import MODELS, files_of
+from tools.templates import ON_THE_MINIATURE, WORKFLOWS, read_prompts
+
+PROMPTS = read_prompts()
+COPIES = {**{name: template.title for name, template in TEMPLATES.items()}, "start": START_HERE.title}
+SMALLEST = 0.49
+"""At which a window of 1920 × 1080 shows a whole template."""
+
+
+def workflow(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def boxes(found: dict[str, Any]) -> dict[str, tuple[float, float, float, float]]:
+    return {str(node["id"]): (*node["pos"], *node["size"]) for node in found["nodes"]}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_is_its_api_prompt_laid_out(name: str) -> None:
+    found = workflow(WORKFLOWS / f"{TEMPLATES[name].title}.json")
+    assert_same(found, PROMPTS[name])
+    assert overlapping(boxes(found)) == []
+    _, _, width, height = bounds(boxes(found).values())
+    assert SHOWN * min(WINDOW[0] / width, WINDOW[1] / height) >= SMALLEST
+    titles = [group["title"] for group in found["groups"]]
+    assert [title.split()[0] for title in titles] == [str(i + 1) for i in range(len(titles))]
+    (text,) = (node["widgets_values"][0] for node in found["nodes"] if node["type"] == "MarkdownNote")
+    assert text == note(name, PROMPTS[name])
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_is_the_same_workflow_with_the_miniatures_values(name: str) -> None:
+    source = START if name == "start" else name
+    prompt = miniature.load_prompt(miniature.API / f"{source}.json")
+    path = ON_THE_MINIATURE / f"{COPIES[name]}.json"
+    if missing := miniature.missing_models(miniature.find(), prompt):
+        assert not path.exists()
+        pytest.skip(f"the miniature has no {', '.join(missing)} yet")
+    found = workflow(path)
+    assert_same(found, prompt)
+    assert overlapping(boxes(found)) == []
+    (text,) = (node["widgets_values"][0] for node in found["nodes"] if node["type"] == "MarkdownNote")
+    assert WORDS in text
+
+
+def assert_same(found: dict[str, Any], prompt: dict[str, Any]) -> None:
+    """The same nodes, and every value of the API prompt among a node's values."""
+    nodes = {str(node["id"]): node for node in found["nodes"] if node["type"] != "MarkdownNote"}
+    assert {key: node["type"] for key, node in nodes.items()} == {
+        key: node["class_type"] for key, node in prompt.items()
+    }
+    for key, node in prompt.items():
+        values = [value for value in node["inputs"].values() if not isinstance(value, list)]
+        shown = nodes[key].get("widgets_values") or []
+        assert all(value in shown for value in values), (key, values, shown)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_note_links_every_file_and_says_what_to_try_next(name: str) -> None:
+    text = note(name, PROMPTS[name])
+    files = files_of(PROMPTS[name])
+    assert all(f"[{file}]({MODELS[file].url})" in text for file in files)
+    assert all(f"*models/{MODELS[file].directory}/*" in text for file in files)
+    assert "`" not in text, "Nodes 2.0 shows code blue on blue"
+    assert "**Card:**" in text and "**Try next:**" in text
+    assert all(one in TEMPLATES for one in TEMPLATES[name].then)
+    widgets = {
+        value
+        for node in PROMPTS[name].values()
+        for value in node["inputs"].values()
+        if isinstance(value, str)
+    }
+    assert {value for value in widgets if value.endswith(".safetensors")} == {*files}
+
+
+def test_a_group_that_no_node_belongs_to_is_an_error() -> None:
+    with pytest.raises(ValueError, match="Upscale"):
+        grouped([{"id": 1, "type": "UpscaleModelLoader", "title": "Upscale"}])
+
+
+def test_a_layout_keeps_nodes_apart_and_links_in_front() -> None:
+    sizes = {str(i): (300.0, 200.0) for i in range(9)}
+    links = [Link(str(i), str(i + 1), (300.0, 20.0), (0.0, 20.0)) for i in range(1, 8)]
+    groups = [Group("1 Models", "", ("1", "2", "3", "4")), Group("2 Result", "", ("5", "6", "7", "8"))]
+    layout = best_layout(groups, "0", sizes, links)
+    assert overlapping(layout.places) == [] and {*layout.places} == {*sizes}
+    assert layout.behind == sum(is_behind(link, layout.places) for link in links)
+    assert best_layout(groups, "0", sizes, links) == layout
+    row = {str(i): (400.0 * i, 0.0, 300.0, 200.0) for i in range(3)}
+    assert is_behind(Link("0", "2", (300.0, 20.0), (0.0, 20.0)), row)
+    assert not is_behind(Link("0", "1", (300.0, 20.0), (0.0, 20.0)), row)

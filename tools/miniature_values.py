@@ -1,0 +1,162 @@
+"""What the shipped workflows say and name when they run on the miniature: its files, sizes and settings, and words it knows.
+
+Templates, demo and tests take them from here, so that there is one set; the size of a picture is the miniature's own
+constant.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from miniworld.models.architecture import PICTURE
+
+CHECKPOINT = "llmga-mini.safetensors"
+LANGUAGE_MODEL = "llmga-mini"
+RESTORER = "llmga-mini-x1.safetensors"
+CONTROLNET = "llmga-mini-canny.safetensors"
+ENDPOINT = "miniature"
+STAGE2 = str(
+    Path("llmga-mini-t2i", "unet", "diffusion_pytorch_model.safetensors")
+)  # a name as Load Diffusion Model has it
+HISTORY = "paper shapes"
+EXAMPLE = "example.png"
+NARROW = "example_narrow.png"
+PAINTED = "example_painted.png"
+
+# 28 steps fall on whole timesteps.
+VALUES: dict[tuple[str, str], Any] = {
+    ("CheckpointLoaderSimple", "ckpt_name"): CHECKPOINT,
+    ("UNETLoader", "unet_name"): STAGE2,
+    ("ControlNetLoader", "control_net_name"): CONTROLNET,
+    ("LLMGA_ModelLoader", "model"): LANGUAGE_MODEL,
+    ("LLMGA_Endpoint", "endpoint"): ENDPOINT,
+    ("LLMGA_Chat", "policy"): "whole_reply",
+    ("LLMGA_ChatPerPicture", "policy"): "whole_reply",
+    ("LLMGA_EditInstruction", "policy"): "whole_reply",
+    ("LLMGA_LongCLIPEncode", "negative_text"): "",
+    ("LLMGA_SaveHistory", "name"): HISTORY,
+    ("LLMGA_LoadHistory", "name"): HISTORY,
+    ("LLMGA_UNetLoader", "unet"): "llmga-mini-inpainting/",
+    ("LLMGA_DiffRIRLoader", "restorer_file"): RESTORER,
+    ("LLMGA_PrepareMask", "source"): "given",
+    ("LLMGA_PrepareMask", "grow"): 0,
+    ("LLMGA_CropForPainting", "width"): PICTURE,
+    ("LLMGA_CropForPainting", "height"): PICTURE,
+    ("ImagePadForOutpaint", "left"): PICTURE // 4,
+    ("ImagePadForOutpaint", "right"): PICTURE // 4,
+    ("EmptyLatentImage", "width"): PICTURE,
+    ("EmptyLatentImage", "height"): PICTURE,
+    ("KSampler", "steps"): 28,
+    ("KSampler", "cfg"): 4.0,
+    ("KSampler", "sampler_name"): "euler",
+    ("KSampler", "scheduler"): "normal",
+    ("CLIPTextEncode", "text"): "",
+    ("BasicScheduler", "steps"): 28,
+    ("CFGGuider", "cfg"): 4.0,
+    ("LLMGA_Invert", "steps"): 20,
+    ("LLMGA_InversionEdit", "steps"): 20,
+    ("LLMGA_InversionEdit", "cfg"): 4.0,
+    ("LLMGA_InversionEdit", "cross_replace"): 0.2,
+    ("LLMGA_InversionEdit", "self_replace"): 0.2,
+    ("LLMGA_ScenePlan", "width"): PICTURE,
+    ("LLMGA_ScenePlan", "height"): PICTURE,
+    ("LLMGA_SceneSynthesis", "width"): PICTURE,
+    ("LLMGA_SceneSynthesis", "height"): PICTURE,
+    ("LLMGA_SceneSynthesis", "steps"): 28,
+    ("LLMGA_SceneSynthesis", "cfg"): 4.0,
+    ("LLMGA_ScenePreview", "width"): PICTURE,
+    ("LLMGA_ScenePreview", "height"): PICTURE,
+}
+WORDS = (
+    "**Words that this world knows:** *circle, square, triangle, star, heart, diamond, cross, ring*; *red, orange, yellow, "
+    "green, blue, purple, white, black*; *small, medium, large*; *plain, striped, dotted*; on *grass, sand, snow, water, a "
+    "brick wall, wood, the sky, the night sky*; *in the centre, at the left, at the top right* …"
+)
+_STAR = "a red star in the centre and a ring at the top left on snow"
+_HEART = "a large yellow heart in the centre and a circle at the bottom right on wood"
+_LONG_HEART = (
+    "A simple picture of two objects on wood. In the centre there is a large plain yellow heart. Warm light comes from the "
+    "left, so the soft shadows fall to the right. At the bottom right there is a medium plain green circle. It looks like a "
+    "picture made of cut paper, clear and calm, with simple shapes."
+)
+TALK: tuple[tuple[Literal["user", "assistant"], str], ...] = (
+    ("user", f"Please generate a detailed image from this idea: {_HEART}"),
+    ("assistant", f"<gen_image> {_LONG_HEART} </gen_image>"),
+)
+_TRANSCRIPT = [
+    {
+        "role": "user",
+        "text": TALK[0][1],
+        "images": [],
+        "task": "refine",
+        "instruction": _HEART,
+    },
+    {"role": "assistant", "text": TALK[1][1], "images": []},
+]
+
+
+def _say(instruction: str, task: str, **more: Any) -> dict[str, Any]:
+    return {"instruction": instruction, "task": task, **more}
+
+
+# Inputs by workflow and node title: instruction and task of a chat in words of the world, and what else differs there.
+REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
+    "z_image": {
+        "LLMGA Chat": _say("a large blue ring in the centre and a star at the left on grass", "refine")
+    },
+    "talk_and_change": {
+        "First turn": _say(_HEART, "refine"),
+        "Second turn": _say("Paint the heart green.", "change"),
+    },
+    "krea_2": {"LLMGA Chat": _say("two green diamonds and a cross on the night sky", "refine")},
+    "qwen_image": {
+        "LLMGA Chat": _say("a purple triangle at the top and a circle at the bottom on sand", "refine")
+    },
+    "qwen_image_edit": {
+        "LLMGA Chat": _say("Put everything on grass.", "edit"),
+        "KSampler": {"denoise": 0.8},
+    },
+    "chat_with_host_model": {"LLMGA Chat": _say(_STAR, "refine")},
+    "text_to_image_sdxl": {
+        "LLMGA Chat": _say("an orange cross at the right and a square at the left on water", "refine")
+    },
+    "similar_image": {"LLMGA Chat": _say("", "similar")},
+    "similar_images": {"LLMGA Chat per Picture": _say("", "similar")},
+    "chat_many_turns": {
+        "LLMGA Chat": _say("Paint the heart green.", "change", transcript=json.dumps(_TRANSCRIPT))
+    },
+    "chat_with_endpoint": {
+        "First turn": _say(_HEART, "refine"),
+        "Second turn": _say("Paint the heart green.", "change"),
+    },
+    "continue_conversation": {"Next turn": _say("Change the background to grass.", "change")},
+    "picture_book": {"LLMGA Chat": _say("a red star on grass", "story")},
+    "instruction_edit": {"LLMGA Edit Instruction": {"instruction": "Put everything on snow."}},
+    "instruction_edit_multi_turn": {
+        "First edit": {"instruction": "Put everything on snow."},
+        "Second edit": {"instruction": "Paint the heart purple."},
+    },
+    "edit_with_mask": {},
+    # The edges hold the layout, so the words should not ask for another.
+    "controlnet": {"LLMGA Chat": _say("Put everything on snow.", "edit")},
+    "inpaint": {"LLMGA Chat": _say("a yellow star at the left", "inpaint")},
+    "inpaint_sdxl": {"LLMGA Chat": _say("a purple ring at the left", "inpaint")},
+    "outpaint": {
+        "LLMGA Chat": _say("a yellow star at the left", "outpaint"),
+        "Load Image": {"image": NARROW},
+    },
+    "restore_only": {"Painted": {"image": PAINTED}},
+    "text_to_image": {"LLMGA Chat": _say(_STAR, "refine")},
+    "text_to_image_as_released": {
+        "LLMGA Chat": _say(_STAR, "refine"),
+        "KSampler": {"steps": 50, "sampler_name": "ipndm", "scheduler": "ddim_uniform"},
+    },
+    "scene": {},
+    "scene_by_hand": {},
+    "scene_into_photo": {},
+    "gill_story": {},
+    "gill_retrieve_or_generate": {},
+    "language_or_embedding": {},
+}

@@ -1,0 +1,159 @@
+"""A workflow made by ComfyUI's own page from an API prompt: sockets, widgets and format are the page's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmga import __version__
+
+from .template_layout import Group, Layout, Link, best_layout, grouped
+from .template_models import MODELS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+WIDTHS = {
+    "MarkdownNote": 420,
+    "LLMGA_Chat": 420,
+    "LLMGA_ChatPerPicture": 400,
+    "LLMGA_LongCLIPEncode": 380,
+    "LLMGA_EditInstruction": 400,
+    "LLMGA_Invert": 380,
+    "LLMGA_InversionEdit": 380,
+    "LLMGA_PromptToPromptOptions": 380,
+}
+WIDTH = 300
+# Of nodes whose text boxes and pictures take the room that they are given; others are as high as their rows.
+HEIGHTS = {
+    "MarkdownNote": 560,
+    "LLMGA_Chat": 700,
+    "LLMGA_ChatPerPicture": 440,
+    "LLMGA_LongCLIPEncode": 420,
+    "LLMGA_EditInstruction": 440,
+    "SaveImage": 360,
+    "PreviewImage": 300,
+    "PreviewAny": 160,
+    "LoadImage": 320,
+    "CLIPTextEncode": 120,
+}
+LOAD = """async ([prompt, name, note]) => {
+    await app.loadApiJson(prompt, name);
+    const added = LiteGraph.createNode("MarkdownNote");
+    app.graph.add(added);
+    added.title = "What this needs";
+    added.widgets[0].value = note;
+    return app.graph.nodes.map((node) => ({ id: node.id, type: node.type, title: node.title }));
+}"""
+# Sizes that are wished for; what comes of them, in both renderers, is read by HEIGHTS_NOW.
+RESIZE = """([sizes]) => {
+    let left = 0;
+    for (const node of app.graph.nodes) {
+        const [width, height] = sizes[node.id];
+        node.pos = [left, 0];
+        node.setSize([width, Math.max(height, node.computeSize()[1])]);
+        left += width + 50;
+    }
+    app.canvas.ds.scale = 1;
+    app.canvas.ds.offset = [0, 100];
+    app.canvas.setDirty(true, true);
+}"""
+HEIGHTS_NOW = """() => Object.fromEntries(app.graph.nodes.map((node) => {
+    const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
+    const scale = app.canvas.ds.scale;
+    return [node.id, drawn ? drawn.getBoundingClientRect().height / scale - LiteGraph.NODE_TITLE_HEIGHT : node.size[1]];
+}))"""
+LINKS = """() => [...app.graph.links.values()].map((link) => {
+    const source = app.graph.getNodeById(link.origin_id), target = app.graph.getNodeById(link.target_id);
+    const out = source.getConnectionPos(false, link.origin_slot), into = target.getConnectionPos(true, link.target_slot);
+    return [String(source.id), String(target.id), [out[0] - source.pos[0], out[1] - source.pos[1]],
+        [into[0] - target.pos[0], into[1] - target.pos[1]]];
+})"""
+ARRANGE = """([places, groups, ours, core, models, app_inputs]) => {
+    for (const node of app.graph.nodes) {
+        const [x, y, width, height] = places[node.id];
+        node.pos = [x, y];
+        node.setSize([width, height]);
+        const def = node.constructor.nodeData;
+        if (def?.python_module) {
+            Object.assign(node.properties, def.python_module.startsWith("custom_nodes.") ? ours : core);
+        }
+        const file = node.widgets?.map((widget) => widget.value).find((value) => models[value]);
+        if (file) node.properties.models = [{ name: file, ...models[file] }];
+        for (const widget of node.widgets ?? []) {
+            if (widget.name === "control_after_generate") {
+                widget.value = node.type === "KSampler" ? "randomize" : "fixed";
+            }
+        }
+    }
+    for (const { title, colour, bounds } of groups) {
+        const group = new LiteGraph.LGraphGroup(title);
+        group.color = colour;
+        app.graph.add(group);
+        group.pos = bounds.slice(0, 2);
+        group.size = bounds.slice(2);
+    }
+    const shown = app.graph.nodes.filter((node) => node.type === "SaveImage").map((node) => String(node.id));
+    const asked = app.graph.nodes.flatMap((node) => (node.widgets ?? [])
+        .filter((widget) => app_inputs[node.type]?.includes(widget.name)
+            && !node.inputs.some((input) => input.widget?.name === widget.name && input.link != null))
+        .map((widget) => [String(node.id), widget.name]));
+    app.graph.extra.linearData = { inputs: asked, outputs: shown };
+}"""
+SAVE = "async () => JSON.stringify((await app.graphToPrompt()).workflow)"
+# What a person sets in App mode, and nothing else: the words, the picture, another try.
+APP_INPUTS = {
+    "LLMGA_Chat": ["instruction", "task"],
+    "LLMGA_ChatPerPicture": ["instruction"],
+    "LLMGA_EditInstruction": ["instruction"],
+    "LLMGA_InversionEdit": ["target_prompt"],
+    "LoadImage": ["image"],
+    "KSampler": ["seed"],
+    "RandomNoise": ["noise_seed"],
+}
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The same ComfyUI twice, in its two renderers."""
+
+    classic: Page
+    nodes2: Page
+
+
+def build(pages: Pages, name: str, prompt: dict[str, Any], note: str, version: str) -> tuple[str, Layout]:
+    """The workflow as the page saves it, and where its nodes stand.
+
+    Args:
+        version: of ComfyUI, which the core's nodes then name.
+    """
+    nodes: list[dict[str, Any]] = []
+    heights: dict[str, float] = {}
+    for page in (pages.nodes2, pages.classic):
+        nodes = page.evaluate(LOAD, [prompt, name, note])
+        wanted = {str(node["id"]): wished(node["type"]) for node in nodes}
+        page.evaluate(RESIZE, [wanted])
+        page.wait_for_timeout(700)  # Nodes 2.0 measures its rows when they are drawn
+        for node_id, height in page.evaluate(HEIGHTS_NOW).items():
+            heights[node_id] = max(heights.get(node_id, 0.0), float(round(height)))
+    sizes = {node_id: (float(wanted[node_id][0]), height) for node_id, height in heights.items()}
+    links = [Link(a, b, tuple(out), tuple(into)) for a, b, out, into in pages.classic.evaluate(LINKS)]
+    (note_id,) = (str(node["id"]) for node in nodes if node["type"] == "MarkdownNote")
+    layout = best_layout(grouped(nodes), note_id, sizes, links)
+    frames = [framed(group, box) for group, box in layout.frames.items()]
+    ours = {"cnr_id": "llmga", "ver": __version__}
+    core = {"cnr_id": "comfy-core", "ver": version}
+    models = {file: {"url": one.url, "directory": one.directory} for file, one in MODELS.items()}
+    pages.classic.evaluate(ARRANGE, [layout.places, frames, ours, core, models, APP_INPUTS])
+    workflow = json.loads(pages.classic.evaluate(SAVE))
+    workflow["extra"].pop("ds", None)  # where this window looked; without, the page shows the whole graph
+    return json.dumps(workflow, ensure_ascii=False, indent=1), layout
+
+
+def wished(kind: str) -> tuple[int, int]:
+    return WIDTHS.get(kind, WIDTH), HEIGHTS.get(kind, 0)
+
+
+def framed(group: Group, box: tuple[float, ...]) -> dict[str, Any]:
+    return {"title": group.name, "colour": group.colour, "bounds": list(box)}
