@@ -39,10 +39,10 @@ INPAINTING = (
 )
 GILL = (
     "**GILL:** *pretrained_ckpt.pth.tar* (96 MB) and *decision_model.pth.tar* of "
-    "[kohjingyu/gill](https://github.com/kohjingyu/gill/tree/main/checkpoints/gill_opt) into *models/gill/*, the folder "
-    "[facebook/opt-6.7b](https://huggingface.co/facebook/opt-6.7b/tree/main) (13 GB) into *models/LLM/opt-6.7b/*, and "
-    "[CLIP ViT-L/14](https://huggingface.co/openai/clip-vit-large-patch14/tree/main) (1.7 GB) into *models/clip_vision/*. It "
-    "paints with SD1.5 alone."
+    "[kohjingyu/gill](https://github.com/kohjingyu/gill/tree/main/checkpoints/gill_opt) into *models/gill/*, the "
+    "folder [facebook/opt-6.7b](https://huggingface.co/facebook/opt-6.7b/tree/main) (13 GB) into "
+    "*models/LLM/opt-6.7b/*, and [CLIP ViT-L/14](https://huggingface.co/openai/clip-vit-large-patch14/tree/main) (1.7 "
+    "GB) into *models/clip_vision/*. It paints with SD1.5 alone."
 )
 SD15_INPAINTING = INPAINTING.format("llmga-sd15-inpainting-v2", "3.4 GB")
 
@@ -271,9 +271,9 @@ TEMPLATES = {
     ),
     "scene": Template(
         "24 A planned scene",
-        "**LLMGA Scene Plan** asks the language model for objects in boxes, **LLMGA Scene Assess** takes the descriptions that "
-        "agree, **LLMGA Scene Synthesis** paints each object alone and then all in one picture. Press *Keep* in the plan, drag "
-        "a box and run again: only the scene is put together anew.",
+        "**LLMGA Scene Plan** asks the language model for objects in boxes, **LLMGA Scene Assess** takes the "
+        "descriptions that agree, **LLMGA Scene Synthesis** paints each object alone and then all in one picture. "
+        "Press *Keep* in the plan, drag a box and run again: only the scene is put together anew.",
         "Ollama or another server · SD1.5",
         "6 GB",
         ("scene_by_hand", "scene_into_photo"),
@@ -289,17 +289,17 @@ TEMPLATES = {
     ),
     "scene_into_photo": Template(
         "26 An object into a photograph",
-        "**Invert** finds the noise that the photograph comes from; **LLMGA Scene Synthesis** puts the planned objects into it "
-        "and leaves everything outside of them. Describe the photograph in **Invert**, and its place as the background of the "
-        "plan.",
+        "**Invert** finds the noise that the photograph comes from; **LLMGA Scene Synthesis** puts the planned "
+        "objects into it and leaves everything outside of them. Describe the photograph in **Invert**, and its place "
+        "as the background of the plan.",
         "no language model · SD1.5",
         "6 GB",
         ("scene_by_hand", "edit_with_mask"),
     ),
     "gill_story": Template(
         "27 A story's next picture, GILL",
-        "**LLMGA GILL Chat** reads the story so far, words and pictures, and gives the next picture as an embedding: SD1.5 paints "
-        "it without a text prompt. The first picture is shown to GILL with the second sentence.",
+        "**LLMGA GILL Chat** reads the story so far, words and pictures, and gives the next picture as an embedding: "
+        "SD1.5 paints it without a text prompt. The first picture is shown to GILL with the second sentence.",
         "OPT 6.7B · SD1.5",
         "24 GB",
         ("gill_retrieve_or_generate", "language_or_embedding"),
@@ -307,8 +307,8 @@ TEMPLATES = {
     ),
     "gill_retrieve_or_generate": Template(
         "28 Your own picture or a new one, GILL",
-        "**LLMGA Picture Index** makes a folder of pictures searchable. Where GILL answers with a picture, its decision model "
-        "chooses: one of yours is shown, or a new one is painted. Only the branch that was chosen runs.",
+        "**LLMGA Picture Index** makes a folder of pictures searchable. Where GILL answers with a picture, its "
+        "decision model chooses: one of yours is shown, or a new one is painted. Only the branch that was chosen runs.",
         "OPT 6.7B · SD1.5",
         "24 GB",
         ("gill_story",),
@@ -316,8 +316,8 @@ TEMPLATES = {
     ),
     "language_or_embedding": Template(
         "29 Words or an embedding",
-        "The same request goes to **LLMGA Chat**, which writes a long prompt, and to **LLMGA GILL Chat**, which gives an embedding. "
-        "Both are painted from the same noise.",
+        "The same request goes to **LLMGA Chat**, which writes a long prompt, and to **LLMGA GILL Chat**, which gives "
+        "an embedding. Both are painted from the same noise.",
         "LLaVA-1.5 7B and OPT 6.7B · SD1.5",
         "24 GB",
         ("text_to_image", "gill_story"),
