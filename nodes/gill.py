@@ -60,6 +60,7 @@ class GILLLoader(io.ComfyNode):
                     "vision",
                     options=[NONE, *host.names_on_disk(host_gill.vision_models)],
                     default=NONE,
+                    optional=True,
                     tooltip="The CLIP vision model, in models/clip_vision: CLIP ViT-L/14 for the published file. none: GILL "
                     "sees no pictures.",
                 ),
@@ -67,6 +68,7 @@ class GILLLoader(io.ComfyNode):
                     "decision",
                     options=[NONE, *gills],
                     default=NONE,
+                    optional=True,
                     tooltip="The decision model in models/gill, decision_model.pth.tar as published. none: every picture is "
                     "generated.",
                 ),
@@ -82,7 +84,9 @@ class GILLLoader(io.ComfyNode):
                 ),
             ],
             outputs=[
-                GILLType.Output(display_name="gill", tooltip="For LLMGA GILL Chat and LLMGA Picture Index."),
+                GILLType.Output(
+                    display_name="gill_model", tooltip="For LLMGA GILL Chat and LLMGA Picture Index."
+                ),
                 io.String.Output(display_name="readout", tooltip="What was loaded, and its sizes."),
             ],
         )
@@ -146,12 +150,14 @@ class PictureIndex(io.ComfyNode):
                 io.String.Input(
                     "folder",
                     default="",
+                    optional=True,
                     tooltip="A folder below ComfyUI's input folder, with all folders in it; empty is the "
                     "input folder itself.",
                 ),
                 io.String.Input(
                     "name",
                     default="pictures",
+                    optional=True,
                     tooltip="What the index is called, in user/__llmga/indices. Use another one for another folder or GILL.",
                 ),
             ],

@@ -40,12 +40,14 @@ class GILLChat(io.ComfyNode):
                     "message",
                     multiline=True,
                     default="",
+                    optional=True,
                     tooltip="What you say. Empty is allowed where a picture or a history is connected.",
                 ),
                 io.Combo.Input(
                     "picture",
                     options=list(PICTURES),
                     default="auto",
+                    optional=True,
                     tooltip="auto: where GILL itself writes a picture. always: right behind your message, "
                     "without words before "
                     "it. never: words alone.",
@@ -54,6 +56,7 @@ class GILLChat(io.ComfyNode):
                     "transcript",
                     options=list(TRANSCRIPT_STYLES),
                     default="questions",
+                    optional=True,
                     tooltip="questions: your message stands between Q: and A:, for a dialogue. plain: as it "
                     "is, for captions "
                     "and stories.",
@@ -61,6 +64,7 @@ class GILLChat(io.ComfyNode):
                 io.Int.Input(
                     "seed",
                     default=0,
+                    optional=True,
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
@@ -69,6 +73,7 @@ class GILLChat(io.ComfyNode):
                 io.Float.Input(
                     "temperature",
                     default=0.0,
+                    optional=True,
                     min=0.0,
                     max=2.0,
                     step=0.05,
@@ -77,6 +82,7 @@ class GILLChat(io.ComfyNode):
                 io.Int.Input(
                     "max_tokens",
                     default=32,
+                    optional=True,
                     min=1,
                     max=MAX_TOKENS,
                     tooltip="The longest reply in tokens; a picture counts as one. A reply ends with its line.",
@@ -84,6 +90,7 @@ class GILLChat(io.ComfyNode):
                 io.Float.Input(
                     "picture_scale",
                     default=1.3,
+                    optional=True,
                     min=0.0,
                     max=MAX_SCALE,
                     step=0.1,
@@ -93,6 +100,7 @@ class GILLChat(io.ComfyNode):
                 io.Boolean.Input(
                     "decide",
                     default=True,
+                    optional=True,
                     tooltip="on: only the output that the decision model chose goes on, positive or "
                     "retrieved. off: both do.",
                 ),

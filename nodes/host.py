@@ -44,6 +44,7 @@ def guarded(execute: Callable) -> Callable:
     An input that an API prompt leaves out has the default of the schema, which stands in one place only.
     """
     signature = inspect.signature(execute)
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
     @functools.wraps(execute)
     def run(cls, *args, **kwargs):
@@ -53,6 +54,9 @@ def guarded(execute: Callable) -> Callable:
             for name, one in signature.parameters.items()
             if name not in given and one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD
         ]
+        if takes_any:
+            left_out += [name for name in cls.INPUT_TYPES().get("optional", {}) if name not in given]
+            left_out = [name for name in left_out if name not in kwargs]
         if left_out:
             kwargs |= _defaults(cls, left_out)
         try:

@@ -60,6 +60,7 @@ class ScenePlanner(io.ComfyNode):
                     "prompt",
                     multiline=True,
                     default="",
+                    optional=True,
                     tooltip="The picture in a sentence, such as 'a snail overtaking a racing car'. Needed where the "
                     "language model plans; up to 200,000 characters.",
                 ),
@@ -67,12 +68,14 @@ class ScenePlanner(io.ComfyNode):
                     "plan",
                     multiline=True,
                     default="",
+                    optional=True,
                     tooltip="The plan as JSON; the box editor writes it. Empty: the language model in 'engine' plans. "
                     "Not empty: this plan is used and no model is asked. Elements of Create Bounding Boxes are read too.",
                 ),
                 io.Int.Input(
                     "seed",
                     default=0,
+                    optional=True,
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
@@ -82,6 +85,7 @@ class ScenePlanner(io.ComfyNode):
                 io.Int.Input(
                     "max_new_tokens",
                     default=1024,
+                    optional=True,
                     min=1,
                     max=MAX_NEW_TOKENS,
                     tooltip=f"The reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}; a scene of four "
@@ -90,6 +94,7 @@ class ScenePlanner(io.ComfyNode):
                 io.Boolean.Input(
                     "separate",
                     default=False,
+                    optional=True,
                     tooltip="Moves boxes apart that overlap, and cuts them where there is no room.",
                 ),
                 _pixels("width"),
@@ -188,6 +193,7 @@ class SceneAssess(io.ComfyNode):
                     "rule",
                     options=list(RULES),
                     default="joint",
+                    optional=True,
                     tooltip="joint: the set that agrees best across the objects. rfnet: as the released code, for "
                     "each object the two of its descriptions that are most alike. all: every description.",
                 ),
@@ -273,6 +279,7 @@ def _pixels(name: str) -> io.Int.Input:
     return io.Int.Input(
         name,
         default=512,
+        optional=True,
         min=64,
         max=MOST_PIXELS,
         step=8,

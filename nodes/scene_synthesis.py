@@ -86,6 +86,7 @@ class SceneSynthesis(io.ComfyNode):
                 io.Int.Input(
                     "seed",
                     default=0,
+                    optional=True,
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
@@ -94,6 +95,7 @@ class SceneSynthesis(io.ComfyNode):
                 io.Int.Input(
                     "steps",
                     default=50,
+                    optional=True,
                     min=1,
                     max=MOST_STEPS,
                     tooltip=f"Steps of each object and of the scene, 1 to {MOST_STEPS}. With inversion: as many as it has.",
@@ -101,6 +103,7 @@ class SceneSynthesis(io.ComfyNode):
                 io.Float.Input(
                     "cfg",
                     default=7.5,
+                    optional=True,
                     min=1.0,
                     max=30.0,
                     step=0.5,
@@ -111,6 +114,7 @@ class SceneSynthesis(io.ComfyNode):
                 io.Float.Input(
                     "guidance",
                     default=5.0,
+                    optional=True,
                     min=0.0,
                     max=50.0,
                     step=0.5,
@@ -119,6 +123,7 @@ class SceneSynthesis(io.ComfyNode):
                 io.Float.Input(
                     "replaced",
                     default=0.5,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -128,6 +133,7 @@ class SceneSynthesis(io.ComfyNode):
                 io.Float.Input(
                     "suppression",
                     default=10.0,
+                    optional=True,
                     min=0.0,
                     max=100.0,
                     step=1.0,
@@ -138,6 +144,7 @@ class SceneSynthesis(io.ComfyNode):
                 io.Float.Input(
                     "keep_attention",
                     default=30.0,
+                    optional=True,
                     min=0.0,
                     max=100.0,
                     step=1.0,
@@ -147,6 +154,7 @@ class SceneSynthesis(io.ComfyNode):
                 io.Float.Input(
                     "threshold",
                     default=0.35,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -157,6 +165,7 @@ class SceneSynthesis(io.ComfyNode):
                 io.Int.Input(
                     "margin",
                     default=2,
+                    optional=True,
                     min=0,
                     max=64,
                     advanced=True,
@@ -167,6 +176,7 @@ class SceneSynthesis(io.ComfyNode):
                     "layout",
                     options=list(LAYOUTS),
                     default="llmga",
+                    optional=True,
                     advanced=True,
                     tooltip=f"How prompts beyond {CONTENT} tokens are read, as in Long CLIP Encode.",
                 ),
@@ -313,6 +323,7 @@ def _side(name: str) -> io.Int.Input:
     return io.Int.Input(
         name,
         default=512,
+        optional=True,
         min=SMALLEST_SIDE,
         max=LARGEST_SIDE,
         step=8,

@@ -95,7 +95,5 @@ def test_the_file_of_the_shipped_graph_is_the_miniatures() -> None:
     prompt = miniature.load_prompt(WORKFLOW)
     (loader,) = (node for node in prompt.values() if node["class_type"] == "ControlNetLoader")
     assert loader["inputs"]["control_net_name"] == CONTROLNET
-    original = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    assert {node["class_type"] for node in original.values()} <= {
-        node["class_type"] for node in prompt.values()
-    }
+    kinds = {node["class_type"] for node in prompt.values()}
+    assert {"Canny", "ControlNetLoader", "ControlNetApplyAdvanced", "LLMGA_Chat"} <= kinds

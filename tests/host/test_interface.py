@@ -76,7 +76,8 @@ FILES = {("LLMGA_ModelLoader", "model"), ("LLMGA_Endpoint", "endpoint"), ("LLMGA
 FILES |= {("LLMGA_GILLLoader", widget) for widget in ("language", "gill", "vision", "decision")}
 FILES |= {("LLMGA_UNetLoader", "unet"), ("LLMGA_DiffRIRLoader", "restorer_file")}
 FILE_INPUTS = (
-    "ckpt_name unet_name clip_name vae_name control_net_name model endpoint name restorer_file image".split()
+    "ckpt_name unet_name clip_name vae_name control_net_name model endpoint name restorer_file image "
+    "language gill vision decision".split()
 )
 NOT_HERE = {("value_not_in_list", name) for name in FILE_INPUTS}
 FILE_LOADERS = ("CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader", "ControlNetLoader")

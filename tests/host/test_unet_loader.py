@@ -371,7 +371,7 @@ def test_the_nodes_that_advice_names_are_there() -> None:
     core = importlib.import_module("nodes")
     asyncio.run(core.init_builtin_extra_nodes())
     there = {*core.NODE_CLASS_MAPPINGS, *core.NODE_DISPLAY_NAME_MAPPINGS.values()}
-    there |= {"LLMGA UNet Loader", "DiffRIR Loader", "LLMGA Model Loader"}
+    there |= {"LLMGA UNet Loader", "DiffRIR Loader", "LLMGA Model Loader", "LLMGA GILL Loader"}
     assert len(named) >= 12 and named - there == set()
 
 
