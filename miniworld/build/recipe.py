@@ -33,9 +33,8 @@ class PainterConfig:
 class TimeBudget:
     """Training time of each stage; 0 takes ``loop.steps`` as given. The steps that fit are measured once, then kept."""
 
-    colours: float = 0.0
-    shapes: float = 0.0
-    whole: float = 0.0
+    encoder: float = 0.0
+    decoder: float = 0.0
     words: float = 0.0
     reader: float = 0.0
     base: float = 0.0
@@ -47,12 +46,11 @@ class TimeBudget:
 @dataclass(frozen=True)
 class Recipe:
     scenes: Scenes
-    colours: AutoencoderConfig
-    """The autoencoder's first run."""
-    shapes: AutoencoderConfig
-    """Its second, from where the first ended."""
-    whole: AutoencoderConfig
-    """Its last, on whole pictures: one that saw crops alone paints ghosts where no border is near."""
+    encoder: AutoencoderConfig
+    """The autoencoder's first run, of both halves."""
+    decoder: AutoencoderConfig
+    """Its second, of the decoder alone, on larger crops: one that saw small ones alone paints ghosts where no border is
+    near. What needs the encoder's latents alone need not wait for it."""
     words: WordsConfig
     reader: ReaderConfig
     base: PainterConfig

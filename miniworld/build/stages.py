@@ -24,19 +24,19 @@ from ..files import (
     BASE,
     CHECK,
     CHECKPOINT,
-    COLOURS,
+    ENCODER,
     LANGUAGE,
     READER,
     RESTORERS,
-    SHAPES,
     UNETS,
     WEIGHTS,
     WORDS,
 )
 from ..models.architecture import SCHEDULER
-from ..models.autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
+from ..models.autoencoder import AutoencoderConfig, AutoencoderTrainer
 from ..models.inpainter import Painter
 from ..models.language import figures, train_language
+from ..models.narrow_taesd import narrowed
 from ..models.painter import (
     load_pipeline,
     load_text_encoder,
@@ -74,7 +74,7 @@ def check(recipe: Recipe, out: Path) -> str:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER).to(device)
-    for net in (pipeline.unet, pipeline.text_encoder, skip_idle_blocks(pipeline.vae)):
+    for net in (pipeline.unet, pipeline.text_encoder, narrowed(pipeline.vae)):
         net.to(device)
     pictures = out / "pictures"
     reading = check_reader(reader, pipeline.vae, recipe.check)
@@ -119,7 +119,7 @@ def _words(context: BuildContext, folder: Path) -> dict[str, Any]:
 
 
 def _reader(context: BuildContext, folder: Path) -> dict[str, Any]:
-    config, autoencoder = context.recipe.reader, _load_autoencoder(context.out / COLOURS)
+    config, autoencoder = context.recipe.reader, _load_autoencoder(context.out / ENCODER)
     source = context.painted(config.pictures)
     result = _run(
         context.recipe.minutes.reader,
@@ -135,7 +135,7 @@ def _base(context: BuildContext, folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     config = context.recipe.base
-    seed, autoencoder = config.training.loop.seed, _load_autoencoder(context.out / AUTOENCODER)
+    seed, autoencoder = config.training.loop.seed, _load_autoencoder(context.out / ENCODER)
     words = load_text_encoder(context.out / WORDS)
 
     def components() -> Components:
@@ -170,7 +170,7 @@ def _finetuned(name: str, start: str, context: BuildContext, folder: Path) -> di
     def components() -> Components:
         pipeline = load_pipeline(context.out / CHECKPOINT)
         unet = load_unet(context.out / UNETS[start]) if start else pipeline.unet
-        return _components(unet, pipeline.text_encoder, skip_idle_blocks(pipeline.vae))
+        return _components(unet, pipeline.text_encoder, narrowed(pipeline.vae))
 
     result = _paint(context, config, getattr(context.recipe.minutes, name), components, folder)
     unet = context.out / UNETS[name]
@@ -210,12 +210,11 @@ def _check(context: BuildContext, folder: Path) -> dict[str, Any]:
 
 _FILES = {name: f"{folder}/{WEIGHTS}" for name, folder in UNETS.items()}
 STAGES = {
-    "colours": Stage(partial(_autoencoder, "colours", "", COLOURS), (), (COLOURS,)),
-    "shapes": Stage(partial(_autoencoder, "shapes", COLOURS, SHAPES), (COLOURS,), (SHAPES,)),
-    "whole": Stage(partial(_autoencoder, "whole", SHAPES, AUTOENCODER), (SHAPES,), (AUTOENCODER,)),
+    "encoder": Stage(partial(_autoencoder, "encoder", "", ENCODER), (), (ENCODER,)),
+    "decoder": Stage(partial(_autoencoder, "decoder", ENCODER, AUTOENCODER), (ENCODER,), (AUTOENCODER,)),
     "words": Stage(_words, (), (WORDS,)),
-    "reader": Stage(_reader, (COLOURS,), (READER,)),
-    "base": Stage(_base, (AUTOENCODER, WORDS), (BASE,)),
+    "reader": Stage(_reader, (ENCODER,), (READER,)),
+    "base": Stage(_base, (ENCODER, WORDS), (BASE,)),
     "pack": Stage(_pack, (BASE, AUTOENCODER), (CHECKPOINT,)),
     "stage2": Stage(partial(_finetuned, "stage2", ""), (CHECKPOINT,), (_FILES["stage2"],)),
     "inpainting": Stage(partial(_finetuned, "inpainting", ""), (CHECKPOINT,), (_FILES["inpainting"],)),
@@ -280,7 +279,7 @@ def _load_autoencoder(path: Path) -> Any:
 
     net = new_autoencoder()
     net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return skip_idle_blocks(net.eval())
+    return narrowed(net.eval())
 
 
 def _copy(file: Path, to: Path) -> None:

@@ -20,7 +20,7 @@ from llmga.text import CLIPPromptEncoder, EncodedPrompt, Plan, longest
 from llmga.text.tokenizer import decode
 
 from ..files import CHECKPOINT, READER, UNETS
-from ..models.autoencoder import skip_idle_blocks
+from ..models.narrow_taesd import narrowed
 from ..models.painter import load_pipeline, load_unet
 from ..models.reader import Reader, load_reader
 from ..world.dataset import as_images
@@ -77,7 +77,7 @@ class MiniatureEditor:
 
     def __init__(self, out: Path) -> None:
         pipeline = load_pipeline(out / CHECKPOINT)
-        self.autoencoder = skip_idle_blocks(pipeline.vae)
+        self.autoencoder = narrowed(pipeline.vae)
         self.reader: Reader = load_reader(out / READER)
         encoder = CLIPPromptEncoder((pipeline.tokenizer,), (pipeline.text_encoder,))
         # Stage 2 has learnt to read long captions.

@@ -16,7 +16,7 @@ from ..files import CHECKPOINT, UNETS
 from ..world.captions import detailed_caption
 from ..world.dataset import as_images, as_pixels
 from ..world.scene import Scene
-from .autoencoder import skip_idle_blocks
+from .narrow_taesd import narrowed
 from .painter import load_pipeline, load_unet
 from .sampling import PaintConfig, paint
 
@@ -29,7 +29,7 @@ class Painter:
 
     def __init__(self, out: Path) -> None:
         self.pipeline = load_pipeline(out / CHECKPOINT)
-        self.autoencoder = skip_idle_blocks(self.pipeline.vae)
+        self.autoencoder = narrowed(self.pipeline.vae)
         self.unet = load_unet(out / UNETS["stage2_inpainting"])
 
     def fill(
