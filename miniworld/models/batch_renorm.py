@@ -13,21 +13,31 @@ class BatchRenorm(nn.BatchNorm2d):
     never sees. Renormalised, the output is ``(x - running_mean) / running_std``, as in use, while the gradient is
     BatchNorm's own, which holds the mean and the variance where they are.
 
-    Source: Ioffe 2017, "Batch Renormalization", without the limits on r and d, which training begins with: here the
-    running statistics begin right.
+    It begins as BatchNorm, whose output has no need of running statistics that are still far behind, and is relaxed
+    from the batch ``plain`` on within ``plain`` more.
+
+    Args:
+        plain: batches that are normalised as BatchNorm does.
+        momentum: of the running statistics.
+
+    Source: Ioffe 2017, "Batch Renormalization", with its limits on r (3) and d (5).
     """
 
-    def __init__(self, channels: int, momentum: float = 0.01) -> None:
+    def __init__(self, channels: int, plain: int, momentum: float = 0.01) -> None:
         super().__init__(channels, eps=1e-8, momentum=momentum, affine=False)
+        self.plain = plain
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         input = input.float()
-        running_mean, running_std = self.running_mean.clone(), self.std()  # type: ignore[union-attr]
+        mean, std = self.running_mean.clone(), self.std()  # type: ignore[union-attr]
         if not self.training:
-            return (input - _beside(running_mean)) / _beside(running_std)
+            return (input - _beside(mean)) / _beside(std)
         with torch.no_grad():
-            variance, mean = torch.var_mean(input, (0, 2, 3), correction=0)
-            r, d = (variance + self.eps).sqrt() / running_std, (mean - running_mean) / running_std
+            variance, batch_mean = torch.var_mean(input, (0, 2, 3), correction=0)
+            relaxed = (self.num_batches_tracked / max(self.plain, 1) - 1).clamp(0, 1)  # type: ignore[union-attr]
+            r_max, d_max = 1 + 2 * relaxed, 5 * relaxed
+            r = ((variance + self.eps).sqrt() / std).clamp(1 / r_max, r_max)
+            d = ((batch_mean - mean) / std).clamp(-d_max, d_max)
         return super().forward(input) * _beside(r) + _beside(d)
 
     def std(self) -> torch.Tensor:
