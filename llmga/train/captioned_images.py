@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from ..images import picture_size, read_picture
+from .box_loss import NamedBox
 from .example_order import derive, generator
 
 MicroConditioning = tuple[int, int, int, int, int, int]
@@ -175,12 +176,23 @@ class ExampleVariants:
         Half of the pictures whose caption names no side are mirrored; LLMGA mirrors whatever the caption says.
         """
         image = self.pictures.image(i)
-        mirror = random.Random(derive(self.seed, i, variant, "flip")).random() < 0.5
-        if self.flip and mirror and not names_a_side(self.caption(i, variant)):
+        if self._is_mirrored(i, variant):
             image = image.flip(-1)
         if not self.inpainting:
             return image, None
         return image, self.pictures.mask(i, generator(self.seed, i, variant, "mask"))
+
+    def named_boxes(self, i: int, variant: int) -> list[NamedBox]:
+        """What the variant's caption names and where it is; mirrored with its picture."""
+        caption = self.caption(i, variant)
+        named: list[NamedBox] = self.pictures.named_boxes(i, caption)  # type: ignore[attr-defined]
+        if not self._is_mirrored(i, variant):
+            return named
+        return [each._replace(box=(1 - r, t, 1 - left, b)) for each in named for left, t, r, b in [each.box]]
+
+    def _is_mirrored(self, i: int, variant: int) -> bool:
+        mirror = random.Random(derive(self.seed, i, variant, "flip")).random() < 0.5
+        return self.flip and mirror and not names_a_side(self.caption(i, variant))
 
     def size(self, i: int) -> MicroConditioning:
         if hasattr(self.pictures, "size"):

@@ -13,11 +13,13 @@ from torch import nn
 
 from ..images import to_pil
 from ..text import join_chunks
+from .box_loss import AttentionMaps, PhraseTokens, batch_phrases, box_loss
 from .captioned_images import CaptionedPictures, ExampleVariants, Pictures
 from .components import (
     Components,
     draw_latents,
     load_components,
+    plain_attention,
     widen_for_inpainting,
 )
 from .config import write_config
@@ -54,6 +56,10 @@ class Stage2Config:
     """Mirror half of the pictures whose caption names no side."""
     loss_weight: Literal["none", "inverse_alpha"] = "none"
     """``inverse_alpha`` multiplies by min(1/ᾱ_t, 60): high-noise steps, where the caption decides, count."""
+    box_loss: float = 0.0
+    """Weight of the token-in-box loss (see ``box_loss``) at the first step; it needs pictures with ``named_boxes``."""
+    box_loss_end: float | None = None
+    """Its weight at the last step, which it nears by the same factor in every step; None keeps it."""
     train_text_encoder: bool = False
     gradient_checkpointing: bool = False
     variants: int = 1
@@ -72,6 +78,15 @@ class Stage2Config:
     def __post_init__(self) -> None:
         if not 0 <= self.caption_dropout <= 1:
             raise ValueError(f"caption_dropout is a probability, got {self.caption_dropout}")
+        if self.box_loss < 0 or (self.box_loss_end is not None and not 0 < self.box_loss_end <= 1e6):
+            raise ValueError(
+                f"box_loss must not be negative and box_loss_end must be positive, got {self.box_loss} and "
+                f"{self.box_loss_end}"
+            )
+        if self.box_loss and self.gradient_checkpointing:
+            raise ValueError(
+                "box_loss needs the attention of the forward pass, which gradient_checkpointing forgets; switch one off"
+            )
         if self.cache and self.variants < 1:
             raise ValueError(
                 "variants=0 draws anew every time, which no cache can hold; set variants >= 1 or cache=null"
@@ -87,6 +102,8 @@ class Stage2Inputs(NamedTuple):
     chunks: Mapping[str, torch.Tensor]
     where: torch.Tensor
     """(B, n), into ``chunks``."""
+    phrases: PhraseTokens | None = None
+    """What the captions that are left name, if the token-in-box loss is on."""
 
 
 class Stage2:
@@ -117,6 +134,8 @@ class Stage2:
             raise ValueError(
                 f"task t2i needs a UNet of 4 input channels, not {components.unet.config.in_channels}"
             )
+        if config.box_loss and not hasattr(pictures, "named_boxes"):
+            raise ValueError("box_loss needs pictures that know boxes: noun_chunks in their records; set box_loss=0")
         if config.gradient_checkpointing:
             components.unet.enable_gradient_checkpointing()
         frozen = [components.vae, *(components.text_encoders if not config.train_text_encoder else ())]
@@ -139,6 +158,10 @@ class Stage2:
         for net in self._frozen:
             net.to(device)
         draws = ExampleVariants(self.pictures, config.loop.seed, config.flip, config.task == "inpainting")
+        self._draws = draws
+        if device.type == "cpu":
+            plain_attention(self.components.unet)
+        self._maps = AttentionMaps(self.components.unet) if config.box_loss else None
         dtype = getattr(torch, config.cache_dtype)
         frozen_text = not config.train_text_encoder
         encoder = Encoder(self.components, draws, device, dtype, config.max_chunks, frozen_text)
@@ -148,6 +171,11 @@ class Stage2:
             self._source = fill_cache(encoder, config.cache, config.variants, in_memory, rank, world, barrier)
         self._scheduler: Any = DDIMScheduler.from_config(self.components.scheduler_config)
         self._alphas = self._scheduler.alphas_cumprod.to(device)
+        self.begin_step(0)
+
+    def begin_step(self, step: int) -> None:
+        first, last = self.config.box_loss, self.config.box_loss_end
+        self._box_weight = first * (last / first) ** (step / self.config.loop.steps) if first and last else first
 
     def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Stage2Inputs:
         size = indices.shape
@@ -164,7 +192,14 @@ class Stage2:
         unique, where = numbers[:, :longest].unique(return_inverse=True)
         images = {name: value.float() for name, value in self._source.images(pairs).items()}
         chunks = {name: value if name == "ids" else value.float() for name, value in lookup(unique).items()}
-        return Stage2Inputs(images, chunks, where.to(images["moments"].device))
+        phrases = self._phrases(pairs, dropped) if self._maps else None
+        return Stage2Inputs(images, chunks, where.to(images["moments"].device), phrases)
+
+    def _phrases(self, pairs: list[tuple[int, int]], dropped: torch.Tensor) -> PhraseTokens:
+        named = [self._draws.named_boxes(*pair) for pair in pairs]
+        left = [[] if is_dropped else boxes for boxes, is_dropped in zip(named, dropped.tolist(), strict=True)]
+        captions = [self._draws.caption(*pair) for pair in pairs]
+        return batch_phrases(self.components.prompt_encoder(self.config.max_chunks), captions, left)
 
     def loss(self, inputs: Stage2Inputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         latents = self._latents(inputs.images["moments"], generator)
@@ -175,9 +210,14 @@ class Stage2:
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         predicted = self._predict(self._with_picture(noisy, inputs, generator), timesteps, inputs)
         error = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
+        loss, metrics = error.mean(), {}
         if self.config.loss_weight == "inverse_alpha":
-            return (error / alpha.view(-1).clamp(min=1 / _LIMIT)).mean(), {"mse": error.mean()}
-        return error.mean(), {}
+            loss, metrics = (error / alpha.view(-1).clamp(min=1 / _LIMIT)).mean(), {"mse": error.mean()}
+        if self._maps and inputs.phrases:
+            in_box, share = box_loss(self._maps.take(), inputs.phrases)
+            loss = loss + self._box_weight * in_box
+            metrics |= {"box_loss": in_box, "in_box": share}
+        return loss, metrics
 
     def _latents(self, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return draw_latents(moments, self.components.vae.config.latent_channels, generator)

@@ -36,7 +36,7 @@ from ..models.architecture import SCHEDULER
 from ..models.autoencoder import AutoencoderConfig, AutoencoderTrainer
 from ..models.inpainter import Painter
 from ..models.language import figures, train_language
-from ..models.narrow_taesd import narrowed
+from ..models.narrow_taesd import InBf16, narrowed
 from ..models.painter import (
     load_pipeline,
     load_text_encoder,
@@ -137,6 +137,8 @@ def _base(context: BuildContext, folder: Path) -> dict[str, Any]:
     config = context.recipe.base
     seed, autoencoder = config.training.loop.seed, _load_autoencoder(context.out / ENCODER)
     words = load_text_encoder(context.out / WORDS)
+    if config.training.loop.mixed_precision == "bf16":
+        autoencoder.encoder = InBf16(autoencoder.encoder)
 
     def components() -> Components:
         return _components(new_unet(seed), words, autoencoder)

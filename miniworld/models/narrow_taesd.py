@@ -90,6 +90,18 @@ class NarrowTaesd(nn.Module):
         self.encoder, self.decoder = Encoder(), Decoder()
 
 
+class InBf16(nn.Module):
+    """A net that runs in bf16 autocast and gives float32: latents are rounded to half precision anyway."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.net(x.contiguous(memory_format=torch.channels_last)).float()
+
+
 def widened(narrow: StateDict) -> StateDict:
     """A ``NarrowTaesd``'s weights in the layout of diffusers' ``AutoencoderTiny``: zeros for what is not there.
 

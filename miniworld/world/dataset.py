@@ -20,7 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from llmga.train.box_loss import NamedBox
+
 from .captions import detailed_caption, short_caption, vague_caption
+from .grounding import named_boxes
 from .render import render
 from .scene import BACKGROUNDS, COLOURS, PICTURE, PLACES, SHAPES, SIZES, TEXTURES, Scene, Split, choose, sample_scene
 
@@ -165,6 +168,10 @@ class WorldPictures:
     def caption(self, i: int, rng: random.Random) -> str:
         return self._captions[i]
 
+    def named_boxes(self, i: int, caption: str) -> list[NamedBox]:
+        scenes = self._source.scenes
+        return named_boxes(scenes[i], caption, _caption_seed(scenes, i))
+
     def mask(self, i: int, generator: torch.Generator) -> torch.Tensor:
         from llmga.paint.masks import MIXES
 
@@ -198,7 +205,11 @@ def _paint(scenes: Scenes, folder: Path, size: int, part: range) -> list[list[in
 
 
 def _caption(scenes: Scenes, mix: Mix, part: range) -> list[str]:
-    return [mix.caption(scenes[i], scenes.seed * 1_000_000_007 + i) for i in part]
+    return [mix.caption(scenes[i], _caption_seed(scenes, i)) for i in part]
+
+
+def _caption_seed(scenes: Scenes, i: int) -> int:
+    return scenes.seed * 1_000_000_007 + i
 
 
 def _hash(value: Any) -> str:
