@@ -137,11 +137,9 @@ def _base(context: BuildContext, folder: Path) -> dict[str, Any]:
     config = context.recipe.base
     seed, autoencoder = config.training.loop.seed, _load_autoencoder(context.out / ENCODER)
     words = load_text_encoder(context.out / WORDS)
-    if config.training.loop.mixed_precision == "bf16":
-        autoencoder.encoder = InBf16(autoencoder.encoder)
 
     def components() -> Components:
-        return _components(new_unet(seed), words, autoencoder)
+        return _components(new_unet(seed), words, autoencoder, config.training.loop)
 
     result = _paint(context, config, context.recipe.minutes.base, components, folder)
     write_single_file(
@@ -172,7 +170,7 @@ def _finetuned(name: str, start: str, context: BuildContext, folder: Path) -> di
     def components() -> Components:
         pipeline = load_pipeline(context.out / CHECKPOINT)
         unet = load_unet(context.out / UNETS[start]) if start else pipeline.unet
-        return _components(unet, pipeline.text_encoder, narrowed(pipeline.vae))
+        return _components(unet, pipeline.text_encoder, narrowed(pipeline.vae), config.training.loop)
 
     result = _paint(context, config, getattr(context.recipe.minutes, name), components, folder)
     unet = context.out / UNETS[name]
@@ -270,9 +268,11 @@ def _run(minutes: float, loop: LoopConfig, make: Callable[[LoopConfig], Trainer]
     return train(make(loop), loop, folder)
 
 
-def _components(unet: Any, text_encoder: Any, autoencoder: Any) -> Components:
+def _components(unet: Any, text_encoder: Any, autoencoder: Any, loop: LoopConfig) -> Components:
     from llmga.text import clip_tokenizer
 
+    if loop.mixed_precision == "bf16":
+        autoencoder.encoder = InBf16(autoencoder.encoder)
     return Components(unet, autoencoder, (text_encoder,), (clip_tokenizer(),), dict(SCHEDULER))
 
 
