@@ -8,6 +8,7 @@ from pathlib import Path
 from llmga.train import Stage2Config
 
 from ..checks.painter import CheckConfig
+from ..models.architecture import PICTURE
 from ..models.autoencoder import AutoencoderConfig
 from ..models.language import LanguageConfig
 from ..models.reader import ReaderConfig
@@ -75,6 +76,6 @@ class BuildContext:
 
     def painted(self, count: int) -> Painted:
         """The first ``count`` painted scenes."""
-        source = painted(self.recipe.scenes, self.work / "cache", self.recipe.workers)
+        source = painted(self.recipe.scenes, self.work / "cache", self.recipe.workers, PICTURE)
         scenes = replace(self.recipe.scenes, count=count)
         return Painted(scenes, source.pictures[:count], source.labels[:count])

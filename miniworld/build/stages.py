@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from llmga.evaluate import write_json
+from llmga.evaluate import table, write_json
 from llmga.files.writing import write_text
 from llmga.train import LoopConfig, Stage2, Trainer, train
 from llmga.train.components import Components
 from llmga.train.log import read_log
 
-from ..checks.painter import check_base, check_reader, check_stage2, painter_table
+from ..checks.attention import check_attention
+from ..checks.painter import check_base, check_reader, check_stage2, painter_table, short_task
 from ..checks.restorer import RestorerCheck, check_restorers
 from ..files import (
     AUTOENCODER,
@@ -32,7 +33,7 @@ from ..files import (
     WEIGHTS,
     WORDS,
 )
-from ..models.architecture import SCHEDULER
+from ..models.architecture import SCHEDULER, picture_size
 from ..models.autoencoder import AutoencoderConfig, AutoencoderTrainer
 from ..models.inpainter import Painter
 from ..models.language import figures, train_language
@@ -77,15 +78,25 @@ def check(recipe: Recipe, out: Path) -> str:
     for net in (pipeline.unet, pipeline.text_encoder, narrowed(pipeline.vae)):
         net.to(device)
     pictures = out / "pictures"
-    reading = check_reader(reader, pipeline.vae, recipe.check)
+    reading = check_reader(reader, pipeline.vae, recipe.check, picture_size(pipeline.unet))
     results = {f"reader on {name}": reading[name] for name in ("truth", "reconstruction")}
     results |= check_base(pipeline, reader, recipe.check, pictures)
     if (out / UNETS["stage2"]).exists():
         unet = load_unet(out / UNETS["stage2"]).to(device)
         results |= check_stage2(pipeline, unet, reader, recipe.check, pictures)
-    document = {"config": asdict(recipe.check), "psnr": reading["psnr"], "results": results}
+    scenes = short_task(recipe.check).scenes
+    attention = check_attention(pipeline, scenes, recipe.check)
+    document = {
+        "config": asdict(recipe.check),
+        "psnr": reading["psnr"],
+        "results": results,
+        "attention": attention,
+    }
     write_json(out / CHECK, document)
-    return f"{painter_table(results)}\nautoencoder {reading['psnr']:.2f} dB, {recipe.check.pictures} pictures per line"
+    return (
+        f"{painter_table(results)}\n{table(attention)}\n"
+        f"autoencoder {reading['psnr']:.2f} dB, {recipe.check.pictures} pictures per line"
+    )
 
 
 def _autoencoder(name: str, start: str, file: str, context: BuildContext, folder: Path) -> dict[str, Any]:
@@ -187,7 +198,7 @@ def _restorers(context: BuildContext, folder: Path) -> dict[str, Any]:
         _copy(file, context.out / RESTORERS[name])
     kinds = variants(config)
     nets = {name: load_restorer(file, kinds[name].network) for name, file in made.items()}
-    checked = RestorerCheck(pictures=context.recipe.check.pictures)
+    checked = RestorerCheck(pictures=context.recipe.check.pictures, size=painter.picture)
     return {
         "degraded": check_restorers(nets, checked),
         "painted": check_restorers(nets, checked, painter.autoencoder, context.out / "pictures"),

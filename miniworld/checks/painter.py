@@ -19,7 +19,7 @@ from ..world.captions import detailed_caption, short_caption
 from ..world.dataset import ATTRIBUTES, as_images, labels_of
 from ..world.facts import caption_facts
 from ..world.render import render
-from ..world.scene import PLACES, Scene, Split, sample_scene
+from ..world.scene import PLACES, SIZES, Scene, Split, sample_scene
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,12 @@ def score(reading: Reading, truth: torch.Tensor, which: torch.Tensor | None = No
     return rates
 
 
+def of_size(truth: torch.Tensor, size: str) -> torch.Tensor:
+    """(B, 9) bool: where an object of a size was asked for, from labels (B, 37)."""
+    sizes = truth[:, list(ATTRIBUTES).index("size") : -1 : len(ATTRIBUTES)]
+    return sizes == list(SIZES).index(size)
+
+
 def _rate(right: torch.Tensor, counted: torch.Tensor) -> Estimate:
     """Of (B, …) bool values, those counted; pictures are what is independent, not the objects in them."""
     pictures = len(right)
@@ -111,12 +117,13 @@ def _beginning(tokenizer: Any, caption: str) -> str:
     return " ".join(words)
 
 
-def check_reader(reader: Reader, autoencoder: Any, config: CheckConfig) -> dict[str, Any]:
-    """The reader on true pictures and on the autoencoder's versions of them, and the autoencoder's PSNR in dB."""
+def check_reader(reader: Reader, autoencoder: Any, config: CheckConfig, size: int) -> dict[str, Any]:
+    """The reader on true pictures of ``size`` pixels and on the autoencoder's versions of them, and the autoencoder's
+    PSNR in dB."""
     scenes = [
         sample_scene(config.seed * 30_000_000 + i, (1, 8), "validation") for i in range(config.pictures)
     ]
-    pixels = torch.from_numpy(np.stack([np.asarray(render(scene).image) for scene in scenes]))
+    pixels = torch.from_numpy(np.stack([np.asarray(render(scene, size).image) for scene in scenes]))
     truth, images = truth_of(scenes), as_images(pixels)
     made = torch.cat([reconstruct(autoencoder, part).cpu() for part in images.split(config.batch)])
     return {
@@ -138,6 +145,7 @@ def check_base(
         painted = paint(pipeline, task.captions, config)
         reading, truth = reader.read(painted), truth_of(task.scenes)
         result[f"short, {split}"] = score(reading, truth)
+        result |= {f"short, {split}, {size}": score(reading, truth, of_size(truth, size)) for size in SIZES}
         if split == "validation":
             result["short, chance"] = score(reading, truth.roll(1, 0))
             if pictures:
@@ -172,7 +180,9 @@ def _write_sheet(painted: torch.Tensor, scenes: Sequence[Scene], path: Path, col
     rows = []
     for first in range(0, count, columns):
         part = range(first, min(first + columns, count))
-        true = as_images(torch.from_numpy(np.stack([np.asarray(render(scenes[i]).image) for i in part])))
+        size = painted.shape[-1]
+        pixels = np.stack([np.asarray(render(scenes[i], size).image) for i in part])
+        true = as_images(torch.from_numpy(pixels))
         rows += [images / 2 + 0.5 for images in (painted[first : part.stop], true)]
     contact_sheet(rows, path, columns)
 

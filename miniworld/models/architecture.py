@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..pack.sizes import CONTEXT_DIM, HEADS, MODEL_CHANNELS, TEXT, WIDTHS
-from ..world.scene import PICTURE
 
-__all__ = ["CONTEXT_DIM", "HEADS", "MODEL_CHANNELS", "SCHEDULER", "TEXT", "UNET", "unet_config"]
+__all__ = ["CONTEXT_DIM", "HEADS", "MODEL_CHANNELS", "PICTURE", "SCHEDULER", "TEXT", "UNET", "config_of_weights", "picture_size", "unet_config"]
+
+PICTURE = 256
+"""Pixels of a side of what is built; a miniature that was built is of the size that its checkpoint shows."""
 
 
 def unet_config(picture: int) -> dict[str, Any]:
@@ -49,6 +51,11 @@ def config_of_weights(unet: Mapping[str, Any]) -> dict[str, Any]:
     input blocks, but the first has the first convolution and the last no downsampler."""
     blocks = 1 + max(int(name.split(".")[1]) for name in unet if name.startswith("input_blocks."))
     return next(unet_config(size) for size, widths in WIDTHS.items() if 2 * len(widths) == blocks)
+
+
+def picture_size(unet: Any) -> int:
+    """The pixels of a side of what a UNet of the miniature paints."""
+    return unet.config.sample_size * 8
 
 
 SCHEDULER = {

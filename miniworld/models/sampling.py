@@ -44,7 +44,7 @@ def paint(
             nothing but the autoencoder. (SDEdit, Meng et al. 2022.)
 
     Returns:
-        (B, 3, 128, 128) in -1 .. 1, on the CPU.
+        (B, 3, 8 h, 8 w) in -1 .. 1, on the CPU.
     """
     unet = unet or pipeline.unet
     device, scheduler, painted = unet.device, pipeline.scheduler, []

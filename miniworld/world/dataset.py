@@ -25,7 +25,7 @@ from llmga.train.box_loss import NamedBox
 from .captions import detailed_caption, short_caption, vague_caption
 from .grounding import named_boxes
 from .render import render
-from .scene import BACKGROUNDS, COLOURS, PICTURE, PLACES, SHAPES, SIZES, TEXTURES, Scene, Split, choose, sample_scene
+from .scene import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, UNIT, Scene, Split, choose, sample_scene
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class Painted:
     labels: NDArray[np.int8]
 
 
-def painted(scenes: Scenes, cache: Path, workers: int = 0, size: int = PICTURE) -> Painted:
+def painted(scenes: Scenes, cache: Path, workers: int = 0, size: int = UNIT) -> Painted:
     """Paint all scenes into a folder under ``cache``, or open the folder that holds them.
 
     Args:

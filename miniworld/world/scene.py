@@ -24,7 +24,6 @@ BACKGROUNDS = ("grass", "sand", "snow", "water", "brick", "wood", "sky", "night"
 TONES = ("warm", "cool")
 SIDES = ("left", "right")
 
-PICTURE = 256  # pixels of a picture's side
 UNIT = 128  # every length below is in 1/128 of the picture's side
 SIZES = {"small": 18, "medium": 26, "large": 36}  # width of the box around an object
 _ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")

@@ -15,20 +15,21 @@ pytest.importorskip("diffusers", reason="the painter's networks are diffusers'")
 from llmga.evaluate import psnr
 from llmga.train import LoopConfig, train
 from llmga.train.log import read_log
+from miniworld.models.architecture import PICTURE
 from miniworld.models.autoencoder import AutoencoderConfig, AutoencoderTrainer
 from miniworld.models.batch_renorm import BatchRenorm
 from miniworld.models.narrow_taesd import NarrowTaesd, narrowed, widened
 from miniworld.models.painter import load_text_encoder, load_unet, new_autoencoder, new_unet, write_float8
 from miniworld.models.text_encoder import WordsConfig, WordsTrainer
 from miniworld.world.dataset import Mix, Painted, Scenes, as_images, captions_of, painted
-from miniworld.world.scene import PICTURE, PLACES, UNIT
+from miniworld.world.scene import PLACES, UNIT
 
 LOOP = LoopConfig(steps=1, batch=8, micro_batch=8, lr=1e-3, mixed_precision="no", cpu=True)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Painted:
-    return painted(Scenes(256, seed=5), tmp_path_factory.mktemp("scenes"), workers=1)
+    return painted(Scenes(256, seed=5), tmp_path_factory.mktemp("scenes"), workers=1, size=PICTURE)
 
 
 @torch.no_grad()
