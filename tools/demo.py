@@ -111,7 +111,7 @@ def collect(chapter: Chapter, prompt: Prompt, shown: dict[str, dict[str, Any]]) 
         from miniworld.world.render import render
 
         path = OUTPUT / f"{chapter.name}_drawn.png"
-        render(scene).image.save(path)
+        render(scene, miniature.picture_size()).image.save(path)
         chapter.pictures.append((DRAWN, path))
 
 

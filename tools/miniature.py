@@ -34,8 +34,6 @@ SUBSTITUTES = {
     ("LLMGA_LongCLIPEncode", "negative_text"): "",
     ("LLMGA_SaveHistory", "name"): "paper shapes",
     ("LLMGA_LoadHistory", "name"): "paper shapes",
-    ("EmptyLatentImage", "width"): 128,
-    ("EmptyLatentImage", "height"): 128,
     ("KSampler", "steps"): 28,
     ("KSampler", "cfg"): 4.0,
 }
@@ -70,14 +68,22 @@ def find() -> Path:
     return folder
 
 
+def picture_size() -> int:
+    """The pixels of a side of what the miniature paints."""
+    from miniworld.models.architecture import picture_size_of_checkpoint
+
+    return picture_size_of_checkpoint(find() / "checkpoints" / CHECKPOINT)
+
+
 def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
     """A shipped API prompt on the miniature, painted twice: by the checkpoint's UNet and by that of stage 2."""
     prompt = json.loads(path.read_text(encoding="utf-8"))
-    requests = REQUESTS[path.stem]
+    requests, side = REQUESTS[path.stem], picture_size()
+    substitutes = {**SUBSTITUTES, ("EmptyLatentImage", "width"): side, ("EmptyLatentImage", "height"): side}
     for node in prompt.values():
         inputs = node["inputs"]
         for name in inputs:
-            inputs[name] = SUBSTITUTES.get((node["class_type"], name), inputs[name])
+            inputs[name] = substitutes.get((node["class_type"], name), inputs[name])
         if node["class_type"] == "LLMGA_Chat":
             inputs["instruction"], inputs["task"] = requests[node["_meta"]["title"]]
     return _with_stage2(prompt)

@@ -9,11 +9,12 @@ attend to the text: an object's place is 5 and 3 of them wide.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..pack.sizes import CONTEXT_DIM, HEADS, MODEL_CHANNELS, TEXT, WIDTHS
 
-__all__ = ["CONTEXT_DIM", "HEADS", "MODEL_CHANNELS", "PICTURE", "SCHEDULER", "TEXT", "UNET", "config_of_weights", "picture_size", "unet_config"]
+__all__ = ["CONTEXT_DIM", "HEADS", "MODEL_CHANNELS", "PICTURE", "SCHEDULER", "TEXT", "UNET", "config_of_weights", "picture_size", "picture_size_of_checkpoint", "unet_config"]
 
 PICTURE = 256
 """Pixels of a side of what is built; a miniature that was built is of the size that its checkpoint shows."""
@@ -51,6 +52,16 @@ def config_of_weights(unet: Mapping[str, Any]) -> dict[str, Any]:
     input blocks, but the first has the first convolution and the last no downsampler."""
     blocks = 1 + max(int(name.split(".")[1]) for name in unet if name.startswith("input_blocks."))
     return next(unet_config(size) for size, widths in WIDTHS.items() if 2 * len(widths) == blocks)
+
+
+def picture_size_of_checkpoint(path: Path) -> int:
+    """The pixels of a side of what a miniature's checkpoint paints, from the header of the file alone."""
+    from safetensors import safe_open
+
+    prefix = "model.diffusion_model."
+    with safe_open(path, "pt") as file:
+        names = [name.removeprefix(prefix) for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+    return config_of_weights(dict.fromkeys(names))["sample_size"] * 8
 
 
 def picture_size(unet: Any) -> int:
