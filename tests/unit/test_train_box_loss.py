@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from typing import Any
@@ -15,6 +16,7 @@ from support.tiny_training import World, components, config
 
 from llmga.text import CLIPPromptEncoder, clip_tokenizer
 from llmga.train import Stage2
+from llmga.train.captioned_images import CaptionedPictures
 from llmga.train.box_loss import (
     AttentionMaps,
     NamedBox,
@@ -49,7 +51,9 @@ def test_the_value_is_the_one_by_hand() -> None:
     assert share.item() == pytest.approx((0.75 + 0.25) / 2)
     assert loss.item() == pytest.approx((0.25**2 + 0.75**2) / 2 + entropy, rel=1e-5)
     # what is missing is no token
-    assert torch.equal(box_loss([by_hand()], one_phrase([1, -1]))[0], box_loss([by_hand()], one_phrase([1]))[0])
+    assert torch.equal(
+        box_loss([by_hand()], one_phrase([1, -1]))[0], box_loss([by_hand()], one_phrase([1]))[0]
+    )
 
 
 def test_the_gradient_is_that_of_finite_differences_and_moves_mass_into_the_box() -> None:
@@ -79,13 +83,20 @@ def test_cells_are_covered_by_their_area() -> None:
 def test_a_phrase_is_found_where_its_words_are_encoded() -> None:
     tokenizer: Any = clip_tokenizer()
     encoder = CLIPPromptEncoder((tokenizer,), (None,), max_chunks=2)
-    caption = "A red star stands alone. " + "It is very calm here. " * 12 + "There is a small blue heart below."
+    caption = (
+        "A red star stands alone. " + "It is very calm here. " * 12 + "There is a small blue heart below."
+    )
     ids = [i for chunk in encoder.chunks(caption) for i in (*chunk, *[0] * (75 - len(chunk)))]
     spans = [
-        NamedBox(at, at + len(words), CORNER) for words in ("red star", "small blue heart") for at in [caption.find(words)]
+        NamedBox(at, at + len(words), CORNER)
+        for words in ("red star", "small blue heart")
+        for at in [caption.find(words)]
     ]
     found = token_positions(encoder, caption, spans)
-    assert [tokenizer.decode([ids[row - 1] for row in rows]) for rows in found] == ["red star", "small blue heart"]
+    assert [tokenizer.decode([ids[row - 1] for row in rows]) for rows in found] == [
+        "red star",
+        "small blue heart",
+    ]
     assert found[0] == [2, 3] and found[1][0] > 76  # behind the first chunk, whose rest is padding
     short = CLIPPromptEncoder((tokenizer,), (None,), max_chunks=1)
     batch = batch_phrases(short, ["", caption], [[], spans])
@@ -169,3 +180,35 @@ def test_settings_that_cannot_be_are_refused() -> None:
         config(box_loss=1.0, box_loss_end=0.0)
     with pytest.raises(ValueError, match="pictures that know boxes"):
         Stage2(config(box_loss=1.0), components(), World())
+
+
+def test_noun_chunks_of_a_list_follow_the_crop(tmp_path: Any) -> None:
+    from PIL import Image
+
+    # a red block on black, 60 × 20 pixels at (90, 30) of 200 × 100: the crop takes the middle 100 × 100
+    picture = Image.new("RGB", (200, 100))
+    picture.paste((255, 0, 0), (90, 30, 150, 50))
+    picture.save(tmp_path / "a.png")
+    chunk, outside = [2, 11, 90 / 200, 0.3, 150 / 200, 0.5, 0.9], [12, 14, 0.0, 0.0, 0.3, 0.3]
+    row = {
+        "image": "a.png",
+        "caption": "a red block on black",
+        "ori_caption": "block",
+        "noun_chunks": [chunk, outside],
+    }
+    records = tmp_path / "list.json"
+    records.write_text(json.dumps([row]))
+    pictures = CaptionedPictures(records, tmp_path, 64)
+    [named] = pictures.named_boxes(0, row["caption"])  # what the crop leaves out has no box
+    assert row["caption"][named.start : named.end] == "red block"
+    rows, columns = (pictures.image(0)[0] > 0).nonzero(as_tuple=True)
+    seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert [64 * edge for edge in named.box] == pytest.approx([int(edge) for edge in seen], abs=1.01)
+    assert pictures.named_boxes(0, "block") == []
+    for wrong in ([0, 99, 0, 0, 1, 1], [0, 1, 0.5, 0, 0.2, 1], [0, 1, 0, 0, 1], "red"):
+        records.write_text(json.dumps([{**row, "noun_chunks": [wrong]}]))
+        with pytest.raises(ValueError, match="record 0: a noun chunk must be"):
+            CaptionedPictures(records, tmp_path, 64)
+    records.write_text(json.dumps([{"image": "a.png", "caption": "a red block"}]))
+    with pytest.raises(ValueError, match="no record has noun_chunks"):
+        CaptionedPictures(records, tmp_path, 64).named_boxes(0, "a red block")
