@@ -135,7 +135,9 @@ class Stage2:
                 f"task t2i needs a UNet of 4 input channels, not {components.unet.config.in_channels}"
             )
         if config.box_loss and not hasattr(pictures, "named_boxes"):
-            raise ValueError("box_loss needs pictures that know boxes: noun_chunks in their records; set box_loss=0")
+            raise ValueError(
+                "box_loss needs pictures that know boxes: noun_chunks in their records; set box_loss=0"
+            )
         if config.gradient_checkpointing:
             components.unet.enable_gradient_checkpointing()
         frozen = [components.vae, *(components.text_encoders if not config.train_text_encoder else ())]
@@ -175,7 +177,9 @@ class Stage2:
 
     def begin_step(self, step: int) -> None:
         first, last = self.config.box_loss, self.config.box_loss_end
-        self._box_weight = first * (last / first) ** (step / self.config.loop.steps) if first and last else first
+        self._box_weight = (
+            first * (last / first) ** (step / self.config.loop.steps) if first and last else first
+        )
 
     def batch(self, indices: torch.Tensor, generator: torch.Generator) -> Stage2Inputs:
         size = indices.shape
@@ -197,7 +201,9 @@ class Stage2:
 
     def _phrases(self, pairs: list[tuple[int, int]], dropped: torch.Tensor) -> PhraseTokens:
         named = [self._draws.named_boxes(*pair) for pair in pairs]
-        left = [[] if is_dropped else boxes for boxes, is_dropped in zip(named, dropped.tolist(), strict=True)]
+        left = [
+            [] if is_dropped else boxes for boxes, is_dropped in zip(named, dropped.tolist(), strict=True)
+        ]
         captions = [self._draws.caption(*pair) for pair in pairs]
         return batch_phrases(self.components.prompt_encoder(self.config.max_chunks), captions, left)
 

@@ -58,7 +58,9 @@ def check_attention(
                 with torch.no_grad():
                     unet(noisy.to(unet.device), t, context.to(unet.device))
                 for layer in maps.take():
-                    found.setdefault(round(layer.shape[1] ** 0.5), []).append(_find(layer.cpu().float(), phrases))
+                    found.setdefault(round(layer.shape[1] ** 0.5), []).append(
+                        _find(layer.cpu().float(), phrases)
+                    )
     return {f"{side}x{side}": _estimates(torch.cat(rows)) for side, rows in sorted(found.items())}
 
 

@@ -72,7 +72,9 @@ def _degraded(config: RestorerCheck, autoencoder: Any) -> tuple[torch.Tensor, to
     scenes = [
         sample_scene(config.seed * 40_000_000 + i, (1, 8), "validation") for i in range(config.pictures)
     ]
-    images = as_images(torch.from_numpy(np.stack([np.asarray(render(scene, config.size).image) for scene in scenes])))
+    images = as_images(
+        torch.from_numpy(np.stack([np.asarray(render(scene, config.size).image) for scene in scenes]))
+    )
     truth, d, degraded, masks = images / 2 + 0.5, config.degradation, [], []
     for i, image in enumerate(truth):
         rng = np.random.default_rng(derive(config.seed, i, "restore"))

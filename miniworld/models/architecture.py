@@ -14,7 +14,19 @@ from typing import Any
 
 from ..pack.sizes import CONTEXT_DIM, HEADS, MODEL_CHANNELS, TEXT, WIDTHS
 
-__all__ = ["CONTEXT_DIM", "HEADS", "MODEL_CHANNELS", "PICTURE", "SCHEDULER", "TEXT", "UNET", "config_of_weights", "picture_size", "picture_size_of_checkpoint", "unet_config"]
+__all__ = [
+    "CONTEXT_DIM",
+    "HEADS",
+    "MODEL_CHANNELS",
+    "PICTURE",
+    "SCHEDULER",
+    "TEXT",
+    "UNET",
+    "config_of_weights",
+    "picture_size",
+    "picture_size_of_checkpoint",
+    "unet_config",
+]
 
 PICTURE = 256
 """Pixels of a side of what is built; a miniature that was built is of the size that its checkpoint shows."""

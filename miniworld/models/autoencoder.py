@@ -100,7 +100,11 @@ class AutoencoderTrainer:
         crop = self.config.crop
         rows = torch.arange(crop, device=self._pictures.device)
         x, y = self._corners(indices, generator).to(rows.device).unbind(1)
-        where = indices.to(rows.device)[:, None, None], (y[:, None] + rows)[:, :, None], (x[:, None] + rows)[:, None]
+        where = (
+            indices.to(rows.device)[:, None, None],
+            (y[:, None] + rows)[:, :, None],
+            (x[:, None] + rows)[:, None],
+        )
         return as_images(self._pictures[where].to(self._device)).contiguous(memory_format=torch.channels_last)
 
     def _corners(self, indices: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

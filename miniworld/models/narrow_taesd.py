@@ -2,7 +2,8 @@
 
 TAESD spends most of its time at full and half size, on 64 channels and residual blocks that a drawn world does not need.
 Here full size has 16 channels, half size 32, and eight of the fourteen blocks are a ReLU. TAESD's layout holds zeros for
-what is missing: a channel of zeros adds nothing, and a residual block of zeros gives back what it gets, which has passed a ReLU. So every TAESD loader takes the file, and ``narrowed`` finds the small net in it.
+what is missing: a channel of zeros adds nothing, and a residual block of zeros gives back what it gets, which has passed
+a ReLU. So every TAESD loader takes the file, and ``narrowed`` finds the small net in it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from typing import Any
 from .sizes import CONTEXT_DIM, HEADS, MODEL_CHANNELS, TEXT, WIDTHS
 
 
-
 def unet_config(widths: tuple[int, ...]) -> dict[str, Any]:
     """What ComfyUI finds out about a UNet of the miniature in a single file, but for ``in_channels``."""
     attending = [0, *[1] * (len(widths) - 1)]
@@ -79,7 +78,9 @@ def register() -> None:
         found = known(state_dict, dtype)
         first = state_dict.get("conv_in.weight")
         if found is None and first is not None and len(first) == MODEL_CHANNELS:
-            levels = 1 + max(int(name.split(".")[1]) for name in state_dict if name.startswith("down_blocks."))
+            levels = 1 + max(
+                int(name.split(".")[1]) for name in state_dict if name.startswith("down_blocks.")
+            )
             widths = next(widths for widths in WIDTHS.values() if len(widths) == levels)
             return {**unet_config(widths), "in_channels": first.shape[1]}
         return found

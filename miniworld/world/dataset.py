@@ -25,7 +25,19 @@ from llmga.train.box_loss import NamedBox
 from .captions import detailed_caption, short_caption, vague_caption
 from .grounding import named_boxes
 from .render import render
-from .scene import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, UNIT, Scene, Split, choose, sample_scene
+from .scene import (
+    BACKGROUNDS,
+    COLOURS,
+    PLACES,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    UNIT,
+    Scene,
+    Split,
+    choose,
+    sample_scene,
+)
 
 T = TypeVar("T")
 

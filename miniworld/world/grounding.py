@@ -28,5 +28,7 @@ def named_boxes(scene: Scene, caption: str, seed: int) -> list[NamedBox]:
 def box_of(thing: Thing) -> Box:
     """The box around an object without its shadow."""
     (x, y), half = thing.centre, SIZES[thing.size] / 2
-    left, top, right, bottom = (min(max(edge / UNIT, 0.0), 1.0) for edge in (x - half, y - half, x + half, y + half))
+    left, top, right, bottom = (
+        min(max(edge / UNIT, 0.0), 1.0) for edge in (x - half, y - half, x + half, y + half)
+    )
     return left, top, right, bottom

@@ -50,7 +50,9 @@ def test_mass_and_pointing_by_hand() -> None:
     layer = torch.zeros(1, 16, 5)
     layer[0, :, 3] = torch.tensor([0.4, 0.2, 0, 0, 0.1, 0.1, 0, 0, *[0.025] * 8])
     layer[0, :, 2] = torch.eye(16)[15]
-    phrases = PhraseTokens(torch.tensor([0, 0]), torch.tensor([[1, 3], [2, -1]]), torch.tensor([[0.0, 0.0, 0.5, 0.5]] * 2))
+    phrases = PhraseTokens(
+        torch.tensor([0, 0]), torch.tensor([[1, 3], [2, -1]]), torch.tensor([[0.0, 0.0, 0.5, 0.5]] * 2)
+    )
     rows = _find(layer, nouns(phrases))
     torch.testing.assert_close(rows, torch.tensor([[0.8, 1.0, 0.25], [0.0, 0.0, 0.25]]))
 

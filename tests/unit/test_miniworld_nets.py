@@ -105,7 +105,9 @@ def test_renormalised_latents_follow_the_running_statistics_and_learn_like_batch
         # BatchNorm's gradient: none along the batch's mean, none along its scale
         (gradient,) = (each.grad for each in inputs[:1])
         assert gradient.sum((0, 2, 3)).abs().max() < 1e-3 * gradient.abs().sum()
-        assert (gradient * (x - x.mean((0, 2, 3), keepdim=True))).sum((0, 2, 3)).abs().max() < 1e-3 * gradient.abs().sum()
+        assert (gradient * (x - x.mean((0, 2, 3), keepdim=True))).sum(
+            (0, 2, 3)
+        ).abs().max() < 1e-3 * gradient.abs().sum()
         assert norm.num_batches_tracked == seen + 1 and norm.running_mean[0] != 0.5  # type: ignore[index]
         mean, variance = norm.running_mean.clone(), norm.running_var.clone()  # type: ignore[union-attr]
         used = norm.eval()(x)

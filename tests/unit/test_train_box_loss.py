@@ -16,7 +16,6 @@ from support.tiny_training import World, components, config
 
 from llmga.text import CLIPPromptEncoder, clip_tokenizer
 from llmga.train import Stage2
-from llmga.train.captioned_images import CaptionedPictures
 from llmga.train.box_loss import (
     AttentionMaps,
     NamedBox,
@@ -26,6 +25,7 @@ from llmga.train.box_loss import (
     coverage,
     token_positions,
 )
+from llmga.train.captioned_images import CaptionedPictures
 
 LEFT_HALF, CORNER = (0.0, 0.0, 0.5, 1.0), (0.0, 0.0, 0.5, 0.5)
 
