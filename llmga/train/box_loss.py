@@ -55,22 +55,25 @@ def token_positions(encoder: CLIPPromptEncoder, caption: str, phrases: Sequence[
     return [rows[count(phrase.start) : count(phrase.end)] for phrase in phrases]
 
 
-def batch_phrases(
-    encoder: CLIPPromptEncoder, captions: Sequence[str], phrases: Sequence[Sequence[NamedBox]]
-) -> PhraseTokens:
-    """The phrases of a batch of captions; those without a token left are not among them."""
-    example, tokens, boxes = [], [], []
-    for row, (caption, named) in enumerate(zip(captions, phrases, strict=True)):
-        for phrase, found in zip(named, token_positions(encoder, caption, named), strict=True):
-            if found:
-                example.append(row)
-                tokens.append(torch.tensor(found))
-                boxes.append(phrase.box)
-    if not example:
+def locate_phrases(
+    encoder: CLIPPromptEncoder, caption: str, phrases: Sequence[NamedBox]
+) -> list[tuple[list[int], Box]]:
+    """The token positions and the box of each phrase of a caption; those without a token left are not among them."""
+    found = zip(token_positions(encoder, caption, phrases), phrases, strict=True)
+    return [(positions, phrase.box) for positions, phrase in found if positions]
+
+
+def batch_phrases(rows: Sequence[Sequence[tuple[list[int], Box]]]) -> PhraseTokens:
+    """The phrases of a batch, from what ``locate_phrases`` gives for each of its captions."""
+    located = [(row, positions, box) for row, phrases in enumerate(rows) for positions, box in phrases]
+    if not located:
         return PhraseTokens(
             torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 4)
         )
-    padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=-1)
+    example, tokens, boxes = zip(*located, strict=True)
+    padded = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(positions) for positions in tokens], batch_first=True, padding_value=-1
+    )
     return PhraseTokens(torch.tensor(example), padded, torch.tensor(boxes))
 
 
@@ -137,12 +140,11 @@ def box_loss(maps: Sequence[torch.Tensor], phrases: PhraseTokens) -> tuple[torch
             break
         cells = round(probabilities.shape[1] ** 0.5)
         inside = coverage(phrases.boxes.to(probabilities.device), cells, cells).flatten(1)  # (P, N)
-        each = probabilities.float()[phrases.example.to(probabilities.device)]  # (P, N, L)
-        there = (phrases.tokens >= 0).to(each.device)
-        where = phrases.tokens.clamp(min=0).to(each.device)
-        of_tokens = each.gather(2, where[:, None].expand(-1, each.shape[1], -1)) * there[:, None]  # (P, N, T)
-        share = (of_tokens * inside[..., None]).sum(1) / of_tokens.sum(1).clamp(min=1e-6)  # (P, T)
-        of_phrase = of_tokens.sum(2).clamp(1e-5, 1 - 1e-5)
+        there = (phrases.tokens >= 0).to(inside.device)  # (P, T)
+        example, tokens = (at.to(inside.device) for at in (phrases.example, phrases.tokens.clamp(min=0)))
+        of_tokens = probabilities[example[:, None], :, tokens].float() * there[..., None]  # (P, T, N)
+        share = (of_tokens * inside[:, None]).sum(2) / of_tokens.sum(2).clamp(min=1e-6)  # (P, T)
+        of_phrase = of_tokens.sum(1).clamp(1e-5, 1 - 1e-5)  # (P, N)
         wanted = (inside >= 0.5).float()
         losses.append((1 - share[there]).square().mean() + F.binary_cross_entropy(of_phrase, wanted))
         shares.append(share[there].mean())

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..images import to_pil
 from ..text import join_chunks
-from .box_loss import AttentionMaps, PhraseTokens, batch_phrases, box_loss
+from .box_loss import AttentionMaps, Box, PhraseTokens, batch_phrases, box_loss, locate_phrases
 from .captioned_images import CaptionedPictures, ExampleVariants, Pictures
 from .components import (
     Components,
@@ -164,6 +164,7 @@ class Stage2:
         if device.type == "cpu":
             plain_attention(self.components.unet)
         self._maps = AttentionMaps(self.components.unet) if config.box_loss else None
+        self._known: dict[tuple[int, int], list[tuple[list[int], Box]]] = {}
         dtype = getattr(torch, config.cache_dtype)
         frozen_text = not config.train_text_encoder
         encoder = Encoder(self.components, draws, device, dtype, config.max_chunks, frozen_text)
@@ -200,12 +201,17 @@ class Stage2:
         return Stage2Inputs(images, chunks, where.to(images["moments"].device), phrases)
 
     def _phrases(self, pairs: list[tuple[int, int]], dropped: torch.Tensor) -> PhraseTokens:
-        named = [self._draws.named_boxes(*pair) for pair in pairs]
-        left = [
-            [] if is_dropped else boxes for boxes, is_dropped in zip(named, dropped.tolist(), strict=True)
-        ]
-        captions = [self._draws.caption(*pair) for pair in pairs]
-        return batch_phrases(self.components.prompt_encoder(self.config.max_chunks), captions, left)
+        rows = zip(pairs, dropped.tolist(), strict=True)
+        return batch_phrases([[] if is_dropped else self._located(pair) for pair, is_dropped in rows])
+
+    def _located(self, pair: tuple[int, int]) -> list[tuple[list[int], Box]]:
+        if pair not in self._known:
+            encoder = self.components.prompt_encoder(self.config.max_chunks)
+            found = locate_phrases(encoder, self._draws.caption(*pair), self._draws.named_boxes(*pair))
+            if not self.config.variants:
+                return found  # never asked for again
+            self._known[pair] = found
+        return self._known[pair]
 
     def loss(self, inputs: Stage2Inputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         latents = self._latents(inputs.images["moments"], generator)

@@ -52,7 +52,7 @@ from ..models.reader import ReaderTrainer, load_reader
 from ..models.restorer import load_restorer, train_restorers, variants
 from ..models.sampling import PaintConfig
 from ..models.text_encoder import WordsTrainer
-from ..world.dataset import WorldPictures, captions_of
+from ..world.dataset import WorldPictures, boxes_of, captions_of
 from .recipe import BuildContext, PainterConfig, Recipe
 
 _REHEARSED = 40  # steps
@@ -252,7 +252,9 @@ def _paint(
     folder: Path,
 ) -> Path:
     source = context.painted(config.scenes)
-    pictures = WorldPictures(source, captions_of(source.scenes, config.captions, context.recipe.workers))
+    captions = captions_of(source.scenes, config.captions, context.recipe.workers)
+    boxes = boxes_of(source.scenes, captions, context.recipe.workers) if config.training.box_loss else None
+    pictures = WorldPictures(source, captions, boxes)
     cache = context.work / "cache" / "stage2" if config.training.cache else None
     settings = replace(config.training, cache=cache)
     return _run(

@@ -12,7 +12,7 @@ import torch
 from llmga.evaluate import Estimate, mean, rate
 from llmga.text import CLIPPromptEncoder, encode_sd15
 from llmga.train import generator
-from llmga.train.box_loss import AttentionMaps, PhraseTokens, batch_phrases, coverage
+from llmga.train.box_loss import AttentionMaps, PhraseTokens, batch_phrases, coverage, locate_phrases
 
 from ..models.architecture import picture_size
 from ..models.sampling import PaintConfig
@@ -49,7 +49,9 @@ def check_attention(
         for first in range(0, len(scenes), config.batch):
             rows = range(first, min(first + config.batch, len(scenes)))
             named = [named_boxes(scenes[i], captions[i], i) for i in rows]
-            phrases = nouns(batch_phrases(encoder, [captions[i] for i in rows], named))
+            phrases = nouns(
+                batch_phrases([locate_phrases(encoder, captions[i], boxes) for i, boxes in zip(rows, named, strict=True)])
+            )
             context = encode_sd15(pipeline.tokenizer, pipeline.text_encoder, [captions[i] for i in rows])
             latents = _latents(pipeline, [scenes[i] for i in rows], picture)
             noise = torch.randn(latents.shape, generator=generator(config.seed, first, "attention"))

@@ -14,6 +14,7 @@ from llmga.diffusion.ldm import unet_to_ldm
 from llmga.restore import Architecture, DiffRIRS2
 
 from .architecture import SCHEDULER, UNET
+from .narrow_taesd import NarrowTaesd, widened
 from .painter import empty_text_encoder, new_autoencoder, new_unet, pipeline_of
 from .single_file import single_file, text_encoder_to_ldm, tiny_autoencoder_to_ldm
 
@@ -24,6 +25,7 @@ def random_pipeline(seed: int = 0) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text_encoder, autoencoder = empty_text_encoder(), new_autoencoder()
+        autoencoder.load_state_dict(widened(NarrowTaesd().state_dict()))
         _make_visible(autoencoder)
     return pipeline_of(unet, text_encoder, autoencoder)
 

@@ -56,7 +56,8 @@ def paint(
         )
         both = torch.cat([context, empty.expand_as(context)])
         numbers = range(first, first + len(part))
-        shape = (4, unet.config.sample_size, unet.config.sample_size)
+        side = unet.config.sample_size
+        shape = (4, *((side, side) if beside is None else beside.shape[-2:]))
         x = torch.stack([torch.randn(shape, generator=generator(config.seed, i)) for i in numbers]).to(device)
         more = x[:, :0] if beside is None else beside[first : first + len(part)].to(device)
         scheduler.set_timesteps(config.steps)

@@ -149,6 +149,11 @@ def captions_of(scenes: Scenes, mix: Mix, workers: int = 0) -> list[str]:
     return in_processes(partial(_caption, scenes, mix), len(scenes), workers, "caption")
 
 
+def boxes_of(scenes: Scenes, captions: Sequence[str], workers: int = 0) -> list[list[NamedBox]]:
+    """What each scene's caption names, and where."""
+    return in_processes(partial(_boxes, scenes, captions), len(captions), workers, "boxes")
+
+
 def in_processes(work: Callable[[range], list[T]], count: int, workers: int, name: str) -> list[T]:
     """The results of ``work`` on 0 … count - 1, in order; it gets a range at a time, in several processes."""
     from tqdm import tqdm
@@ -166,10 +171,12 @@ def in_processes(work: Callable[[range], list[T]], count: int, workers: int, nam
 class WorldPictures:
     """Painted scenes with a caption each, as stage 2 takes them (see ``llmga.train.Pictures``)."""
 
-    def __init__(self, source: Painted, captions: Sequence[str]) -> None:
+    def __init__(
+        self, source: Painted, captions: Sequence[str], boxes: Sequence[list[NamedBox]] | None = None
+    ) -> None:
         if len(captions) != len(source.pictures):
             raise ValueError(f"{len(source.pictures)} pictures need as many captions, got {len(captions)}")
-        self._source, self._captions = source, captions
+        self._source, self._captions, self._boxes = source, captions, boxes
 
     def __len__(self) -> int:
         return len(self._captions)
@@ -181,6 +188,8 @@ class WorldPictures:
         return self._captions[i]
 
     def named_boxes(self, i: int, caption: str) -> list[NamedBox]:
+        if self._boxes is not None:
+            return self._boxes[i]
         scenes = self._source.scenes
         return named_boxes(scenes[i], caption, _caption_seed(scenes, i))
 
@@ -218,6 +227,10 @@ def _paint(scenes: Scenes, folder: Path, size: int, part: range) -> list[list[in
 
 def _caption(scenes: Scenes, mix: Mix, part: range) -> list[str]:
     return [mix.caption(scenes[i], _caption_seed(scenes, i)) for i in part]
+
+
+def _boxes(scenes: Scenes, captions: Sequence[str], part: range) -> list[list[NamedBox]]:
+    return [named_boxes(scenes[i], captions[i], _caption_seed(scenes, i)) for i in part]
 
 
 def _caption_seed(scenes: Scenes, i: int) -> int:

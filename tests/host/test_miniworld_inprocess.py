@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,20 @@ def test_nothing_of_the_host_changes_without_the_miniatures_pack() -> None:
     assert models == before and getattr(detection, DETECT) is detect
 
 
+@pytest.mark.parametrize("picture", [128, 256])
 @pytest.mark.parametrize("channels", [4, 9])
-def test_a_diffusers_folder_is_told_from_a_single_file_by_its_names_alone(channels: int) -> None:
+def test_a_diffusers_folder_is_told_from_a_single_file_by_its_names_alone(channels: int, picture: int) -> None:
     """What the miniature's pack says of a UNet is what ComfyUI finds out about the same weights in a checkpoint."""
     comfy_inprocess.start()
-    sizes = {**importlib.import_module("miniworld.models.architecture").UNET, "in_channels": channels}
+    architecture = importlib.import_module("miniworld.models.architecture")
+    sizes = {**architecture.unet_config(picture), "in_channels": channels}
     net = importlib.import_module("diffusers").UNet2DConditionModel(**sizes)
     names = importlib.import_module("llmga.diffusion.ldm").unet_to_ldm(net.state_dict())
     detection: Any = importlib.import_module("comfy.model_detection")
     found = detection.detect_unet_config(names, "")
-    assert found == {**importlib.import_module("miniworld.pack").UNET_CONFIG, "in_channels": channels}
+    widths = importlib.import_module("miniworld.pack.sizes").WIDTHS[picture]
+    said = importlib.import_module("miniworld.pack").unet_config(widths)
+    assert found == {**said, "in_channels": channels}
 
 
 @torch.no_grad()
@@ -83,6 +88,13 @@ def test_the_autoencoder_gives_the_same_latents_and_pixels(
     latents = pipeline.vae.encode(image.movedim(-1, 1) * 2 - 1).latents
     assert (loaded[2].encode(image) * scale - latents).abs().max() < TOLERANCE
     pixels = (pipeline.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+    # The file has TAESD's layout; the net in it is narrow.
+    lean = importlib.import_module("miniworld.models.narrow_taesd").narrowed(copy.deepcopy(pipeline.vae))
+    weights = [sum(each.numel() for each in net.parameters()) for net in (lean, pipeline.vae)]
+    assert weights[0] < 0.6 * weights[1]
+    assert (lean.encode(image.movedim(-1, 1) * 2 - 1).latents - latents).abs().max() < TOLERANCE
+    narrow = (lean.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+    assert (loaded[2].decode(latents / scale).movedim(-1, 1) - narrow).abs().max() < TOLERANCE
     assert (loaded[2].decode(latents / scale).movedim(-1, 1) - pixels).abs().max() < TOLERANCE
 
 

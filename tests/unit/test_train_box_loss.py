@@ -23,6 +23,7 @@ from llmga.train.box_loss import (
     batch_phrases,
     box_loss,
     coverage,
+    locate_phrases,
     token_positions,
 )
 from llmga.train.captioned_images import CaptionedPictures
@@ -68,7 +69,7 @@ def test_the_gradient_is_that_of_finite_differences_and_moves_mass_into_the_box(
 
 
 def test_a_batch_that_names_nothing_costs_nothing() -> None:
-    nothing = batch_phrases(CLIPPromptEncoder((clip_tokenizer(),), (None,)), ["", "a fox"], [[], []])
+    nothing = batch_phrases([[], []])
     loss, share = box_loss([by_hand()], nothing)
     assert loss == 0 and share == 0
 
@@ -99,7 +100,7 @@ def test_a_phrase_is_found_where_its_words_are_encoded() -> None:
     ]
     assert found[0] == [2, 3] and found[1][0] > 76  # behind the first chunk, whose rest is padding
     short = CLIPPromptEncoder((tokenizer,), (None,), max_chunks=1)
-    batch = batch_phrases(short, ["", caption], [[], spans])
+    batch = batch_phrases([[], locate_phrases(short, caption, spans)])
     assert batch.example.tolist() == [1] and batch.tokens.tolist() == [[2, 3]]  # the second is cut off
 
 
