@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from ..text.chunks import CONTENT
 from ..text.encoder import CLIPPromptEncoder
 
-Box = tuple[float, float, float, float]
+RelativeBox = tuple[float, float, float, float]
 """Left, top, right and bottom as shares of the picture's sides, 0 .. 1."""
 
 
@@ -27,7 +27,7 @@ class NamedBox(NamedTuple):
 
     start: int
     end: int
-    box: Box
+    box: RelativeBox
 
 
 class PhraseTokens(NamedTuple):
@@ -38,7 +38,7 @@ class PhraseTokens(NamedTuple):
     tokens: torch.Tensor
     """(P, T) int64: the positions of its tokens in the context, -1 where there are no more."""
     boxes: torch.Tensor
-    """(P, 4) float32, see ``Box``."""
+    """(P, 4) float32, see ``RelativeBox``."""
 
 
 def token_positions(encoder: CLIPPromptEncoder, caption: str, phrases: Sequence[NamedBox]) -> list[list[int]]:
@@ -57,13 +57,13 @@ def token_positions(encoder: CLIPPromptEncoder, caption: str, phrases: Sequence[
 
 def locate_phrases(
     encoder: CLIPPromptEncoder, caption: str, phrases: Sequence[NamedBox]
-) -> list[tuple[list[int], Box]]:
+) -> list[tuple[list[int], RelativeBox]]:
     """The token positions and the box of each phrase of a caption; those without a token left are not among them."""
     found = zip(token_positions(encoder, caption, phrases), phrases, strict=True)
     return [(positions, phrase.box) for positions, phrase in found if positions]
 
 
-def batch_phrases(rows: Sequence[Sequence[tuple[list[int], Box]]]) -> PhraseTokens:
+def batch_phrases(rows: Sequence[Sequence[tuple[list[int], RelativeBox]]]) -> PhraseTokens:
     """The phrases of a batch, from what ``locate_phrases`` gives for each of its captions."""
     located = [(row, positions, box) for row, phrases in enumerate(rows) for positions, box in phrases]
     if not located:

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..images import to_pil
 from ..text import join_chunks
-from .box_loss import AttentionMaps, Box, PhraseTokens, batch_phrases, box_loss, locate_phrases
+from .box_loss import AttentionMaps, PhraseTokens, RelativeBox, batch_phrases, box_loss, locate_phrases
 from .captioned_images import CaptionedPictures, ExampleVariants, Pictures
 from .components import (
     Components,
@@ -164,7 +164,7 @@ class Stage2:
         if device.type == "cpu":
             plain_attention(self.components.unet)
         self._maps = AttentionMaps(self.components.unet) if config.box_loss else None
-        self._known: dict[tuple[int, int], list[tuple[list[int], Box]]] = {}
+        self._known: dict[tuple[int, int], list[tuple[list[int], RelativeBox]]] = {}
         dtype = getattr(torch, config.cache_dtype)
         frozen_text = not config.train_text_encoder
         encoder = Encoder(self.components, draws, device, dtype, config.max_chunks, frozen_text)
@@ -204,7 +204,7 @@ class Stage2:
         rows = zip(pairs, dropped.tolist(), strict=True)
         return batch_phrases([[] if is_dropped else self._located(pair) for pair, is_dropped in rows])
 
-    def _located(self, pair: tuple[int, int]) -> list[tuple[list[int], Box]]:
+    def _located(self, pair: tuple[int, int]) -> list[tuple[list[int], RelativeBox]]:
         if pair not in self._known:
             encoder = self.components.prompt_encoder(self.config.max_chunks)
             found = locate_phrases(encoder, self._draws.caption(*pair), self._draws.named_boxes(*pair))

@@ -50,7 +50,12 @@ def check_attention(
             rows = range(first, min(first + config.batch, len(scenes)))
             named = [named_boxes(scenes[i], captions[i], i) for i in rows]
             phrases = nouns(
-                batch_phrases([locate_phrases(encoder, captions[i], boxes) for i, boxes in zip(rows, named, strict=True)])
+                batch_phrases(
+                    [
+                        locate_phrases(encoder, captions[i], boxes)
+                        for i, boxes in zip(rows, named, strict=True)
+                    ]
+                )
             )
             context = encode_sd15(pipeline.tokenizer, pipeline.text_encoder, [captions[i] for i in rows])
             latents = _latents(pipeline, [scenes[i] for i in rows], picture)

@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
         return self.fuse(self.conv(x) + x)
 
 
-class Encoder(nn.Module):
+class NarrowEncoder(nn.Module):
     """Pictures (B, 3, H, W) in -1 .. 1 -> latents (B, 4, H / 8, W / 8)."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         return self.layers(images / 2 + 0.5)
 
 
-class Decoder(nn.Module):
+class NarrowDecoder(nn.Module):
     """Latents (B, 4, h, w) -> pictures (B, 3, 8 h, 8 w) in about -1 .. 1."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class NarrowTaesd(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder, self.decoder = Encoder(), Decoder()
+        self.encoder, self.decoder = NarrowEncoder(), NarrowDecoder()
 
 
 class InBf16(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 from .sizes import CONTEXT_DIM, HEADS, MODEL_CHANNELS, TEXT, WIDTHS
 
 
-def unet_config(widths: tuple[int, ...]) -> dict[str, Any]:
+def comfy_unet_config(widths: tuple[int, ...]) -> dict[str, Any]:
     """What ComfyUI finds out about a UNet of the miniature in a single file, but for ``in_channels``."""
     attending = [0, *[1] * (len(widths) - 1)]
     return {
@@ -82,7 +82,7 @@ def register() -> None:
                 int(name.split(".")[1]) for name in state_dict if name.startswith("down_blocks.")
             )
             widths = next(widths for widths in WIDTHS.values() if len(widths) == levels)
-            return {**unet_config(widths), "in_channels": first.shape[1]}
+            return {**comfy_unet_config(widths), "in_channels": first.shape[1]}
         return found
 
     comfy.model_detection.unet_config_from_diffusers_unet = unet_config_from_diffusers_unet

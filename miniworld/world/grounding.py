@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmga.train.box_loss import Box, NamedBox
+from llmga.train.box_loss import NamedBox, RelativeBox
 
 from .captions import object_texts
 from .scene import SIZES, UNIT, Scene, Thing
@@ -25,7 +25,7 @@ def named_boxes(scene: Scene, caption: str, seed: int) -> list[NamedBox]:
     return found
 
 
-def box_of(thing: Thing) -> Box:
+def box_of(thing: Thing) -> RelativeBox:
     """The box around an object without its shadow."""
     (x, y), half = thing.centre, SIZES[thing.size] / 2
     left, top, right, bottom = (

@@ -51,7 +51,9 @@ def test_nothing_of_the_host_changes_without_the_miniatures_pack() -> None:
 
 @pytest.mark.parametrize("picture", [128, 256])
 @pytest.mark.parametrize("channels", [4, 9])
-def test_a_diffusers_folder_is_told_from_a_single_file_by_its_names_alone(channels: int, picture: int) -> None:
+def test_a_diffusers_folder_is_told_from_a_single_file_by_its_names_alone(
+    channels: int, picture: int
+) -> None:
     """What the miniature's pack says of a UNet is what ComfyUI finds out about the same weights in a checkpoint."""
     comfy_inprocess.start()
     architecture = importlib.import_module("miniworld.models.architecture")
@@ -61,7 +63,7 @@ def test_a_diffusers_folder_is_told_from_a_single_file_by_its_names_alone(channe
     detection: Any = importlib.import_module("comfy.model_detection")
     found = detection.detect_unet_config(names, "")
     widths = importlib.import_module("miniworld.pack.sizes").WIDTHS[picture]
-    said = importlib.import_module("miniworld.pack").unet_config(widths)
+    said = importlib.import_module("miniworld.pack").comfy_unet_config(widths)
     assert found == {**said, "in_channels": channels}
 
 
