@@ -62,7 +62,7 @@ def score(reading: Reading, truth: torch.Tensor, which: torch.Tensor | None = No
     """How much of what was asked for was read.
 
     ``place``: something stands where an object was asked for; the attributes: it does, and has the colour, …;
-    ``empty``: nothing stands where nothing was asked for.
+    ``empty``: nothing stands where nothing was asked for; ``number``: as many objects as were asked for.
 
     Args:
         truth: what was asked for, (B, 37) as ``labels_of`` gives it.
@@ -76,6 +76,7 @@ def score(reading: Reading, truth: torch.Tensor, which: torch.Tensor | None = No
         rates[name] = _rate(reading.present & (values == asked_for[..., k]), counted)
     if which is None:
         rates["empty"] = _rate(~reading.present, ~asked)
+        rates["number"] = rate(reading.present.sum(1) == asked.sum(1))
         rates["background"] = _rate(
             reading.background == truth[:, -1], torch.ones(len(truth), dtype=torch.bool)
         )
@@ -189,6 +190,6 @@ def _write_sheet(painted: torch.Tensor, scenes: Sequence[Scene], path: Path, col
 
 def painter_table(results: Mapping[str, Rates]) -> str:
     """The rates as text, a line for each condition, and how many objects each line counts."""
-    columns = ["background", "place", "colour", "shape", "size", "texture", "empty", "objects"]
+    columns = ["background", "place", "colour", "shape", "size", "texture", "empty", "number", "objects"]
     rows = {name: {**rates, "objects": str(rates["place"].count)} for name, rates in results.items()}
     return table(rows, columns)

@@ -15,7 +15,7 @@ from llmga.text import clip_tokenizer
 from llmga.train import read_config
 from miniworld.build.build import build
 from miniworld.build.recipe import RECIPES, Recipe
-from miniworld.checks.painter import late_places, score, truth_of
+from miniworld.checks.painter import late_places, of_size, score, truth_of
 from miniworld.files import AUTOENCODER, BASE, CHECKPOINT, MANIFEST
 from miniworld.models.painter import (
     load_pipeline,
@@ -108,6 +108,10 @@ def test_a_perfect_reading_scores_one_and_a_wrong_colour_costs_the_colour() -> N
     nothing = Reading(torch.zeros(40, 9, dtype=torch.bool), attributes, truth[:, -1])
     rates = score(nothing, truth)
     assert rates["place"].value == rates["shape"].value == 0 and rates["empty"].value == 1
+    assert rates["number"].value == 0 and rates["number"].count == 40
+    small = of_size(truth, "small")
+    assert torch.equal(small, grid[..., 2] == 0) and small.any()
+    assert score(reading, truth, small)["colour"].count == int(small.sum())
 
 
 def test_what_is_late_is_what_the_first_75_tokens_leave_out() -> None:
