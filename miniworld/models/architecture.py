@@ -21,7 +21,6 @@ __all__ = [
     "PICTURE",
     "SCHEDULER",
     "TEXT",
-    "UNET",
     "config_of_weights",
     "picture_size",
     "picture_size_of_checkpoint",
@@ -54,9 +53,6 @@ def unet_config(picture: int) -> dict[str, Any]:
         "attention_head_dim": HEADS,  # diffusers reads this as the number of heads, for SD1.5 too
         "norm_num_groups": 32,
     }
-
-
-UNET = unet_config(PICTURE)
 
 
 def config_of_weights(unet: Mapping[str, Any]) -> dict[str, Any]:

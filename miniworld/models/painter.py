@@ -14,7 +14,7 @@ from llmga.text import clip_tokenizer
 
 from ..world import phrases
 from ..world.scene import COLOURS, SHAPES, SIDES, SIZES, TEXTURES, TONES
-from .architecture import SCHEDULER, TEXT, UNET, config_of_weights
+from .architecture import PICTURE, SCHEDULER, TEXT, config_of_weights, unet_config
 from .single_file import (
     StateDict,
     parts_of_single_file,
@@ -31,13 +31,13 @@ _POSITION_STD = 0.05
 _TABLE = "embeddings.token_embedding.weight"
 
 
-def new_unet(seed: int) -> Any:
-    """A ``UNet2DConditionModel`` with random weights."""
+def new_unet(seed: int, picture: int = PICTURE) -> Any:
+    """A ``UNet2DConditionModel`` with random weights, for pictures of so many pixels a side."""
     from diffusers import UNet2DConditionModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet2DConditionModel(**UNET)
+        return UNet2DConditionModel(**unet_config(picture))
 
 
 def new_text_encoder(seed: int) -> Any:

@@ -18,17 +18,23 @@ DETECT = "unet_config_from_diffusers_unet"
 TOLERANCE = 2e-5  # float32, the same operations in another order
 
 
+@pytest.fixture(scope="module", params=[128, 256])
+def picture(request: pytest.FixtureRequest) -> int:
+    """Pixels of a side of what the architecture paints."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def pipeline() -> Any:
+def pipeline(picture: int) -> Any:
     comfy_inprocess.start()
-    return importlib.import_module("miniworld.models.random_diffusion").random_pipeline(seed=3)
+    return importlib.import_module("miniworld.models.random_diffusion").random_pipeline(3, picture)
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+def loaded(tmp_path_factory: pytest.TempPathFactory, picture: int) -> tuple[Any, Any, Any]:
     comfy_inprocess.start()
     path: Path = tmp_path_factory.mktemp("mini") / "mini.safetensors"
-    importlib.import_module("miniworld.models.random_diffusion").write_checkpoint(path, seed=3)
+    importlib.import_module("miniworld.models.random_diffusion").write_checkpoint(path, 3, picture)
     with pytest.MonkeyPatch.context() as patch:
         models = importlib.import_module("comfy.supported_models").models
         patch.setattr(importlib.import_module("comfy.supported_models"), "models", list(models))
@@ -49,7 +55,6 @@ def test_nothing_of_the_host_changes_without_the_miniatures_pack() -> None:
     assert models == before and getattr(detection, DETECT) is detect
 
 
-@pytest.mark.parametrize("picture", [128, 256])
 @pytest.mark.parametrize("channels", [4, 9])
 def test_a_diffusers_folder_is_told_from_a_single_file_by_its_names_alone(
     channels: int, picture: int

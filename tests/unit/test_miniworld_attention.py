@@ -64,7 +64,7 @@ def test_a_random_unet_points_by_chance() -> None:
     from miniworld.models.sampling import PaintConfig
 
     torch.set_num_threads(1)
-    pipeline = random_pipeline(seed=0)
+    pipeline = random_pipeline(seed=0, picture=256)
     before = pipeline.unet.attn_processors
     scenes = [sample_scene(seed, (1, 2)) for seed in range(4)]
     found = check_attention(pipeline, scenes, PaintConfig(batch=4))

@@ -17,6 +17,7 @@ from miniworld.build.build import build
 from miniworld.build.recipe import RECIPES, Recipe
 from miniworld.checks.painter import late_places, of_size, score, truth_of
 from miniworld.files import AUTOENCODER, BASE, CHECKPOINT, MANIFEST
+from miniworld.models.architecture import picture_size, picture_size_of_checkpoint
 from miniworld.models.painter import (
     load_pipeline,
     new_autoencoder,
@@ -78,12 +79,14 @@ def test_every_word_has_a_row_and_float8_holds_it() -> None:
     )
 
 
-def test_the_single_file_gives_the_networks_back(tmp_path: Path) -> None:
-    nets = new_unet(1), new_text_encoder(1), new_autoencoder()
+@pytest.mark.parametrize("picture", [128, 256])
+def test_the_single_file_gives_the_networks_back(tmp_path: Path, picture: int) -> None:
+    nets = new_unet(1, picture), new_text_encoder(1), new_autoencoder()
     path = tmp_path / "mini.safetensors"
     write_single_file(path, *(net.state_dict() for net in nets))
     assert path.stat().st_size < 20e6
     loaded = load_pipeline(path)
+    assert picture_size(loaded.unet) == picture_size_of_checkpoint(path) == picture
     for net, other in zip(nets, (loaded.unet, loaded.text_encoder, loaded.vae), strict=True):
         for name, value in net.state_dict().items():
             torch.testing.assert_close(other.state_dict()[name], value, atol=6e-4, rtol=1e-3)  # float16
