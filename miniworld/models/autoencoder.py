@@ -69,7 +69,8 @@ class AutoencoderTrainer:
         if config.frozen_encoder and start is None:
             raise ValueError("frozen_encoder needs an encoder to start from; train one without it first")
         self.config = config
-        net, self.norm = NarrowTaesd(), BatchRenorm(CHANNELS, config.loop.steps // 4)
+        net: Any = NarrowTaesd()
+        self.norm = BatchRenorm(CHANNELS, config.loop.steps // 4)
         self._pictures = torch.from_numpy(source.pictures[: config.pictures])
         if start is None:
             start_with_colours(net, self.norm, as_images(self._pictures[:256]), config.loop.seed)
