@@ -96,6 +96,6 @@ def test_the_file_of_the_shipped_graph_is_the_miniatures() -> None:
     (loader,) = (node for node in prompt.values() if node["class_type"] == "ControlNetLoader")
     assert loader["inputs"]["control_net_name"] == CONTROLNET
     original = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    assert {node["class_type"] for node in original.values()} <= {
-        node["class_type"] for node in prompt.values()
-    }
+    shipped, small = ({node["class_type"] for node in one.values()} for one in (original, prompt))
+    # A language model of its own folder stands for one that ComfyUI runs.
+    assert shipped - small == {"LLMGA_HostLanguageModel", "CLIPLoader"} and "LLMGA_ModelLoader" in small
