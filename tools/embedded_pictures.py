@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from llmga.chat import Conversation, Picture, Sampling
 from llmga.chat.batch import Failed, respond_each
+from llmga.chat.engines.base import THOUGHT_TOKENS
 from llmga.edit import EditSession, EditSettings, Inversion, PromptToPromptOptions
 from llmga.edit.fit import fit_edit_mask, fit_image
 from llmga.edit.heatmaps import paint_heatmap
@@ -67,6 +68,8 @@ def edit_instruction(
     image=None,
     source_prompt="",
     history=None,
+    thinking=False,
+    thought_tokens=THOUGHT_TOKENS,
 ) -> Result:
     edit = rewrite(
         engine,
@@ -74,11 +77,18 @@ def edit_instruction(
         instruction,
         picture=None if image is None else Picture.from_pil(to_pil(image[:1])[0]),
         source=source_prompt,
-        sampling=Sampling(seed, temperature, max_new_tokens=max_new_tokens),
+        sampling=Sampling(
+            seed,
+            temperature,
+            max_new_tokens=max_new_tokens,
+            thinking=thinking,
+            thought_tokens=thought_tokens,
+        ),
         policy=policy,
         on_text=step.on_text,
     )
-    return (edit.source, edit.target, edit.conversation, edit.report()), {"text": [edit.target]}
+    results = (edit.source, edit.target, edit.conversation, edit.report(), edit.thought)
+    return results, {"text": [edit.target]}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_MASK = re.compile(r"(?P<name>.+)_mask(?P<number>\d*)")
+_MASK = re.compile(r"(?P<name>.{1,250})_mask(?P<number>\d{0,9})")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def read_magicbrush(folder: Path, captions: str = "global_descriptions.json") ->
     try:
         for entry in turns:
             session, _, _ = entry["output"].partition("-")
-            numbers = re.findall(r"\d+", entry["output"].partition("-")[2])
+            numbers = re.findall(r"\d{1,9}", entry["output"].partition("-")[2])
             target = folder / "images" / session / entry["output"]
             items.append(
                 EditItem(

@@ -17,7 +17,8 @@ from ..files.header import header_of
 from ..files.known_kinds import check_language_model
 from ..files.tensors import model_files, read_model
 
-_IMG = re.compile(r"\s*\[IMG(\d{1,2})\]\s*")
+_IMG = re.compile(r"\[IMG(\d{1,2})\]")
+_WHITE_SPACE = re.compile(r"\s*")
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ class FrozenLanguage:
         end = 0
         for match in _IMG.finditer(text):
             if (number := int(match[1])) < img_tokens:
-                ids += self._plain_ids(text[end : match.start()])
+                ids += self._plain_ids(text[end : match.start()].rstrip())
                 ids.append(self.text_rows + number)
-                end = match.end()
+                white = _WHITE_SPACE.match(text, match.end())
+                end = white.end() if white else match.end()
         return ids + self._plain_ids(text[end:])
 
     def _plain_ids(self, text: str) -> list[int]:

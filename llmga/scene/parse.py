@@ -25,7 +25,8 @@ MAX_PLAN_REPLY = 100_000
 """Characters of a reply that are looked at."""
 _MAX_STARTS = 40
 _SECTIONS = re.compile(
-    r"^[\s*#>-]*(objects?|descriptions?|more descriptions?|background(?: prompt)?|negative(?: prompt)?)[\s*]*:",
+    r"^[ \t*#>-]{0,40}(objects?|descriptions?|more descriptions?|background(?: prompt)?|negative(?: prompt)?)"
+    r"[ \t*]{0,8}:",
     re.IGNORECASE | re.MULTILINE,
 )
 _OBJECTS = ("objects", "object", "elements", "items", "boxes", "regions")

@@ -95,7 +95,7 @@ def test_words_of_the_world_are_one_token_each_and_tags_are_plain_text(processor
 def test_it_is_small(processor: Any) -> None:
     net = new_llava(processor.tokenizer)
     assert len(processor.tokenizer) <= 1500
-    assert sum(p.numel() for p in net.parameters()) <= 2_400_000
+    assert sum(p.numel() for p in net.parameters()) <= 2_450_000
 
 
 def test_of_a_system_prompt_the_first_line_is_read(processor: Any) -> None:

@@ -31,6 +31,8 @@ from llmga.data.cleaning import RULES, RejectedError, clean_caption, clean_edit
 from llmga.diffusion.unet_shapes import measured
 from llmga.edit.instruction import kept_share
 from llmga.edit.prompt_to_prompt import read_spans, read_weights
+from llmga.files.lenient_json import read_lenient
+from llmga.scene.parse import parse_plan
 from llmga.text.prompt import spans
 from tools import ROOT
 
@@ -43,6 +45,10 @@ UNBOUNDED = {
     "llmga.data.schemas._TOKEN": "a text in a training file, of any length; what is not closed ends the search",
     "llmga.edit.instruction._WORD": "a run of word characters",
     "llmga.edit.phrases._UNIT": "a run of letters in a CLIP token",
+    "llmga.files.lenient_json._NUMBER": "a run of digits, which is read once where it begins",
+    "llmga.files.lenient_json._SPACE": "a run of white space and comments, which is read once where it begins",
+    "llmga.files.lenient_json._WORD": "a run of letters, which is read once where it begins",
+    "llmga.gill.language._WHITE_SPACE": "a run of white space, which is read once where it begins",
     "llmga.text.prompt._ATTENTION": "a run of what is no bracket",
     "llmga.text.prompt._SENTENCE_END": "a run of closing quotes behind a full stop, which holds none",
 }
@@ -140,7 +146,7 @@ HEADS = [
 ]
 PIECES = [" ", "\n", "\t ", "1", "a", "<", "&", "&#x", "/", "`", "*", "#", "- ", "(", ")", "[", ":", "ly ", "\\", "。”",
           "'", "a, ", "<think>", "instruction:", "target caption", "sk-abcdefgh", "i can't ", "word ", "\\(", "1.",
-          "= "]  # fmt: skip
+          "= ", "{", "Objects:\n", "[IMG0]"]  # fmt: skip
 
 
 def rejects(call: Callable[[str], object]) -> Callable[[str], None]:
@@ -182,6 +188,8 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "a record's url": (rejects(_parse_url), 40_000),
     "transcript": (rejects(lambda text: read_transcript(text, lambda _: None)), 100_000),  # type: ignore[arg-type, return-value]
     "history": (rejects(Conversation.from_json), 40_000),
+    "lenient JSON": (rejects(read_lenient), 40_000),
+    "a scene plan": (rejects(parse_plan), 40_000),
     "a stream by bytes": (feed_bytes(SSEDecoder), 6_000),
     "a body by bytes": (feed_bytes(CompletionReader), 6_000),
 }
