@@ -147,7 +147,9 @@ def test_offset_noise_hides_the_mean_and_stratified_timesteps_are_spread() -> No
         assert (times.sort().values // 125).unique().numel() >= 7  # one in each eighth, but for rounding
         seen.append(times)
     first = torch.stack(seen)[:, 0].float()
-    assert first.mean().item() == pytest.approx(499.5, abs=70) and first.std() > 200  # uniform for each example
+    assert (
+        first.mean().item() == pytest.approx(499.5, abs=70) and first.std() > 200
+    )  # uniform for each example
     with pytest.raises(ValueError, match="noise_offset must not be negative"):
         config(noise_offset=-0.1)
 
