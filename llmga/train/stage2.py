@@ -56,6 +56,11 @@ class Stage2Config:
     """Mirror half of the pictures whose caption names no side."""
     loss_weight: Literal["none", "inverse_alpha"] = "none"
     """``inverse_alpha`` multiplies by min(1/ᾱ_t, 60): high-noise steps, where the caption decides, count."""
+    noise_offset: float = 0.0
+    """Strength of noise that is the same over a channel's whole picture: at SD's noisiest step the mean colour still shows,
+    the more the larger the picture, so a UNet takes it from there and not from the caption. 0.1 hides it."""
+    stratified: bool = False
+    """Spread the timesteps of a part evenly: less noise in the gradient of a small batch."""
     box_loss: float = 0.0
     """Weight of the token-in-box loss (see ``box_loss``) at the first step; it needs pictures with ``named_boxes``."""
     box_loss_end: float | None = None
@@ -78,6 +83,8 @@ class Stage2Config:
     def __post_init__(self) -> None:
         if not 0 <= self.caption_dropout <= 1:
             raise ValueError(f"caption_dropout is a probability, got {self.caption_dropout}")
+        if self.noise_offset < 0:
+            raise ValueError(f"noise_offset must not be negative, got {self.noise_offset}")
         if self.box_loss < 0 or (self.box_loss_end is not None and not 0 < self.box_loss_end <= 1e6):
             raise ValueError(
                 f"box_loss must not be negative and box_loss_end must be positive, got {self.box_loss} and "
@@ -219,8 +226,8 @@ class Stage2:
     def loss(self, inputs: Stage2Inputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         latents = self._latents(inputs.images["moments"], generator)
         device, count = latents.device, len(latents)
-        noise = torch.randn(latents.shape, generator=generator).to(device)
-        timesteps = torch.randint(len(self._alphas), (count,), generator=generator).to(device)
+        noise = self._noise(latents.shape, generator).to(device)
+        timesteps = self._timesteps(count, generator).to(device)
         alpha = self._alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         predicted = self._predict(self._with_picture(noisy, inputs, generator), timesteps, inputs)
@@ -233,6 +240,21 @@ class Stage2:
             loss = loss + self._box_weight * in_box
             metrics |= {"box_loss": in_box, "in_box": share}
         return loss, metrics
+
+    def _noise(self, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+        """(B, C, h, w). Source of the offset: N. Guttenberg 2023, "Diffusion with Offset Noise"."""
+        noise = torch.randn(shape, generator=generator)
+        if not self.config.noise_offset:
+            return noise
+        return noise + self.config.noise_offset * torch.randn((*shape[:2], 1, 1), generator=generator)
+
+    def _timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """(B,) int64. Source of the stratified ones: Kingma et al. 2021, "Variational Diffusion Models", appendix I.1."""
+        steps = len(self._alphas)
+        if not self.config.stratified:
+            return torch.randint(steps, (count,), generator=generator)
+        first = torch.rand(1, generator=generator)
+        return (((first + torch.arange(count) / count) % 1) * steps).long().clamp(max=steps - 1)
 
     def _latents(self, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return draw_latents(moments, self.components.vae.config.latent_channels, generator)
