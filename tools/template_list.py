@@ -39,10 +39,9 @@ INPAINTING = (
 )
 GILL = (
     "**GILL:** *pretrained_ckpt.pth.tar* (96 MB) and *decision_model.pth.tar* of "
-    "[kohjingyu/gill](https://github.com/kohjingyu/gill/tree/main/checkpoints/gill_opt) into *models/gill/*, the "
-    "folder [facebook/opt-6.7b](https://huggingface.co/facebook/opt-6.7b/tree/main) (13 GB) into "
-    "*models/LLM/opt-6.7b/*, and [CLIP ViT-L/14](https://huggingface.co/openai/clip-vit-large-patch14/tree/main) (1.7 "
-    "GB) into *models/clip_vision/*. It paints with SD1.5 alone."
+    "[kohjingyu/gill](https://github.com/kohjingyu/gill/tree/main/checkpoints/gill_opt) into *models/gill/*, and the folder "
+    "[facebook/opt-6.7b](https://huggingface.co/facebook/opt-6.7b/tree/main) (13 GB) into *models/LLM/opt-6.7b/*. It paints "
+    "with SD1.5 alone."
 )
 SD15_INPAINTING = INPAINTING.format("llmga-sd15-inpainting-v2", "3.4 GB")
 

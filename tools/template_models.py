@@ -94,6 +94,9 @@ MODELS = {
         "control_v11p_sd15_canny_fp16.safetensors",
         0.7,
     ),
+    "clip-vit-large-patch14.safetensors": ModelFile(
+        "clip_vision", "openai/clip-vit-large-patch14", "model.safetensors", 1.7
+    ),
 }
 """Links as ComfyUI's own templates have them (comfyui-workflow-templates 0.11.44); sizes from the same."""
 

@@ -194,6 +194,25 @@ def measure(task: str, config: Any, output: Path, among: Processes | None = None
     return evaluate(task, config, output, among or Alone())
 
 
+def run_t2i(base: Path, output: Path) -> None:
+    """Table 1 from its beginning, or on from where it was left; here, so that another process can import it."""
+    measure("t2i", settings("t2i", base), output)
+
+
+class Shared:
+    """One of two processes that wait for each other at a barrier."""
+
+    def __init__(self, rank: int, barrier: Any) -> None:
+        self.rank, self.count, self._barrier = rank, 2, barrier
+
+    def wait(self) -> None:
+        self._barrier.wait()
+
+
+def run_shared(base: Path, output: Path, rank: int, barrier: Any) -> None:
+    measure("t2i", settings("t2i", base), output, Shared(rank, barrier))
+
+
 def _write(path: Path, document: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document), encoding="utf-8")

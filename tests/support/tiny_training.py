@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 from functools import lru_cache
 from pathlib import Path
@@ -117,6 +118,25 @@ def train_tiny(output: Path, dropout: float = 0.1, **loop: Any) -> Path:
     torch.set_num_threads(1)
     settings = config(loop)
     return train(Stage2(settings, components(dropout=dropout), World()), settings.loop, output)
+
+
+def one_of_two(output: Path, rank: int, port: int, values: dict[str, Any]) -> None:
+    """Train the tiny stage 2 as one of two processes; here, so that another process can import it."""
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    train_tiny(output, **values)
+    torch.distributed.destroy_process_group()
+
+
+def short_run(output: Path) -> None:
+    """Eight steps, each with a checkpoint."""
+    train_tiny(output, steps=8, save_every=1, log_every=5)
 
 
 def result(folder: Path) -> dict[str, torch.Tensor]:

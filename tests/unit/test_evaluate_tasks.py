@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from support.kill_and_resume import kill_and_resume
 from support.openai_server import OpenAIServer
-from support.tiny_evaluation import SIDE, base_folder, measure, settings
+from support.tiny_evaluation import SIDE, Shared, base_folder, measure, run_shared, run_t2i, settings
 
 pytest.importorskip("diffusers", reason="the painters are diffusers'")
 
@@ -147,28 +147,10 @@ def test_a_batch_is_painted_as_its_pictures_alone(base: Path) -> None:
         assert np.abs(np.asarray(alone, int) - np.asarray(picture, int)).max() <= 1
 
 
-def run_t2i(base: Path, output: Path) -> None:
-    measure("t2i", settings("t2i", base), output)
-
-
 def test_kills_change_no_byte(base: Path, tmp_path: Path) -> None:
     alone, runs = kill_and_resume(partial(run_t2i, base), tmp_path, kills=2)
     expected = (alone / "t2i.json").read_bytes()
     assert all((run / "t2i.json").read_bytes() == expected for run in runs)
-
-
-class Shared:
-    """One of two processes that wait for each other at a barrier."""
-
-    def __init__(self, rank: int, barrier: Any) -> None:
-        self.rank, self.count, self._barrier = rank, 2, barrier
-
-    def wait(self) -> None:
-        self._barrier.wait()
-
-
-def run_shared(base: Path, output: Path, rank: int, barrier: Any) -> None:
-    measure("t2i", settings("t2i", base), output, Shared(rank, barrier))
 
 
 def test_two_processes_give_what_one_gives(base: Path, tmp_path: Path) -> None:

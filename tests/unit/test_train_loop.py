@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch import nn
 pytest.importorskip("accelerate", reason="training needs accelerate")
 
 from support.kill_and_resume import kill_and_resume, same_weights
-from support.tiny_training import train_tiny
+from support.tiny_training import one_of_two, short_run, train_tiny
 
 from llmga.train import ExampleOrder, LoopConfig, derive, generator, learning_rate, train
 from llmga.train import checkpoint as checkpoints
@@ -348,19 +347,6 @@ def test_an_adversary_is_trained_on_the_same_inputs_and_resumed(tmp_path: Path) 
     assert "adversary_loss" in read_log(tmp_path / "alone/log.jsonl")[0]
 
 
-def _one_of_two(output: Path, rank: int, port: int, values: dict[str, Any]) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
-    }
-    train_tiny(output, **values)
-    torch.distributed.destroy_process_group()
-
-
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     """Weights of order 0.1 after 4 steps: gradients are added in another order, and AdamW divides by their size."""
     with socket.socket() as probe:
@@ -370,7 +356,7 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     context.set_forkserver_preload(["support.tiny_training", "accelerate", "diffusers"])
     values: dict[str, Any] = {"steps": 4, "batch": 8, "micro_batch": 2}
     processes = [
-        context.Process(target=_one_of_two, args=(tmp_path / "two", rank, port, values)) for rank in (0, 1)
+        context.Process(target=one_of_two, args=(tmp_path / "two", rank, port, values)) for rank in (0, 1)
     ]
     for process in processes:
         process.start()
@@ -391,12 +377,8 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     )
 
 
-def _three_kills(output: Path) -> None:
-    train_tiny(output, steps=8, save_every=1, log_every=5)
-
-
 def test_three_kills_change_nothing(tmp_path: Path) -> None:
-    alone, runs = kill_and_resume(_three_kills, tmp_path, kills=3)
+    alone, runs = kill_and_resume(short_run, tmp_path, kills=3)
     for run in runs:
         assert same_weights(alone / "result", run / "result")
         assert losses(run) == losses(alone)
