@@ -1,8 +1,8 @@
 """Names of a miniature's files, below the folder that holds it; the folders are named as ComfyUI's."""
 
 # Needed by later stages only:
-COLOURS, SHAPES, AUTOENCODER, WORDS, BASE = (
-    f"parts/{name}.safetensors" for name in ("colours", "shapes", "autoencoder", "words", "base")
+ENCODER, AUTOENCODER, WORDS, BASE = (
+    f"parts/{name}.safetensors" for name in ("encoder", "autoencoder", "words", "base")
 )
 # To be used:
 CHECKPOINT = "checkpoints/llmga-mini.safetensors"

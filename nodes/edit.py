@@ -89,7 +89,8 @@ class InversionEdit(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="auto: only the place of the words that differ may change (or of the options' blend_words). "
-                    "off: the whole picture may, as for a new style.",
+                    "off: the whole picture may, as for a new style. up blocks: as auto, by the maps of the UNet's up "
+                    "blocks alone, for a model whose maps were trained to find places.",
                 ),
                 io.Int.Input(
                     "steps",

@@ -16,6 +16,8 @@ from .edit_inputs import MODEL_TOOLTIP, MOST_STEPS, HostModels, latents_of
 from .prompt_encoder import LAYOUTS
 from .types import Inversion
 
+BLOCKS = ("all", "up blocks")
+
 
 class Invert(io.ComfyNode):
     @classmethod
@@ -142,6 +144,15 @@ class AttentionMaps(io.ComfyNode):
                     max=MOST_STEPS,
                     tooltip="How many steps of the inversion are looked at, evenly spread; 1 to all of them.",
                 ),
+                io.Combo.Input(
+                    "blocks",
+                    options=list(BLOCKS),
+                    default="all",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which attention is added up: that of all of the UNet, or of its up blocks alone, for a model "
+                    "whose maps were trained to find places.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -160,12 +171,13 @@ class AttentionMaps(io.ComfyNode):
 
     @classmethod
     @host.guarded
-    def execute(cls, model, clip, vae, inversion, words, steps) -> io.NodeOutput:
+    def execute(cls, model, clip, vae, inversion, words, steps, blocks="all") -> io.NodeOutput:
         check.integer("steps", steps, 1, MOST_STEPS)
+        check.choice("blocks", blocks, BLOCKS)
         models = HostModels(model, clip, vae)
         session = models.session_of(inversion)
         phrases = read_phrases(check.text("words", words))
-        maps = session.word_maps(inversion, phrases, steps, models.on_step(steps))
+        maps = session.word_maps(inversion, phrases, steps, models.on_step(steps), blocks == "up blocks")
         pictures = models.codec.decode(inversion.trajectory.latents[0])
         heat = maps.heat.flatten(0, 1)  # (words, pictures, h, w) -> (words · pictures, h, w)
         painted = paint_heatmap(pictures.repeat(len(maps.heat), 1, 1, 1), heat)

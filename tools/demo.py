@@ -157,7 +157,7 @@ def collect(chapter: Chapter, prompt: Prompt, shown: dict[str, dict[str, Any]]) 
         from miniworld.world.render import render
 
         path = OUTPUT / f"{chapter.name}_drawn.png"
-        render(scene).image.save(path)
+        render(scene, miniature.picture_size()).image.save(path)
         chapter.pictures.append((DRAWN, path))
 
 
@@ -181,7 +181,7 @@ def embedded_runner(models: Path, folder: Path, endpoint_url: str) -> EmbeddedRu
 def show_input(path: Path, name: str, holed: bool) -> None:
     """An example picture as a person sees it; with its mask in black where the workflow uses that."""
     with tempfile.TemporaryDirectory() as folder:
-        write_pictures(Path(folder))
+        write_pictures(Path(folder), miniature.picture_size())
         with Image.open(Path(folder) / name) as picture:
             shown = Image.new("RGB", picture.size)
             shown.paste(picture.convert("RGB"), mask=picture.getchannel("A") if holed else None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from miniworld.files import GILL_FILE
 
 from . import ROOT
-from .miniature_values import CHECKPOINT, LANGUAGE_MODEL, REQUESTS, STAGE2, VALUES
+from .miniature_values import CHECKPOINT, LANGUAGE_MODEL, REQUESTS, STAGE2, values_of_size
 from .small_graph import Prompt, on_small_models
 
 if TYPE_CHECKING:
@@ -41,15 +41,22 @@ def find() -> Path:
     return folder
 
 
+def picture_size(folder: Path | None = None) -> int:
+    """The pixels of a side of what the miniature in a folder paints; without one, of what ``find`` finds."""
+    from miniworld.models.architecture import picture_size_of_checkpoint
+
+    return picture_size_of_checkpoint((folder or find()) / "checkpoints" / CHECKPOINT)
+
+
 def load_prompt(path: Path) -> Prompt:
-    """A shipped API prompt on the miniature, with requests in words that it knows."""
+    """A shipped API prompt on the miniature, with requests in words that it knows and pictures of its size."""
     prompt = on_small_models(json.loads(path.read_text(encoding="utf-8")), keep_unet_loaders=True)
-    requests = REQUESTS[path.stem]
+    requests, values = REQUESTS[path.stem], values_of_size(picture_size())
     for node in prompt.values():
         inputs = node["inputs"]
         for name, value in inputs.items():
             if not isinstance(value, list):
-                inputs[name] = VALUES.get((node["class_type"], name), value)
+                inputs[name] = values.get((node["class_type"], name), value)
         inputs.update(requests.get(node["_meta"]["title"], {}))
     return prompt
 

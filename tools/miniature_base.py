@@ -9,11 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from llmga.chat import Conversation
-from miniworld.models.architecture import PICTURE
 from miniworld.world.render import render
 from miniworld.world.scene import SIZES, Scene, sample_scene
 
-from .miniature import FOLDERS
+from .miniature import FOLDERS, picture_size
 from .miniature_values import ENDPOINT, EXAMPLE, HISTORY, NARROW, PAINTED, TALK
 from .props import EXAMPLE as EXAMPLE_SEED
 
@@ -29,7 +28,7 @@ def furnish(base: Path, miniature: Path, endpoint_url: str) -> tuple[str, ...]:
     Returns:
         Arguments that make ComfyUI look for models in the miniature's folder too.
     """
-    write_pictures(base / "input")
+    write_pictures(base / "input", picture_size(miniature))
     private = base / "user" / "__llmga"
     add_endpoint(private / "endpoints.json", endpoint_url)
     history = private / "histories" / f"{HISTORY}.json"
@@ -77,18 +76,22 @@ def centred(scene: Scene) -> Scene:
     return replace(scene, objects=(replace(largest, place="centre"),))
 
 
-def write_pictures(folder: Path) -> None:
-    """The example with a hole as its mask, its middle to be continued, and a version whose hole was badly painted."""
+def write_pictures(folder: Path, side: int) -> None:
+    """The example with a hole as its mask, its middle to be continued, and a version whose hole was badly painted.
+
+    Args:
+        side: of the pictures, in pixels.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    picture = render(example_scene(), PICTURE).image
-    left, top, right, bottom = (round(edge * PICTURE) for edge in LEFT_THIRD)
+    picture = render(example_scene(), side).image
+    left, top, right, bottom = (round(edge * side) for edge in LEFT_THIRD)
     mask = Image.new("L", picture.size, 255)
     mask.paste(0, (left, top, right, bottom))  # ComfyUI takes what is transparent for the mask
     holed = picture.copy()
     holed.putalpha(mask)
     holed.save(folder / EXAMPLE)
-    middle = render(centred(example_scene()), PICTURE).image
-    middle.crop((PICTURE // 4, 0, 3 * PICTURE // 4, PICTURE)).save(folder / NARROW)
+    middle = render(centred(example_scene()), side).image
+    middle.crop((side // 4, 0, 3 * side // 4, side)).save(folder / NARROW)
     painted = picture.copy()
     table = [min(255, round(GAIN * value + BIAS)) for value in range(256)] * 3
     part = painted.crop((left, top, right, bottom)).point(table)

@@ -1,7 +1,6 @@
 """What the shipped workflows say and name when they run on the miniature: its files, sizes and settings, and words it knows.
 
-Templates, demo and tests take them from here, so that there is one set; the size of a picture is the miniature's own
-constant.
+Templates, demo and tests take them from here, so that there is one set; pictures are of the miniature's own size.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any, Literal
-
-from miniworld.models.architecture import PICTURE
 
 CHECKPOINT = "llmga-mini.safetensors"
 LANGUAGE_MODEL = "llmga-mini"
@@ -42,12 +39,6 @@ VALUES: dict[tuple[str, str], Any] = {
     ("LLMGA_DiffRIRLoader", "restorer_file"): RESTORER,
     ("LLMGA_PrepareMask", "source"): "given",
     ("LLMGA_PrepareMask", "grow"): 0,
-    ("LLMGA_CropForPainting", "width"): PICTURE,
-    ("LLMGA_CropForPainting", "height"): PICTURE,
-    ("ImagePadForOutpaint", "left"): PICTURE // 4,
-    ("ImagePadForOutpaint", "right"): PICTURE // 4,
-    ("EmptyLatentImage", "width"): PICTURE,
-    ("EmptyLatentImage", "height"): PICTURE,
     ("KSampler", "steps"): 28,
     ("KSampler", "cfg"): 4.0,
     ("KSampler", "sampler_name"): "euler",
@@ -60,15 +51,24 @@ VALUES: dict[tuple[str, str], Any] = {
     ("LLMGA_InversionEdit", "cfg"): 4.0,
     ("LLMGA_InversionEdit", "cross_replace"): 0.2,
     ("LLMGA_InversionEdit", "self_replace"): 0.2,
-    ("LLMGA_ScenePlan", "width"): PICTURE,
-    ("LLMGA_ScenePlan", "height"): PICTURE,
-    ("LLMGA_SceneSynthesis", "width"): PICTURE,
-    ("LLMGA_SceneSynthesis", "height"): PICTURE,
     ("LLMGA_SceneSynthesis", "steps"): 28,
     ("LLMGA_SceneSynthesis", "cfg"): 4.0,
-    ("LLMGA_ScenePreview", "width"): PICTURE,
-    ("LLMGA_ScenePreview", "height"): PICTURE,
 }
+SIDES = {
+    ("LLMGA_CropForPainting", "width"): 1.0,
+    ("LLMGA_CropForPainting", "height"): 1.0,
+    ("ImagePadForOutpaint", "left"): 0.25,
+    ("ImagePadForOutpaint", "right"): 0.25,
+    ("EmptyLatentImage", "width"): 1.0,
+    ("EmptyLatentImage", "height"): 1.0,
+    ("LLMGA_ScenePlan", "width"): 1.0,
+    ("LLMGA_ScenePlan", "height"): 1.0,
+    ("LLMGA_SceneSynthesis", "width"): 1.0,
+    ("LLMGA_SceneSynthesis", "height"): 1.0,
+    ("LLMGA_ScenePreview", "width"): 1.0,
+    ("LLMGA_ScenePreview", "height"): 1.0,
+}
+"""Lengths in pixels, as shares of a picture's side."""
 WORDS = (
     "**Words that this world knows:** *circle, square, triangle, star, heart, diamond, cross, ring*; *red, orange, yellow, "
     "green, blue, purple, white, black*; *small, medium, large*; *plain, striped, dotted*; on *grass, sand, snow, water, a "
@@ -95,6 +95,11 @@ _TRANSCRIPT = [
     },
     {"role": "assistant", "text": TALK[1][1], "images": []},
 ]
+
+
+def values_of_size(side: int) -> dict[tuple[str, str], Any]:
+    """``VALUES`` and ``SIDES`` for pictures of ``side`` × ``side`` pixels, by class of node and input."""
+    return VALUES | {place: round(share * side) for place, share in SIDES.items()}
 
 
 def _say(instruction: str, task: str, **more: Any) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class LocalBlend:
             return set(sizes)
         # The middle block counts only where there is no other: in SDXL it has this size too, in SD1.5 it has not.
         outer = {site: size for site, size in known.items() if site.block != "middle"} or known
+        if self._blend.up_only:
+            outer = {site: size for site, size in outer.items() if site.block == "output"} or outer
         wanted = math.ceil(self._size[0] / 4) * math.ceil(self._size[1] / 4)
         nearest = min(
             outer.values(), key=lambda size: abs(math.log(size[0] * size[1] / wanted)), default=None

@@ -19,6 +19,8 @@ class Blend:
         subtract_source, subtract_target: positions of words whose places never change.
         threshold, subtract_threshold: the part of the greatest attention from which a place belongs to the words.
         start: the part of the steps in which the whole picture may still change.
+        up_only: count the layers of the up blocks alone, as suits a UNet whose maps were taught there (see
+            ``llmga.train.box_loss``); prompt-to-prompt's counts those of the down blocks too.
 
     Raises:
         ValueError: no position is given, or a number is out of range.
@@ -31,6 +33,7 @@ class Blend:
     threshold: float = 0.3
     subtract_threshold: float = 0.3
     start: float = 0.2
+    up_only: bool = False
 
     def __post_init__(self) -> None:
         if not (*self.source, *self.target):

@@ -26,10 +26,13 @@ class HeatTaps:
         words: for each word the positions of its tokens in the context.
         size: (h, w) of the latent, to which every layer's map is enlarged.
         last: the site after which the pass may stop.
+        up_only: look at the up blocks alone.
     """
 
-    def __init__(self, words: Sequence[Sequence[int]], size: tuple[int, int], last: Site) -> None:
-        self._words, self._size, self._last = words, size, last
+    def __init__(
+        self, words: Sequence[Sequence[int]], size: tuple[int, int], last: Site, up_only: bool = False
+    ) -> None:
+        self._words, self._size, self._last, self._up_only = words, size, last, up_only
         self.total: torch.Tensor | None = None
         """(B, words, h, w), not normalised."""
 
@@ -42,7 +45,7 @@ class HeatTaps:
         heads: int,
         size: tuple[int, int],
     ) -> torch.Tensor | None:
-        if site.kind == "self":
+        if site.kind == "self" or (self._up_only and site.block != "output"):
             return None
         tokens = max(max(each) for each in self._words) + 1
         if k.shape[1] < tokens:
@@ -73,6 +76,7 @@ def word_maps(
     words: Sequence[Sequence[int]],
     steps: int,
     on_step: OnStep = silent,
+    up_only: bool = False,
 ) -> torch.Tensor:
     """Compute heat maps of words over pictures that were inverted.
 
@@ -81,6 +85,8 @@ def word_maps(
         words: token positions of each word in that context, each at least one.
         steps: how many of the trajectory's steps are evaluated, evenly spread; each costs one row a picture.
         on_step: ``on_step(i, n)`` after each; may raise.
+        up_only: look at the UNet's up blocks alone, as suits one whose maps were taught there (see
+            ``llmga.train.box_loss``).
 
     Returns:
         (words, B, h, w) in 0 .. 1, each map divided by its largest value.
@@ -96,7 +102,7 @@ def word_maps(
     chosen = torch.linspace(0, count - 1, min(steps, count)).round().int().tolist()
     last = [site for site in denoiser.sites if site.kind == "cross"][-1]
     height, width = trajectory.latents.shape[-2:]
-    taps = HeatTaps(words, (height, width), last)
+    taps = HeatTaps(words, (height, width), last, up_only)
     for done, i in enumerate(chosen, 1):
         # Step i of the descending timesteps starts at the trajectory's latent count - i.
         latent = trajectory.latents[count - i]

@@ -19,7 +19,7 @@ from .reference_alignment import align_as_published
 
 ModeOption = Literal["auto", "refine", "replace"]
 AlignmentOption = Literal["runs", "reference"]
-BlendOption = Literal["auto", "off"]
+BlendOption = Literal["auto", "off", "up blocks"]
 
 MAX_PHRASES = 100
 MAX_WORD_WEIGHT = 20.0
@@ -162,7 +162,7 @@ def build_control(
     Args:
         size: (h, w) of the latent.
         local_blend: ``auto`` lets the picture change only where ``options.blend`` is, or else the words that differ, or
-            else those with a weight.
+            else those with a weight; ``up blocks`` does too, by the maps of the UNet's up blocks alone (see ``Blend``).
         mask: as in ``Control``.
 
     Raises:
@@ -194,7 +194,9 @@ def build_control(
     blend = _blend(options, finder, changed if any(changed) else ((), tuple(weighted)))
     if local_blend == "off":
         blend = None
-    elif blend is None:
+    elif blend is not None:
+        blend = replace(blend, up_only=local_blend == "up blocks")
+    else:
         notes.append("no words say where to change, so the whole picture may")
     control = Control(
         alignment.matrix,

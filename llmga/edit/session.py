@@ -272,13 +272,19 @@ class EditSession(Generic[Context]):
         return prompts
 
     def word_maps(
-        self, inversion: Inversion, phrases: Sequence[str], steps: int = 10, on_step: OnStep = silent
+        self,
+        inversion: Inversion,
+        phrases: Sequence[str],
+        steps: int = 10,
+        on_step: OnStep = silent,
+        up_only: bool = False,
     ) -> WordMaps:
         """Compute a heat map of each phrase that occurs in the prompt of inverted pictures.
 
         Args:
             steps: how many steps of the inversion are evaluated, evenly spread.
             on_step: ``on_step(i, n)`` after each; may raise.
+            up_only: look at the UNet's up blocks alone, see ``heatmaps.word_maps``.
 
         Raises:
             ValueError: none of the phrases occurs.
@@ -296,7 +302,9 @@ class EditSession(Generic[Context]):
 
         def work(denoiser: Denoiser, contexts: dict[str, Any]) -> torch.Tensor:
             chosen = list(positions.values())
-            return word_maps(denoiser, inversion.trajectory, contexts["source"], chosen, steps, on_step)
+            return word_maps(
+                denoiser, inversion.trajectory, contexts["source"], chosen, steps, on_step, up_only
+            )
 
         prompts = {"source": self.encoder.encode(plans)}
         heat = self.runner.run(prompts, inversion.trajectory.latents.shape[1:], work)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from ..images import picture_size, read_picture
+from .box_loss import NamedBox
 from .example_order import derive, generator
 
 MicroConditioning = tuple[int, int, int, int, int, int]
@@ -45,7 +46,10 @@ _READING = "upright, 16 bits scaled"
 
 
 class CaptionedPictures:
-    """LLMGA's own list: JSON records ``{image, caption, ori_caption?}``, ``image`` a path under ``root``.
+    """LLMGA's own list: JSON records ``{image, caption, ori_caption?, noun_chunks?}``, ``image`` a path under ``root``.
+
+    ``noun_chunks`` says where the caption names what, as GRIT has it: ``[start, end, left, top, right, bottom]`` each,
+    with a score behind that is not read; ``start`` and ``end`` count characters, the sides are shares of the picture's.
 
     Pictures are resized (bilinear) by their short side and cropped at the centre; transparency becomes white.
 
@@ -70,6 +74,7 @@ class CaptionedPictures:
     ) -> None:
         self.root, self.resolution, self.short_captions = root, resolution, short_captions
         self._rows = _read_rows(records)
+        self._has_boxes = any(row.get("noun_chunks") for row in self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -104,6 +109,31 @@ class CaptionedPictures:
         row = self._rows[i]
         short = row.get("ori_caption")
         return short if short is not None and rng.random() < self.short_captions else row["caption"]
+
+    def named_boxes(self, i: int, caption: str) -> list[NamedBox]:
+        """The noun chunks of a record's caption in the cropped picture; none of its short one. Of what the crop leaves
+        less than a half, no box is given.
+
+        Raises:
+            ValueError: no record of the list has noun chunks.
+        """
+        if not self._has_boxes:
+            raise ValueError(
+                "no record has noun_chunks, from which box_loss learns; add them to the list or set box_loss=0"
+            )
+        row = self._rows[i]
+        if caption != row["caption"] or not row.get("noun_chunks"):
+            return []
+        height, width, top, left, side, _ = self.size(i)
+        width, height = (max(int(each * side / min(width, height)), side) for each in (width, height))
+        found = []
+        for start, end, *edges in row["noun_chunks"]:
+            x0, x1 = ((edge * width - left) / side for edge in edges[0:4:2])
+            y0, y1 = ((edge * height - top) / side for edge in edges[1:4:2])
+            box = tuple(min(max(edge, 0.0), 1.0) for edge in (x0, y0, x1, y1))
+            if (box[2] - box[0]) * (box[3] - box[1]) >= 0.5 * (x1 - x0) * (y1 - y0):
+                found.append(NamedBox(start, end, box))  # type: ignore[arg-type] # four
+        return found
 
     def mask(self, i: int, generator: torch.Generator) -> torch.Tensor:
         import numpy as np
@@ -144,7 +174,21 @@ def _read_rows(records: Path) -> list[dict[str, Any]]:
             )
         if not row["image"].strip():
             raise ValueError(f"{records}, record {i}: 'image' is empty")
+        for chunk in row.get("noun_chunks") or ():
+            if not _is_noun_chunk(chunk, row["caption"]):
+                raise ValueError(
+                    f"{records}, record {i}: a noun chunk must be [start, end, left, top, right, bottom], characters of "
+                    f"the caption ({len(row['caption'])}) and shares 0 to 1 of the picture's sides, got {chunk!r:.80}"
+                )
     return rows
+
+
+def _is_noun_chunk(chunk: Any, caption: str) -> bool:
+    if not isinstance(chunk, list) or len(chunk) < 6 or not all(isinstance(x, (int, float)) for x in chunk):
+        return False
+    start, end, left, top, right, bottom = chunk[:6]
+    within = isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(caption)
+    return within and 0 <= left < right <= 1 and 0 <= top < bottom <= 1
 
 
 _SIDES = re.compile(r"\b(?:left|right|clockwise|counterclockwise|anticlockwise)|[左右]", re.IGNORECASE)
@@ -176,8 +220,7 @@ class ExampleVariants:
         Half of the pictures whose caption names no side are mirrored; LLMGA mirrors whatever the caption says.
         """
         image = self.pictures.image(i)
-        mirror = random.Random(derive(self.seed, i, variant, "flip")).random() < 0.5
-        if self.flip and mirror and not names_a_side(self.caption(i, variant)):
+        if self._is_mirrored(i, variant):
             image = image.flip(-1)
         if not self.inpainting:
             return image, None
@@ -186,6 +229,18 @@ class ExampleVariants:
     def hints(self, pairs: Sequence[tuple[int, int]], images: torch.Tensor) -> dict[str, torch.Tensor]:
         """What else a network is given beside the pictures (B, 3, H, W) of these variants, by name; here nothing."""
         return {}
+
+    def named_boxes(self, i: int, variant: int) -> list[NamedBox]:
+        """What the variant's caption names and where it is; mirrored with its picture."""
+        caption = self.caption(i, variant)
+        named: list[NamedBox] = self.pictures.named_boxes(i, caption)  # type: ignore[attr-defined]
+        if not self._is_mirrored(i, variant):
+            return named
+        return [each._replace(box=(1 - r, t, 1 - left, b)) for each in named for left, t, r, b in [each.box]]
+
+    def _is_mirrored(self, i: int, variant: int) -> bool:
+        mirror = random.Random(derive(self.seed, i, variant, "flip")).random() < 0.5
+        return self.flip and mirror and not names_a_side(self.caption(i, variant))
 
     def size(self, i: int) -> MicroConditioning:
         if hasattr(self.pictures, "size"):

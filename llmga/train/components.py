@@ -71,6 +71,14 @@ def widen_for_inpainting(unet: Any) -> None:
     unet.register_to_config(in_channels=9)
 
 
+def plain_attention(unet: Any) -> None:
+    """Let a diffusers UNet attend by matrix products: on a CPU, the backward pass of torch's fused kernel takes several
+    times as long in bf16."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    unet.set_attn_processor(AttnProcessor())
+
+
 @torch.no_grad()
 def encode_images(vae: Any, images: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) in -1 .. 1 as scaled latents: mean and standard deviation, (B, 2C, h, w), or, of an

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from torch import nn
 from ..data.edges import canny, check_thresholds
 from ..diffusion.ldm import controlnet_to_ldm
 from .captioned_images import CaptionedPictures, ExampleVariants, Pictures
-from .components import Components, load_components
+from .components import Components, load_components, plain_attention
 from .config import write_config
 from .example_order import derive
 from .loop import Weights, train
@@ -46,6 +46,11 @@ class ControlNetConfig(Stage2Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.box_loss or self.box_loss_end is not None:
+            raise ValueError(
+                "box_loss teaches a UNet where to attend, and the UNet of a ControlNet is frozen; set box_loss=0 and "
+                f"box_loss_end=null, got {self.box_loss} and {self.box_loss_end}"
+            )
         for name in ("low_threshold", "high_threshold"):
             least, most = getattr(self, name)
             if least > most:
@@ -146,6 +151,11 @@ class ControlNetStage(Stage2):
 
     def modules(self) -> Mapping[str, nn.Module]:
         return {"controlnet": self.controlnet}
+
+    def prepare(self, device: torch.device, rank: int, world: int, barrier: Callable[[], None]) -> None:
+        super().prepare(device, rank, world, barrier)
+        if device.type == "cpu":
+            plain_attention(self.controlnet)
 
     def _variants(self) -> EdgeVariants:
         c = self.config

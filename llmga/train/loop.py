@@ -99,7 +99,8 @@ class Objective(Protocol):
 class Trainer(Objective, Protocol):
     """What is trained on what. An optional attribute ``adversary``, an Objective, is updated after it on the same
     inputs; its own attribute ``loop``, a LoopConfig, says its learning rates where they are others. An optional method
-    ``after_step()`` runs behind each optimizer step and may change the trained weights."""
+    ``begin_step(step)`` is called before each step, counted from 0, and ``after_step()`` behind each; the latter may change
+    the trained weights."""
 
     def __len__(self) -> int:
         """How many examples there are."""
@@ -255,8 +256,10 @@ class _Run:
 
         c = self.config
         main = self.accelerator.is_main_process
+        begin_step = getattr(self.trainer, "begin_step", lambda step: None)
         with tqdm(total=c.steps, initial=self.done, disable=None if main else True, unit="step") as bar:
             for inputs in _ahead(self._inputs, self.done, c.steps, c.prefetch):
+                begin_step(self.done)
                 for (net, optimizer), rates in zip(self.sides, self.rates, strict=True):
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate(rates, self.done)

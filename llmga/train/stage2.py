@@ -13,11 +13,13 @@ from torch import nn
 
 from ..images import to_pil
 from ..text import join_chunks
+from .box_loss import AttentionMaps, PhraseTokens, RelativeBox, batch_phrases, box_loss, locate_phrases
 from .captioned_images import CaptionedPictures, ExampleVariants, Pictures
 from .components import (
     Components,
     draw_latents,
     load_components,
+    plain_attention,
     widen_for_inpainting,
 )
 from .config import write_config
@@ -54,6 +56,15 @@ class Stage2Config:
     """Mirror half of the pictures whose caption names no side."""
     loss_weight: Literal["none", "inverse_alpha"] = "none"
     """``inverse_alpha`` multiplies by min(1/ᾱ_t, 60): high-noise steps, where the caption decides, count."""
+    noise_offset: float = 0.0
+    """Strength of noise that is the same over a channel's whole picture: at SD's noisiest step the mean colour still shows,
+    the more the larger the picture, so a UNet takes it from there and not from the caption. 0.1 hides it."""
+    stratified: bool = False
+    """Spread the timesteps of a part evenly: less noise in the gradient of a small batch."""
+    box_loss: float = 0.0
+    """Weight of the token-in-box loss (see ``box_loss``) at the first step; it needs pictures with ``named_boxes``."""
+    box_loss_end: float | None = None
+    """Its weight at the last step, which it nears by the same factor in every step; None keeps it."""
     train_text_encoder: bool = False
     gradient_checkpointing: bool = False
     variants: int = 1
@@ -72,6 +83,17 @@ class Stage2Config:
     def __post_init__(self) -> None:
         if not 0 <= self.caption_dropout <= 1:
             raise ValueError(f"caption_dropout is a probability, got {self.caption_dropout}")
+        if self.noise_offset < 0:
+            raise ValueError(f"noise_offset must not be negative, got {self.noise_offset}")
+        if self.box_loss < 0 or (self.box_loss_end is not None and not 0 < self.box_loss_end <= 1e6):
+            raise ValueError(
+                f"box_loss must not be negative and box_loss_end must be positive, got {self.box_loss} and "
+                f"{self.box_loss_end}"
+            )
+        if self.box_loss and self.gradient_checkpointing:
+            raise ValueError(
+                "box_loss needs the attention of the forward pass, which gradient_checkpointing forgets; switch one off"
+            )
         if self.cache and self.variants < 1:
             raise ValueError(
                 "variants=0 draws anew every time, which no cache can hold; set variants >= 1 or cache=null"
@@ -87,6 +109,8 @@ class Stage2Inputs(NamedTuple):
     chunks: Mapping[str, torch.Tensor]
     where: torch.Tensor
     """(B, n), into ``chunks``."""
+    phrases: PhraseTokens | None = None
+    """What the captions that are left name, if the token-in-box loss is on."""
 
 
 class Stage2:
@@ -117,6 +141,10 @@ class Stage2:
             raise ValueError(
                 f"task t2i needs a UNet of 4 input channels, not {components.unet.config.in_channels}"
             )
+        if config.box_loss and not hasattr(pictures, "named_boxes"):
+            raise ValueError(
+                "box_loss needs pictures that know boxes: noun_chunks in their records; set box_loss=0"
+            )
         if config.gradient_checkpointing:
             components.unet.enable_gradient_checkpointing()
         frozen = [components.vae, *(components.text_encoders if not config.train_text_encoder else ())]
@@ -138,7 +166,11 @@ class Stage2:
         config = self.config
         for net in self._frozen:
             net.to(device)
-        draws = self._variants()
+        draws = self._draws = self._variants()
+        if device.type == "cpu":
+            plain_attention(self.components.unet)
+        self._maps = AttentionMaps(self.components.unet) if config.box_loss else None
+        self._known: dict[tuple[int, int], list[tuple[list[int], RelativeBox]]] = {}
         dtype = getattr(torch, config.cache_dtype)
         frozen_text = not config.train_text_encoder
         encoder = Encoder(self.components, draws, device, dtype, config.max_chunks, frozen_text)
@@ -148,6 +180,13 @@ class Stage2:
             self._source = fill_cache(encoder, config.cache, config.variants, in_memory, rank, world, barrier)
         self._scheduler: Any = DDIMScheduler.from_config(self.components.scheduler_config)
         self._alphas = self._scheduler.alphas_cumprod.to(device)
+        self.begin_step(0)
+
+    def begin_step(self, step: int) -> None:
+        first, last = self.config.box_loss, self.config.box_loss_end
+        self._box_weight = (
+            first * (last / first) ** (step / self.config.loop.steps) if first and last else first
+        )
 
     def _variants(self) -> ExampleVariants:
         config = self.config
@@ -168,20 +207,54 @@ class Stage2:
         unique, where = numbers[:, :longest].unique(return_inverse=True)
         images = {name: value.float() for name, value in self._source.images(pairs).items()}
         chunks = {name: value if name == "ids" else value.float() for name, value in lookup(unique).items()}
-        return Stage2Inputs(images, chunks, where.to(images["moments"].device))
+        phrases = self._phrases(pairs, dropped) if self._maps else None
+        return Stage2Inputs(images, chunks, where.to(images["moments"].device), phrases)
+
+    def _phrases(self, pairs: list[tuple[int, int]], dropped: torch.Tensor) -> PhraseTokens:
+        rows = zip(pairs, dropped.tolist(), strict=True)
+        return batch_phrases([[] if is_dropped else self._located(pair) for pair, is_dropped in rows])
+
+    def _located(self, pair: tuple[int, int]) -> list[tuple[list[int], RelativeBox]]:
+        if pair not in self._known:
+            encoder = self.components.prompt_encoder(self.config.max_chunks)
+            found = locate_phrases(encoder, self._draws.caption(*pair), self._draws.named_boxes(*pair))
+            if not self.config.variants:
+                return found  # never asked for again
+            self._known[pair] = found
+        return self._known[pair]
 
     def loss(self, inputs: Stage2Inputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         latents = self._latents(inputs.images["moments"], generator)
         device, count = latents.device, len(latents)
-        noise = torch.randn(latents.shape, generator=generator).to(device)
-        timesteps = torch.randint(len(self._alphas), (count,), generator=generator).to(device)
+        noise = self._noise(latents.shape, generator).to(device)
+        timesteps = self._timesteps(count, generator).to(device)
         alpha = self._alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         predicted = self._predict(self._with_picture(noisy, inputs, generator), timesteps, inputs)
         error = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
+        loss, metrics = error.mean(), {}
         if self.config.loss_weight == "inverse_alpha":
-            return (error / alpha.view(-1).clamp(min=1 / _LIMIT)).mean(), {"mse": error.mean()}
-        return error.mean(), {}
+            loss, metrics = (error / alpha.view(-1).clamp(min=1 / _LIMIT)).mean(), {"mse": error.mean()}
+        if self._maps and inputs.phrases:
+            in_box, share = box_loss(self._maps.take(), inputs.phrases)
+            loss = loss + self._box_weight * in_box
+            metrics |= {"box_loss": in_box, "in_box": share}
+        return loss, metrics
+
+    def _noise(self, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+        """(B, C, h, w). Source of the offset: N. Guttenberg 2023, "Diffusion with Offset Noise"."""
+        noise = torch.randn(shape, generator=generator)
+        if not self.config.noise_offset:
+            return noise
+        return noise + self.config.noise_offset * torch.randn((*shape[:2], 1, 1), generator=generator)
+
+    def _timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """(B,) int64. Source of the stratified ones: Kingma et al. 2021, "Variational Diffusion Models", appendix I.1."""
+        steps = len(self._alphas)
+        if not self.config.stratified:
+            return torch.randint(steps, (count,), generator=generator)
+        first = torch.rand(1, generator=generator)
+        return (((first + torch.arange(count) / count) % 1) * steps).long().clamp(max=steps - 1)
 
     def _latents(self, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return draw_latents(moments, self.components.vae.config.latent_channels, generator)

@@ -9,6 +9,7 @@ from llmga.train import Stage2Config
 from llmga.train.controlnet import ControlNetConfig
 
 from ..checks.painter import CheckConfig
+from ..models.architecture import PICTURE
 from ..models.autoencoder import AutoencoderConfig
 from ..models.embedding import MiniatureEmbedding
 from ..models.gill import MiniatureGILL
@@ -43,9 +44,8 @@ class ControlledPainterConfig(PainterConfig):
 class TimeBudget:
     """Training time of each stage; 0 takes ``loop.steps`` as given. The steps that fit are measured once, then kept."""
 
-    colours: float = 0.0
-    shapes: float = 0.0
-    whole: float = 0.0
+    encoder: float = 0.0
+    decoder: float = 0.0
     words: float = 0.0
     reader: float = 0.0
     base: float = 0.0
@@ -58,12 +58,11 @@ class TimeBudget:
 @dataclass(frozen=True)
 class Recipe:
     scenes: Scenes
-    colours: AutoencoderConfig
-    """The autoencoder's first run."""
-    shapes: AutoencoderConfig
-    """Its second, from where the first ended."""
-    whole: AutoencoderConfig
-    """Its last, on whole pictures: one that saw crops alone paints ghosts where no border is near."""
+    encoder: AutoencoderConfig
+    """The autoencoder's first run, of both halves."""
+    decoder: AutoencoderConfig
+    """Its second, of the decoder alone, on larger crops: one that saw small ones alone paints ghosts where no border is
+    near. What needs the encoder's latents alone need not wait for it."""
     words: WordsConfig
     reader: ReaderConfig
     base: PainterConfig
@@ -91,6 +90,6 @@ class BuildContext:
 
     def painted(self, count: int) -> Painted:
         """The first ``count`` painted scenes."""
-        source = painted(self.recipe.scenes, self.work / "cache", self.recipe.workers)
+        source = painted(self.recipe.scenes, self.work / "cache", self.recipe.workers, PICTURE)
         scenes = replace(self.recipe.scenes, count=count)
         return Painted(scenes, source.pictures[:count], source.labels[:count])

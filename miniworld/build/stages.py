@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from llmga.evaluate import write_json
+from llmga.evaluate import table, write_json
 from llmga.files.writing import write_text
 from llmga.gill.embedding import EMBEDDING_CONFIG, EMBEDDING_WEIGHTS
 from llmga.train import LoopConfig, Stage2, Trainer, train
@@ -21,32 +21,33 @@ from llmga.train.gill import GILL_RESULT
 from llmga.train.gill_decision import DECISION_RESULT
 from llmga.train.log import read_log
 
-from ..checks.painter import check_base, check_reader, check_stage2, painter_table
+from ..checks.attention import check_attention
+from ..checks.painter import check_base, check_reader, check_stage2, painter_table, short_task
 from ..checks.restorer import RestorerCheck, check_restorers
 from ..files import (
     AUTOENCODER,
     BASE,
     CHECK,
     CHECKPOINT,
-    COLOURS,
     CONTROLNET,
     EMBEDDING,
+    ENCODER,
     GILL_DECISION_FILE,
     GILL_FILE,
     LANGUAGE,
     READER,
     RESTORERS,
-    SHAPES,
     UNETS,
     WEIGHTS,
     WORDS,
 )
-from ..models.architecture import SCHEDULER
-from ..models.autoencoder import AutoencoderConfig, AutoencoderTrainer, skip_idle_blocks
+from ..models.architecture import SCHEDULER, picture_size
+from ..models.autoencoder import AutoencoderConfig, AutoencoderTrainer
 from ..models.embedding import train_embedding
 from ..models.gill import train_decision, train_gill
 from ..models.inpainter import Painter
 from ..models.language import figures, train_language
+from ..models.narrow_taesd import InBf16, narrowed
 from ..models.painter import (
     load_pipeline,
     load_text_encoder,
@@ -61,7 +62,7 @@ from ..models.reader import ReaderTrainer, load_reader
 from ..models.restorer import load_restorer, train_restorers, variants
 from ..models.sampling import PaintConfig
 from ..models.text_encoder import WordsTrainer
-from ..world.dataset import WorldPictures, captions_of
+from ..world.dataset import WorldPictures, boxes_of, captions_of
 from .recipe import BuildContext, PainterConfig, Recipe
 
 _REHEARSED = 40  # steps
@@ -84,18 +85,28 @@ def check(recipe: Recipe, out: Path) -> str:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER).to(device)
-    for net in (pipeline.unet, pipeline.text_encoder, skip_idle_blocks(pipeline.vae)):
+    for net in (pipeline.unet, pipeline.text_encoder, narrowed(pipeline.vae)):
         net.to(device)
     pictures = out / "pictures"
-    reading = check_reader(reader, pipeline.vae, recipe.check)
+    reading = check_reader(reader, pipeline.vae, recipe.check, picture_size(pipeline.unet))
     results = {f"reader on {name}": reading[name] for name in ("truth", "reconstruction")}
     results |= check_base(pipeline, reader, recipe.check, pictures)
     if (out / UNETS["stage2"]).exists():
         unet = load_unet(out / UNETS["stage2"]).to(device)
         results |= check_stage2(pipeline, unet, reader, recipe.check, pictures)
-    document = {"config": asdict(recipe.check), "psnr": reading["psnr"], "results": results}
+    scenes = short_task(recipe.check).scenes
+    attention = check_attention(pipeline, scenes, recipe.check)
+    document = {
+        "config": asdict(recipe.check),
+        "psnr": reading["psnr"],
+        "results": results,
+        "attention": attention,
+    }
     write_json(out / CHECK, document)
-    return f"{painter_table(results)}\nautoencoder {reading['psnr']:.2f} dB, {recipe.check.pictures} pictures per line"
+    return (
+        f"{painter_table(results)}\n{table(attention)}\n"
+        f"autoencoder {reading['psnr']:.2f} dB, {recipe.check.pictures} pictures per line"
+    )
 
 
 def _autoencoder(name: str, start: str, file: str, context: BuildContext, folder: Path) -> dict[str, Any]:
@@ -129,7 +140,7 @@ def _words(context: BuildContext, folder: Path) -> dict[str, Any]:
 
 
 def _reader(context: BuildContext, folder: Path) -> dict[str, Any]:
-    config, autoencoder = context.recipe.reader, _load_autoencoder(context.out / COLOURS)
+    config, autoencoder = context.recipe.reader, _load_autoencoder(context.out / ENCODER)
     source = context.painted(config.pictures)
     result = _run(
         context.recipe.minutes.reader,
@@ -145,11 +156,11 @@ def _base(context: BuildContext, folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     config = context.recipe.base
-    seed, autoencoder = config.training.loop.seed, _load_autoencoder(context.out / AUTOENCODER)
+    seed, autoencoder = config.training.loop.seed, _load_autoencoder(context.out / ENCODER)
     words = load_text_encoder(context.out / WORDS)
 
     def components() -> Components:
-        return _components(new_unet(seed), words, autoencoder)
+        return _components(new_unet(seed), words, autoencoder, config.training.loop)
 
     result = _paint(context, config, context.recipe.minutes.base, components, folder)
     write_single_file(
@@ -180,7 +191,7 @@ def _finetuned(name: str, start: str, context: BuildContext, folder: Path) -> di
     def components() -> Components:
         pipeline = load_pipeline(context.out / CHECKPOINT)
         unet = load_unet(context.out / UNETS[start]) if start else pipeline.unet
-        return _components(unet, pipeline.text_encoder, skip_idle_blocks(pipeline.vae))
+        return _components(unet, pipeline.text_encoder, narrowed(pipeline.vae), config.training.loop)
 
     result = _paint(context, config, getattr(context.recipe.minutes, name), components, folder)
     unet = context.out / UNETS[name]
@@ -192,11 +203,12 @@ def _finetuned(name: str, start: str, context: BuildContext, folder: Path) -> di
 def _controlnet(context: BuildContext, folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
+    config, minutes = context.recipe.controlnet, context.recipe.minutes.controlnet
+
     def components() -> Components:
         pipeline = load_pipeline(context.out / CHECKPOINT)
-        return _components(pipeline.unet, pipeline.text_encoder, skip_idle_blocks(pipeline.vae))
+        return _components(pipeline.unet, pipeline.text_encoder, narrowed(pipeline.vae), config.training.loop)
 
-    config, minutes = context.recipe.controlnet, context.recipe.minutes.controlnet
     result = _paint(context, config, minutes, components, folder, ControlNetStage)
     write_half(load_file(result / SINGLE_FILE), context.out / CONTROLNET)
     return _last_row(folder)
@@ -210,7 +222,7 @@ def _restorers(context: BuildContext, folder: Path) -> dict[str, Any]:
         _copy(file, context.out / RESTORERS[name])
     kinds = variants(config)
     nets = {name: load_restorer(file, kinds[name].network) for name, file in made.items()}
-    checked = RestorerCheck(pictures=context.recipe.check.pictures)
+    checked = RestorerCheck(pictures=context.recipe.check.pictures, size=painter.picture)
     return {
         "degraded": check_restorers(nets, checked),
         "painted": check_restorers(nets, checked, painter.autoencoder, context.out / "pictures"),
@@ -258,12 +270,11 @@ _LANGUAGE_FILES = tuple(
 )
 _FILES = {name: f"{folder}/{WEIGHTS}" for name, folder in UNETS.items()}
 STAGES = {
-    "colours": Stage(partial(_autoencoder, "colours", "", COLOURS), (), (COLOURS,)),
-    "shapes": Stage(partial(_autoencoder, "shapes", COLOURS, SHAPES), (COLOURS,), (SHAPES,)),
-    "whole": Stage(partial(_autoencoder, "whole", SHAPES, AUTOENCODER), (SHAPES,), (AUTOENCODER,)),
+    "encoder": Stage(partial(_autoencoder, "encoder", "", ENCODER), (), (ENCODER,)),
+    "decoder": Stage(partial(_autoencoder, "decoder", ENCODER, AUTOENCODER), (ENCODER,), (AUTOENCODER,)),
     "words": Stage(_words, (), (WORDS,)),
-    "reader": Stage(_reader, (COLOURS,), (READER,)),
-    "base": Stage(_base, (AUTOENCODER, WORDS), (BASE,)),
+    "reader": Stage(_reader, (ENCODER,), (READER,)),
+    "base": Stage(_base, (ENCODER, WORDS), (BASE,)),
     "pack": Stage(_pack, (BASE, AUTOENCODER), (CHECKPOINT,)),
     "stage2": Stage(partial(_finetuned, "stage2", ""), (CHECKPOINT,), (_FILES["stage2"],)),
     "inpainting": Stage(partial(_finetuned, "inpainting", ""), (CHECKPOINT,), (_FILES["inpainting"],)),
@@ -298,7 +309,9 @@ def _paint(
     stage: Callable[..., Trainer] = Stage2,
 ) -> Path:
     source = context.painted(config.scenes)
-    pictures = WorldPictures(source, captions_of(source.scenes, config.captions, context.recipe.workers))
+    captions = captions_of(source.scenes, config.captions, context.recipe.workers)
+    boxes = boxes_of(source.scenes, captions, context.recipe.workers) if config.training.box_loss else None
+    pictures = WorldPictures(source, captions, boxes)
     cache = context.work / "cache" / "stage2" if config.training.cache else None
     settings = replace(config.training, cache=cache)
     return _run(
@@ -325,9 +338,11 @@ def _run(minutes: float, loop: LoopConfig, make: Callable[[LoopConfig], Trainer]
     return train(make(loop), loop, folder)
 
 
-def _components(unet: Any, text_encoder: Any, autoencoder: Any) -> Components:
+def _components(unet: Any, text_encoder: Any, autoencoder: Any, loop: LoopConfig) -> Components:
     from llmga.text import clip_tokenizer
 
+    if loop.mixed_precision == "bf16":
+        autoencoder.encoder = InBf16(autoencoder.encoder)
     return Components(unet, autoencoder, (text_encoder,), (clip_tokenizer(),), dict(SCHEDULER))
 
 
@@ -336,7 +351,7 @@ def _load_autoencoder(path: Path) -> Any:
 
     net = new_autoencoder()
     net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return skip_idle_blocks(net.eval())
+    return narrowed(net.eval())
 
 
 def _copy(file: Path, to: Path) -> None:

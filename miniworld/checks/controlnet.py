@@ -19,8 +19,10 @@ from llmga.data.edges import canny
 from llmga.evaluate import Estimate, contact_sheet, edges_found, rate, table, write_json
 
 from ..files import CHECKPOINT, CONTROLNET, READER, UNETS
-from ..models.autoencoder import reconstruct, skip_idle_blocks
+from ..models.architecture import picture_size
+from ..models.autoencoder import reconstruct
 from ..models.controlnet import load_controlnet
+from ..models.narrow_taesd import narrowed
 from ..models.painter import load_pipeline, load_unet
 from ..models.reader import Reader, load_reader
 from ..models.sampling import Control, PaintConfig, paint
@@ -71,14 +73,14 @@ def check_controlnet(
         load_reader(out / READER),
     )
     unet = load_unet(out / UNETS["stage2"]) if config.captions == "detailed" else pipeline.unet
-    autoencoder = skip_idle_blocks(pipeline.vae)
+    autoencoder, size = narrowed(pipeline.vae), picture_size(unet)
     asked = asked_scenes(config)
     other = [recoloured(scene, i) for i, scene in enumerate(asked)]
     caption = detailed_caption if config.captions == "detailed" else short_caption
     captions = [caption(scene, i) for i, scene in enumerate(asked)]
-    true, edges = pictures_of(asked), {}
+    true, edges = pictures_of(asked, size), {}
     for name, scenes in (("its own edges", asked), ("edges of other colours", other)):
-        edges[name] = _edges(pictures_of(scenes), config)
+        edges[name] = _edges(pictures_of(scenes, size), config)
     made: dict[str, tuple[torch.Tensor, str]] = {}
     for i, name in enumerate(["without", *edges]):
         control = Control(net, edges[name].expand(-1, 3, -1, -1), config.strength) if name in edges else None
@@ -124,9 +126,9 @@ def recoloured(scene: Scene, seed: int) -> Scene:
     )
 
 
-def pictures_of(scenes: Sequence[Scene]) -> torch.Tensor:
-    """(B, 3, H, W) in -1 .. 1, as the world draws them."""
-    return as_images(torch.from_numpy(np.stack([np.asarray(render(scene).image) for scene in scenes])))
+def pictures_of(scenes: Sequence[Scene], size: int) -> torch.Tensor:
+    """(B, 3, size, size) in -1 .. 1, as the world draws them."""
+    return as_images(torch.from_numpy(np.stack([np.asarray(render(scene, size).image) for scene in scenes])))
 
 
 def _edges(images: torch.Tensor, config: ControlNetCheckConfig) -> torch.Tensor:

@@ -20,7 +20,8 @@ from llmga.text import CLIPPromptEncoder, EncodedPrompt, Plan, longest
 from llmga.text.tokenizer import decode
 
 from ..files import CHECKPOINT, READER, UNETS
-from ..models.autoencoder import skip_idle_blocks
+from ..models.architecture import picture_size
+from ..models.narrow_taesd import narrowed
 from ..models.painter import load_pipeline, load_unet
 from ..models.reader import Reader, load_reader
 from ..world.dataset import as_images
@@ -43,7 +44,7 @@ class EditsConfig:
     """Of noise, from which the mask is found."""
     mask_ratio: float = 3.0
     everywhere: float = 0.4
-    blend_threshold: float = 0.5
+    blend_threshold: float = 0.3
     """Of the LocalBlend variant."""
     seed: int = 17
     """Of the edits and the noise; the settings above were found on edits of other seeds."""
@@ -62,9 +63,9 @@ class EditCase:
     contexts: dict[str, DiffusersContext]
     """``source``, ``target`` and ``negative``."""
     latent: torch.Tensor
-    """(1, 4, 16, 16)"""
+    """(1, 4, h, w)"""
     mask: torch.Tensor
-    """(1, 1, 16, 16): where the prompts differ, as ``difference_mask`` finds it."""
+    """(1, 1, h, w): where the prompts differ, as ``difference_mask`` finds it."""
     inversion: Inversion
 
     @property
@@ -77,7 +78,8 @@ class MiniatureEditor:
 
     def __init__(self, out: Path) -> None:
         pipeline = load_pipeline(out / CHECKPOINT)
-        self.autoencoder = skip_idle_blocks(pipeline.vae)
+        self.picture = picture_size(pipeline.unet)
+        self.autoencoder = narrowed(pipeline.vae)
         self.reader: Reader = load_reader(out / READER)
         encoder = CLIPPromptEncoder((pipeline.tokenizer,), (pipeline.text_encoder,))
         # Stage 2 has learnt to read long captions.
@@ -91,7 +93,7 @@ class MiniatureEditor:
         session = self._sessions[detailed]
         source_prompt, target_prompt = found.detailed if detailed else found.short
         source, target = session.encoder.plan(source_prompt), session.encoder.plan(target_prompt)
-        latent = self.encode(picture(found.source))
+        latent = self.encode(picture(found.source, self.picture))
         contexts = session.runner.run(
             session.encode_prompts(source, target), latent.shape, lambda _, contexts: contexts
         )
@@ -120,18 +122,18 @@ class MiniatureEditor:
         )
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, 128, 128) in -1 .. 1 -> (B, 4, 16, 16)."""
+        """(B, 3, H, W) in -1 .. 1 -> (B, 4, H / 8, W / 8)."""
         return self.autoencoder.encode(images).latents * self.autoencoder.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """(B, 4, 16, 16) -> (B, 3, 128, 128) in -1 .. 1."""
+        """(B, 4, h, w) -> (B, 3, 8 h, 8 w) in -1 .. 1."""
         return self.autoencoder.decode(latent / self.autoencoder.config.scaling_factor).sample.clamp(-1, 1)
 
 
-def picture(scene: Scene) -> torch.Tensor:
-    """(1, 3, 128, 128) in -1 .. 1."""
-    return as_images(torch.from_numpy(np.asarray(render(scene).image).copy())[None])
+def picture(scene: Scene, size: int) -> torch.Tensor:
+    """(1, 3, size, size) in -1 .. 1."""
+    return as_images(torch.from_numpy(np.asarray(render(scene, size).image).copy())[None])
 
 
 def _nothing(case: EditCase, config: EditsConfig) -> torch.Tensor:
@@ -150,9 +152,8 @@ def _direct_blend(case: EditCase, config: EditsConfig) -> torch.Tensor:
         tuple(at for at in positions if any(map(str.isalnum, decode([token_at(plan, at)]))))
         for plan, positions in zip(case.plans, changed, strict=True)
     )
-    return _edited(
-        case, _control(case, config, blend=Blend(source, target, threshold=config.blend_threshold))
-    )
+    blend = Blend(source, target, threshold=config.blend_threshold, up_only=True)
+    return _edited(case, _control(case, config, blend=blend))
 
 
 def token_at(plan: Plan, position: int) -> Any:

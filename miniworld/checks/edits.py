@@ -82,7 +82,7 @@ def check_edits(
     editor, found, sheet = MiniatureEditor(out), [], []
     for number, (wanted, detailed) in enumerate(sample_edits(config)):
         case = editor.case(number, wanted, detailed, config)
-        before, reconstruction = picture(wanted.source), editor.decode(case.latent)
+        before, reconstruction = picture(wanted.source, editor.picture), editor.decode(case.latent)
         row = [before]
         for method in methods:
             made = editor.decode(METHODS[method](case, config))
@@ -107,7 +107,7 @@ def score_edit(
     before: torch.Tensor,
     reconstruction: torch.Tensor,
 ) -> EditScore:
-    """Read a picture (1, 3, 128, 128) in -1 .. 1 and compare it with the edit's ground truth.
+    """Read a picture (1, 3, size, size) in -1 .. 1 and compare it with the edit's ground truth.
 
     Right is: what was changed reads as in the target scene (an added object: colour and shape; a removed one: nothing
     stands there). Kept is an untouched object that is there and has its colour, shape and size.
@@ -123,7 +123,7 @@ def score_edit(
         right = _agrees(reading, changed[0], target[changed[0]], _ASKED[wanted.kind])
     others = [thing for place, thing in target.items() if place not in changed]
     kept = sum(_agrees(reading, thing.place, thing, _KEPT) for thing in others)
-    outside = torch.from_numpy(~wanted.mask())[None, None]
+    outside = torch.from_numpy(~wanted.mask(made.shape[-1]))[None, None]
     decibels = [float(psnr(made, other, outside, peak=2)) for other in (before, reconstruction)]
     return EditScore(method, wanted.kind, detailed, right, kept, len(others), *decibels)
 

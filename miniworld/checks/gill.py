@@ -17,6 +17,7 @@ from llmga.gill.answer import decide
 from llmga.gill.model import PromptPart
 
 from ..files import CHECKPOINT, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, READER
+from ..models.architecture import picture_size, picture_size_of_checkpoint
 from ..models.gill import frozen_models, is_owned, story
 from ..models.painter import load_pipeline
 from ..models.reader import load_reader
@@ -61,7 +62,7 @@ def check_gill(
     gill = load_miniature_gill(out)
     return {
         "generation": check_stories(gill, out, config, on_done),
-        "retrieval": check_retrieval(gill, config),
+        "retrieval": check_retrieval(gill, config, picture_size_of_checkpoint(out / CHECKPOINT)),
         "decision": check_decision(gill, config),
     }
 
@@ -75,7 +76,7 @@ def check_stories(
     tokens, as SD1.5 reads it.
     """
     pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
-    number = config.objects
+    number, size = config.objects, picture_size(pipeline.unet)
     scenes = [
         sample_scene(config.seed * 40_000_000 + i, (number, number), "validation")
         for i in range(config.count)
@@ -86,7 +87,7 @@ def check_stories(
     prompts_of: dict[str, Sequence[Sequence[PromptPart]]] = {
         "GILL, 1 caption": [[text] for text in last],
         f"GILL, {number} captions": [[text] for text in whole],
-        f"GILL, {number} captions, {number - 1} pictures": [interleaved(*one) for one in stories],
+        f"GILL, {number} captions, {number - 1} pictures": [interleaved(*one, size) for one in stories],
     }
     done, of = 0, len(prompts_of) * len(scenes)
     contexts = {}
@@ -125,11 +126,11 @@ def check_captions(gill: GILL, out: Path, config: GILLCheckConfig) -> Measured:
 
 
 @torch.no_grad()
-def check_retrieval(gill: GILL, config: GILLCheckConfig) -> Measured:
-    """How often a caption finds its own picture among all, at the first place and among the first five."""
+def check_retrieval(gill: GILL, config: GILLCheckConfig, size: int) -> Measured:
+    """How often a caption finds its own picture of ``size`` × ``size`` pixels among all, first or among the first five."""
     total = config.count + config.distractors
     scenes = [sample_scene(config.seed * 50_000_000 + i, (1, 3), "validation") for i in range(total)]
-    rows = torch.cat([gill.parts.picture_embedding(gill.pooled(picture_of(scene))) for scene in scenes])
+    rows = torch.cat([gill.parts.picture_embedding(gill.pooled(picture_of(scene, size))) for scene in scenes])
     queries = [
         gill.picture_states([short_caption(scene, i)]) for i, scene in enumerate(scenes[: config.count])
     ]
@@ -159,16 +160,16 @@ def conditioning_of(gill: GILL, prompt: Sequence[PromptPart]) -> torch.Tensor:
         return gill.parts.conditioning(gill.picture_states(prompt)[None])[0]
 
 
-def interleaved(sentences: Sequence[str], scenes: Sequence[Scene]) -> list[PromptPart]:
-    """A story with the picture behind each sentence but the last."""
+def interleaved(sentences: Sequence[str], scenes: Sequence[Scene], size: int) -> list[PromptPart]:
+    """A story with the picture, of ``size`` pixels, behind each sentence but the last."""
     parts: list[PromptPart] = []
     for sentence, scene in zip(sentences[:-1], scenes[:-1], strict=True):
-        parts += [f"{sentence}.", picture_of(scene)]
+        parts += [f"{sentence}.", picture_of(scene, size)]
     return [*parts, f"{sentences[-1]}."]
 
 
-def picture_of(scene: Scene) -> Image.Image:
-    return Image.fromarray(np.asarray(render(scene).image))
+def picture_of(scene: Scene, size: int) -> Image.Image:
+    return Image.fromarray(np.asarray(render(scene, size).image))
 
 
 def gill_table(measured: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ from llmga.train import derive
 
 from ..files import LANGUAGE, READER, RESTORERS
 from ..models.inpainter import Painter
-from ..models.reader import Reader, Reading, load_reader
+from ..models.reader import Reader, Reading, halved, load_reader
 from ..models.restorer import MILD
 from ..models.sampling import PaintConfig
 from ..world.facts import Facts, Mention, caption_facts, kept
@@ -91,7 +91,7 @@ def check_holes(
 
     settings = PaintConfig(config.steps, config.guidance, config.batch, config.seed)
     for kind in KINDS:
-        holes, rows = sample_holes(kind, config), {}
+        holes, rows = sample_holes(kind, config, painter.picture), {}
         for name, way in ways.items():
             made = painter.fill(truth_of(holes), masks_of(holes), way(holes), settings)
             rows[name] = made
@@ -147,7 +147,7 @@ def shifted(made: torch.Tensor, holes: Sequence[Hole]) -> torch.Tensor:
 
 
 def restored(made: torch.Tensor, holes: Sequence[Hole], nets: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Whole pictures by condition, from what the painter gave, (B, 3, 128, 128) in 0 .. 1; ``nets`` as in ``RESTORERS``."""
+    """Whole pictures by condition, from what the painter gave, (B, 3, S, S) in 0 .. 1; ``nets`` as in ``RESTORERS``."""
     truth, mask = truth_of(holes), masks_of(holes)
     mended = {"as painted": pasted(made, holes)}
     mended |= {name: restore(net, made, truth, mask) for name, net in nets.items()}
@@ -194,10 +194,10 @@ def measure(images: torch.Tensor, holes: Sequence[Hole], reader: Reader) -> dict
 
 
 def perceptual(images: torch.Tensor, truth: torch.Tensor, reader: Reader) -> torch.Tensor:
-    """LPIPS, without learned weights, of the reader's layers; pictures are (B, 3, 128, 128) in 0 .. 1."""
+    """LPIPS, without learned weights, of the reader's layers; pictures are (B, 3, S, S) in 0 .. 1."""
 
     def layers(pictures: torch.Tensor) -> list[torch.Tensor]:
-        found = [pictures * 2 - 1]
+        found = [halved(pictures * 2 - 1)]
         for layer in reader.trunk:
             found.append(layer(found[-1]))
         return found[1:]
@@ -208,8 +208,8 @@ def perceptual(images: torch.Tensor, truth: torch.Tensor, reader: Reader) -> tor
 
 @torch.no_grad()
 def features(images: torch.Tensor, reader: Reader) -> torch.Tensor:
-    """(B, 96) double: the means over each picture (B, 3, 128, 128) in 0 .. 1 of the reader's last channels."""
-    parts = [reader.trunk(part * 2 - 1).mean((2, 3)) for part in images.split(_BATCH)]
+    """(B, 96) double: the means over each picture (B, 3, S, S) in 0 .. 1 of the reader's last channels."""
+    parts = [reader.trunk(halved(part * 2 - 1)).mean((2, 3)) for part in images.split(_BATCH)]
     return torch.cat(parts).double()
 
 

@@ -19,7 +19,7 @@ from ..world.captions import detailed_caption, short_caption
 from ..world.dataset import ATTRIBUTES, as_images, labels_of
 from ..world.facts import caption_facts
 from ..world.render import render
-from ..world.scene import PLACES, Scene, Split, sample_scene
+from ..world.scene import PLACES, SIZES, Scene, Split, sample_scene
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def score(reading: Reading, truth: torch.Tensor, which: torch.Tensor | None = No
     """How much of what was asked for was read.
 
     ``place``: something stands where an object was asked for; the attributes: it does, and has the colour, …;
-    ``empty``: nothing stands where nothing was asked for.
+    ``empty``: nothing stands where nothing was asked for; ``number``: as many objects as were asked for.
 
     Args:
         truth: what was asked for, (B, 37) as ``labels_of`` gives it.
@@ -76,10 +76,17 @@ def score(reading: Reading, truth: torch.Tensor, which: torch.Tensor | None = No
         rates[name] = _rate(reading.present & (values == asked_for[..., k]), counted)
     if which is None:
         rates["empty"] = _rate(~reading.present, ~asked)
+        rates["number"] = rate(reading.present.sum(1) == asked.sum(1))
         rates["background"] = _rate(
             reading.background == truth[:, -1], torch.ones(len(truth), dtype=torch.bool)
         )
     return rates
+
+
+def of_size(truth: torch.Tensor, size: str) -> torch.Tensor:
+    """(B, 9) bool: where an object of a size was asked for, from labels (B, 37)."""
+    sizes = truth[:, list(ATTRIBUTES).index("size") : -1 : len(ATTRIBUTES)]
+    return sizes == list(SIZES).index(size)
 
 
 def _rate(right: torch.Tensor, counted: torch.Tensor) -> Estimate:
@@ -111,12 +118,13 @@ def _beginning(tokenizer: Any, caption: str) -> str:
     return " ".join(words)
 
 
-def check_reader(reader: Reader, autoencoder: Any, config: CheckConfig) -> dict[str, Any]:
-    """The reader on true pictures and on the autoencoder's versions of them, and the autoencoder's PSNR in dB."""
+def check_reader(reader: Reader, autoencoder: Any, config: CheckConfig, size: int) -> dict[str, Any]:
+    """The reader on true pictures of ``size`` pixels and on the autoencoder's versions of them, and the autoencoder's
+    PSNR in dB."""
     scenes = [
         sample_scene(config.seed * 30_000_000 + i, (1, 8), "validation") for i in range(config.pictures)
     ]
-    pixels = torch.from_numpy(np.stack([np.asarray(render(scene).image) for scene in scenes]))
+    pixels = torch.from_numpy(np.stack([np.asarray(render(scene, size).image) for scene in scenes]))
     truth, images = truth_of(scenes), as_images(pixels)
     made = torch.cat([reconstruct(autoencoder, part).cpu() for part in images.split(config.batch)])
     return {
@@ -138,6 +146,7 @@ def check_base(
         painted = paint(pipeline, task.captions, config)
         reading, truth = reader.read(painted), truth_of(task.scenes)
         result[f"short, {split}"] = score(reading, truth)
+        result |= {f"short, {split}, {size}": score(reading, truth, of_size(truth, size)) for size in SIZES}
         if split == "validation":
             result["short, chance"] = score(reading, truth.roll(1, 0))
             if pictures:
@@ -172,13 +181,15 @@ def _write_sheet(painted: torch.Tensor, scenes: Sequence[Scene], path: Path, col
     rows = []
     for first in range(0, count, columns):
         part = range(first, min(first + columns, count))
-        true = as_images(torch.from_numpy(np.stack([np.asarray(render(scenes[i]).image) for i in part])))
+        size = painted.shape[-1]
+        pixels = np.stack([np.asarray(render(scenes[i], size).image) for i in part])
+        true = as_images(torch.from_numpy(pixels))
         rows += [images / 2 + 0.5 for images in (painted[first : part.stop], true)]
     contact_sheet(rows, path, columns)
 
 
 def painter_table(results: Mapping[str, Rates]) -> str:
     """The rates as text, a line for each condition, and how many objects each line counts."""
-    columns = ["background", "place", "colour", "shape", "size", "texture", "empty", "objects"]
+    columns = ["background", "place", "colour", "shape", "size", "texture", "empty", "number", "objects"]
     rows = {name: {**rates, "objects": str(rates["place"].count)} for name, rates in results.items()}
     return table(rows, columns)

@@ -1,6 +1,7 @@
 """The world as evaluation sets, networks and painters of ``llmga evaluate``: the paper's tables in miniature.
 
-A configuration names the functions below, as ``miniworld.checks.paper:captions``; see ``llmga.evaluate``.
+A configuration names the functions below, as ``miniworld.checks.paper:captions``; see ``llmga.evaluate``. ``folder`` of a
+set names a miniature's folder: its pictures are of that miniature's size.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from llmga.evaluate.sources import CaptionItem, EditItem, FillItem
 from llmga.evaluate.stages import save_picture
 
 from ..files import CHECKPOINT, UNETS
+from ..models.architecture import picture_size_of_checkpoint
 from ..models.painter import load_pipeline, load_unet
-from ..models.reader import Reading, load_reader
+from ..models.reader import Reading, halved, load_reader
 from ..world.captions import short_caption
 from ..world.dataset import ATTRIBUTES
 from ..world.facts import Facts, caption_facts
@@ -42,11 +44,13 @@ _SCENES = 7_000_000
 
 def captions(config: DataConfig, work: Path) -> list[CaptionItem]:
     """Held-out scenes of 1 to 3 objects with short captions."""
-    items = []
+    size, items = _size(config), []
     for i in range(config.count or COUNT):
         scene = sample_scene(_SCENES + i, (1, 3), "validation")
         items.append(
-            CaptionItem(f"{i:05d}", short_caption(scene, i), _drawn(work / "captions", f"{i:05d}", scene))
+            CaptionItem(
+                f"{i:05d}", short_caption(scene, i), _drawn(work / "captions", f"{i:05d}", scene, size)
+            )
         )
     return items
 
@@ -62,9 +66,9 @@ def outpainting(config: DataConfig, work: Path) -> list[FillItem]:
 
 
 def _holes(kind: Kind, config: DataConfig, work: Path) -> list[FillItem]:
-    items = []
-    for hole in sample_holes(kind, HolesConfig(pictures=config.count or COUNT)):
-        place, key = work / kind, f"{hole.number}"
+    size, items = _size(config), []
+    for hole in sample_holes(kind, HolesConfig(pictures=config.count or COUNT), size):
+        place, key = work / kind / f"{size}", f"{hole.number}"
         mask = place / f"{key}_mask000.png"
         if not mask.is_file():
             save_picture(place / f"{key}.png", Image.fromarray(hole.picture))
@@ -75,10 +79,10 @@ def _holes(kind: Kind, config: DataConfig, work: Path) -> list[FillItem]:
 
 def edits(config: DataConfig, work: Path) -> list[EditItem]:
     """Single edits of held-out scenes; the caption is of what they shall become."""
-    items = []
+    size, items = _size(config), []
     for i, (edit, detailed) in enumerate(sample_edits(EditsConfig(edits=config.count or COUNT))):
         source, target = (
-            _drawn(work / "edits", f"{i:05d}-{name}", scene)
+            _drawn(work / "edits", f"{i:05d}-{name}", scene, size)
             for name, scene in (("input", edit.source), ("output1", edit.target))
         )
         caption = (edit.detailed if detailed else edit.short)[1]
@@ -86,10 +90,15 @@ def edits(config: DataConfig, work: Path) -> list[EditItem]:
     return items
 
 
-def _drawn(folder: Path, key: str, scene: Scene) -> Path:
-    path = folder / f"{key}.png"
+def _size(config: DataConfig) -> int:
+    """Pixels of a side of a set's pictures."""
+    return picture_size_of_checkpoint(Path(config.folder) / CHECKPOINT) if config.folder else UNIT
+
+
+def _drawn(folder: Path, key: str, scene: Scene, size: int) -> Path:
+    path = folder / f"{size}" / f"{key}.png"
     if not path.is_file():
-        save_picture(path, render(scene).image)
+        save_picture(path, render(scene, size).image)
     return path
 
 
@@ -102,7 +111,7 @@ def reader(path: Path, device: torch.device) -> Extractor:
 
     @torch.no_grad()
     def images(pictures: Images) -> dict[str, torch.Tensor]:
-        seen = net.trunk(_pixels(pictures).to(device)).mean((2, 3))
+        seen = net.trunk(halved(_pixels(pictures).to(device))).mean((2, 3))
         return {"features": seen.cpu(), "logits": net.background(seen).cpu()}
 
     return Extractor("reader", digest_of(path), "its own size", images)
@@ -130,7 +139,7 @@ def perceptual(path: Path, device: torch.device) -> Distance:
     net = load_reader(path).to(device)
 
     def layers(pictures: torch.Tensor) -> list[torch.Tensor]:
-        found = [pictures]
+        found = [halved(pictures)]
         for layer in net.trunk:
             found.append(layer(found[-1]))
         return found[1:]

@@ -22,12 +22,14 @@ from ..models.autoencoder import reconstruct
 from ..models.restorer import MILD
 from ..world.dataset import as_images
 from ..world.render import render
-from ..world.scene import sample_scene
+from ..world.scene import UNIT, sample_scene
 
 
 @dataclass(frozen=True)
 class RestorerCheck:
     pictures: int = 128
+    size: int = UNIT
+    """Pixels of a picture's side."""
     seed: int = 7
     degradation: Degradation = MILD
     """How pictures are degraded; with an autoencoder, only its shift of colours is used."""
@@ -39,7 +41,7 @@ def check_restorers(
     autoencoder: Any = None,
     pictures: Path | None = None,
 ) -> dict[str, dict[str, Estimate]]:
-    """How near to the truth restorers bring the holes of held-out pictures of 128 pixels.
+    """How near to the truth restorers bring the holes of held-out pictures of ``config.size`` pixels.
 
     The conditions are ``input`` (pasted in as it is), ``colour match`` (``match_colour``: a gain and a bias per channel,
     fitted around the hole), the names of ``nets``, and ``A − B``, the first net against each condition, picture by picture.
@@ -66,11 +68,13 @@ def check_restorers(
 
 
 def _degraded(config: RestorerCheck, autoencoder: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """True pictures (B, 3, 128, 128), 0 .. 1, what a painter might make of them, and holes (B, 1, 128, 128)."""
+    """True pictures (B, 3, S, S), 0 .. 1, what a painter might make of them, and holes (B, 1, S, S)."""
     scenes = [
         sample_scene(config.seed * 40_000_000 + i, (1, 8), "validation") for i in range(config.pictures)
     ]
-    images = as_images(torch.from_numpy(np.stack([np.asarray(render(scene).image) for scene in scenes])))
+    images = as_images(
+        torch.from_numpy(np.stack([np.asarray(render(scene, config.size).image) for scene in scenes]))
+    )
     truth, d, degraded, masks = images / 2 + 0.5, config.degradation, [], []
     for i, image in enumerate(truth):
         rng = np.random.default_rng(derive(config.seed, i, "restore"))

@@ -40,8 +40,8 @@ class Hole:
     """A picture with a hole.
 
     Args:
-        picture: (128, 128, 3) uint8, whole.
-        mask: (128, 128), True in the hole.
+        picture: (S, S, 3) uint8, whole.
+        mask: (S, S), True in the hole.
         missing: the objects that it hides.
     """
 
@@ -73,14 +73,15 @@ class Hole:
         )
 
 
-def sample_holes(kind: Kind, config: HolesConfig) -> list[Hole]:
-    """Validation scenes of two to six objects, with holes that hide one of them at least."""
+def sample_holes(kind: Kind, config: HolesConfig, size: int = UNIT) -> list[Hole]:
+    """Validation scenes of two to six objects, with holes that hide one of them at least, in pictures of
+    ``size`` pixels."""
     found: list[Hole] = []
     seed = config.seed * 10_000_000
     while len(found) < config.pictures:
         seed += 1
-        scene, mask = sample_scene(seed, (2, 6), "validation"), sample_hole(kind, seed)
-        rendering = render(scene)
+        scene, mask = sample_scene(seed, (2, 6), "validation"), sample_hole(kind, seed, size)
+        rendering = render(scene, size)
         if missing := hidden(scene, rendering, mask):
             found.append(Hole(kind, seed, scene, np.asarray(rendering.image), mask, missing))
     return found
@@ -106,12 +107,12 @@ def prompters(chat: Path, config: HolesConfig, workers: int = 0) -> dict[str, Pr
 
 
 def truth_of(holes: Sequence[Hole]) -> torch.Tensor:
-    """The pictures as they were, (B, 3, 128, 128) in 0 .. 1."""
+    """The pictures as they were, (B, 3, S, S) in 0 .. 1."""
     return as_images(torch.from_numpy(np.stack([hole.picture for hole in holes]))) / 2 + 0.5
 
 
 def masks_of(holes: Sequence[Hole]) -> torch.Tensor:
-    """(B, 1, 128, 128), 1 in the hole."""
+    """(B, 1, S, S), 1 in the hole."""
     return torch.from_numpy(np.stack([hole.mask for hole in holes]))[:, None].float()
 
 

@@ -32,7 +32,8 @@ from llmga.scene import (
 from llmga.text import CLIPPromptEncoder
 
 from ..files import CHECKPOINT, READER
-from ..models.autoencoder import skip_idle_blocks
+from ..models.architecture import picture_size
+from ..models.narrow_taesd import narrowed
 from ..models.painter import load_pipeline
 from ..models.reader import Reader, load_reader
 from ..models.sampling import PaintConfig, paint
@@ -87,7 +88,9 @@ class MiniaturePainter:
 
     def __init__(self, out: Path) -> None:
         self.pipeline = load_pipeline(out / CHECKPOINT)
-        self.autoencoder = skip_idle_blocks(self.pipeline.vae)
+        self.picture = picture_size(self.pipeline.unet)
+        self.cells = self.picture // 8
+        self.autoencoder = narrowed(self.pipeline.vae)
         self.reader: Reader = load_reader(out / READER)
         self.encoder = CLIPPromptEncoder((self.pipeline.tokenizer,), (self.pipeline.text_encoder,))
         self.denoiser = DiffusersDenoiser(self.pipeline.unet)
@@ -96,7 +99,7 @@ class MiniaturePainter:
 
     @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """(1, 4, 16, 16) -> (1, 3, 128, 128) in -1 .. 1."""
+        """(1, 4, h, w) -> (1, 3, 8 h, 8 w) in -1 .. 1."""
         return self.autoencoder.decode(latent / self.autoencoder.config.scaling_factor).sample.clamp(-1, 1)
 
     @torch.no_grad()
@@ -104,7 +107,7 @@ class MiniaturePainter:
         return self.autoencoder.encode(image).latents * self.autoencoder.config.scaling_factor
 
     def scene(self, method: str, scene: Scene, number: int, config: ScenesConfig) -> torch.Tensor:
-        """A scene by one of ``METHODS_OF_SCENES``: (1, 3, 128, 128) in -1 .. 1."""
+        """A scene by one of ``METHODS_OF_SCENES``: (1, 3, S, S) in -1 .. 1, S the ``picture``."""
         plan = plan_of(scene, number)
         if method in ("sentence", "long prompt"):
             caption = short_caption(scene, number) if method == "sentence" else long_prompt(first_of(plan))
@@ -112,7 +115,8 @@ class MiniaturePainter:
                 self.pipeline, [caption], PaintConfig(config.steps, config.cfg, seed=config.seed + number)
             )
         chosen = assess(plan, self.states, "rfnet").plan if method in ("SAA", "all") else plan
-        painted = self.session.paint(chosen, (16, 16), settings_of(method, config), seed=config.seed + number)
+        settings = settings_of(method, config, self.cells)
+        painted = self.session.paint(chosen, (self.cells, self.cells), settings, seed=config.seed + number)
         return self.decode(painted.latent)
 
 
@@ -145,13 +149,16 @@ def box_of(thing: Thing) -> SceneBox:
     return SceneBox.clamped(x, y, side, side)
 
 
-def settings_of(method: str, config: ScenesConfig) -> SceneSettings:
-    """The paper's ablation: no guidance at all, guidance without suppression, and both."""
+def settings_of(method: str, config: ScenesConfig, cells: int) -> SceneSettings:
+    """The paper's ablation: no guidance at all, guidance without suppression, and both. Around an object a sixteenth of a
+    picture's ``cells`` may change too."""
     weights = LossWeights(suppression=0.0 if method == "guidance" else LossWeights().suppression)
     guided = GuidanceSettings(
         scale=0.0 if method in ("none", "SAA") else GuidanceSettings().scale, weights=weights
     )
-    return SceneSettings(config.steps, config.cfg, config.replaced, margin=1, alone=guided, together=guided)
+    return SceneSettings(
+        config.steps, config.cfg, config.replaced, margin=cells // 16, alone=guided, together=guided
+    )
 
 
 def check_scenes(
@@ -178,7 +185,7 @@ def check_scenes(
     total = config.scenes + config.insertions
     for number in range(config.scenes):
         scene = sample_scene(config.seed * 40_000_000 + number, config.objects, "unseen_pair")
-        row = [picture(scene)]
+        row = [picture(scene, painter.picture)]
         for method in methods:
             row.append(painter.scene(method, scene, number, config))
             scores.append(score_scene(painter.reader, method, number, scene, row[-1]))
@@ -193,7 +200,7 @@ def check_scenes(
 
 
 def score_scene(reader: Reader, method: str, number: int, scene: Scene, made: torch.Tensor) -> SceneScore:
-    """Read a picture (1, 3, 128, 128) in -1 .. 1 and count what stands where it was planned."""
+    """Read a picture (1, 3, S, S) in -1 .. 1 and count what stands where it was planned."""
     reading = reader.read(made)
     there = [seen(reading, thing.place) for thing in scene.objects]
     right = sum(
@@ -207,15 +214,15 @@ def insertion(painter: MiniaturePainter, number: int, config: ScenesConfig) -> I
     """Take one object out of a held-out scene, and put it back into the true picture of the others by its box."""
     scene = sample_scene(config.seed * 50_000_000 + number, (2, 4), "validation")
     thing, others = scene.objects[-1], replace(scene, objects=scene.objects[:-1])
-    latent = painter.encode(picture(others))
+    latent = painter.encode(picture(others, painter.picture))
     inversion = EditSession(painter.denoiser, painter.encoder).invert(
         latent, short_caption(others, number), config.steps
     )
     plan = ScenePlan((SceneObject(name_of(thing), box_of(thing), (thing.texture,)),), ON[scene.background])
     painted = painter.session.paint(
         plan,
-        (16, 16),
-        settings_of("all", config),
+        (painter.cells, painter.cells),
+        settings_of("all", config, painter.cells),
         seed=config.seed + number,
         background=inversion.trajectory,
     )

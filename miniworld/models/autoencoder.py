@@ -1,10 +1,8 @@
-"""The miniature's autoencoder: TAESD's network, trained on the world's pictures alone.
+"""The miniature's autoencoder: a narrow TAESD, trained on the world's pictures alone.
 
-TAESD spends most of its time on residual blocks at full and half size, which flat shapes do not need: seven of its
-blocks are ``IDLE``. Training leaves them out, and the file holds zeros for them, with which a block only repeats what it
-gets; so every TAESD loader takes the file. Training starts from weights that do the best a linear net could easily do:
-three latents are the colour of 8 × 8 pixels, painted back softly. From random weights most of the minutes went into
-finding the colours.
+It trains on crops, most of them around an object, from weights that do the best a linear net could easily do: three
+latents are the colour of 8 × 8 pixels, painted back softly. From random weights most of the minutes went into finding
+the colours. The encoder is finished first, so that a UNet can learn on its latents; the decoder goes on alone.
 """
 
 from __future__ import annotations
@@ -22,12 +20,10 @@ from llmga.images import to_pil
 from llmga.train import LoopConfig, Metrics, Weights
 
 from ..world.dataset import ATTRIBUTES, Painted, as_images
-from ..world.scene import PLACES, SIZES
+from ..world.scene import PLACES, UNIT
+from .batch_renorm import BatchRenorm
+from .narrow_taesd import CHANNELS, NarrowTaesd, widened
 from .single_file import StateDict
-
-CHANNELS = 4
-IDLE = {"encoder": (1, 3, 4, 5), "decoder": (13, 14, 17)}
-"""Residual blocks by their place in ``AutoencoderTiny``; what enters them has passed a ReLU, or passes one there."""
 
 
 @dataclass(frozen=True)
@@ -35,49 +31,58 @@ class AutoencoderConfig:
     loop: LoopConfig
     pictures: int
     """How many of the painted scenes it learns from."""
-    crop: int = 128
+    crop: int = 64
     """Pixels; a multiple of 8."""
+    around_objects: float = 0.85
+    """The part of the crops that hold the place of an object: backgrounds fill the pictures, shapes are looked at."""
     edges: float = 1.0
     """Weight of the loss on differences between neighbours, at three scales."""
-    noise: float = 0.05
+    noise: float = 0.1
     """Added to the latents, whose variance is 1: a painter's latents are not exact."""
-    objects: float = 0.0
-    """How much more an error counts around an object: backgrounds fill the pictures, shapes are what is looked at."""
+    frozen_encoder: bool = False
+    """Train the decoder alone."""
 
     def __post_init__(self) -> None:
-        if self.crop % 8 or not 8 <= self.crop <= 128:
-            raise ValueError(f"crop is a multiple of 8 up to 128, got {self.crop}")
+        if self.crop % 8 or self.crop < 8:
+            raise ValueError(f"crop is a multiple of 8, at least 8, got {self.crop}")
+        if not 0 <= self.around_objects <= 1:
+            raise ValueError(f"around_objects is a share, 0 .. 1, got {self.around_objects}")
 
 
 class AutoencoderTrainer:
-    """The trainer (see ``llmga.train.Trainer``) of an ``AutoencoderTiny``.
+    """The trainer (see ``llmga.train.Trainer``) of a ``NarrowTaesd``.
 
-    A BatchNorm without weights of its own stands between the two halves, so that the latents have mean 0 and variance
-    1; ``export`` folds it into the encoder's last layer.
+    A batch renormalisation stands between the two halves, so that the latents have mean 0 and variance 1; ``export``
+    folds it into the encoder's last layer.
+
+    Args:
+        start: weights of an ``AutoencoderTiny`` from where to go on, as ``export`` writes them.
+
+    Raises:
+        ValueError: the pictures are smaller than a crop, or the encoder is frozen without a start.
     """
 
     def __init__(self, config: AutoencoderConfig, source: Painted, start: StateDict | None = None) -> None:
-        from diffusers import AutoencoderTiny
-
+        size = source.pictures.shape[1]
+        if config.crop > size:
+            raise ValueError(f"crop is at most the pictures' {size} pixels, got {config.crop}")
+        if config.frozen_encoder and start is None:
+            raise ValueError("frozen_encoder needs an encoder to start from; train one without it first")
         self.config = config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.loop.seed)
-            net: Any = AutoencoderTiny()
-        self._idle = {
-            f"{half}.layers.{i}.{name}": torch.zeros_like(value)
-            for half, places in IDLE.items()
-            for i in places
-            for name, value in getattr(net, half).layers[i].state_dict().items()
-        }
-        skip_idle_blocks(net, even_if_not_zero=True)
-        # 0.01: the decoder works on what is folded in the end, so the average must be a long one.
-        self.norm = nn.BatchNorm2d(CHANNELS, eps=1e-8, affine=False, momentum=0.01)
+        net: Any = NarrowTaesd()
+        self.norm = BatchRenorm(CHANNELS, config.loop.steps // 4)
         self._pictures = torch.from_numpy(source.pictures[: config.pictures])
         if start is None:
             start_with_colours(net, self.norm, as_images(self._pictures[:256]), config.loop.seed)
         else:
-            net.load_state_dict({name: start[name].float() for name in net.state_dict()})
-        self._windows, self._standing = _windows(), _standing(source.labels[: config.pictures])
+            shapes = {name: value.shape for name, value in net.state_dict().items()}
+            net.load_state_dict(
+                {name: start[name][tuple(map(slice, shape))].float() for name, shape in shapes.items()}
+            )
+        net.encoder.requires_grad_(not config.frozen_encoder)
+        self._centres = torch.tensor(list(PLACES.values())) * size // UNIT
+        labels = torch.from_numpy(source.labels[: config.pictures])
+        self._standing = labels[:, : -1 : len(ATTRIBUTES)] >= 0  # (N, 9)
         self.net = net.to(memory_format=torch.channels_last)
 
     def __len__(self) -> int:
@@ -91,56 +96,67 @@ class AutoencoderTrainer:
         if device.type != "cpu":
             self._pictures = self._pictures.to(device)
 
-    def batch(self, indices: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pictures (B, 3, crop, crop) and what an error at each of their pixels weighs, (B, 1, crop, crop)."""
+    def batch(self, indices: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Crops of pictures, (B, 3, crop, crop) in -1 .. 1."""
         crop = self.config.crop
-        top, left = torch.randint(128 - crop + 1, (2,), generator=generator).tolist()
-        rows, columns = slice(top, top + crop), slice(left, left + crop)
-        pixels = self._pictures[indices.to(self._pictures.device), rows, columns].to(self._device)
-        near = self._windows[:, rows, columns][self._standing[indices]].any(1, keepdim=True)
-        weight = 1 + self.config.objects * near.to(self._device)
-        return as_images(pixels).contiguous(memory_format=torch.channels_last), weight
+        rows = torch.arange(crop, device=self._pictures.device)
+        x, y = self._corners(indices, generator).to(rows.device).unbind(1)
+        where = (
+            indices.to(rows.device)[:, None, None],
+            (y[:, None] + rows)[:, :, None],
+            (x[:, None] + rows)[:, None],
+        )
+        return as_images(self._pictures[where].to(self._device)).contiguous(memory_format=torch.channels_last)
 
-    def loss(
-        self, inputs: tuple[torch.Tensor, torch.Tensor], generator: torch.Generator
-    ) -> tuple[torch.Tensor, Metrics]:
-        images, weight = inputs
-        latents = self.norm(self.net.encoder(images))
+    def _corners(self, indices: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(B, 2) x and y of the crops' left upper corners."""
+        crop, last = self.config.crop, self._pictures.shape[1] - self.config.crop
+        anywhere = torch.randint(last + 1, (len(indices), 2), generator=generator)
+        objects = torch.multinomial(self._standing[indices].float(), 1, generator=generator)[:, 0]
+        aside = torch.randint(-(crop // 3), crop // 3 + 1, (len(indices), 2), generator=generator)
+        around = (self._centres[objects] + aside - crop // 2).clamp(0, last)
+        chosen = torch.rand(len(indices), 1, generator=generator) < self.config.around_objects
+        return torch.where(chosen, around, anywhere)
+
+    def loss(self, inputs: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
+        latents = self.net.encoder(inputs).float()
+        if not self.config.frozen_encoder:
+            latents = self.norm(latents)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        difference = self.net.decoder(latents + self.config.noise * noise).float() - images
-        weight = weight / weight.mean()
-        loss = (weight * difference.abs()).mean() + self.config.edges * edge_loss(difference, weight)
+        difference = self.net.decoder(latents + self.config.noise * noise).float() - inputs
+        loss = difference.abs().mean() + self.config.edges * edge_loss(difference)
         return loss, {"psnr": -10 * torch.log10(difference.square().mean() / 4)}
 
     def sample(self, step: int, folder: Path) -> None:
-        images, _ = self.batch(torch.arange(min(8, len(self))), torch.Generator())
-        made = self.net.decoder(self.norm(self.net.encoder(images)))
+        images = self.batch(torch.arange(min(8, len(self))), torch.Generator())
+        latents = self.net.encoder(images)
+        made = self.net.decoder(latents if self.config.frozen_encoder else self.norm(latents))
         grid = torch.cat([torch.cat(list(row.float()), 2) for row in (images, made)], 1)
         to_pil(grid.permute(1, 2, 0)[None] / 2 + 0.5)[0].save(folder / f"step-{step:08d}.png")
 
     def export(self, folder: Path, weights: Weights) -> None:
-        """``autoencoder.safetensors`` under its diffusers names."""
+        """``autoencoder.safetensors`` in ``AutoencoderTiny``'s layout, its latents with mean 0 and variance 1 over whole
+        pictures: the crops' statistics are those of objects."""
         from safetensors.torch import save_file
 
-        net = {**weights["autoencoder"], **self._idle}
-        mean, variance = weights["norm"]["running_mean"], weights["norm"]["running_var"]
-        scale = (variance + self.norm.eps).rsqrt()
-        last = max(int(name.split(".")[2]) for name in net if name.startswith("encoder.layers."))
-        weight, bias = f"encoder.layers.{last}.weight", f"encoder.layers.{last}.bias"
-        net[weight] = net[weight] * scale[:, None, None, None]
-        net[bias] = (net[bias] - mean) * scale
-        net = {name: value.contiguous() for name, value in net.items()}
-        save_file(net, folder / "autoencoder.safetensors")
+        net = dict(weights["autoencoder"])
+        if not self.config.frozen_encoder:
+            mean, std = self._statistics(net)
+            last = max(int(name.split(".")[2]) for name in net if name.startswith("encoder.layers."))
+            weight, bias = f"encoder.layers.{last}.weight", f"encoder.layers.{last}.bias"
+            net[weight] = net[weight] / std[:, None, None, None]
+            net[bias] = (net[bias] - mean) / std
+        wide = {name: value.contiguous() for name, value in widened(net).items()}
+        save_file(wide, folder / "autoencoder.safetensors")
 
-
-def skip_idle_blocks(net: Any, even_if_not_zero: bool = False) -> Any:
-    """Put a ReLU in the place of each idle block, which does the same in no time; returns the net."""
-    for half, places in IDLE.items():
-        layers = getattr(net, half).layers
-        for i in places:
-            if even_if_not_zero or not any(parameter.any() for parameter in layers[i].parameters()):
-                layers[i] = nn.ReLU()
-    return net
+    @torch.no_grad()
+    def _statistics(self, weights: StateDict, pictures: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
+        """(4,) mean and (4,) standard deviation of what an encoder gives for whole pictures."""
+        net = NarrowTaesd()
+        net.load_state_dict(weights)
+        parts = as_images(self._pictures[:pictures].cpu()).split(8)
+        latents = torch.cat([net.encoder(part) for part in parts])
+        return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
 
 
 _OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (-0.5, 1.0, -0.5))
@@ -181,7 +197,9 @@ def start_with_colours(net: Any, norm: nn.BatchNorm2d, images: torch.Tensor, see
     down[14].weight[:3, :3, 1, 1] = opponent
     colours = torch.einsum("kc,bchw->bkhw", opponent, F.avg_pool2d(images / 2 + 0.5, 8))
     mean, deviation = colours.mean((0, 2, 3)), colours.std((0, 2, 3))
-    norm.running_mean[:3], norm.running_var[:3] = mean, deviation**2  # type: ignore[index]
+    latents = net.encoder(images[:32])
+    norm.running_mean.copy_(latents.mean((0, 2, 3)))  # type: ignore[union-attr]
+    norm.running_var.copy_(latents.var((0, 2, 3)))  # type: ignore[union-attr]
     sign = torch.tensor([1.0, -1.0]).repeat(3)  # a latent in two channels, for a ReLU passes one sign
     up[0].weight[:6] = 0
     up[0].weight[range(6), [0, 0, 1, 1, 2, 2], 1, 1] = sign
@@ -196,41 +214,14 @@ def start_with_colours(net: Any, norm: nn.BatchNorm2d, images: torch.Tensor, see
     up[18].bias.copy_(back @ mean)
 
 
-def edge_loss(difference: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """How the gradients of two pictures differ, weighted, at full, half and quarter size.
-
-    Args:
-        difference: between the pictures, (B, C, H, W).
-        weight: (B, 1, H, W).
-    """
+def edge_loss(difference: torch.Tensor) -> torch.Tensor:
+    """How the gradients of two pictures differ at full, half and quarter size, from their difference (B, C, H, W)."""
     total = difference.new_zeros(())
     for _ in range(3):
         for axis in (-1, -2):
-            slope = difference.diff(dim=axis).abs()
-            total = total + (slope * weight.narrow(axis, 0, slope.shape[axis])).mean()
-        difference, weight = F.avg_pool2d(difference, 2), F.avg_pool2d(weight, 2)
+            total = total + difference.diff(dim=axis).abs().mean()
+        difference = F.avg_pool2d(difference, 2)
     return total / 3
-
-
-_BORDER = 5  # pixels around an object: its shadow, and the jitter of its place
-
-
-def _windows() -> torch.Tensor:
-    """(1 + 9 · 3, 128, 128) bool: nothing, then for each place and size the pixels around such an object."""
-    windows = torch.zeros(1 + len(PLACES) * len(SIZES), 128, 128, dtype=torch.bool)
-    for i, (x, y) in enumerate(PLACES.values()):
-        for j, width in enumerate(SIZES.values()):
-            reach = width // 2 + _BORDER
-            rows, columns = (slice(max(at - reach, 0), at + reach) for at in (y, x))
-            windows[1 + i * len(SIZES) + j, rows, columns] = True
-    return windows
-
-
-def _standing(labels: Any) -> torch.Tensor:
-    """The windows (N, 9) that belong to labels (N, 37)."""
-    sizes = torch.from_numpy(labels[:, list(ATTRIBUTES).index("size") : -1 : len(ATTRIBUTES)]).long()
-    numbers = 1 + torch.arange(len(PLACES)) * len(SIZES) + sizes
-    return numbers.masked_fill(sizes < 0, 0)
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ class WorldCaptions:
         return Image.fromarray(self._source.pictures[i])
 
     def fingerprint(self) -> str:
-        return f"short captions of {self._source.scenes}"
+        return f"short captions of {self._source.scenes}, {self._source.pictures.shape[1]} pixels"
 
 
 def frozen_models(language: Path) -> tuple[FrozenLanguage, FrozenVision]:

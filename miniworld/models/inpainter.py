@@ -16,7 +16,8 @@ from ..files import CHECKPOINT, UNETS
 from ..world.captions import detailed_caption
 from ..world.dataset import as_images, as_pixels
 from ..world.scene import Scene
-from .autoencoder import skip_idle_blocks
+from .architecture import picture_size
+from .narrow_taesd import narrowed
 from .painter import load_pipeline, load_unet
 from .sampling import PaintConfig, paint
 
@@ -25,17 +26,18 @@ LEFT_OUT = (0.4, 0.55, 0.7, 0.85, 1.0)
 
 
 class Painter:
-    """The stage-2 inpainting UNet of a miniature; pictures are (B, 3, 128, 128) in 0 .. 1."""
+    """The stage-2 inpainting UNet of a miniature; pictures are (B, 3, S, S) in 0 .. 1, S its ``picture``."""
 
     def __init__(self, out: Path) -> None:
         self.pipeline = load_pipeline(out / CHECKPOINT)
-        self.autoencoder = skip_idle_blocks(self.pipeline.vae)
+        self.picture = picture_size(self.pipeline.unet)
+        self.autoencoder = narrowed(self.pipeline.vae)
         self.unet = load_unet(out / UNETS["stage2_inpainting"])
 
     def fill(
         self, images: torch.Tensor, masks: torch.Tensor, prompts: Sequence[str], config: PaintConfig
     ) -> torch.Tensor:
-        """Whole pictures as the autoencoder gives them, with something else where the masks (B, 1, 128, 128) are 1."""
+        """Whole pictures as the autoencoder gives them, with something else where the masks (B, 1, S, S) are 1."""
         beside = self._beside(images, masks, config.batch)
         return paint(self.pipeline, prompts, config, self.unet, beside=beside) / 2 + 0.5
 

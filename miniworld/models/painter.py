@@ -14,7 +14,7 @@ from llmga.text import clip_tokenizer
 
 from ..world import phrases
 from ..world.scene import COLOURS, SHAPES, SIDES, SIZES, TEXTURES, TONES
-from .architecture import SCHEDULER, TEXT, UNET
+from .architecture import PICTURE, SCHEDULER, TEXT, config_of_weights, unet_config
 from .single_file import (
     StateDict,
     parts_of_single_file,
@@ -31,13 +31,13 @@ _POSITION_STD = 0.05
 _TABLE = "embeddings.token_embedding.weight"
 
 
-def new_unet(seed: int) -> Any:
-    """A ``UNet2DConditionModel`` with random weights."""
+def new_unet(seed: int, picture: int = PICTURE) -> Any:
+    """A ``UNet2DConditionModel`` with random weights, for pictures of so many pixels a side."""
     from diffusers import UNet2DConditionModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet2DConditionModel(**UNET)
+        return UNet2DConditionModel(**unet_config(picture))
 
 
 def new_text_encoder(seed: int) -> Any:
@@ -200,7 +200,8 @@ def load_pipeline(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; `python -m miniworld build` makes it")
     parts = parts_of_single_file({name: value.float() for name, value in load_file(path).items()})
-    unet, text_encoder, autoencoder = UNet2DConditionModel(**UNET), empty_text_encoder(), new_autoencoder()
+    unet = UNet2DConditionModel(**config_of_weights(parts[0]))
+    text_encoder, autoencoder = empty_text_encoder(), new_autoencoder()
     unet.load_state_dict(unet_from_ldm(parts[0], unet.state_dict()))
     text_encoder.load_state_dict(text_encoder_from_ldm(parts[1], text_encoder.state_dict()))
     autoencoder.load_state_dict(tiny_autoencoder_from_ldm(parts[2]))

@@ -14,17 +14,22 @@ from llmga.diffusion.ldm import controlnet_to_ldm, unet_to_ldm
 from llmga.restore import Architecture, DiffRIRS2
 from llmga.train.controlnet import new_controlnet
 
-from .architecture import SCHEDULER, UNET
+from .architecture import SCHEDULER, unet_config
+from .narrow_taesd import NarrowTaesd, widened
 from .painter import empty_text_encoder, new_autoencoder, new_unet, pipeline_of
 from .single_file import single_file, text_encoder_to_ldm, tiny_autoencoder_to_ldm
 
+SMALL = 128
+"""Pixels of a side of what the random miniature paints: the smaller of the two architectures."""
 
-def random_pipeline(seed: int = 0) -> Any:
+
+def random_pipeline(seed: int = 0, picture: int = SMALL) -> Any:
     """A diffusers ``StableDiffusionPipeline`` of the miniature architecture; the same seed gives the same weights."""
-    unet = new_unet(seed)
+    unet = new_unet(seed, picture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text_encoder, autoencoder = empty_text_encoder(), new_autoencoder()
+        autoencoder.load_state_dict(widened(NarrowTaesd().state_dict()))
         _make_visible(autoencoder)
     return pipeline_of(unet, text_encoder, autoencoder)
 
@@ -37,11 +42,11 @@ def _make_visible(autoencoder: Any) -> None:
         last.bias.fill_(0.5)
 
 
-def write_checkpoint(path: Path, seed: int = 0) -> None:
-    """Write ``random_pipeline(seed)`` as one file, float32, for ``models/checkpoints``."""
+def write_checkpoint(path: Path, seed: int = 0, picture: int = SMALL) -> None:
+    """Write ``random_pipeline(seed, picture)`` as one file, float32, for ``models/checkpoints``."""
     from safetensors.torch import save_file
 
-    pipeline = random_pipeline(seed)
+    pipeline = random_pipeline(seed, picture)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(
         single_file(
@@ -53,12 +58,12 @@ def write_checkpoint(path: Path, seed: int = 0) -> None:
     )
 
 
-def write_controlnet(path: Path, seed: int = 0) -> None:
+def write_controlnet(path: Path, seed: int = 0, picture: int = SMALL) -> None:
     """Write ``random_controlnet`` of a random UNet as ComfyUI's loader reads it, in lllyasviel/ControlNet's layout."""
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(controlnet_to_ldm(random_controlnet(new_unet(seed), seed).state_dict()), path)
+    save_file(controlnet_to_ldm(random_controlnet(new_unet(seed, picture), seed).state_dict()), path)
 
 
 def random_controlnet(unet: Any, seed: int = 0) -> Any:
@@ -79,7 +84,7 @@ def write_inpainting_unet(folder: Path, seed: int = 0) -> None:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = UNet2DConditionModel(**{**UNET, "in_channels": 9})
+        net = UNet2DConditionModel(**{**unet_config(SMALL), "in_channels": 9})
     net.save_pretrained(folder / "unet")
     DDIMScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
 

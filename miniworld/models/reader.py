@@ -15,11 +15,12 @@ from llmga.train import LoopConfig, Metrics, Weights
 
 from ..world.dataset import ATTRIBUTES, Painted, as_images
 from ..world.scene import BACKGROUNDS, PLACES
-from .architecture import PICTURE
 from .autoencoder import reconstruct
 
 SIZES = [1, *(len(values) for values in ATTRIBUTES.values())]
 """How many logits a place has for present, shape, colour, size and texture."""
+SIDE = 128
+"""Pixels of the pictures that it reads; a whole multiple is averaged down to it."""
 _STRIDE = 8
 _WINDOW = 6  # cells around a place, 48 pixels; neighbours lie 42 pixels apart
 
@@ -34,7 +35,8 @@ class Reading:
 
 
 class Reader(nn.Module):
-    """Takes (B, 3, 128, 128) in -1 .. 1; gives logits (B, 9, 23) of the places and (B, 8) of the background."""
+    """Takes (B, 3, S, S) in -1 .. 1, S a multiple of 128, at which it reads; gives logits (B, 9, 23) of the places and
+    (B, 8) of the background."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,12 +54,12 @@ class Reader(nn.Module):
         self.narrow = nn.Sequential(nn.Conv2d(96, 32, 1), nn.ReLU())
         self.place = nn.Sequential(nn.Linear(32 * _WINDOW**2, 96), nn.ReLU(), nn.Linear(96, sum(SIZES)))
         self.background = nn.Linear(96, len(BACKGROUNDS))
-        cells = PICTURE // _STRIDE
+        cells = SIDE // _STRIDE
         starts = [round(at / _STRIDE - _WINDOW / 2) for at in (22, 64, 106)]
         self.starts = [min(max(start, 0), cells - _WINDOW) for start in starts]
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.trunk(images)
+        features = self.trunk(halved(images))
         narrow = self.narrow(features)  # (B, 32, 16, 16)
         windows = [
             narrow[:, :, top : top + _WINDOW, left : left + _WINDOW].flatten(1)
@@ -68,12 +70,24 @@ class Reader(nn.Module):
 
     @torch.no_grad()
     def read(self, images: torch.Tensor) -> Reading:
-        """Read pictures (B, 3, 128, 128) in -1 .. 1, in batches, on the reader's device; the result is on the CPU."""
+        """Read pictures (B, 3, S, S) in -1 .. 1, in batches, on the reader's device; the result is on the CPU."""
         parts = [self(part.to(next(self.parameters()))) for part in images.split(256)]
         places, background = (torch.cat(logits).float().cpu() for logits in zip(*parts, strict=True))
         present, *attributes = places.split(SIZES, -1)
         named = zip(ATTRIBUTES, (logits.argmax(-1) for logits in attributes), strict=True)
         return Reading(present[..., 0] > 0, dict(named), background.argmax(-1))
+
+
+def halved(images: torch.Tensor) -> torch.Tensor:
+    """Pictures (B, 3, S, S) averaged down to what the reader reads, (B, 3, 128, 128).
+
+    Raises:
+        ValueError: S is no multiple of 128.
+    """
+    times, rest = divmod(images.shape[-1], SIDE)
+    if rest or not times:
+        raise ValueError(f"the reader reads pictures of a multiple of {SIDE} pixels, got {images.shape[-1]}")
+    return F.avg_pool2d(images, times) if times > 1 else images
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,7 @@ class ReaderTrainer:
             fast = self._device.type == "cuda"
             with torch.autocast(self._device.type, torch.bfloat16, enabled=fast):
                 images = torch.cat([reconstruct(self._autoencoder, images[:share]), images[share:]])
+        images = halved(images)
         blurred = torch.rand(len(images), generator=generator) < self.config.blur
         strength = torch.rand(len(images), 1, 1, 1, generator=generator) * self.config.noise
         # Millions of numbers: drawn where they are needed.

@@ -65,7 +65,7 @@ def paint(
         contexts: (B, 77, dim) text states in place of those of the captions.
 
     Returns:
-        (B, 3, 128, 128) in -1 .. 1, on the CPU.
+        (B, 3, 8 h, 8 w) in -1 .. 1, on the CPU.
     """
     unet = unet or pipeline.unet
     device, scheduler, painted = unet.device, pipeline.scheduler, []
@@ -80,7 +80,8 @@ def paint(
         )
         both = torch.cat([context, empty.expand_as(context)])
         numbers = range(first, first + len(part))
-        shape = (4, unet.config.sample_size, unet.config.sample_size)
+        side = unet.config.sample_size
+        shape = (4, *((side, side) if beside is None else beside.shape[-2:]))
         x = torch.stack([torch.randn(shape, generator=generator(config.seed, i)) for i in numbers]).to(device)
         more = x[:, :0] if beside is None else beside[first : first + len(part)].to(device)
         scheduler.set_timesteps(config.steps)

@@ -9,27 +9,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from .sizes import CONTEXT_DIM, HEADS, MODEL_CHANNELS, TEXT
+from .sizes import CONTEXT_DIM, HEADS, MODEL_CHANNELS, TEXT, WIDTHS
 
-UNET_CONFIG = {
-    "use_checkpoint": False,
-    "image_size": 32,
-    "use_spatial_transformer": True,
-    "legacy": False,
-    "adm_in_channels": None,
-    "out_channels": 4,
-    "model_channels": MODEL_CHANNELS,
-    "num_res_blocks": [1, 1],
-    "transformer_depth": [0, 1],
-    "transformer_depth_output": [0, 0, 1, 1],
-    "channel_mult": [1, 2],
-    "transformer_depth_middle": 1,
-    "use_linear_in_transformer": False,
-    "context_dim": CONTEXT_DIM,
-    "use_temporal_resblock": False,
-    "use_temporal_attention": False,
-}
-"""What ComfyUI finds out about the miniature's UNet in a single file, but for ``in_channels``."""
+
+def comfy_unet_config(widths: tuple[int, ...]) -> dict[str, Any]:
+    """What ComfyUI finds out about a UNet of the miniature in a single file, but for ``in_channels``."""
+    attending = [0, *[1] * (len(widths) - 1)]
+    return {
+        "use_checkpoint": False,
+        "image_size": 32,
+        "use_spatial_transformer": True,
+        "legacy": False,
+        "adm_in_channels": None,
+        "out_channels": 4,
+        "model_channels": MODEL_CHANNELS,
+        "num_res_blocks": [1] * len(widths),
+        "transformer_depth": attending,
+        "transformer_depth_output": [depth for depth in attending for _ in range(2)],
+        "channel_mult": [width // MODEL_CHANNELS for width in widths],
+        "transformer_depth_middle": 1,
+        "use_linear_in_transformer": False,
+        "context_dim": CONTEXT_DIM,
+        "use_temporal_resblock": False,
+        "use_temporal_attention": False,
+    }
 
 
 async def comfy_entrypoint() -> Any:
@@ -75,8 +78,12 @@ def register() -> None:
         found = known(state_dict, dtype)
         first = state_dict.get("conv_in.weight")
         if found is None and first is not None and len(first) == MODEL_CHANNELS:
+            levels = 1 + max(
+                int(name.split(".")[1]) for name in state_dict if name.startswith("down_blocks.")
+            )
+            widths = next(widths for widths in WIDTHS.values() if len(widths) == levels)
             # A ControlNet is built of this alone; a UNet gets the number of its heads from MiniatureSD15.
-            return {**UNET_CONFIG, "in_channels": first.shape[1], "num_heads": HEADS}
+            return {**comfy_unet_config(widths), "in_channels": first.shape[1], "num_heads": HEADS}
         return found
 
     comfy.model_detection.unet_config_from_diffusers_unet = unet_config_from_diffusers_unet

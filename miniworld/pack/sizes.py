@@ -1,6 +1,9 @@
 """Widths of the miniature Stable Diffusion, which ComfyUI must know to recognise its files."""
 
 MODEL_CHANNELS = 64
+WIDTHS = {128: (64, 128), 256: (64, 64, 128)}
+"""The UNet's channels at full size, half size, …, for pictures of 128 and of 256 pixels. All levels but the first
+attend to the text: at 256 pixels those of 16 × 16 and 8 × 8 cells."""
 CONTEXT_DIM = 96
 HEADS = 4
 

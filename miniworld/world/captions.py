@@ -79,15 +79,37 @@ def detailed_caption(
 
 def vague_caption(scene: Scene, seed: int) -> str:
     """What someone in a hurry would ask for: the shapes, and about half of everything else."""
-    items = []
-    for spot, thing in _in_order(scene, seed):
-        key = (seed, "vague", spot)
-        texture = thing.texture if thing.texture != "plain" else ""
-        words = [word for word in (thing.size, texture, thing.colour) if word and choose((0, 1), *key, word)]
-        place = [] if choose(range(4), *key, "place") else [WHERE[thing.place]]
-        items.append(" ".join([with_article(" ".join([*words, thing.shape])), *place]))
+    items = [_vague_item(thing, seed, spot) for spot, thing in _in_order(scene, seed)]
     background = [ON[scene.background]] if choose((0, 1), seed, "vague") else []
     return " ".join([enumerated(items), *background])
+
+
+def _vague_item(thing: Thing, seed: int, spot: str) -> str:
+    key = (seed, "vague", spot)
+    texture = thing.texture if thing.texture != "plain" else ""
+    words = [word for word in (thing.size, texture, thing.colour) if word and choose((0, 1), *key, word)]
+    place = [] if choose(range(4), *key, "place") else [WHERE[thing.place]]
+    return " ".join([with_article(" ".join([*words, thing.shape])), *place])
+
+
+def object_texts(scene: Scene, seed: int) -> list[tuple[Thing, list[tuple[str, str]]]]:
+    """For each object what a detailed, a short and a vague caption of this seed say of it: the whole text, and in it
+    the attributes and the shape without their article."""
+
+    def without_article(noun: str) -> str:
+        return noun.split(" ", 1)[1]
+
+    result = []
+    for spot, thing in _in_order(scene, seed):
+        noun = _noun(thing, seed, False, spot)
+        short, vague = noun.replace(" plain", ""), _vague_item(thing, seed, spot)
+        texts = [
+            (_object(thing, seed, False, spot), without_article(noun)),
+            (f"{short} {WHERE[thing.place]}", without_article(short)),
+            (vague, without_article(vague.split(f" {WHERE[thing.place]}")[0])),
+        ]
+        result.append((thing, texts))
+    return result
 
 
 def reference(scene: Scene, thing: Thing) -> str:

@@ -20,9 +20,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from llmga.train.box_loss import NamedBox
+
 from .captions import detailed_caption, short_caption, vague_caption
+from .grounding import named_boxes
 from .render import render
-from .scene import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene, Split, choose, sample_scene
+from .scene import (
+    BACKGROUNDS,
+    COLOURS,
+    PLACES,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    UNIT,
+    Scene,
+    Split,
+    choose,
+    sample_scene,
+)
 
 T = TypeVar("T")
 
@@ -92,38 +107,39 @@ def labels_of(scene: Scene) -> list[int]:
 
 @dataclass(frozen=True)
 class Painted:
-    """Pictures (N, 128, 128, 3) uint8 and labels (N, 37) int8, both mapped from the disk."""
+    """Square pictures (N, size, size, 3) uint8 and labels (N, 37) int8, both mapped from the disk."""
 
     scenes: Scenes
     pictures: NDArray[np.uint8]
     labels: NDArray[np.int8]
 
 
-def painted(scenes: Scenes, cache: Path, workers: int = 0) -> Painted:
+def painted(scenes: Scenes, cache: Path, workers: int = 0, size: int = UNIT) -> Painted:
     """Paint all scenes into a folder under ``cache``, or open the folder that holds them.
 
     Args:
         workers: processes; 0 takes one per core.
+        size: pixels of a picture's side.
     """
     from filelock import FileLock
 
-    folder = cache / f"scenes-{_hash(asdict(scenes))}"
+    folder = cache / f"scenes-{_hash({**asdict(scenes), 'size': size})}"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{folder.name}.lock"):  # several stages may want them at once
         if not folder.exists():
-            _paint_all(scenes, folder, workers)
+            _paint_all(scenes, folder, workers, size)
     return Painted(
         scenes, *(np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("pictures", "labels"))
     )
 
 
-def _paint_all(scenes: Scenes, folder: Path, workers: int) -> None:
+def _paint_all(scenes: Scenes, folder: Path, workers: int, size: int) -> None:
     partial_folder = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
     partial_folder.mkdir()
-    shape = (len(scenes), 128, 128, 3)
+    shape = (len(scenes), size, size, 3)
     np.lib.format.open_memmap(partial_folder / "pictures.npy", "w+", np.uint8, shape)
-    labels = in_processes(partial(_paint, scenes, partial_folder), len(scenes), workers, "paint")
+    labels = in_processes(partial(_paint, scenes, partial_folder, size), len(scenes), workers, "paint")
     np.save(partial_folder / "labels.npy", np.array(labels, dtype=np.int8))
     partial_folder.rename(folder)
 
@@ -131,6 +147,11 @@ def _paint_all(scenes: Scenes, folder: Path, workers: int) -> None:
 def captions_of(scenes: Scenes, mix: Mix, workers: int = 0) -> list[str]:
     """One caption for each scene."""
     return in_processes(partial(_caption, scenes, mix), len(scenes), workers, "caption")
+
+
+def boxes_of(scenes: Scenes, captions: Sequence[str], workers: int = 0) -> list[list[NamedBox]]:
+    """What each scene's caption names, and where."""
+    return in_processes(partial(_boxes, scenes, captions), len(captions), workers, "boxes")
 
 
 def in_processes(work: Callable[[range], list[T]], count: int, workers: int, name: str) -> list[T]:
@@ -150,10 +171,12 @@ def in_processes(work: Callable[[range], list[T]], count: int, workers: int, nam
 class WorldPictures:
     """Painted scenes with a caption each, as stage 2 takes them (see ``llmga.train.Pictures``)."""
 
-    def __init__(self, source: Painted, captions: Sequence[str]) -> None:
+    def __init__(
+        self, source: Painted, captions: Sequence[str], boxes: Sequence[list[NamedBox]] | None = None
+    ) -> None:
         if len(captions) != len(source.pictures):
             raise ValueError(f"{len(source.pictures)} pictures need as many captions, got {len(captions)}")
-        self._source, self._captions = source, captions
+        self._source, self._captions, self._boxes = source, captions, boxes
 
     def __len__(self) -> int:
         return len(self._captions)
@@ -164,14 +187,22 @@ class WorldPictures:
     def caption(self, i: int, rng: random.Random) -> str:
         return self._captions[i]
 
+    def named_boxes(self, i: int, caption: str) -> list[NamedBox]:
+        if self._boxes is not None:
+            return self._boxes[i]
+        scenes = self._source.scenes
+        return named_boxes(scenes[i], caption, _caption_seed(scenes, i))
+
     def mask(self, i: int, generator: torch.Generator) -> torch.Tensor:
         from llmga.paint.masks import MIXES
 
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        return torch.from_numpy(MIXES["stage2"].draw(rng, 128, 128))[None]
+        height, width = self._source.pictures.shape[1:3]
+        return torch.from_numpy(MIXES["stage2"].draw(rng, height, width))[None]
 
     def fingerprint(self) -> str:
-        return _hash({"scenes": asdict(self._source.scenes), "captions": list(self._captions)})
+        size = self._source.pictures.shape[1]
+        return _hash({"scenes": asdict(self._source.scenes), "size": size, "captions": list(self._captions)})
 
 
 def as_images(pixels: torch.Tensor) -> torch.Tensor:
@@ -184,18 +215,26 @@ def as_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
     return (images / 2 + 0.5).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def _paint(scenes: Scenes, folder: Path, part: range) -> list[list[int]]:
+def _paint(scenes: Scenes, folder: Path, size: int, part: range) -> list[list[int]]:
     pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
     labels = []
     for i in part:
         scene = scenes[i]
-        pictures[i] = np.asarray(render(scene).image)
+        pictures[i] = np.asarray(render(scene, size).image)
         labels.append(labels_of(scene))
     return labels
 
 
 def _caption(scenes: Scenes, mix: Mix, part: range) -> list[str]:
-    return [mix.caption(scenes[i], scenes.seed * 1_000_000_007 + i) for i in part]
+    return [mix.caption(scenes[i], _caption_seed(scenes, i)) for i in part]
+
+
+def _boxes(scenes: Scenes, captions: Sequence[str], part: range) -> list[list[NamedBox]]:
+    return [named_boxes(scenes[i], captions[i], _caption_seed(scenes, i)) for i in part]
+
+
+def _caption_seed(scenes: Scenes, i: int) -> int:
+    return scenes.seed * 1_000_000_007 + i
 
 
 def _hash(value: Any) -> str:

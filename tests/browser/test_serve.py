@@ -20,7 +20,6 @@ from PIL import Image
 from support.comfy_page import watch
 from support.template_checks import SCREEN, screenshot, wait_for_history
 
-from miniworld.models.architecture import PICTURE
 from miniworld.models.reader import load_reader
 from miniworld.world.scene import BACKGROUNDS, PLACES
 from tools import ROOT, comfyui, miniature
@@ -103,7 +102,7 @@ def test_one_press_of_run_paints_what_the_words_say(browser: Browser, served: tu
 def read(png: bytes) -> tuple[str, set[str]]:
     """What the miniature's reader finds in a picture: the background, and the places where something stands."""
     with Image.open(io.BytesIO(png)) as picture:
-        assert picture.size == (PICTURE, PICTURE)
+        assert picture.size == (miniature.picture_size(),) * 2
         pixels = torch.from_numpy(np.asarray(picture.convert("RGB"))).movedim(-1, 0)[None] / 127.5 - 1
     reading = load_reader(miniature.find() / "reader.safetensors").read(pixels)
     places = {place for place, there in zip(PLACES, reading.present[0].tolist(), strict=True) if there}

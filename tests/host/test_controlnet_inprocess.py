@@ -31,12 +31,12 @@ def module(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def world_pictures(count: int) -> torch.Tensor:
-    """(B, H, W, 3) in 0 .. 1."""
+def world_pictures(count: int, size: int = 128) -> torch.Tensor:
+    """(B, size, size, 3) in 0 .. 1."""
     import numpy as np
 
     render, scenes = module("miniworld.world.render").render, module("miniworld.world.scene")
-    drawn = [np.asarray(render(scenes.sample_scene(seed, (1, 4))).image) for seed in range(count)]
+    drawn = [np.asarray(render(scenes.sample_scene(seed, (1, 4)), size).image) for seed in range(count)]
     return torch.from_numpy(np.stack(drawn)).float() / 255
 
 
@@ -118,9 +118,8 @@ def test_what_is_painted_with_it_is_the_same_picture(files: dict[str, Any]) -> N
     model, clip, vae = core_node("CheckpointLoaderSimple")().load_checkpoint(checkpoint.name)
     paths.folder_names_and_paths["checkpoints"][0].remove(str(checkpoint.parent))
     positive, negative = (core_node("CLIPTextEncode")().encode(clip, text)[0] for text in ("a red star", ""))
-    picture = world_pictures(1)
-    edges = module("comfy_extras.nodes_canny").Canny.execute(picture, 0.3, 0.7)[0]
     side = pipeline.unet.config.sample_size
+    edges = module("comfy_extras.nodes_canny").Canny.execute(world_pictures(1, 8 * side), 0.3, 0.7)[0]
     painted = {}
     for strength in (0.0, 0.8):
         steered = core_node("ControlNetApplyAdvanced")().apply_controlnet(

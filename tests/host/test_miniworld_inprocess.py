@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,23 @@ DETECT = "unet_config_from_diffusers_unet"
 TOLERANCE = 2e-5  # float32, the same operations in another order
 
 
+@pytest.fixture(scope="module", params=[128, 256])
+def picture(request: pytest.FixtureRequest) -> int:
+    """Pixels of a side of what the architecture paints."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def pipeline() -> Any:
+def pipeline(picture: int) -> Any:
     comfy_inprocess.start()
-    return importlib.import_module("miniworld.models.random_diffusion").random_pipeline(seed=3)
+    return importlib.import_module("miniworld.models.random_diffusion").random_pipeline(3, picture)
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+def loaded(tmp_path_factory: pytest.TempPathFactory, picture: int) -> tuple[Any, Any, Any]:
     comfy_inprocess.start()
     path: Path = tmp_path_factory.mktemp("mini") / "mini.safetensors"
-    importlib.import_module("miniworld.models.random_diffusion").write_checkpoint(path, seed=3)
+    importlib.import_module("miniworld.models.random_diffusion").write_checkpoint(path, 3, picture)
     with pytest.MonkeyPatch.context() as patch:
         models = importlib.import_module("comfy.supported_models").models
         patch.setattr(importlib.import_module("comfy.supported_models"), "models", list(models))
@@ -49,15 +56,20 @@ def test_nothing_of_the_host_changes_without_the_miniatures_pack() -> None:
 
 
 @pytest.mark.parametrize("channels", [4, 9])
-def test_a_diffusers_folder_is_told_from_a_single_file_by_its_names_alone(channels: int) -> None:
+def test_a_diffusers_folder_is_told_from_a_single_file_by_its_names_alone(
+    channels: int, picture: int
+) -> None:
     """What the miniature's pack says of a UNet is what ComfyUI finds out about the same weights in a checkpoint."""
     comfy_inprocess.start()
-    sizes = {**importlib.import_module("miniworld.models.architecture").UNET, "in_channels": channels}
+    architecture = importlib.import_module("miniworld.models.architecture")
+    sizes = {**architecture.unet_config(picture), "in_channels": channels}
     net = importlib.import_module("diffusers").UNet2DConditionModel(**sizes)
     names = importlib.import_module("llmga.diffusion.ldm").unet_to_ldm(net.state_dict())
     detection: Any = importlib.import_module("comfy.model_detection")
     found = detection.detect_unet_config(names, "")
-    assert found == {**importlib.import_module("miniworld.pack").UNET_CONFIG, "in_channels": channels}
+    widths = importlib.import_module("miniworld.pack.sizes").WIDTHS[picture]
+    said = importlib.import_module("miniworld.pack").comfy_unet_config(widths)
+    assert found == {**said, "in_channels": channels}
 
 
 @torch.no_grad()
@@ -83,6 +95,13 @@ def test_the_autoencoder_gives_the_same_latents_and_pixels(
     latents = pipeline.vae.encode(image.movedim(-1, 1) * 2 - 1).latents
     assert (loaded[2].encode(image) * scale - latents).abs().max() < TOLERANCE
     pixels = (pipeline.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+    # The file has TAESD's layout; the net in it is narrow.
+    lean = importlib.import_module("miniworld.models.narrow_taesd").narrowed(copy.deepcopy(pipeline.vae))
+    weights = [sum(each.numel() for each in net.parameters()) for net in (lean, pipeline.vae)]
+    assert weights[0] < 0.6 * weights[1]
+    assert (lean.encode(image.movedim(-1, 1) * 2 - 1).latents - latents).abs().max() < TOLERANCE
+    narrow = (lean.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+    assert (loaded[2].decode(latents / scale).movedim(-1, 1) - narrow).abs().max() < TOLERANCE
     assert (loaded[2].decode(latents / scale).movedim(-1, 1) - pixels).abs().max() < TOLERANCE
 
 

@@ -13,7 +13,7 @@ import torch
 from support import comfy_inprocess
 from support.comfy_inprocess import ROOT, core_node
 
-from tools.miniature import CHECKPOINT, LANGUAGE_MODEL, STAGE2
+from tools.miniature import CHECKPOINT, LANGUAGE_MODEL, STAGE2, picture_size
 
 FOLDER = Path(os.environ.get("LLMGA_MINIATURE") or ROOT / "miniature")
 UNETS = {"llmga-mini-t2i": 4, "llmga-mini-inpainting-base": 9, "llmga-mini-inpainting": 9}
@@ -82,17 +82,18 @@ def conditioning(clip: Any) -> tuple[Any, Any]:
 
 
 def picture_with_hole() -> tuple[torch.Tensor, torch.Tensor]:
-    """(1, 128, 128, 3) and a mask (1, 128, 128), 1 = to be generated, whose edges lie on latents' cells."""
-    picture = torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(0))
-    mask = torch.zeros(1, 128, 128)
-    mask[:, 32:96, 48:] = 1
+    """(1, S, S, 3) and a mask (1, S, S), 1 = to be generated, whose edges lie on latents' cells."""
+    cells = picture_size() // 8
+    picture = torch.rand(1, cells, cells, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 8 * cells, 8 * cells)
+    mask[:, 2 * cells : 6 * cells, 3 * cells :] = 1
     return picture.repeat_interleave(8, 1).repeat_interleave(8, 2), mask
 
 
 @torch.no_grad()
 def painted_by_comfyui(model: Any, clip: Any, vae: Any, inpaint: bool = False) -> torch.Tensor:
     positive, negative = conditioning(clip)
-    latent = {"samples": torch.zeros(1, 4, 16, 16)}
+    latent = {"samples": torch.zeros(1, 4, picture_size() // 8, picture_size() // 8)}
     if inpaint:
         picture, mask = picture_with_hole()
         node = core_node("InpaintModelConditioning")()
@@ -118,7 +119,8 @@ def painted_by_diffusers(pipeline: Any, unet: Any, inpaint: bool = False) -> tor
     betas = {name: schedule[name] for name in ("beta_start", "beta_end", "beta_schedule")}
     euler = EulerDiscreteScheduler(**betas, timestep_spacing="linspace")
     euler.set_timesteps(STEPS)
-    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(SEED))
+    side = pipeline.unet.config.sample_size
+    noise = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(SEED))
     x = noise * (1 + euler.sigmas[0] ** 2).sqrt()
     known = x[:, :0]
     if inpaint:
@@ -134,7 +136,7 @@ def painted_by_diffusers(pipeline: Any, unet: Any, inpaint: bool = False) -> tor
 
 
 def assert_the_same_picture(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    assert ours.shape == theirs.shape == (1, 128, 128, 3)
+    assert ours.shape == theirs.shape == (1, picture_size(), picture_size(), 3)
     assert theirs.std() > 0.05  # it is a picture
     assert (ours - theirs).abs().max() <= 2 / 255
 

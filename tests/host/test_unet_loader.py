@@ -180,7 +180,9 @@ def test_every_layout_is_the_same_model(folder: Path) -> None:
         assert torch.equal(found, expected), name
     architecture = importlib.import_module("miniworld.models.architecture")
     assert expected is not None
-    assert (diffusers_eps(architecture.UNET, weights, x, 500, context) - expected).abs().max() <= TOLERANCE
+    assert (
+        diffusers_eps(architecture.unet_config(128), weights, x, 500, context) - expected
+    ).abs().max() <= TOLERANCE
     assert {"whole/", "one.safetensors"} <= set(node().define_schema().inputs[0].options)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from miniworld.models.architecture import PICTURE
 from miniworld.models.painter import write_half, write_single_file
 from miniworld.models.random_diffusion import random_pipeline, write_inpainting_unet, write_restorer
 from miniworld.models.random_language import write_tiny_llava
@@ -57,7 +56,7 @@ def test_a_workflow_on_the_miniature_is_whole_and_in_its_words(name: str) -> Non
         assert all(link[0] in prompt for link in links)
         assert node["class_type"] not in ("CLIPLoader", "VAELoader", "LLMGA_HostLanguageModel")
         if node["class_type"] == "EmptyLatentImage":
-            assert (node["inputs"]["width"], node["inputs"]["height"]) == (PICTURE, PICTURE)
+            assert node["inputs"]["width"] == node["inputs"]["height"] == miniature.picture_size()
         if node["class_type"] == "CheckpointLoaderSimple":
             assert node["inputs"]["ckpt_name"] == miniature.CHECKPOINT
 

@@ -7,7 +7,9 @@ import torch
 
 from llmga.diffusion import Schedule, Site, StopForward
 from llmga.diffusion.attention import token_attention
-from llmga.edit.heatmaps import paint_heatmap, word_maps
+from llmga.edit.blend import LocalBlend
+from llmga.edit.control import Blend
+from llmga.edit.heatmaps import HeatTaps, paint_heatmap, word_maps
 from llmga.edit.inversion import Trajectory
 from llmga.edit.prompt_to_prompt import (
     PromptToPromptOptions,
@@ -200,6 +202,28 @@ def test_heat_maps_show_where_each_word_is_seen() -> None:
             word_maps(denoiser, trajectory, "context", words, 3)
     with pytest.raises(ValueError, match="positions below 3, got 7"):
         word_maps(denoiser, trajectory, "context", [[7]], 3)
+
+
+def test_maps_of_the_up_blocks_alone_leave_the_others_out() -> None:
+    taps = HeatTaps([[1]], (4, 4), SITES[2], up_only=True)
+    q, k = torch.randn(1, 16, 6), torch.randn(1, 3, 6)
+    taps.attend(SITES[1], q, k, k, 2, (4, 4))
+    assert taps.total is None
+    with pytest.raises(StopForward):
+        taps.attend(SITES[2], q, k, k, 2, (4, 4))
+    assert taps.total is not None
+    both = {
+        Site("input", 4, 0, "cross"): (8, 8),
+        Site("output", 0, 0, "cross"): (8, 8),
+        Site("output", 2, 0, "cross"): (16, 16),
+    }
+    for up_only, wanted in ((False, ["input", "output"]), (True, ["output"])):
+        blend = LocalBlend(Blend((1,), (1,), up_only=up_only), (3, 3), (32, 32))
+        assert sorted(site.block for site in blend.sites(dict(both))) == wanted
+        assert all(both[site] == (8, 8) for site in blend.sites(dict(both)))
+    for local_blend, up_only in (("auto", False), ("up blocks", True)):
+        control = resolved(local_blend=local_blend).control
+        assert control.blend is not None and control.blend.up_only is up_only
 
 
 def test_heat_is_the_probability_of_a_words_tokens() -> None:

@@ -12,12 +12,12 @@ import torch
 pytest.importorskip("diffusers", reason="the painter's networks are diffusers'")
 
 from llmga.text import clip_tokenizer
-from llmga.train import LoopConfig, read_config
+from llmga.train import read_config
 from miniworld.build.build import build
 from miniworld.build.recipe import RECIPES, Recipe
-from miniworld.checks.painter import late_places, score, truth_of
+from miniworld.checks.painter import late_places, of_size, score, truth_of
 from miniworld.files import AUTOENCODER, BASE, CHECKPOINT, CONTROLNET, MANIFEST
-from miniworld.models.autoencoder import AutoencoderConfig, AutoencoderTrainer
+from miniworld.models.architecture import picture_size, picture_size_of_checkpoint
 from miniworld.models.controlnet import load_controlnet
 from miniworld.models.painter import (
     load_pipeline,
@@ -80,38 +80,20 @@ def test_every_word_has_a_row_and_float8_holds_it() -> None:
     )
 
 
-def test_the_single_file_gives_the_networks_back(tmp_path: Path) -> None:
-    nets = new_unet(1), new_text_encoder(1), new_autoencoder()
+@pytest.mark.parametrize("picture", [128, 256])
+def test_the_single_file_gives_the_networks_back(tmp_path: Path, picture: int) -> None:
+    nets = new_unet(1, picture), new_text_encoder(1), new_autoencoder()
     path = tmp_path / "mini.safetensors"
     write_single_file(path, *(net.state_dict() for net in nets))
     assert path.stat().st_size < 20e6
     loaded = load_pipeline(path)
+    assert picture_size(loaded.unet) == picture_size_of_checkpoint(path) == picture
     for net, other in zip(nets, (loaded.unet, loaded.text_encoder, loaded.vae), strict=True):
         for name, value in net.state_dict().items():
             torch.testing.assert_close(other.state_dict()[name], value, atol=6e-4, rtol=1e-3)  # float16
     assert torch.equal(
         nets[1].get_input_embeddings().weight, loaded.text_encoder.get_input_embeddings().weight
     )
-
-
-def test_the_exported_encoder_has_latents_of_unit_variance(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
-    config = AutoencoderConfig(LoopConfig(1, 8, 8, 1e-3), pictures=16)
-    trainer = AutoencoderTrainer(config, painted(Scenes(16), tmp_path, workers=1))
-    trainer.prepare(torch.device("cpu"), 0, 1, lambda: None)
-    images, _ = trainer.batch(torch.arange(16), torch.Generator())
-    trainer.norm.momentum = 1.0  # all of this batch
-    with torch.no_grad():
-        wanted = trainer.norm(trainer.net.encoder(images))
-    weights = {name: module.state_dict() for name, module in trainer.modules().items()}
-    trainer.export(tmp_path, weights)
-    net = new_autoencoder()
-    net.load_state_dict(load_file(tmp_path / "autoencoder.safetensors"))
-    with torch.no_grad():
-        latents = net.encode(images).latents
-    torch.testing.assert_close(latents, wanted, atol=0.02, rtol=0)  # the running variance is unbiased
-    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=0.02, rtol=0)
 
 
 def test_a_perfect_reading_scores_one_and_a_wrong_colour_costs_the_colour() -> None:
@@ -130,6 +112,10 @@ def test_a_perfect_reading_scores_one_and_a_wrong_colour_costs_the_colour() -> N
     nothing = Reading(torch.zeros(40, 9, dtype=torch.bool), attributes, truth[:, -1])
     rates = score(nothing, truth)
     assert rates["place"].value == rates["shape"].value == 0 and rates["empty"].value == 1
+    assert rates["number"].value == 0 and rates["number"].count == 40
+    small = of_size(truth, "small")
+    assert torch.equal(small, grid[..., 2] == 0) and small.any()
+    assert score(reading, truth, small)["colour"].count == int(small.sum())
 
 
 def test_what_is_late_is_what_the_first_75_tokens_leave_out() -> None:
@@ -154,9 +140,8 @@ def test_the_recipes_are_valid() -> None:
 
 TINY = [
     "scenes.count=8",
-    "colours.pictures=8",
-    "shapes.pictures=8",
-    "whole.pictures=8",
+    "encoder.pictures=8",
+    "decoder.pictures=8",
     "reader.pictures=8",
     "words.scenes=8",
     "base.scenes=8",
@@ -170,9 +155,8 @@ TINY = [
 def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
     recipe = read_config(Recipe, RECIPES / "smoke.yaml", TINY)
     stages = [
-        "colours",
-        "shapes",
-        "whole",
+        "encoder",
+        "decoder",
         "words",
         "base",
         "pack",
@@ -183,7 +167,7 @@ def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
         "restorers",
     ]
     torch.set_num_threads(1)
-    with pytest.raises(FileNotFoundError, match="the stage colours makes it"):
+    with pytest.raises(FileNotFoundError, match="the stage encoder makes it"):
         build(recipe, tmp_path, ["reader"], False, [])
     build(recipe, tmp_path, stages, False, ["build"])
     manifest = json.loads((tmp_path / MANIFEST).read_text())
@@ -195,17 +179,17 @@ def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
     build(recipe, tmp_path, stages, False, [])
     assert (tmp_path / CHECKPOINT).stat().st_mtime_ns == before
     (tmp_path / AUTOENCODER).write_bytes(b"damaged")
-    build(recipe, tmp_path, ["whole", "pack"], False, [])
-    assert json.loads((tmp_path / MANIFEST).read_text())["whole"]["files"] == manifest["whole"]["files"]
+    build(recipe, tmp_path, ["decoder", "pack"], False, [])
+    assert json.loads((tmp_path / MANIFEST).read_text())["decoder"]["files"] == manifest["decoder"]["files"]
 
 
 def test_stages_at_the_same_time_give_what_they_give_in_turn(tmp_path: Path) -> None:
-    recipe, stages = read_config(Recipe, RECIPES / "smoke.yaml", TINY), ["colours", "shapes", "words"]
+    recipe, stages = read_config(Recipe, RECIPES / "smoke.yaml", TINY), ["encoder", "decoder", "words"]
     torch.set_num_threads(1)
     for name, jobs in (("turn", 1), ("together", 2)):
         build(recipe, tmp_path / name, stages, False, [], jobs=jobs)
     one, other = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("turn", "together"))
     assert list(other) == stages
     assert [other[name]["files"] for name in stages] == [one[name]["files"] for name in stages]
-    with pytest.raises(FileNotFoundError, match="the stage colours makes it"):
+    with pytest.raises(FileNotFoundError, match="the stage encoder makes it"):
         build(recipe, tmp_path / "none", ["reader"], False, [], jobs=2)

@@ -23,7 +23,6 @@ from miniworld.checks.controlnet import (
     score_controlled,
 )
 from miniworld.files import CHECKPOINT, CONTROLNET, READER
-from miniworld.models.architecture import PICTURE
 from miniworld.models.controlnet import load_controlnet
 from miniworld.models.painter import load_pipeline
 from miniworld.models.random_diffusion import random_controlnet, write_checkpoint, write_controlnet
@@ -35,12 +34,21 @@ SMALL = ControlNetCheckConfig(pictures=3, steps=2, batch=2)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+SIDES = [128, 256]
+
+
+@pytest.fixture(scope="module", params=SIDES)
+def side(request: pytest.FixtureRequest) -> int:
+    """Pixels of a side of what the miniature paints."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(side: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature with random weights."""
     out = tmp_path_factory.mktemp("models")
-    write_checkpoint(out / CHECKPOINT)
-    write_controlnet(out / CONTROLNET)
+    write_checkpoint(out / CHECKPOINT, picture=side)
+    write_controlnet(out / CONTROLNET, picture=side)
     save_file({name: value.contiguous() for name, value in Reader().state_dict().items()}, out / READER)
     return out
 
@@ -61,11 +69,12 @@ class Silent:
         return None
 
 
-def test_edges_are_counted_against_those_that_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("side", SIDES)
+def test_edges_are_counted_against_those_that_were_given(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
     import miniworld.checks.controlnet as module
 
     monkeypatch.setattr(module, "score", lambda reading, truth: {})
-    pictures = pictures_of(asked_scenes(SMALL))
+    pictures = pictures_of(asked_scenes(SMALL), side)
     edges = canny(pictures / 2 + 0.5, SMALL.low_threshold, SMALL.high_threshold)
 
     def counted(images: torch.Tensor) -> tuple[float, float]:
@@ -79,9 +88,9 @@ def test_edges_are_counted_against_those_that_were_given(monkeypatch: pytest.Mon
     assert counted(torch.zeros_like(pictures))[0] == 0.0
 
 
-def test_a_controlnet_steers_each_picture_by_its_own_edges(models: Path) -> None:
+def test_a_controlnet_steers_each_picture_by_its_own_edges(models: Path, side: int) -> None:
     pipeline, net = load_pipeline(models / CHECKPOINT), load_controlnet(models / CONTROLNET)
-    edges = (torch.rand(3, 3, PICTURE, PICTURE, generator=torch.Generator().manual_seed(0)) < 0.1).float()
+    edges = (torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0)) < 0.1).float()
     captions, config = ["a red star", "", "a blue ring"], PaintConfig(steps=2, batch=2)
     together = paint(pipeline, captions, config, control=Control(net, edges))
     free = paint(pipeline, captions, config)
@@ -93,11 +102,11 @@ def test_a_controlnet_steers_each_picture_by_its_own_edges(models: Path) -> None
     torch.testing.assert_close(nothing, free)
 
 
-def test_the_file_gives_the_network_back(models: Path) -> None:
+def test_the_file_gives_the_network_back(models: Path, side: int) -> None:
     from miniworld.models.painter import new_unet
 
     written, read = (
-        random_controlnet(new_unet(0)).state_dict(),
+        random_controlnet(new_unet(0, side)).state_dict(),
         load_controlnet(models / CONTROLNET).state_dict(),
     )
     assert written.keys() == read.keys()
@@ -106,7 +115,7 @@ def test_the_file_gives_the_network_back(models: Path) -> None:
         load_controlnet(models / "none.safetensors")
 
 
-def test_it_runs_from_end_to_end(models: Path) -> None:
+def test_it_runs_from_end_to_end(models: Path, side: int) -> None:
     steps: list[tuple[int, int]] = []
     results = check_controlnet(models, SMALL, lambda i, n: steps.append((i, n)))
     assert steps == [(1, 3), (2, 3), (3, 3)]
@@ -118,4 +127,4 @@ def test_it_runs_from_end_to_end(models: Path) -> None:
     lines = controlnet_table(results).splitlines()
     assert len(lines) == 6 and "edges kept" in lines[0] and "texture" in lines[0]
     # the true pictures, both edges each with what is painted, and what is painted without
-    assert Image.open(models / "pictures" / "controlnet.png").size == (3 * PICTURE, 6 * PICTURE)
+    assert Image.open(models / "pictures" / "controlnet.png").size == (3 * side, 6 * side)

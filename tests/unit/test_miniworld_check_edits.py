@@ -29,7 +29,7 @@ from miniworld.models.random_diffusion import write_checkpoint
 from miniworld.models.reader import Reader, Reading
 from miniworld.world.dataset import ATTRIBUTES
 from miniworld.world.edits import Edit, sample_edit
-from miniworld.world.scene import BACKGROUNDS, PLACES, Scene, sample_scene, split_of
+from miniworld.world.scene import BACKGROUNDS, PLACES, UNIT, Scene, sample_scene, split_of
 
 SMALL = EditsConfig(edits=2, steps=2, maps=1)
 
@@ -61,8 +61,8 @@ class Truth:
 
 
 def scored(wanted: Edit, scene: Scene) -> EditScore:
-    images = picture(wanted.source)
-    return score_edit("", wanted, False, Truth(scene), picture(wanted.target), images, images)  # type: ignore[arg-type]
+    images = picture(wanted.source, UNIT)
+    return score_edit("", wanted, False, Truth(scene), picture(wanted.target, UNIT), images, images)  # type: ignore[arg-type]
 
 
 def an_edit(kind: str) -> Edit:
@@ -125,7 +125,7 @@ def test_texture_is_not_judged():
 def test_decibels_are_of_what_may_not_change():
     """The target's own picture differs from the source's only where it may; an error elsewhere counts."""
     wanted = an_edit("recolour")
-    before, made = picture(wanted.source), picture(wanted.target)
+    before, made = picture(wanted.source, UNIT), picture(wanted.target, UNIT)
     reader = Truth(wanted.target)
     assert score_edit("", wanted, False, reader, made, before, before).to_input == 60  # type: ignore[arg-type]
     outside = torch.from_numpy(~wanted.mask())

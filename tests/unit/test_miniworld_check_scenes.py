@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from llmga.evaluate import Estimate
 from miniworld.checks.scenes import (
@@ -21,7 +23,9 @@ from miniworld.checks.scenes import (
     score_scene,
     settings_of,
 )
-from miniworld.models.reader import Reading
+from miniworld.files import CHECKPOINT, READER
+from miniworld.models.random_diffusion import write_checkpoint
+from miniworld.models.reader import Reader, Reading
 from miniworld.world.dataset import ATTRIBUTES
 from miniworld.world.scene import PLACES, sample_scene
 
@@ -46,7 +50,7 @@ def test_a_plan_says_what_the_scene_holds_and_where() -> None:
 
 
 def test_the_ablation_turns_the_parts_off_one_by_one() -> None:
-    guided = {name: settings_of(name, ScenesConfig()).together for name in METHODS_OF_SCENES[2:]}
+    guided = {name: settings_of(name, ScenesConfig(), 16).together for name in METHODS_OF_SCENES[2:]}
     assert [bool(one.scale) for one in guided.values()] == [False, False, True, True, True]
     assert [bool(guided[name].weights.suppression) for name in ("guidance", "+ suppression", "all")] == [
         False,
@@ -89,3 +93,18 @@ def test_results_are_by_method_with_errors(tmp_path: Path) -> None:
     assert "insertion" in scenes_table(scores, insertions) and "insertion" not in scene_results(scores, [])
     with pytest.raises(ValueError, match="methods must be of sentence"):
         check_scenes(tmp_path, ScenesConfig(1, 0), ["best"])
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("side", [128, 256])
+def test_scenes_are_painted_and_objects_inserted_at_the_miniatures_own_size(
+    tmp_path: Path, side: int
+) -> None:
+    write_checkpoint(tmp_path / CHECKPOINT, picture=side)
+    weights = {name: value.contiguous() for name, value in Reader().state_dict().items()}
+    save_file(weights, tmp_path / READER)
+    methods = ("sentence", "none")
+    scores, insertions = check_scenes(tmp_path, ScenesConfig(scenes=1, insertions=1, steps=2), methods)
+    assert [one.method for one in scores] == [*methods] and insertions[0].decibels > 0
+    with Image.open(tmp_path / "pictures" / "scenes.png") as sheet:
+        assert sheet.size == (3 * side, side)  # the true picture beside what the methods paint

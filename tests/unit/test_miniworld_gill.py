@@ -75,8 +75,9 @@ def test_a_story_names_an_object_in_each_sentence() -> None:
     assert len(sentences) == 5 and [len(one.objects) for one in scenes] == [1, 2, 3, 4, 5]
     for sentence, thing in zip(sentences, scene.objects, strict=True):
         assert thing.shape in sentence and thing.colour in sentence
-    parts = interleaved(sentences, scenes)
+    parts = interleaved(sentences, scenes, 256)
     assert [type(part) is str for part in parts] == [True, False] * 4 + [True]
+    assert {part.size for part in parts if isinstance(part, Image.Image)} == {(256, 256)}
 
 
 def test_the_decision_is_told_by_the_background() -> None:
@@ -116,7 +117,7 @@ def test_both_frozen_models_come_from_one_folder() -> None:
 
 def test_the_check_of_an_untrained_one_is_chance(gill: GILL) -> None:
     config = GILLCheckConfig(count=24, distractors=24)
-    found = check_retrieval(gill, config)
+    found = check_retrieval(gill, config, 128)
     assert found["GILL, 48 pictures"]["recall@1"].value < 0.2
     assert found["chance"]["recall@5"].value == pytest.approx(5 / 48)
     decided = check_decision(gill, config)

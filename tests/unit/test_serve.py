@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from miniworld.models.architecture import PICTURE
+from miniworld.models.random_diffusion import write_checkpoint
 from tools import serve
 from tools.miniature_base import add_endpoint, furnish
-from tools.miniature_values import ENDPOINT, EXAMPLE, NARROW
+from tools.miniature_values import CHECKPOINT, ENDPOINT, EXAMPLE, NARROW
 from tools.template_list import START_HERE
 
 
@@ -57,14 +57,15 @@ def test_a_persons_endpoints_and_settings_stay(tmp_path: Path) -> None:
     assert json.loads(settings.read_text()) == {"Comfy.TutorialCompleted": False}
 
 
-def test_the_miniature_is_furnished_with_pictures_and_models(tmp_path: Path) -> None:
-    (tmp_path / "mini" / "checkpoints").mkdir(parents=True)
+@pytest.mark.parametrize("side", [128, 256])
+def test_the_miniature_is_furnished_with_models_and_pictures_of_its_size(tmp_path: Path, side: int) -> None:
+    write_checkpoint(tmp_path / "mini" / "checkpoints" / CHECKPOINT, picture=side)
     (tmp_path / "mini" / "LLM").mkdir()
     _, paths = furnish(tmp_path / "base", tmp_path / "mini", "http://127.0.0.1:1/v1")
     text = Path(paths).read_text()
     assert "checkpoints: checkpoints" in text and "LLM: LLM" in text and "diffrir" not in text
     with Image.open(tmp_path / "base" / "input" / EXAMPLE) as picture:
-        assert picture.size == (PICTURE, PICTURE)
+        assert picture.size == (side, side)
         assert {0, 255} == set(picture.getchannel("A").getdata())
     with Image.open(tmp_path / "base" / "input" / NARROW) as picture:
-        assert picture.size == (PICTURE // 2, PICTURE)
+        assert picture.size == (side // 2, side)

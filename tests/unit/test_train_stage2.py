@@ -132,6 +132,28 @@ def test_the_loss_weight_is_one_over_alpha_up_to_60() -> None:
     torch.testing.assert_close(metrics["mse"], squares.mean())
 
 
+def test_offset_noise_hides_the_mean_and_stratified_timesteps_are_spread() -> None:
+    shape = torch.Size((4000, 4, 8, 8))
+    for strength in (0.0, 0.3):
+        noise = prepared(components(), noise_offset=strength)._noise(shape, generator(0))
+        assert noise.mean((2, 3)).var().item() == pytest.approx(1 / 64 + strength**2, rel=0.05)
+        assert (noise - noise.mean((2, 3), keepdim=True)).var().item() == pytest.approx(63 / 64, rel=0.02)
+    plain = torch.randn(shape, generator=generator(0))
+    assert torch.equal(prepared(components())._noise(shape, generator(0)), plain)
+    trainer, seen = prepared(components(), stratified=True), []
+    for seed in range(200):
+        times = trainer._timesteps(8, generator(seed))
+        assert times.min() >= 0 and times.max() < 1000
+        assert (times.sort().values // 125).unique().numel() >= 7  # one in each eighth, but for rounding
+        seen.append(times)
+    first = torch.stack(seen)[:, 0].float()
+    assert (
+        first.mean().item() == pytest.approx(499.5, abs=70) and first.std() > 200
+    )  # uniform for each example
+    with pytest.raises(ValueError, match="noise_offset must not be negative"):
+        config(noise_offset=-0.1)
+
+
 def test_widening_for_inpainting_keeps_what_the_net_says() -> None:
     narrow, wide = components(), components()
     Stage2(config(task="inpainting"), wide, World())

@@ -16,10 +16,11 @@ from llmga.diffusion.noise_settings import NoiseSettings
 from llmga.diffusion.unet_files import STEM, find_unet, fingerprint
 from llmga.diffusion.unet_shapes import SD15, SDXL, Sizes, measured, shapes
 from llmga.files.header import read_header
-from miniworld.models.architecture import UNET
+from miniworld.models.architecture import unet_config
 
 SD15_INPAINTING = replace(SD15, channels=9)
 MINI = Sizes((64, 128), (0, 1), 1, 96, 4)
+MINI_256 = Sizes((64, 64, 128), (0, 1, 1), 1, 96, 4)
 SDXL_UNET: dict[str, Any] = {
     "block_out_channels": (320, 640, 1280),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -37,7 +38,8 @@ DIFFUSERS = {
     SD15_INPAINTING: {"cross_attention_dim": 768, "attention_head_dim": 8, "in_channels": 9},
     SDXL: SDXL_UNET,
     replace(SDXL, channels=9): {**SDXL_UNET, "in_channels": 9},
-    MINI: UNET,
+    MINI: unet_config(128),
+    MINI_256: unet_config(256),
 }
 
 
