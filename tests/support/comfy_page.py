@@ -162,7 +162,11 @@ def with_defaults(prompt: dict[str, Any], infos: dict[str, Any]) -> dict[str, An
     filled = {}
     for node_id, node in prompt.items():
         optional = infos[node["class_type"]]["input"].get("optional", {})
-        usual = {name: spec[1]["default"] for name, spec in optional.items() if "default" in spec[1]}
+        usual = {
+            name: spec[1]["default"]
+            for name, spec in optional.items()
+            if "default" in (spec[1] if len(spec) > 1 else {})
+        }
         filled[node_id] = {**node, "inputs": {**usual, **node["inputs"]}}
     return filled
 
