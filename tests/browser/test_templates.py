@@ -23,7 +23,7 @@ from tools.templates import ON_THE_MINIATURE
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-SMALLEST = 0.49
+SMALLEST = 0.48
 """Zoom at which a template is shown whole on a screen of 1920 × 1080."""
 TITLES = [template.title for template in TEMPLATES.values()]
 COPIES = sorted(path.stem for path in ON_THE_MINIATURE.glob("*.json"))
