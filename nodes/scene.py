@@ -114,7 +114,9 @@ class ScenePlanner(io.ComfyNode):
                 BoundingBoxes.Input(
                     "boxes",
                     optional=True,
-                    extra_dict={"forceInput": True},  # the page would make a widget of it that always has a box
+                    extra_dict={
+                        "forceInput": True
+                    },  # the page would make a widget of it that always has a box
                     tooltip="Boxes of ComfyUI's Create Bounding Boxes, of width × height, instead of a plan; what "
                     "stands before the first comma of a box's words names its object.",
                 ),
