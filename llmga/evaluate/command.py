@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
             result = joined([read_result(path) for path in options.results])
             write_tables(options.output, result, ())
         elif options.task == "all":
-            for task in TABLES:
+            for task in tasks_of(options.preset):
                 config = read_config(config_class(task), f"{options.preset}-{task}", (), _PACKAGE)
                 _evaluate(task, config, options.output / task)
         else:
@@ -64,6 +64,21 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"llmga evaluate: {error}\n")
         return 2
     return 0
+
+
+def tasks_of(preset: str) -> list[str]:
+    """The tasks that have a preset of this name, ``PRESET-TASK``; those that have none are said.
+
+    Raises:
+        ValueError: no task has one.
+    """
+    there = presets(_PACKAGE)
+    found = [task for task in TABLES if f"{preset}-{task}" in there]
+    if not found:
+        raise ValueError(f"no preset begins with {preset!r}; presets are {', '.join(there)}")
+    if missing := [task for task in TABLES if task not in found]:
+        sys.stderr.write(f"llmga evaluate: {preset} has no preset for {', '.join(missing)}; left out\n")
+    return found
 
 
 def evaluate(

@@ -6,7 +6,6 @@ An engine is named in a configuration as ``folder:PATH`` (a transformers folder 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -146,9 +145,6 @@ class Writer:
         return Sampling(
             seed=seed, temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens
         )
-
-
-WriterFactory = Callable[[ChatConfig], Writer]
 
 
 def _silent(text: str) -> None:
