@@ -22,14 +22,14 @@ from ..llmga.chat import (
     read_transcript,
     respond,
 )
-from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
 from ..llmga.chat.engines.written import WrittenReply
 from ..llmga.chat.transcript import SHA256
 from ..llmga.images import paint_hole_black, to_pil
 from . import check, host, panel
 from .chat_checks import complaint, require_words
 from .own_tasks import NO_STYLE, find_style, find_task, skipped_files, style_names, task_names
-from .types import Engine, History, temperature_input, thinking_inputs
+from .types import Engine, History, max_new_tokens_input, seed_input, temperature_input, thinking_inputs
 
 POLICIES = get_args(Policy)
 
@@ -90,15 +90,7 @@ class Chat(io.ComfyNode):
                     "as you say. scene: a plan of the picture in boxes, as JSON for LLMGA Scene Plan. Others are the files "
                     "of user/__llmga/tasks.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    optional=True,
-                    tooltip="Same inputs and seed, same reply. It also picks how the task is worded.",
-                ),
+                seed_input("Same inputs and seed, same reply. It also picks how the task is worded."),
                 temperature_input(),
                 io.Float.Input(
                     "top_p",
@@ -110,15 +102,7 @@ class Chat(io.ComfyNode):
                     advanced=True,
                     tooltip="Draws from the likeliest words whose probabilities add up to this, 0.01 to 1; 1 keeps all.",
                 ),
-                io.Int.Input(
-                    "max_new_tokens",
-                    default=512,
-                    min=1,
-                    max=MAX_NEW_TOKENS,
-                    optional=True,
-                    advanced=True,
-                    tooltip=f"The reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
-                ),
+                max_new_tokens_input("The reply"),
                 policy_input(),
                 io.Image.Input(
                     "image",

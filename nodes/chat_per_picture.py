@@ -12,12 +12,12 @@ from ..llmga.chat import (
     check_pictures,
     respond_each,
 )
-from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
 from . import check, host
 from .chat import POLICIES, policy_input, shown_pictures
 from .chat_checks import complaint
 from .own_tasks import find_task, task_names
-from .types import Engine, History, temperature_input, thinking_inputs
+from .types import Engine, History, max_new_tokens_input, seed_input, temperature_input, thinking_inputs
 
 ASKED = ("similar", "inpaint", "outpaint", "edit", "describe", "chat")
 """The tasks that are about a picture."""
@@ -68,26 +68,12 @@ class ChatPerPicture(io.ComfyNode):
                     "the masked hole or border. edit: a caption, changed as little as the instruction asks. chat: your "
                     "words as they are. Others are the files of user/__llmga/tasks that are about a picture.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    optional=True,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="Of the first picture; each further one has the next. Alone with its seed a picture gets the "
-                    "same reply.",
+                seed_input(
+                    "Of the first picture; each further one has the next. Alone with its seed a picture gets the "
+                    "same reply."
                 ),
                 temperature_input(),
-                io.Int.Input(
-                    "max_new_tokens",
-                    default=512,
-                    optional=True,
-                    min=1,
-                    max=MAX_NEW_TOKENS,
-                    advanced=True,
-                    tooltip=f"Each reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
-                ),
+                max_new_tokens_input("Each reply"),
                 policy_input(),
                 io.Mask.Input(
                     "mask",

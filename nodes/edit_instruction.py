@@ -7,13 +7,13 @@ from typing import get_args
 from comfy_api.latest import io
 
 from ..llmga.chat import Conversation, Sampling
-from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
 from ..llmga.edit.instruction import EditPolicy, rewrite
 from ..llmga.images import to_pil
 from . import check, host
 from .chat import encoded
 from .chat_checks import complaint
-from .types import Engine, History, temperature_input, thinking_inputs
+from .types import Engine, History, max_new_tokens_input, seed_input, temperature_input, thinking_inputs
 
 POLICIES = get_args(EditPolicy)
 
@@ -54,25 +54,9 @@ class EditInstruction(io.ComfyNode):
                     tooltip="What to change, in your own words, up to 200,000 characters. One change at a time is edited "
                     "best.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    optional=True,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="Same inputs and seed, same prompts. It also picks how the request is worded.",
-                ),
+                seed_input("Same inputs and seed, same prompts. It also picks how the request is worded."),
                 temperature_input(),
-                io.Int.Input(
-                    "max_new_tokens",
-                    default=512,
-                    optional=True,
-                    min=1,
-                    max=MAX_NEW_TOKENS,
-                    advanced=True,
-                    tooltip=f"Each reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
-                ),
+                max_new_tokens_input("Each reply"),
                 io.Combo.Input(
                     "policy",
                     options=list(POLICIES),

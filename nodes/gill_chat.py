@@ -12,7 +12,7 @@ from ..llmga.gill.transcript import TRANSCRIPT_STYLES, prompt_of
 from ..llmga.images import from_pil, read_picture, to_pil
 from . import check, host, host_gill, panel
 from .gill import GILLType, HostIndex, IndexType
-from .types import History
+from .types import History, seed_input
 
 if TYPE_CHECKING:
     from ..llmga.gill import GILLReply, ReplyPicture
@@ -61,15 +61,7 @@ class GILLChat(io.ComfyNode):
                     "is, for captions "
                     "and stories.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    optional=True,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="Of the words that are drawn; at temperature 0 nothing is drawn.",
-                ),
+                seed_input("Of the words that are drawn; at temperature 0 nothing is drawn."),
                 io.Float.Input(
                     "temperature",
                     default=0.0,

@@ -29,7 +29,16 @@ from . import check, host
 from .inversion import shown
 from .prompt_encoder import HostPromptEncoder, clip_encoders
 from .scene_synthesis import PaintedSceneValue
-from .types import BoundingBoxes, Elements, Engine, History, PaintedScene, Scene, temperature_input
+from .types import (
+    BoundingBoxes,
+    Elements,
+    Engine,
+    History,
+    PaintedScene,
+    Scene,
+    seed_input,
+    temperature_input,
+)
 
 RULES = get_args(AssessRule)
 MOST_PIXELS = 8192
@@ -72,15 +81,7 @@ class ScenePlanner(io.ComfyNode):
                     tooltip="The plan as JSON; the box editor writes it. Empty: the language model in 'engine' plans. "
                     "Not empty: this plan is used and no model is asked. Elements of Create Bounding Boxes are read too.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    optional=True,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="Same inputs and seed, same plan. It also picks how the request is worded.",
-                ),
+                seed_input("Same inputs and seed, same plan. It also picks how the request is worded."),
                 temperature_input(),
                 io.Int.Input(
                     "max_new_tokens",

@@ -28,7 +28,7 @@ from . import check, embeddings, host, host_denoiser
 from .edit_inputs import MODEL_TOOLTIP, MOST_STEPS, HostInversion, HostModels
 from .inversion import shown
 from .prompt_encoder import LAYOUTS
-from .types import Inversion, PaintedScene, Scene
+from .types import Inversion, PaintedScene, Scene, seed_input
 
 SMALLEST_SIDE = 64
 LARGEST_SIDE = 4096
@@ -83,15 +83,7 @@ class SceneSynthesis(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 Scene.Input("scene", tooltip="From LLMGA Scene Plan or LLMGA Scene Assess."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    optional=True,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="Same inputs and seed, same picture.",
-                ),
+                seed_input("Same inputs and seed, same picture."),
                 io.Int.Input(
                     "steps",
                     default=50,

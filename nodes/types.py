@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..llmga.chat.engines.base import MAX_THOUGHT_TOKENS, THOUGHT_TOKENS
+from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS
 
 Engine = io.Custom("LLMGA_ENGINE")
 """A ``llmga.chat.ChatEngine``."""
@@ -57,6 +57,31 @@ def thinking_inputs() -> list[io.Input]:
             "think also when thinking is off. A thought that does not end within it is an error.",
         ),
     ]
+
+
+def seed_input(tooltip: str) -> io.Int.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=2**64 - 1,
+        control_after_generate=True,
+        optional=True,
+        tooltip=tooltip,
+    )
+
+
+def max_new_tokens_input(what: str) -> io.Int.Input:
+    """How long a reply may be; ``what`` ends, as the tooltip says it."""
+    return io.Int.Input(
+        "max_new_tokens",
+        default=512,
+        min=1,
+        max=MAX_NEW_TOKENS,
+        optional=True,
+        advanced=True,
+        tooltip=f"{what} ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
+    )
 
 
 def temperature_input() -> io.Float.Input:
