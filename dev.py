@@ -4,6 +4,7 @@
     python dev.py test      linters, unit, host and browser tests
     python dev.py serve     ComfyUI with this pack and the miniature: open the page it names, press Run
     python dev.py bench     every benchmark
+    python dev.py gpu       what only a graphics card shows: half precision, memory, times against the published code
     python dev.py attack    seeded attacks on nodes, loaders and a live server, and a scoreboard
     python dev.py docs      the API pages of the library, in site/api
 
@@ -48,6 +49,8 @@ def main(argv: list[str]) -> int:
         return _bench(str(python), extra)
     if options.verb == "attack":
         return _run([str(python), "-m", "attack", *extra], ROOT / "tests")
+    if options.verb == "gpu":
+        return _run([str(python), str(ROOT / "benchmarks" / "gpu.py"), *extra])
     return _run([str(python), "-m", f"tools.{options.verb}", *extra])
 
 
@@ -56,13 +59,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(
-        dest="verb", required=True, metavar="demo | test | serve | bench | attack | docs"
+        dest="verb", required=True, metavar="demo | test | serve | bench | gpu | attack | docs"
     )
     verbs.add_parser("demo", help="further arguments go to tools/demo.py")
     test = verbs.add_parser("test", help="further arguments go to pytest", allow_abbrev=False)
     test.add_argument("--only", choices=suites.SUITES, help="run this suite alone")
     verbs.add_parser("serve", help="further arguments go to ComfyUI (--port, --listen, --cpu, …)")
     verbs.add_parser("bench", help="further arguments go to each benchmark")
+    verbs.add_parser("gpu", help="further arguments: --only, --steps, --small", add_help=False)
     verbs.add_parser("attack", help="further arguments: --minutes, --seed, --only, …", add_help=False)
     verbs.add_parser("docs", help="further arguments go to tools/docs.py: the folder of the pages")
     return parser
