@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmga import __version__
 
+from .miniature_values import EXAMPLE
 from .template_layout import Group, Layout, Link, best_layout, grouped
 from .template_models import MODELS
 
@@ -39,6 +40,7 @@ HEIGHTS = {
     "CLIPTextEncode": 120,
 }
 LOAD = """async ([prompt, name, note]) => {
+    app.clean();  // the outputs of the graph before
     await app.loadApiJson(prompt, name);
     const added = LiteGraph.createNode("MarkdownNote");
     app.graph.add(added);
@@ -46,17 +48,31 @@ LOAD = """async ([prompt, name, note]) => {
     added.widgets[0].value = note;
     return app.graph.nodes.map((node) => ({ id: node.id, type: node.type, title: node.title }));
 }"""
-# Sizes that are wished for; what comes of them, in both renderers, is read by HEIGHTS_NOW.
-RESIZE = """([sizes]) => {
-    let left = 0;
+# Nodes that show pictures when they have run, and of how many their place has to be large enough.
+PICTURES = {
+    "SaveImage": 4,
+    "PreviewImage": 4,
+    "LLMGA_Invert": 1,
+    "LLMGA_AttentionMaps": 4,
+    "LLMGA_GILLChat": 4,
+    "LLMGA_SceneSynthesis": 1,
+    "LLMGA_ScenePreview": 1,
+}
+# Sizes that are wished for, and the pictures of a run; what comes of them, in both renderers, is read by HEIGHTS_NOW. All
+# nodes stand in one place, in sight: the canvas adds a picture's widget to those alone that it draws.
+RESIZE = """([sizes, pictures, file]) => {
     for (const node of app.graph.nodes) {
-        const [width, height] = sizes[node.id];
-        node.pos = [left, 0];
-        node.setSize([width, Math.max(height, node.computeSize()[1])]);
-        left += width + 50;
+        node.pos = [0, 0];
+        node.setSize([sizes[node.id][0], Math.max(sizes[node.id][1], node.computeSize()[1])]);
     }
     app.canvas.ds.scale = 1;
-    app.canvas.ds.offset = [0, 100];
+    app.canvas.ds.offset = [100, 100];
+    for (const node of app.graph.nodes) {
+        const images = Array(pictures[node.type] ?? 0).fill({ filename: file, subfolder: "", type: "input" });
+        const id = String(node.id);
+        const detail = { node: id, display_node: id, prompt_id: "", output: { images } };
+        if (images.length) app.api.dispatchCustomEvent("executed", detail);
+    }
     app.canvas.setDirty(true, true);
 }"""
 HEIGHTS_NOW = """() => Object.fromEntries(app.graph.nodes.map((node) => {
@@ -133,8 +149,8 @@ def build(pages: Pages, name: str, prompt: dict[str, Any], note: str, version: s
     for page in (pages.nodes2, pages.classic):
         nodes = page.evaluate(LOAD, [prompt, name, note])
         wanted = {str(node["id"]): wished(node["type"]) for node in nodes}
-        page.evaluate(RESIZE, [wanted])
-        page.wait_for_timeout(700)  # Nodes 2.0 measures its rows when they are drawn
+        page.evaluate(RESIZE, [wanted, PICTURES, EXAMPLE])
+        page.wait_for_timeout(1000)  # pictures are loaded; Nodes 2.0 measures its rows when they are drawn
         for node_id, height in page.evaluate(HEIGHTS_NOW).items():
             heights[node_id] = max(heights.get(node_id, 0.0), float(round(height)))
     sizes = {node_id: (float(wanted[node_id][0]), height) for node_id, height in heights.items()}

@@ -18,6 +18,7 @@ from tools.miniature_base import furnish
 from tools.patience import PATIENCE
 from tools.template_list import START_HERE, TEMPLATES
 from tools.template_models import MODELS
+from tools.template_page import PICTURES
 from tools.templates import ON_THE_MINIATURE
 
 if TYPE_CHECKING:
@@ -96,6 +97,9 @@ def test_run_paints_on_the_miniature(browser: Browser, world: ComfyServer, title
         images = [image for ui in entry["outputs"].values() for image in ui.get("images", ())]
         saved = [image for image in images if image["type"] == "output"]
         assert saved and all(world.view(image).startswith(b"\x89PNG") for image in saved)
+        kinds = {node_id: node["class_type"] for node_id, node in entry["prompt"][2].items()}
+        shown = {kinds[node_id] for node_id, ui in entry["outputs"].items() if ui.get("images")}
+        assert shown <= {*PICTURES}, "the layout leaves no room for the pictures of these"
         assert overlaps(page) == []
         assert (seen.errors, seen.console, seen.dialogs) == ([], [], [])
 
