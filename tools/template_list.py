@@ -69,6 +69,19 @@ class Template:
 
 QWEN_SD15 = "Qwen3-VL 4B · SD1.5"
 TEMPLATES = {
+    "pixeldit": Template(
+        "00 Text to image, two files",
+        "Two downloads, 8 GB in all. Write a few words into **LLMGA Chat** and press Run. Gemma 2 turns them into a "
+        "detailed prompt, and PixelDiT paints it with no VAE, for it works on pixels. Its text encoder *is* the language "
+        "model: one file chats and encodes. PixelDiT reads about 300 tokens of a prompt.",
+        "Gemma 2 2B · PixelDiT 1.3B",
+        "8 GB",
+        ("z_image", "talk_and_change"),
+        (
+            "**Licence:** of [PixelDiT](https://huggingface.co/nvidia/PixelDiT-1300M-1024px), research and evaluation only, "
+            "not commercial. Template 01 has a freer one.",
+        ),
+    ),
     "z_image": Template(
         "01 Text to image",
         "Write a few words into **LLMGA Chat** and press Run. The language model turns them into a detailed prompt, and "
