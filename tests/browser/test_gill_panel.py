@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.comfy_page import NODE, RENDERERS, run, substitute, template
+from support.template_checks import screenshot
 
 from tools.comfy_server import ComfyServer
 
@@ -48,6 +49,7 @@ def test_pictures_stand_between_the_words(browser: Browser, server: ComfyServer,
         page.wait_for_function(
             f"() => {PANEL.format(second)}.querySelectorAll('img.llmga-painted').length === 2"
         )
+        screenshot(page, f"GILL story, {renderer}")
         said = [
             entry["outputs"][str(one)]["llmga_gill"][0]["pieces"][0]["text"].strip()
             for one in (first, second)

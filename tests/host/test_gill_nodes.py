@@ -137,7 +137,9 @@ def test_the_panel_is_told_where_the_picture_stands(server: ComfyServer) -> None
     words, picture = told["pieces"]
     assert words["text"].strip() and f"said: {words['text'].strip()}" in readout(entry)
     assert picture == {"source": "generate", "probability": 1.0, "images": []} and told["notes"] == []
-    assert told["remarks"] == ["generate, probability 1.000: there is no index of pictures to retrieve from"]
+    *left_out, why = told["remarks"]
+    assert why == "generate, probability 1.000: there is no index of pictures to retrieve from"
+    assert all(line.startswith("left out: '[IMG0]") for line in left_out)  # behind the first picture
     (sha256,) = told["asked"]["images"]
     assert told["asked"]["text"] == "a red fox in the snow"
     assert server.view({"filename": f"{sha256}.png", "subfolder": "llmga", "type": "temp"})
