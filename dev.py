@@ -13,6 +13,8 @@ Each command first makes or completes its own environment and finds ComfyUI.
     LLMGA_ENV       where the environment is (default: .venv here)
     COMFYUI_PATH    which ComfyUI to use; 'none' goes without one (default: the one around this checkout,
                     comfy-cli's, else a clone of the pinned release under .dev)
+    LLMGA_FRONTEND  which page ComfyUI shows: the folder `static` of an unpacked comfyui-frontend-package (default:
+                    the one that ComfyUI asks for)
     CHROMIUM_PATH   which Chromium the browser tests use (default: one on the PATH, else playwright's)
     LLMGA_SERVE     where `serve` keeps inputs, outputs and settings (default: .dev/serve here)
     LLMGA_MINIATURE the folder of the trained miniature that the demo and the tests use (default: miniature here)

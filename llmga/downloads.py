@@ -1,6 +1,7 @@
-"""Download of the four published UNets on request: with progress, resumed where it stopped, checked at the end.
+"""Download of published models on request: with progress, resumed where it stopped, checked at the end.
 
-Nothing here runs by itself. The repositories are fixed; a name that is not in ``PUBLISHED`` cannot be fetched.
+Nothing here runs by itself. The repositories are fixed: the four UNets of ``PUBLISHED`` here, the language models of
+``llmga.chat.published``; nothing else can be fetched.
 
 ``huggingface_hub`` would be less code, but it lacks two of the promises (version 2.4.0, tried against a server on
 loopback): a file of the announced size with another SHA-256 is accepted, and a download that the progress bar's
@@ -38,7 +39,7 @@ CHUNK = 1 << 20
 STALL_SECONDS, STALL_BYTES = 120.0, 100_000
 """A line that brings less than so much in so long has stalled."""
 POLL = 0.2  # seconds between two chances to stop
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 SPARE = 1_000_000_000  # bytes that stay free on the disk
 _WANTED = ("unet", "scheduler")
 _PART = ".part"
@@ -55,13 +56,29 @@ class Remote:
     size: int
     sha256: str
     """Empty for small files, which the hub keeps in git."""
+    git_id: str = ""
+    """SHA-1 of a small file as git takes it, with its kind and size before it; empty where the hub does not say."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What is fetched from where.
+
+    Attributes:
+        name: on the hub, ``owner/repository``.
+        choose: the files that are wanted, of those that the repository has; they are fetched in this order.
+        folder: where they go below ComfyUI's folder, for the advice to do it by hand.
+        revision: the commit, by which git fixes every file; empty takes the newest.
+    """
+
+    name: str
+    choose: Callable[[list[Remote]], list[Remote]]
+    folder: str
+    revision: str = ""
 
 
 def download_unet(name: str, folder: Path, on_bytes: OnBytes, hub: str = "") -> Path:
     """Fetch a published UNet and its scheduler into ``folder / name``.
-
-    Every file goes to ``….part`` first and gets its name when its size and SHA-256 are right. A download that was
-    stopped goes on where it was, if the repository has not changed.
 
     Args:
         name: a key of ``PUBLISHED``.
@@ -69,12 +86,28 @@ def download_unet(name: str, folder: Path, on_bytes: OnBytes, hub: str = "") -> 
         hub: the server; by default ``HF_ENDPOINT`` or Hugging Face.
 
     Raises:
-        ValueError: the name is not published, the server sends something else than it announced, ``HF_HUB_OFFLINE``
-            is set, or the disk is too full.
-        ConnectionError: the server cannot be reached or refuses.
+        ValueError: the name is not published; and as ``fetch``.
+        ConnectionError: as ``fetch``.
     """
     if name not in PUBLISHED:
         raise ValueError(f"{name!r} is not published; known are {', '.join(PUBLISHED)}")
+    repository = Repository(PUBLISHED[name], chosen, "models/diffusion_models")
+    return fetch(repository, folder / name, on_bytes, hub)
+
+
+def fetch(repository: Repository, target: Path, on_bytes: OnBytes, hub: str = "") -> Path:
+    """Fetch the wanted files of a repository into the folder ``target``.
+
+    Every file goes to ``….part`` first and gets its name when its size and its hash are right. A download that was
+    stopped goes on where it was, if the repository has not changed.
+
+    Args:
+        hub: the server; by default ``HF_ENDPOINT`` or Hugging Face.
+
+    Raises:
+        ValueError: the server sends something else than it announced, ``HF_HUB_OFFLINE`` is set, or the disk is too full.
+        ConnectionError: the server cannot be reached or refuses.
+    """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise ValueError(
             "HF_HUB_OFFLINE is set in ComfyUI's environment: nothing may be downloaded; turn 'download' off"
@@ -82,31 +115,31 @@ def download_unet(name: str, folder: Path, on_bytes: OnBytes, hub: str = "") -> 
     import httpx
 
     hub = (hub or os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-    target = folder / name
     try:
         with no_http_logs(), httpx.Client(follow_redirects=True, timeout=httpx.Timeout(30.0)) as client:
-            revision, files = _listed(client, hub, PUBLISHED[name], lambda: on_bytes(0, 1))
+            revision, files = _listed(client, hub, repository, lambda: on_bytes(0, 1))
             _check_room(target, files)
             total, before = sum(file.size for file in files), 0
             for file in files:
                 _fetch(
                     client,
-                    f"{hub}/{PUBLISHED[name]}/resolve/{revision}/{file.path}",
+                    f"{hub}/{repository.name}/resolve/{revision}/{file.path}",
                     file,
                     target / file.path,
                     lambda done, before=before: on_bytes(before + done, total),
+                    repository,
                 )
                 before += file.size
     except httpx.HTTPError as error:
         raise ConnectionError(
-            f"the download of {name} stopped: {type(error).__name__} {error}; run again, it goes on where it was"
+            f"the download of {target.name} stopped: {type(error).__name__} {error}; run again, it goes on where it was"
         ) from error
     except ConnectionError:
         raise
     except OSError as error:
         raise ValueError(
-            f"the download of {name} cannot be written into {target}: {what_to_do(error)}, then run again; it goes on "
-            "where it was"
+            f"the download of {target.name} cannot be written into {target}: {what_to_do(error)}, then run again; it "
+            "goes on where it was"
         ) from error
     return target
 
@@ -128,51 +161,67 @@ def chosen(files: list[Remote]) -> list[Remote]:
 
 
 def _listed(
-    client: Any, hub: str, repository: str, on_wait: Callable[[], object]
+    client: Any, hub: str, repository: Repository, on_wait: Callable[[], object]
 ) -> tuple[str, list[Remote]]:
-    """The revision of today, and its files that are wanted."""
-    named = _json(client, f"{hub}/api/models/{repository}", on_wait)
-    revision = named.get("sha") if isinstance(named, dict) else None
-    if not isinstance(revision, str) or not revision.isalnum():
-        raise ValueError(f"{repository}: the server named no revision; try again later")
-    listed = _json(client, f"{hub}/api/models/{repository}/tree/{revision}?recursive=true", on_wait)
+    """The revision that is fetched, and its files that are wanted."""
+    revision = repository.revision or _newest(client, hub, repository, on_wait)
+    api = f"{hub}/api/models/{repository.name}"
+    listed = _json(client, f"{api}/tree/{revision}?recursive=true", on_wait, repository)
     try:
-        files = [
-            Remote(str(one["path"]), int(one["size"]), str((one.get("lfs") or {}).get("oid", "")))
-            for one in listed
-            if one["type"] == "file"
-        ]
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{repository}: the server's list of files cannot be read ({error})") from error
+        files = [_remote(one) for one in listed if one["type"] == "file"]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise ValueError(f"{repository.name}: the server's list of files cannot be read ({error})") from error
     for file in files:
         if ".." in file.path.split("/") or file.path.startswith("/") or "\\" in file.path or ":" in file.path:
             raise ValueError(
-                f"{repository}: the server names {file.path!r}, which is not a path inside a repository"
+                f"{repository.name}: the server names {file.path!r}, which is not a path inside a repository"
             )
-    files = chosen(files)
+    files = repository.choose(files)
     for file in files:
-        if not file.path.endswith(".json") and not _SHA256.fullmatch(file.sha256):
+        if not _can_be_checked(file, bool(repository.revision)):
             raise ValueError(
-                f"{repository}: the server names no SHA-256 for {file.path}, so that what arrives could not be checked; "
-                "download the folder by hand into models/diffusion_models"
+                f"{repository.name}: the server names no SHA-256 for {file.path}, so that what arrives could not be "
+                f"checked; download the folder by hand into {repository.folder}"
             )
     return revision, files
 
 
-def _json(client: Any, url: str, on_wait: Callable[[], object]) -> Any:
+def _can_be_checked(file: Remote, pinned: bool) -> bool:
+    """Weights by SHA-256; small files by git's SHA-1, which must be there where a revision is pinned."""
+    if _SHA256.fullmatch(file.sha256):
+        return True
+    weights = file.path.endswith(".safetensors")
+    return not weights and (bool(_SHA1.fullmatch(file.git_id)) or not pinned)
+
+
+def _newest(client: Any, hub: str, repository: Repository, on_wait: Callable[[], object]) -> str:
+    named = _json(client, f"{hub}/api/models/{repository.name}", on_wait, repository)
+    revision = named.get("sha") if isinstance(named, dict) else None
+    if not isinstance(revision, str) or not revision.isalnum():
+        raise ValueError(f"{repository.name}: the server named no revision; try again later")
+    return revision
+
+
+def _remote(entry: dict[str, Any]) -> Remote:
+    large = entry.get("lfs") or {}
+    git_id = "" if large else str(entry.get("oid", ""))
+    return Remote(str(entry["path"]), int(entry["size"]), str(large.get("oid", "")), git_id)
+
+
+def _json(client: Any, url: str, on_wait: Callable[[], object], repository: Repository) -> Any:
     answer = _waited(lambda: client.get(url), on_wait)
-    _check_status(answer)
+    _check_status(answer, repository)
     try:
         return answer.json()
     except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
         raise ValueError(f"{url} did not answer with valid JSON") from error
 
 
-def _check_status(answer: Any) -> None:
+def _check_status(answer: Any, repository: Repository) -> None:
     if answer.status_code in (401, 403, 404):
         raise ConnectionError(
             f"{answer.request.url.path} cannot be downloaded ({answer.status_code}): it was moved or needs a login; "
-            "download the folder by hand into models/diffusion_models"
+            f"download the folder by hand into {repository.folder}"
         )
     answer.raise_for_status()
 
@@ -194,8 +243,15 @@ def _present(target: Path, files: list[Remote]) -> Iterator[Path]:
                 break
 
 
-def _fetch(client: Any, url: str, file: Remote, path: Path, on_bytes: Callable[[int], Any]) -> None:
-    if path.is_file() and path.stat().st_size == file.size and file.sha256 in ("", _digest(path, on_bytes)):
+def _fetch(
+    client: Any,
+    url: str,
+    file: Remote,
+    path: Path,
+    on_bytes: Callable[[int], Any],
+    repository: Repository,
+) -> None:
+    if path.is_file() and _is_whole(path, file, on_bytes):
         on_bytes(file.size)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -205,17 +261,23 @@ def _fetch(client: Any, url: str, file: Remote, path: Path, on_bytes: Callable[[
         part.unlink()
         done = 0
     if done < file.size or not part.exists():
-        _append(client, url, file, part, done, on_bytes)
-    if part.stat().st_size != file.size or file.sha256 not in ("", _digest(part, on_bytes)):
+        _append(client, url, file, part, done, on_bytes, repository)
+    if not _is_whole(part, file, on_bytes):
         part.unlink()
         raise ValueError(
-            f"{file.path} arrived damaged (size or SHA-256 is not as announced) and was removed; run again"
+            f"{file.path} arrived damaged (its size or its hash is not as announced) and was removed; run again"
         )
     put_in_place(part, path)
 
 
 def _append(
-    client: Any, url: str, file: Remote, part: Path, done: int, on_bytes: Callable[[int], Any]
+    client: Any,
+    url: str,
+    file: Remote,
+    part: Path,
+    done: int,
+    on_bytes: Callable[[int], Any],
+    repository: Repository,
 ) -> None:
     asked = {"Range": f"bytes={done}-"} if done else {}
     request = client.build_request("GET", url, headers={**asked, "Accept-Encoding": "identity"})
@@ -223,7 +285,7 @@ def _append(
     try:
         if not answer.is_success:
             _waited(answer.read, lambda: on_bytes(done))
-        _check_status(answer)
+        _check_status(answer, repository)
         if done and answer.status_code != 206:  # it sends all of it again
             done = 0
         chunks = answer.iter_bytes()  # as they arrive: a slow line may take minutes for CHUNK
@@ -268,12 +330,18 @@ def _waited(work: Callable[[], _T], on_wait: Callable[[], object]) -> _T:
             on_wait()
 
 
-def _digest(path: Path, on_bytes: Callable[[int], Any]) -> str:
-    """SHA-256; ``on_bytes`` is only the chance to stop."""
-    digest = hashlib.sha256()
+def _is_whole(path: Path, file: Remote, on_bytes: Callable[[int], Any]) -> bool:
+    """Whether a file has the announced size and hash; ``on_bytes`` is only the chance to stop."""
     size = path.stat().st_size
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+    if size != file.size:
+        return False
+    if not file.sha256 and not file.git_id:
+        return True
+    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(usedforsecurity=False)
+    if not file.sha256:
+        digest.update(f"blob {size}\0".encode())
+    with path.open("rb") as source:
+        while chunk := source.read(CHUNK):
             digest.update(chunk)
             on_bytes(size)
-    return digest.hexdigest()
+    return digest.hexdigest() == (file.sha256 or file.git_id)

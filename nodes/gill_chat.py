@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from ..llmga.chat import Conversation, Picture
+from ..llmga.chat import Conversation, Picture, Turn
 from ..llmga.gill.transcript import TRANSCRIPT_STYLES, prompt_of
 from ..llmga.images import from_pil, read_picture, to_pil
 from . import check, host, host_gill, panel
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..llmga.gill import GILLReply, ReplyPicture
 
 PICTURES = ("auto", "always", "never")
+RECORD = "llmga_gill"
+"""Of what the panel shows, in the node's ``ui``."""
 MAX_TOKENS = 1024
 MAX_SCALE = 100_000.0
 MAX_MATCHES = 16
@@ -233,7 +235,7 @@ def packed(
     lines += [f"left out: {words!r:.200}" for words in reply.cut]
     decision, probability = "no picture", 1.0
     positive: Any = host_gill.blocked()
-    retrieved: list[Any] = []
+    retrieved: list[torch.Tensor] = []
     if shown is None:
         lines.append("GILL wrote no picture; raise picture_scale, or set picture to always")
     else:
@@ -247,21 +249,35 @@ def packed(
     readout = "\n".join(lines)
     return io.NodeOutput(
         reply.text, decision, probability, positive, retrieved or [host_gill.blocked()], whole, readout,
-        ui={"text": [readout], "images": previews(retrieved)},
+        ui={"text": [readout], RECORD: [exchange(reply, conversation.turns[-1], retrieved, lines[1:])]},
     )  # fmt: skip
 
 
-def previews(images: list[torch.Tensor]) -> list[dict[str, str]]:
-    """What ComfyUI's page shows below the node; a picture that cannot be put there costs no reply."""
-    shown = []
-    for picture in (Picture.from_pil(one) for image in images for one in to_pil(image)):
-        try:
-            panel.show(picture)
-        except OSError as error:
-            host.logger.warning("LLMGA GILL Chat: a picture cannot be shown: %s", error)
+def exchange(
+    reply: GILLReply, asked: Turn, retrieved: list[torch.Tensor], remarks: list[str]
+) -> dict[str, Any]:
+    """What the panel shows of a run: the message, and the reply with each picture where it stands between the words.
+
+    A picture that is painted is not here: the panel takes it from the node that shows it. The pictures that were found
+    are named by the hash of their pixels, as those of a turn are; one that cannot be shown costs no reply.
+    """
+    notes: dict[str, None] = {}
+    found = tuple(Picture.from_pil(one) for image in retrieved for one in to_pil(image))
+    shown = panel.as_json(Turn("user", "", found), notes)["images"]
+    pieces: list[dict[str, Any]] = []
+    for piece in reply.pieces:
+        if isinstance(piece, str):
+            pieces.append({"text": piece})
             continue
-        shown.append({"filename": f"{picture.sha256}.png", "subfolder": host.PICTURES, "type": "temp"})
-    return shown
+        decided = {"source": piece.decision.source, "probability": round(piece.decision.probability, 4)}
+        pieces.append({**decided, "images": shown})
+        shown = []  # the outputs hold the reply's first picture alone
+    return {
+        "asked": panel.as_json(asked, notes),
+        "pieces": pieces,
+        "remarks": remarks,
+        "notes": list(notes),
+    }
 
 
 def read_matches(shown: ReplyPicture, found: HostIndex, lines: list[str]) -> list[torch.Tensor]:

@@ -256,6 +256,11 @@ def language_models() -> dict[str, Path]:
     return found
 
 
+def language_model_folder() -> Path:
+    """Where new language models go."""
+    return Path(folder_paths.get_folder_paths(LANGUAGE_MODELS)[0])
+
+
 def clip_vision_files() -> list[Path]:
     """Every safetensors file in ``models/clip_vision``."""
     return list(model_files("clip_vision", (".safetensors",)).values())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
 from ..llmga.chat.checkpoints.families import FAMILIES
 from ..llmga.chat.endpoints import find_endpoint, load_endpoints
+from ..llmga.chat.published import PUBLISHED_MODELS, download_language_model
 from . import check, host
 from .types import Engine
 
@@ -31,13 +35,14 @@ class ModelLoader(io.ComfyNode):
             category="LLMGA/loaders",
             description="Loads a language model from a folder below models/LLM: any LLaVA, Qwen-VL or other "
             "vision-language model in the transformers layout, a text-only one, or an official LLMGA model as published. "
-            "Nothing is downloaded.",
+            "Nothing is downloaded unless you ask for it and the machine's owner allows it.",
             search_aliases=["load LLM", "load VLM", "LLaVA", "Qwen", "Qwen-VL", "transformers", "local LLM"],
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=host.names_on_disk(host.language_models) or [NO_MODEL],
-                    tooltip="A folder below models/LLM with config.json, weights and tokenizer files.",
+                    options=host.names_on_disk(choices) or list(PUBLISHED_MODELS),
+                    tooltip="A folder below models/LLM with config.json, weights and tokenizer files. A few published "
+                    "models are always listed; they need download if they are not here.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -66,21 +71,29 @@ class ModelLoader(io.ComfyNode):
                     tooltip="For an official LLMGA model: whose chat format it was trained on. auto: told by its files, "
                     "then by its folder's name; the readout says which. Choose one only where that is wrong.",
                 ),
+                io.Boolean.Input(
+                    "download",
+                    default=False,
+                    optional=True,
+                    tooltip="On: a published model that is not here is fetched from Hugging Face into models/LLM, if the "
+                    "machine's owner allows it (see this node's help): "
+                    + "; ".join(f"{name}, {model.gigabytes:g} GB" for name, model in PUBLISHED_MODELS.items())
+                    + ". It can be cancelled and goes on later. Off: nothing is fetched.",
+                ),
             ],
             outputs=[Engine.Output(display_name="engine", tooltip="The language model, for LLMGA Chat.")],
         )
 
     @classmethod
     @host.guarded
-    def execute(cls, model, precision, lookup=0, family=ANY_FAMILY) -> io.NodeOutput:
+    def execute(cls, model, precision, lookup, family, download) -> io.NodeOutput:
         from ..llmga.chat.checkpoints import CheckpointOptions
         from ..llmga.chat.folders import load_local_engine
 
-        folders = host.language_models()
-        folder = folders[check.choice("model", model, list(folders))]
         dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]
         check.integer("lookup", lookup, 0, MAX_LOOKUP)
         check.choice("family", family, [ANY_FAMILY, *FAMILIES])
+        folder = place_of(model, check.flag("download", download))
         host.announce_loading(size=sum(path.stat().st_size for path in folder.glob("*.safetensors")))
         engine = load_local_engine(
             folder,
@@ -94,6 +107,40 @@ class ModelLoader(io.ComfyNode):
         readout = "\n".join((f"{engine.name}: {str(engine.net.dtype).removeprefix('torch.')}", *engine.notes))
         host.logger.info("%s", readout.replace("\n", "; "))
         return io.NodeOutput(engine, ui={"text": [readout]})
+
+
+def choices() -> dict[str, Path | None]:
+    """The folders that are here, and the published models that are not (None)."""
+    here = host.language_models()
+    return {**here, **{name: None for name in PUBLISHED_MODELS if name not in here}}
+
+
+def place_of(name: Any, download: bool) -> Path:
+    """Where a model is, after a download if that is needed, wanted and allowed.
+
+    Raises:
+        ValueError: no such model, or downloads are not allowed.
+        FileNotFoundError: a published one that is not here, and nobody asked for its download.
+    """
+    known = choices()
+    place = known[check.choice("model", name, list(known))]
+    if place is not None:
+        return place
+    published = PUBLISHED_MODELS[name]
+    by_hand = f"put all files of {published.repository} into models/LLM/{name} and press R"
+    if not download:
+        raise FileNotFoundError(
+            f"model {name!r} is not on this machine; turn 'download' on to fetch it from Hugging Face ({published}), if the "
+            f"machine's owner allows downloads (LLMGA_ALLOW_DOWNLOADS=1), or {by_hand}"
+        )
+    if not host.downloads_allowed():
+        raise ValueError(
+            f"model {name!r} ({published}) is not on this machine, and its owner has not allowed downloads: a workflow "
+            "alone starts none. Set LLMGA_ALLOW_DOWNLOADS=1 where ComfyUI starts, or make an empty file allow_downloads "
+            f"in user/__llmga; or {by_hand}"
+        )
+    host.logger.info("LLMGA downloads %s at %s", published, published.revision)
+    return download_language_model(name, host.language_model_folder(), host.progress())
 
 
 class HostLanguageModel(io.ComfyNode):

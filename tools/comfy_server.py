@@ -197,7 +197,26 @@ def link(target: Path, place: Path) -> None:
 def command(comfyui: Path, base: Path, port: int, arguments: Sequence[str] = ()) -> list[str]:
     own = ["--base-directory", str(base), "--database-url", "sqlite:///:memory:", "--disable-auto-launch"]
     device = [] if "--cpu" in arguments or has_gpu() else ["--cpu"]
-    return [sys.executable, str(comfyui / "main.py"), "--port", str(port), *own, *device, *arguments]
+    start = [sys.executable, str(comfyui / "main.py"), "--port", str(port)]
+    return [*start, *own, *device, *frontend_root(), *arguments]
+
+
+def frontend_root() -> list[str]:
+    """ComfyUI's ``--front-end-root`` from ``LLMGA_FRONTEND``, or nothing: then ComfyUI shows the page that it came with.
+
+    Raises:
+        FileNotFoundError: the folder that it names is not a built page.
+    """
+    named = os.environ.get("LLMGA_FRONTEND", "").strip()
+    if not named:
+        return []
+    folder = Path(named).expanduser().absolute()
+    if not (folder / "index.html").is_file():
+        raise FileNotFoundError(
+            f"LLMGA_FRONTEND is {named!r}, which holds no index.html; name the folder 'static' of an unpacked "
+            "comfyui-frontend-package"
+        )
+    return ["--front-end-root", str(folder)]
 
 
 def has_gpu() -> bool:

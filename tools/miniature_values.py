@@ -108,6 +108,7 @@ def _say(instruction: str, task: str, **more: Any) -> dict[str, Any]:
 
 # Inputs by workflow and node title: instruction and task of a chat in words of the world, and what else differs there.
 REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
+    "pixeldit": {"LLMGA Chat": _say("a green square at the right and a star at the left on snow", "refine")},
     "z_image": {
         "LLMGA Chat": _say("a large blue ring in the centre and a star at the left on grass", "refine")
     },

@@ -20,7 +20,7 @@ PASSED_THROUGH = {
     "FluxKontextMultiReferenceLatentMethod": "conditioning",
     "FluxKontextImageScale": "image",
 }
-LATENTS = ("EmptySD3LatentImage", "EmptyFlux2LatentImage")
+LATENTS = ("EmptySD3LatentImage", "EmptyFlux2LatentImage", "EmptyChromaRadianceLatentImage")
 NO_NEGATIVE = ("ConditioningZeroOut",)
 ENCODERS = ("TextEncodeQwenImageEditPlus",)
 

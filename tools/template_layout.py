@@ -122,6 +122,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             "VAEEncode",
             "EmptyLatentImage",
             "EmptySD3LatentImage",
+            "EmptyChromaRadianceLatentImage",
             "EmptyFlux2LatentImage",
             "RandomNoise",
             "KSamplerSelect",

@@ -13,8 +13,8 @@ from .template_models import MODELS, files_of
 
 FOLDER_ENGINE = (
     "**Language model:** a folder in *models/LLM/*, here *llava-1.5-7b-hf* (14 GB): "
-    "*hf download llava-hf/llava-1.5-7b-hf --local-dir models/LLM/llava-1.5-7b-hf*, or "
-    "[by hand](https://huggingface.co/llava-hf/llava-1.5-7b-hf/tree/main). "
+    "*download* in **LLMGA Model Loader** where the owner allows it, *hf download llava-hf/llava-1.5-7b-hf --local-dir "
+    "models/LLM/llava-1.5-7b-hf*, or [by hand](https://huggingface.co/llava-hf/llava-1.5-7b-hf/tree/main). "
     "[Qwen2.5-VL-3B](https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/tree/main) (7.5 GB) fits smaller cards. It is "
     "loaded whole; template 06 does the same with one file that ComfyUI can offload."
 )
@@ -69,6 +69,19 @@ class Template:
 
 QWEN_SD15 = "Qwen3-VL 4B · SD1.5"
 TEMPLATES = {
+    "pixeldit": Template(
+        "00 Text to image, two files",
+        "Two downloads, 8 GB in all. Write a few words into **LLMGA Chat** and press Run. Gemma 2 turns them into a "
+        "detailed prompt, and PixelDiT paints it with no VAE, for it works on pixels. Its text encoder *is* the language "
+        "model: one file chats and encodes. PixelDiT reads about 300 tokens of a prompt.",
+        "Gemma 2 2B · PixelDiT 1.3B",
+        "8 GB",
+        ("z_image", "talk_and_change"),
+        (
+            "**Licence:** of [PixelDiT](https://huggingface.co/nvidia/PixelDiT-1300M-1024px), research and evaluation only, "
+            "not commercial. Template 01 has a freer one.",
+        ),
+    ),
     "z_image": Template(
         "01 Text to image",
         "Write a few words into **LLMGA Chat** and press Run. The language model turns them into a detailed prompt, and "

@@ -33,6 +33,15 @@ class ModelFile:
 
 
 MODELS = {
+    "gemma_2_2b_it_elm_bf16.safetensors": ModelFile(
+        "text_encoders", "Comfy-Org/PixelDiT", "text_encoders/gemma_2_2b_it_elm_bf16.safetensors", 5.2
+    ),
+    "pixeldit_1300m_1024px_bf16.safetensors": ModelFile(
+        "diffusion_models",
+        "Comfy-Org/PixelDiT",
+        "diffusion_models/pixeldit_1300m_1024px_bf16.safetensors",
+        2.6,
+    ),
     "qwen_3_4b.safetensors": ModelFile(
         "text_encoders", "Comfy-Org/z_image_turbo", "split_files/text_encoders/qwen_3_4b.safetensors", 8.0
     ),

@@ -54,7 +54,6 @@ PICTURES = {
     "PreviewImage": 4,
     "LLMGA_Invert": 1,
     "LLMGA_AttentionMaps": 4,
-    "LLMGA_GILLChat": 4,
     "LLMGA_SceneSynthesis": 1,
     "LLMGA_ScenePreview": 1,
 }

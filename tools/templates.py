@@ -52,6 +52,7 @@ PLACES = {
     ("LLMGA_GILLLoader", "decision"): "models/gill/{}",
     ("LLMGA_LoadHistory", "name"): "user/__llmga/histories/{}.json",
 }
+PIXEL_SPACE = "pixel_space"  # the VAE of models that paint pixels
 
 
 def main(names: list[str]) -> int:
@@ -131,11 +132,14 @@ def read_prompts() -> dict[str, Prompt]:
 
 
 def write_placeholders(base: Path, prompts: dict[str, Prompt], endpoint_url: str) -> None:
-    """Put empty files in a server's base folder under the names that the prompts hold, and a record for each endpoint."""
+    """Put empty files in a server's base folder under the names that the prompts hold, and a record for each endpoint.
+
+    A name that ComfyUI has without a file (``PIXEL_SPACE``) is left alone.
+    """
     nodes: list[dict[str, Any]] = [node for prompt in prompts.values() for node in prompt.values()]
     for (class_type, widget), place in PLACES.items():
         for node in nodes:
-            if node["class_type"] == class_type:
+            if node["class_type"] == class_type and node["inputs"][widget] != PIXEL_SPACE:
                 path = base / place.format(node["inputs"][widget])
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()

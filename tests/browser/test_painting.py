@@ -84,6 +84,22 @@ def test_the_panel_paints(browser: Browser, server: ComfyServer, renderer: str) 
         assert seen.errors == []
 
 
+def test_the_sidebar_shows_the_conversation_and_chooses_its_task(
+    browser: Browser, server: ComfyServer
+) -> None:
+    with template(browser, server, "chat_with_endpoint") as (page, seen):
+        page.evaluate("() => app.extensionManager.sidebarTab.toggleSidebarTab('llmga')")
+        sidebar = page.locator(".llmga-sidebar")
+        sidebar.wait_for()
+        which, task = sidebar.get_by_label("Conversation of"), sidebar.get_by_label("Task")
+        assert which.locator("option").all_inner_texts() == ["First turn #2", "Second turn #3"]
+        which.select_option("0")
+        assert task.input_value() == widget(page, 2, "task") == "refine"
+        task.select_option("poster")
+        assert (widget(page, 2, "task"), widget(page, 3, "task")) == ("poster", "change")
+        assert seen.errors == []
+
+
 def show_whole(page: Page, node_id: str) -> None:
     page.evaluate(
         f"""() => {{

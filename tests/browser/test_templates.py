@@ -17,9 +17,9 @@ from tools.frontend import new_page, visit
 from tools.miniature_base import furnish
 from tools.patience import PATIENCE
 from tools.template_list import START_HERE, TEMPLATES
-from tools.template_models import MODELS
+from tools.template_models import MODELS, files_of
 from tools.template_page import PICTURES
-from tools.templates import ON_THE_MINIATURE
+from tools.templates import ON_THE_MINIATURE, read_prompts
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -104,14 +104,21 @@ def test_run_paints_on_the_miniature(browser: Browser, world: ComfyServer, title
         assert (seen.errors, seen.console, seen.dialogs) == ([], [], [])
 
 
-def test_a_newcomer_is_offered_the_files_of_the_first_template(browser: Browser) -> None:
-    """A ComfyUI without a single model: its own list names each file, with a button that fetches it."""
+@pytest.mark.parametrize(("name", "count"), [("pixeldit", 2), ("z_image", 3)])
+def test_a_newcomer_is_offered_the_files_of_the_first_templates(
+    browser: Browser, name: str, count: int
+) -> None:
+    """A ComfyUI without a single model: its own list names each file, with a button that fetches it.
+
+    What the language model of both says is held to its published chat format in tests/host/test_host_formats_inprocess.py.
+    """
     host = comfyui.find()
     if host.path is None:
         pytest.skip(f"no ComfyUI: {host.note}")
     with ComfyServer(host.path, arguments=("--cpu",)) as empty, new_page(browser, empty) as page:
-        open_template(page, empty, TEMPLATES["z_image"].title, "classic")
-        files = ["qwen_3_4b.safetensors", "z_image_turbo_bf16.safetensors", "ae.safetensors"]
+        open_template(page, empty, TEMPLATES[name].title, "classic")
+        files = files_of(read_prompts()[name])
+        assert len(files) == count
         listed = page.evaluate(
             """() => app.graph.nodes.flatMap((node) => node.properties.models ?? [])
                 .map(({ name, url, directory }) => [name, url, directory])"""
@@ -119,7 +126,7 @@ def test_a_newcomer_is_offered_the_files_of_the_first_template(browser: Browser)
         assert sorted(listed) == sorted([name, MODELS[name].url, MODELS[name].directory] for name in files)
         page.get_by_role("button", name=re.compile("missing models", re.IGNORECASE)).first.click()
         page.get_by_text(re.compile("download", re.IGNORECASE)).first.wait_for()
-        screenshot(page, "a newcomer")
+        screenshot(page, f"a newcomer, {name}")
         shown = page.locator("body").inner_text()
         assert all(name in shown for name in files)
-        assert re.search("download", shown, re.IGNORECASE), shown
+        assert shown.splitlines().count("Download") == count, shown  # beside "Download all"

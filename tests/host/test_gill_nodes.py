@@ -41,6 +41,12 @@ def readout(entry: dict[str, Any], chat: str = "2") -> str:
     return entry["outputs"][chat]["text"][0]
 
 
+def record(entry: dict[str, Any], chat: str = "2") -> dict[str, Any]:
+    """What the panel shows."""
+    (found,) = entry["outputs"][chat]["llmga_gill"]
+    return found
+
+
 def run(server: ComfyServer, prompt: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     ran: set[str] = set()
 
@@ -104,7 +110,8 @@ def test_pictures_are_retrieved_from_an_index(server: ComfyServer) -> None:
     entry, _ = run(server, prompt)
     assert "pictures in host test" in entry["outputs"]["3"]["text"][0]
     assert "found " in readout(entry) and "there is no decision model" in readout(entry)
-    (shown,) = entry["outputs"]["2"]["images"]
+    (sha256,) = record(entry)["pieces"][0]["images"]
+    shown = {"filename": f"{sha256}.png", "subfolder": "llmga", "type": "temp"}
     assert server.view(shown).startswith(b"\x89PNG")
     assert entry["outputs"]["4"]["images"] and entry["outputs"]["15"]["images"]
     decided = {
@@ -115,6 +122,29 @@ def test_pictures_are_retrieved_from_an_index(server: ComfyServer) -> None:
     entry, _ = run(server, decided)
     assert "generate, probability 1.000: the decision model says so" in readout(entry)
     assert "15" in entry["outputs"] and "4" not in entry["outputs"]
+
+
+def test_the_panel_is_told_where_the_picture_stands(server: ComfyServer) -> None:
+    """Words before it, as many as were asked for; the picture that was shown is named, the one that is painted is not."""
+    prompt = {
+        "1": loader(),
+        "2": talk(picture_scale=100000.0, min_tokens=6, image=["3", 0]),
+        "3": image(),
+        **painted("2"),
+    }
+    entry, _ = run(server, prompt)
+    told = record(entry)
+    words, picture = told["pieces"]
+    assert words["text"].strip() and f"said: {words['text'].strip()}" in readout(entry)
+    assert picture == {"source": "generate", "probability": 1.0, "images": []} and told["notes"] == []
+    *left_out, why = told["remarks"]
+    assert why == "generate, probability 1.000: there is no index of pictures to retrieve from"
+    assert all(line.startswith("left out: '[IMG0]") for line in left_out)  # behind the first picture
+    (sha256,) = told["asked"]["images"]
+    assert told["asked"]["text"] == "a red fox in the snow"
+    assert server.view({"filename": f"{sha256}.png", "subfolder": "llmga", "type": "temp"})
+    entry, _ = run(server, {**prompt, "2": talk(picture="never")})
+    assert [piece.keys() for piece in record(entry)["pieces"]] == [{"text"}]
 
 
 def test_the_same_inputs_are_cached(server: ComfyServer) -> None:

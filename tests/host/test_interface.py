@@ -21,6 +21,7 @@ from tools.comfy_server import PACK_FOLDER, ComfyServer
 from tools.demo import STORY
 from tools.props import load_prompt
 from tools.template_list import NAMES
+from tools.templates import PIXEL_SPACE
 
 SNAPSHOT = Path(__file__).with_name("object_info.json")
 LOCALES = ROOT / "locales"
@@ -236,7 +237,8 @@ def test_a_template_is_tidy_and_holds_nothing_private(infos: dict[str, Any], nam
                 value = LINKS.sub("", str(value))
             private = r"https?://|[A-Za-z]:\\|(?<![\w/])/(?:home|root|tmp|Users|work)\b|\bsk-|(?:KEY|TOKEN)="
             assert not re.search(private, str(value)), f"{node['type']}: {value}"
-    for loader in (node for node in nodes if node["type"] in FILE_LOADERS):
+    loaders = (node for node in nodes if node["type"] in FILE_LOADERS)
+    for loader in (one for one in loaders if one["widgets_values"] != [PIXEL_SPACE]):
         (model,) = loader["properties"]["models"]
         assert model["name"] in loader["widgets_values"] and model["url"].endswith(model["name"])
     (note,) = (node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote")

@@ -13,6 +13,7 @@ class Hub:
     """Serves ``files`` (path -> bytes) as every repository.
 
     ``cut`` stops an answer after so many bytes, once for each entry; ``ranges`` says whether it can go on in the middle.
+    The answers of the files in ``silent_after`` fall silent after so many bytes, until ``go_on`` is set.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -21,6 +22,8 @@ class Hub:
         self.ranges = True
         self.revision = "0123abcd"
         self.wrong_hash = False
+        self.silent_after: dict[str, int] = {}
+        self.go_on = threading.Event()
         self.asked: list[tuple[str, str]] = []
         self.status = 200
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -31,6 +34,7 @@ class Hub:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.go_on.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -41,6 +45,7 @@ class Hub:
         return [{"type": "directory", "path": "unet", "size": 0}] + [
             {"type": "file", "path": path, "size": len(data)}
             | ({"lfs": {"oid": oid(data)}} if path.endswith(".safetensors") else {})
+            | {"oid": hashlib.sha1(b"blob %d\0%s" % (len(data), data)).hexdigest()}
             for path, data in self.files.items()
         ]
 
@@ -66,6 +71,11 @@ class Hub:
                 self.send_header("Content-Length", str(len(data) - start))
                 self.end_headers()
                 end = start + hub.cut.pop(0) if hub.cut and "/resolve/" in self.path else len(data)
+                if after := hub.silent_after.get(self.path.rpartition("/")[2]):
+                    self.wfile.write(data[start : start + after])
+                    self.wfile.flush()
+                    hub.go_on.wait()
+                    start += after
                 self.wfile.write(data[start:end])
 
         return Handler

@@ -180,3 +180,14 @@ def test_link_shows_the_folder_and_leaves_a_present_one_alone(tmp_path: Path) ->
     link(tmp_path / "one", tmp_path / "place")
     link(tmp_path / "two", tmp_path / "place")
     assert (tmp_path / "place" / "file").read_text() == "1"
+
+
+def test_another_page_is_shown_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLMGA_FRONTEND", raising=False)
+    assert "--front-end-root" not in comfy_server.command(tmp_path, tmp_path, 1, ("--cpu",))
+    monkeypatch.setenv("LLMGA_FRONTEND", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="holds no index.html; name the folder 'static'"):
+        comfy_server.frontend_root()
+    (tmp_path / "index.html").touch()
+    command = comfy_server.command(tmp_path, tmp_path, 1, ("--cpu",))
+    assert command[command.index("--front-end-root") + 1] == str(tmp_path)

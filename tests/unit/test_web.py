@@ -50,3 +50,18 @@ def test_only_an_entry_does_something_when_it_is_loaded(path) -> None:
         re.M,
     )
     assert acts == (["app.registerExtension({"] if path.parent.name == "js" else [])
+
+
+def test_every_box_on_a_node_keeps_its_width_and_out_of_the_side_panel() -> None:
+    """``addBox`` sees to both; ComfyUI's side panel narrows other DOM widgets for good and lists them by an inner name."""
+    makers = [path.name for path in SCRIPTS if "addDOMWidget(" in path.read_text("utf-8")]
+    assert makers == ["widgets.js"]
+    box = (ROOT / "web" / "js" / "chat" / "widgets.js").read_text("utf-8")
+    assert "hideInPanel: true" in box and 'defineProperty(widget, "width"' in box
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_links_are_asked_for_and_not_read_from_slots(path) -> None:
+    """``input.link`` and ``output.links`` are deprecated since frontend 1.58."""
+    code = re.sub(r"//.*", "", path.read_text("utf-8"))
+    assert re.findall(r"(?:[iI]nput|[oO]utput|[sS]lot)s?(?:\[\w+\])?\??\.links?\b", code) == []

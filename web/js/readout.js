@@ -12,7 +12,6 @@ const NODES = new Set([
   "LLMGA_PrepareMask",
   "LLMGA_GILLLoader",
   "LLMGA_PictureIndex",
-  "LLMGA_GILLChat",
 ]);
 // Shows its readout from the first time on that the positive prompt is empty.
 const ON_WARNING = "LLMGA_LongCLIPEncode";

@@ -1,6 +1,8 @@
 // The box editor in LLMGA Scene Plan. What it does it does through the node's widget "plan"; a workflow runs the same
 // without it. The parts are in scene/.
 import { app } from "../../../scripts/app.js";
+import { addBox } from "./chat/widgets.js";
+import { t } from "./chat/words.js";
 import { SceneEditor } from "./scene/editor.js";
 
 const PLANNER = "LLMGA_ScenePlan";
@@ -15,13 +17,7 @@ function addEditor(node) {
   if (!plan) return;
   const shape = () => ["width", "height"].map((name) => Number(widgetOf(node, name)?.value) || 512);
   const editor = new SceneEditor(plan, shape);
-  const panel = node.addDOMWidget("llmga_boxes", "llmga_boxes", editor.element, {
-    serialize: false, // not in the prompt …
-    getMinHeight: () => MIN_HEIGHT,
-    getValue: () => "",
-    setValue: () => {},
-  });
-  panel.serialize = false; // … nor in the workflow: both stay as the schema describes them
+  addBox(node, "llmga_boxes", editor.element, MIN_HEIGHT, t("boxes"));
   node.llmgaBoxes = editor;
   for (const name of ["plan", "width", "height"]) {
     const widget = widgetOf(node, name);

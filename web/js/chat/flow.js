@@ -6,16 +6,18 @@ const GAP = 40;
 const TITLE = 30; // of a node, above its place
 const MUTED = [2, 4]; // never, bypassed
 
-// Every node that a chat's outputs reach, in and out of subgraphs, up to the next chat: that one's pictures are its own.
-export function reached(chat) {
+// Every node that a chat's outputs reach, in and out of subgraphs, up to the next of its kind, whose pictures are its own.
+// `slots` are the outputs that count, by default all.
+export function reached(chat, slots = null) {
   const found = new Set();
   const open = [chat];
   while (open.length) {
     const node = open.pop();
-    if (found.has(node) || (node !== chat && node.comfyClass === CHAT)) continue;
+    if (found.has(node) || (node !== chat && node.comfyClass === chat.comfyClass)) continue;
     found.add(node);
     if (node.subgraph) open.push(...node.subgraph.nodes);
     for (const [slot] of (node.outputs ?? []).entries()) {
+      if (node === chat && slots && !slots.includes(slot)) continue;
       for (const link of linksFrom(node.graph, node, slot)) {
         const target = node.graph.getNodeById(link.target_id);
         open.push(...(target ? [target] : parents(node.graph)));

@@ -74,12 +74,16 @@ function nodeIn(graph, id) {
   return graph?.getNodeById(Number(id)) ?? graph?.getNodeById(id);
 }
 
-export function chatNodes(graph = root(), seen = new Set()) {
+export function nodesOf(kind, graph = root(), seen = new Set()) {
   seen.add(graph);
   return (graph?.nodes ?? []).flatMap((node) => {
-    if (node.subgraph) return seen.has(node.subgraph) ? [] : chatNodes(node.subgraph, seen);
-    return node.comfyClass === CHAT ? [node] : [];
+    if (node.subgraph) return seen.has(node.subgraph) ? [] : nodesOf(kind, node.subgraph, seen);
+    return node.comfyClass === kind ? [node] : [];
   });
+}
+
+export function chatNodes() {
+  return nodesOf(CHAT);
 }
 
 // Queues the nodes with these execution ids and what they need, or the whole workflow without any. Whether ComfyUI took it,

@@ -71,6 +71,13 @@ export const WORDS = {
     follow: "Conversation of",
     part: "Shown in part: {shown} of {all} characters. The node's outputs hold all of it.",
     marksInPart: "Only the first {count} places are marked.",
+    boxes: "Boxes",
+    gillEmpty: "The story appears here, its pictures between the words.",
+    gillSilent: "no words and no picture",
+    gillUnpainted: "a picture that is not painted yet",
+    gillUnfound: "a picture that is not shown",
+    generate: "painted from an embedding, {percent} % sure",
+    retrieve: "found in the index, {percent} % sure",
   },
   zh: {
     title: "LLMGA 对话",
@@ -141,6 +148,13 @@ export const WORDS = {
     follow: "显示对话：",
     part: "仅显示部分内容：{all} 个字符中的 {shown} 个。节点的输出包含全部内容。",
     marksInPart: "仅标出前 {count} 处。",
+    boxes: "物体框",
+    gillEmpty: "故事会显示在这里，图像在文字之间。",
+    gillSilent: "没有文字，也没有图像",
+    gillUnpainted: "尚未画出的图像",
+    gillUnfound: "没有显示的图像",
+    generate: "由嵌入画出，把握 {percent} %",
+    retrieve: "在索引中找到，把握 {percent} %",
   },
 };
 
