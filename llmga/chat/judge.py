@@ -41,7 +41,8 @@ _ANSWERS = (
     'Answer with a JSON object: {{"answers": [{{"number": 1, "answer": "yes", "why": "at most ten words"}}]}}, with one '
     "entry for each question."
 )
-_ALONE = "{question}\nAnswer with yes or no."
+_SYSTEM_ALONE = "You look at pictures and answer questions about them with yes or no."
+_YES_OR_NO = "Answer with yes or no."
 _BETTER = (
     "A picture was asked for in these words:\n{request}\n\nIt was painted from this prompt:\n{prompt}\n\n"
     "In the picture this is wrong:\n{wrong}\n\n"
@@ -295,12 +296,13 @@ def repeat_until(
 def _ask_alone(
     engine: ChatEngine, picture: Picture, claim: Claim, sampling: Sampling, on_text: OnText
 ) -> tuple[bool | None, str]:
-    trained = getattr(engine, "trained_phrases", False)
-    text = claim.question if trained else _ALONE.format(question=claim.question)
-    system = "" if getattr(engine, "knows_tags", False) else _SYSTEM
-    said = engine.generate(Conversation(system=system).say("user", text, (picture,)), sampling, on_text)
-    answer = _answer(engine, said)
+    """The bare question, which small models were trained on; a reply that is neither yes nor no is asked for once more."""
+    asked = Conversation(system=_SYSTEM_ALONE).say("user", claim.question, (picture,))
+    answer = _answer(engine, engine.generate(asked, sampling, on_text))
     met = read_yes_no(answer)
+    if met is None:
+        again = asked.say("assistant", answer or "…").say("user", _YES_OR_NO)
+        met = read_yes_no(_answer(engine, engine.generate(again, sampling, on_text)))
     return met, "" if met is not None else answer[:_QUOTED].strip()
 
 

@@ -191,22 +191,25 @@ def test_all_questions_are_asked_in_one_turn_and_what_is_left_out_alone() -> Non
     assert [one.met for one in check.verdicts] == [True, False] and check.score == 0.5
     assert [str(one) for one in check.wrong] == ["no: it is round (a square)"]
     assert "1. Is it red?\n2. Is it round?" in engine.words[0]
-    assert engine.words[1].startswith("Is it red?\n") and len(engine.asked) == 2 and len(engine.schemas) == 1
+    assert engine.words[1] == "Is it red?" and len(engine.asked) == 2 and len(engine.schemas) == 1
     assert all(conversation.turns[-1].pictures == (RED,) for conversation, _ in engine.asked)
 
 
 def test_one_by_one_each_question_has_a_conversation_of_its_own() -> None:
-    engine = Replying(["yes", "Hard to say."])
-    check = check_claims(engine, RED, CLAIMS, asking="one by one", **SPOKEN)
+    engine = Replying(["yes", "Hard to say.", "I cannot tell.", "It is round.", "No."])
+    check = check_claims(
+        engine, RED, (*CLAIMS, Claim("it is big", "Is it big?")), asking="one by one", **SPOKEN
+    )
     assert [str(one) for one in check.verdicts] == [
         "yes: it is red",
         "not answered: it is round (Hard to say.)",
+        "no: it is big",
     ]
-    assert check.score == 0.5 and all(len(conversation.turns) == 1 for conversation, _ in engine.asked)
-    engine.trained_phrases = engine.knows_tags = True  # type: ignore[attr-defined]
-    engine.asked.clear()
-    check_claims(engine, RED, CLAIMS, asking="one by one", **SPOKEN)
-    assert engine.words == ["Is it red?", "Is it round?"] and engine.asked[0][0].system == ""
+    assert check.score == 1 / 3
+    assert engine.words == [
+        "Is it red?", "Is it round?", "Answer with yes or no.", "Is it big?", "Answer with yes or no.",
+    ]  # fmt: skip
+    assert [len(conversation.turns) for conversation, _ in engine.asked] == [1, 1, 3, 1, 3]
     with pytest.raises(ValueError, match="'asking' must be one of together, one by one"):
         check_claims(engine, RED, CLAIMS, asking="all", **SPOKEN)  # type: ignore[arg-type]
 
