@@ -55,7 +55,7 @@ _QUOTED = 200  # characters of a reply in an error
 
 
 @dataclass(frozen=True)
-class Claim:
+class PictureClaim:
     """One thing that a picture must show, and the question whose right answer is yes."""
 
     text: str
@@ -63,7 +63,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What was answered about one claim.
 
     Args:
@@ -71,7 +71,7 @@ class Verdict:
         why: the model's reason, or "".
     """
 
-    claim: Claim
+    claim: PictureClaim
     met: bool | None
     why: str = ""
 
@@ -84,7 +84,7 @@ class Verdict:
 class PictureCheck:
     """What was answered about one picture; ``failure`` says why nothing was, or is ""."""
 
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[ClaimVerdict, ...] = ()
     failure: str = ""
 
     @property
@@ -93,12 +93,12 @@ class PictureCheck:
         return sum(one.met is True for one in self.verdicts) / len(self.verdicts) if self.verdicts else 0.0
 
     @property
-    def wrong(self) -> tuple[Verdict, ...]:
+    def wrong(self) -> tuple[ClaimVerdict, ...]:
         """The claims that are not met, those without an answer included."""
         return tuple(one for one in self.verdicts if one.met is not True)
 
 
-def given_claims(questions: str) -> tuple[Claim, ...]:
+def given_claims(questions: str) -> tuple[PictureClaim, ...]:
     """Claims from questions that a person wrote, one a line, each to be answered with yes.
 
     Raises:
@@ -107,12 +107,12 @@ def given_claims(questions: str) -> tuple[Claim, ...]:
     lines = [line.strip() for line in questions.splitlines() if line.strip()]
     if len(lines) > MOST_QUESTIONS:
         raise ValueError(f"questions holds {len(lines)} lines, and at most {MOST_QUESTIONS} can be asked")
-    return tuple(Claim(line, line) for line in lines)
+    return tuple(PictureClaim(line, line) for line in lines)
 
 
 def derive_claims(
     engine: ChatEngine, request: str, *, most: int = 8, sampling: Sampling, on_text: OnText
-) -> tuple[Claim, ...]:
+) -> tuple[PictureClaim, ...]:
     """Ask the model for the questions that a request leads to; once more if its reply cannot be read.
 
     Args:
@@ -142,13 +142,13 @@ def derive_claims(
             f"the reply of {engine.name!r} {what}, even when asked again; write the questions into 'questions', one a line, "
             f"change 'seed', or raise 'max_new_tokens'. It says: {answer[:_QUOTED]}"
         )
-    return tuple(Claim(claim or question, question) for claim, question in found[:most])
+    return tuple(PictureClaim(claim or question, question) for claim, question in found[:most])
 
 
 def check_claims(
     engine: ChatEngine,
     picture: Picture,
-    claims: Sequence[Claim],
+    claims: Sequence[PictureClaim],
     *,
     asking: Asking = "together",
     sampling: Sampling,
@@ -175,13 +175,13 @@ def check_claims(
     for i, claim in enumerate(claims):
         if answers.get(i, (None, ""))[0] is None:
             answers[i] = _ask_alone(engine, picture, claim, sampling, on_text)
-    return PictureCheck(tuple(Verdict(claim, *answers[i]) for i, claim in enumerate(claims)))
+    return PictureCheck(tuple(ClaimVerdict(claim, *answers[i]) for i, claim in enumerate(claims)))
 
 
 def check_each(
     engine: ChatEngine,
     pictures: Sequence[Picture],
-    claims: Sequence[Claim],
+    claims: Sequence[PictureClaim],
     *,
     sampling: Sampling,
     **settings: Any,
@@ -258,7 +258,7 @@ def repeat_until(
     engine: ChatEngine,
     paint: Callable[[str, int], Sequence[Picture]],
     prompt: str,
-    claims: Sequence[Claim],
+    claims: Sequence[PictureClaim],
     *,
     request: str = "",
     threshold: float = 1.0,
@@ -294,7 +294,7 @@ def repeat_until(
 
 
 def _ask_alone(
-    engine: ChatEngine, picture: Picture, claim: Claim, sampling: Sampling, on_text: OnText
+    engine: ChatEngine, picture: Picture, claim: PictureClaim, sampling: Sampling, on_text: OnText
 ) -> tuple[bool | None, str]:
     """The bare question, which small models were trained on; a reply that is neither yes nor no is asked for once more."""
     asked = Conversation(system=_SYSTEM_ALONE).say("user", claim.question, (picture,))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from llmga.chat import Picture, Sampling
-from llmga.chat.judge import Claim, check_claims
+from llmga.chat.judge import PictureClaim, check_claims
 from llmga.evaluate import Estimate, rate, table
 
 from ..files import LANGUAGE, READER
@@ -83,7 +83,7 @@ def _asked(folder: Path, seed: int) -> list[Asked]:
     image = render(scene, _SIDE).image
     claims = claims_about(scene, seed)
     worded = [
-        Claim(" ".join(pair), QUESTIONS["exists"][0][0].format(thing=with_article(" ".join(pair))))
+        PictureClaim(" ".join(pair), QUESTIONS["exists"][0][0].format(thing=with_article(" ".join(pair))))
         for pair in claims
     ]
     check = check_claims(

@@ -15,9 +15,9 @@ from llmga.chat.engines.base import OnText, Said, Sampling
 from llmga.chat.engines.endpoint import EndpointError
 from llmga.chat.judge import (
     MOST_QUESTIONS,
-    Claim,
+    ClaimVerdict,
     PictureCheck,
-    Verdict,
+    PictureClaim,
     best_index,
     better_prompt,
     check_claims,
@@ -30,7 +30,7 @@ from llmga.chat.judge_replies import read_answers, read_questions, read_yes_no
 
 RED, BLUE, GREEN = (Picture.from_pil(Image.new("RGB", (8, 8), name)) for name in ("red", "blue", "green"))
 COLOURS = {RED: "red", BLUE: "blue", GREEN: "green"}
-CLAIMS = (Claim("it is red", "Is it red?"), Claim("it is round", "Is it round?"))
+CLAIMS = (PictureClaim("it is red", "Is it red?"), PictureClaim("it is round", "Is it round?"))
 SPOKEN: dict[str, Any] = {"sampling": Sampling(seed=5), "on_text": lambda text: None}
 
 
@@ -160,8 +160,8 @@ def test_questions_are_derived_from_the_request_under_a_schema() -> None:
     engine = Structured([questions("Is it red?", "Is it round?", "Is it big?")])
     claims = derive_claims(engine, " a red ball ", most=2, **SPOKEN)
     assert claims == (
-        Claim("claim of Is it red?", "Is it red?"),
-        Claim("claim of Is it round?", "Is it round?"),
+        PictureClaim("claim of Is it red?", "Is it red?"),
+        PictureClaim("claim of Is it round?", "Is it round?"),
     )
     assert "a red ball\n" in engine.words[0] and "at most 2" in engine.words[0]
     assert engine.schemas[0]["properties"]["questions"]["maxItems"] == 2
@@ -198,7 +198,7 @@ def test_all_questions_are_asked_in_one_turn_and_what_is_left_out_alone() -> Non
 def test_one_by_one_each_question_has_a_conversation_of_its_own() -> None:
     engine = Replying(["yes", "Hard to say.", "I cannot tell.", "It is round.", "No."])
     check = check_claims(
-        engine, RED, (*CLAIMS, Claim("it is big", "Is it big?")), asking="one by one", **SPOKEN
+        engine, RED, (*CLAIMS, PictureClaim("it is big", "Is it big?")), asking="one by one", **SPOKEN
     )
     assert [str(one) for one in check.verdicts] == [
         "yes: it is red",
@@ -228,7 +228,7 @@ def test_a_picture_that_fails_does_not_cost_the_others_theirs() -> None:
 
 
 def test_the_best_is_the_first_of_equals_and_never_one_that_failed() -> None:
-    good, bad = (PictureCheck((Verdict(CLAIMS[0], met),)) for met in (True, None))
+    good, bad = (PictureCheck((ClaimVerdict(CLAIMS[0], met),)) for met in (True, None))
     failed = PictureCheck(failure="gone")
     assert best_index([bad, good, good]) == 1
     assert best_index([failed, bad]) == 1
@@ -237,13 +237,13 @@ def test_the_best_is_the_first_of_equals_and_never_one_that_failed() -> None:
 
 
 def test_a_better_prompt_is_asked_for_by_what_is_wrong() -> None:
-    wrong = PictureCheck((Verdict(CLAIMS[0], True), Verdict(CLAIMS[1], False, "a square")))
+    wrong = PictureCheck((ClaimVerdict(CLAIMS[0], True), ClaimVerdict(CLAIMS[1], False, "a square")))
     engine = Replying(["Here: <gen_image> a round red ball </gen_image>"])
     assert better_prompt(engine, "a ball", "a red ball", wrong, **SPOKEN) == "a round red ball"
     assert "- no: it is round (a square)" in engine.words[0] and "it is red" not in engine.words[0]
     assert "a ball\n" in engine.words[0] and "a red ball\n" in engine.words[0]
     assert better_prompt(Replying(["No idea."]), "a ball", "a red ball", wrong, **SPOKEN) == ""
-    right = PictureCheck((Verdict(CLAIMS[0], True),))
+    right = PictureCheck((ClaimVerdict(CLAIMS[0], True),))
     assert better_prompt(Replying([]), "a ball", "a red ball", right, **SPOKEN) == "a red ball"
 
 
@@ -270,8 +270,8 @@ def test_painting_is_repeated_until_a_picture_is_right() -> None:
 
 def test_questions_of_ones_own_are_lines() -> None:
     assert given_claims(" Is it red? \n\n Is it round?") == (
-        Claim("Is it red?", "Is it red?"),
-        Claim("Is it round?", "Is it round?"),
+        PictureClaim("Is it red?", "Is it red?"),
+        PictureClaim("Is it round?", "Is it round?"),
     )
     assert given_claims("  \n") == ()
     with pytest.raises(ValueError, match=f"holds {MOST_QUESTIONS + 1} lines"):
