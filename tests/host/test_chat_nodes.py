@@ -259,8 +259,9 @@ def test_a_server_frees_its_memory_after_the_last_item_of_a_list(
         "5": per_picture(image=["4", 0]),
         "6": node("LLMGA_Endpoint", endpoint="unloading"),
     }
+    said: Any = ["5", 0]
     before = len(assistant.requests)
-    entry = server.run({**pictures, "7": chat("6", ["5", 0]), "8": preview(["7", 1])})
+    entry = server.run({**pictures, "7": chat("6", said), "8": preview(["7", 1])})
     assert len(entry["outputs"]["8"]["text"]) == 2
     asked = [request.path for request in assistant.requests[before:]]
     assert asked == ["/v1/chat/completions"] * 2 + ["/api/generate"]
