@@ -43,6 +43,12 @@ def _check_chat(options: argparse.Namespace, command: list[str]) -> None:
     sys.stdout.write(chat_table(check_chat(options.folder, options.count, options.workers)) + "\n")
 
 
+def _check_judge(options: argparse.Namespace, command: list[str]) -> None:
+    from .checks.judge import check_judge, judge_table
+
+    sys.stdout.write(judge_table(check_judge(options.out, options.count, options.workers)) + "\n")
+
+
 def _check_edits(options: argparse.Namespace, command: list[str]) -> None:
     from tqdm import tqdm
 
@@ -135,6 +141,7 @@ VERBS = {
     "check-chat": _check_chat,
     "check-edits": _check_edits,
     "check-gill": _check_gill,
+    "check-judge": _check_judge,
     "check-turns": _check_turns,
     "check-holes": _check_holes,
     "check-controlnet": _check_controlnet,
@@ -164,6 +171,12 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("folder", type=Path, help="a transformers folder")
     chat.add_argument("--count", type=int, default=100, help="replies of each task, and long conversations")
     chat.add_argument("--workers", type=int, default=0, help="processes; 0 takes one per core")
+    judge = verbs.add_parser(
+        "check-judge", help="measure what the chat model answers about pictures, by the reader"
+    )
+    judge.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    judge.add_argument("--count", type=int, default=100, help="pictures")
+    judge.add_argument("--workers", type=int, default=0, help="processes; 0 takes one per core")
     holes = verbs.add_parser("check-holes", help="measure inpainting, outpainting and restoring")
     holes.add_argument("--out", type=Path, required=True, help="the folder of the models")
     holes.add_argument("--chat", type=Path, help="a transformers folder; default: the chat in --out")

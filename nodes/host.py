@@ -18,11 +18,13 @@ import comfy.patcher_extension
 import comfy.utils
 import folder_paths
 import torch
+from comfy_execution.progress import NodeProgressState, ProgressHandler, get_progress_state
 from comfy_execution.utils import get_executing_context
 from comfy_execution.validation import validate_node_input
 from server import PromptServer
 
-from ..llmga.chat.engines.base import CountsTokens
+from ..llmga.chat.engines.base import CanUnload, CountsTokens
+from ..llmga.chat.engines.endpoint import EndpointError
 from ..llmga.files.writing import sweep
 
 logger = logging.getLogger(__name__)
@@ -161,8 +163,33 @@ class LiveText:
             self.rate = (self.tokens - at) / (now - began)
 
 
+class _Unload(ProgressHandler):
+    """Unloads an engine when the running node has done all items of its lists, and never between them."""
+
+    def __init__(self, node_id: str, engine: CanUnload) -> None:
+        super().__init__(f"llmga.unload.{node_id}")
+        self._node_id, self._engine = node_id, engine
+
+    def finish_handler(self, node_id: str, state: NodeProgressState, prompt_id: str) -> None:
+        if node_id != self._node_id:
+            return
+        self.disable()
+        try:
+            self._engine.unload()
+        except EndpointError as error:  # what was asked for is there: the run goes on
+            logger.warning("%s", error)
+
+
+def unload_when_done(engine: Any) -> None:
+    """Have an engine free its memory when the running node has finished, before the next one begins."""
+    context = get_executing_context()
+    if context is not None and isinstance(engine, CanUnload):
+        get_progress_state().register_handler(_Unload(context.node_id, engine))
+
+
 def live_text(engine: Any = None, limit: int = 0) -> LiveText:
-    """``LiveText`` of the running node."""
+    """``LiveText`` of the running node, whose engine is unloaded after it where its record says so."""
+    unload_when_done(engine)
     return LiveText(engine, limit)
 
 

@@ -55,6 +55,11 @@ def require_editable(model: Any) -> None:
     for name in GUIDANCE:
         for patch in _flat(options.get(name)):
             _refuse(patch, "changes how guidance is combined, which an edit does itself")
+    refuse_step_wrappers(model)
+
+
+def refuse_step_wrappers(model: Any) -> None:
+    """Raise the error of wrappers that skip steps of sampling, or that only the host's own samplers call."""
     wrappers = _merged_wrappers(model)
     for kind in SKIPPED_WRAPPERS:
         for key, found in wrappers.get(kind, {}).items():
@@ -107,7 +112,7 @@ def _require_unet(model: Any) -> None:
     if not all(hasattr(net, name) for name in ("input_blocks", "middle_block", "output_blocks")):
         raise ValueError(
             f"model is a {type(model.model).__name__}, whose network ({type(net).__name__}) is not the UNet of SD1.5 or "
-            f"SDXL; flow models and transformers cannot be edited by inversion: {WANTED}"
+            f"SDXL; flow models and transformers cannot be edited by inversion: use LLMGA Flow Edit for them, or {WANTED}"
         )
     takes = getattr(net, "in_channels", None)
     if takes != 4:
@@ -139,7 +144,7 @@ def _require_noise_prediction(sampling: Any) -> None:
     ):
         raise ValueError(
             f"model predicts neither noise (eps) nor v ({type(sampling).__mro__[1].__name__}: a flow, EDM or LCM model, or "
-            f"a Model Sampling node before 'model'); {WANTED}"
+            f"a Model Sampling node before 'model'); LLMGA Flow Edit takes flow models, or {WANTED}"
         )
 
 

@@ -313,7 +313,7 @@ def _planned(
         engine,
         prompt,
         sampling=sampling,
-        on_text=host.live_text(),
+        on_text=host.live_text(engine),
         conversation=history if history.turns else None,
         picture=Picture.from_pil(pictures[0]) if pictures else None,
     )

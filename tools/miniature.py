@@ -68,6 +68,8 @@ def missing_models(folder: Path, prompt: Prompt) -> list[str]:
     missing = [name for name in controlnets if not (folder / "controlnet" / name).is_file()]
     if any(kind == "LLMGA_GILLLoader" for kind, _ in wanted) and not (folder / GILL_FILE).is_file():
         missing.append(GILL_FILE)
+    if any(kind == "LLMGA_FlowEdit" for kind, _ in wanted):
+        missing.append("flow model")
     if any(kind == "LLMGA_ScenePlan" and "engine" in inputs for kind, inputs in wanted):
         missing.append("language model that plans scenes")
     return missing

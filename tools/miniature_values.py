@@ -85,6 +85,7 @@ TALK: tuple[tuple[Literal["user", "assistant"], str], ...] = (
     ("user", f"Please generate a detailed image from this idea: {_HEART}"),
     ("assistant", f"<gen_image> {_LONG_HEART} </gen_image>"),
 )
+_JUDGED = {"request": _STAR, "asking": "one by one"}
 _TRANSCRIPT = [
     {
         "role": "user",
@@ -165,4 +166,10 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "gill_story": {},
     "gill_retrieve_or_generate": {},
     "language_or_embedding": {},
+    "paint_until_right": {
+        "LLMGA Chat": _say(_STAR, "refine"),
+        "LLMGA Judge": _JUDGED | {"questions": "Is there a red star?\nIs there a ring?"},
+        "Second Judge": _JUDGED,
+    },
+    "flow_edit": {"LLMGA Edit Instruction": {"instruction": "Put everything on snow."}},
 }

@@ -18,6 +18,7 @@ LANGUAGE_MODEL = "llmga-mini-random"
 INPAINTING = "llmga-mini-random-inpainting"
 RESTORER = "diffrir-mini-random.safetensors"
 GILL = "gill-mini-random"
+FLOW = "flow-mini-random.safetensors"
 ENDPOINT = "demo"
 EXAMPLE = 5  # the seed of its scene, which no training has seen
 # The workflows name the models that a person would use; the tests have small ones of their own.
@@ -50,6 +51,11 @@ SUBSTITUTES = {
     ("LLMGA_Invert", "steps"): 4,
     ("LLMGA_InversionEdit", "steps"): 4,
     ("LLMGA_AttentionMaps", "steps"): 2,
+    ("UNETLoader", "unet_name"): FLOW,
+    ("VAELoader", "vae_name"): FLOW,
+    ("LLMGA_FlowEdit", "steps"): 4,
+    ("LLMGA_Judge", "questions"): "Is there a star?\nIs it on snow?",
+    ("LLMGA_Judge", "max_new_tokens"): 24,
     ("LLMGA_ScenePlan", "width"): 128,
     ("LLMGA_ScenePlan", "height"): 128,
     ("LLMGA_SceneSynthesis", "steps"): 4,
@@ -116,6 +122,7 @@ def write_models(models: Path, *, checkpoint: bool = True) -> None:
         write_inpainting_unet,
         write_restorer,
     )
+    from miniworld.models.random_flow import write_flow_model, write_flow_vae
     from miniworld.models.random_gill import write_random_gill
     from miniworld.models.random_language import write_tiny_llava
 
@@ -126,6 +133,8 @@ def write_models(models: Path, *, checkpoint: bool = True) -> None:
         write_inpainting_unet(models / "diffusion_models" / INPAINTING)
         write_restorer(models / "diffrir" / RESTORER)
         write_random_gill(models, GILL)
+        write_flow_model(models / "diffusion_models" / FLOW)
+        write_flow_vae(models / "vae" / FLOW)
 
 
 def write_endpoints(path: Path, url: str, key_env: str = "") -> None:

@@ -21,6 +21,7 @@ PASSED_THROUGH = {
     "FluxKontextImageScale": "image",
 }
 LATENTS = ("EmptySD3LatentImage", "EmptyFlux2LatentImage", "EmptyChromaRadianceLatentImage")
+FLOW_NODES = ("LLMGA_FlowEdit",)
 NO_NEGATIVE = ("ConditioningZeroOut",)
 ENCODERS = ("TextEncodeQwenImageEditPlus",)
 
@@ -62,20 +63,24 @@ def _take_out(prompt: Prompt, node_id: str, name: str) -> None:
 def _load_a_checkpoint(prompt: Prompt, keep_unets: bool) -> None:
     """One Load Checkpoint for the UNet, CLIP and VAE that are loaded one by one; the one that is there, if there is one."""
     found = [node_id for node_id, node in prompt.items() if node["class_type"] == "CheckpointLoaderSimple"]
+    # An edit of a flow model needs one, and its VAE; of the checkpoint it can have the text encoder.
+    flow = any(node["class_type"] in FLOW_NODES for node in prompt.values())
+    kept = {"UNETLoader", "VAELoader"} if flow else {"UNETLoader"} if keep_unets else set()
     separate = {
         node_id: CHECKPOINT_SLOTS[node["class_type"]]
         for node_id, node in prompt.items()
-        if node["class_type"] in CHECKPOINT_SLOTS and not (keep_unets and node["class_type"] == "UNETLoader")
+        if node["class_type"] in CHECKPOINT_SLOTS.keys() - kept
     }
     needed = [node_id for node_id in separate if links(prompt, node_id)]
     if needed and not found:
-        vae = next(node_id for node_id in needed if prompt[node_id]["class_type"] == "VAELoader")
-        prompt[vae] = {
+        replaced = "CLIPLoader" if flow else "VAELoader"
+        checkpoint = next(node_id for node_id in needed if prompt[node_id]["class_type"] == replaced)
+        prompt[checkpoint] = {
             "class_type": "CheckpointLoaderSimple",
             "inputs": {"ckpt_name": ""},
             "_meta": {"title": "Load Checkpoint"},
         }
-        found = [vae]
+        found = [checkpoint]
     moved = [
         (inputs, key, slot) for node_id, slot in separate.items() for inputs, key, _ in links(prompt, node_id)
     ]

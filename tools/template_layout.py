@@ -113,6 +113,8 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             "After the first edit",
             "Second Inversion Edit",
             "What was kept",
+            "LLMGA_FlowEdit",
+            "How it was edited",
         ),
     ),
     "Painting": (
@@ -135,6 +137,10 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             "LLMGA_SceneSynthesis",
             "How it was painted",
         ),
+    ),
+    "Check": (
+        "#63564a",
+        ("LLMGA Judge", "What is wrong", "Second Judge", "ComfySwitchNode"),
     ),
     "Restore": (
         "#4b5a3e",

@@ -335,6 +335,24 @@ TEMPLATES = {
         ("text_to_image", "gill_story"),
         (FOLDER_ENGINE, GILL),
     ),
+    "flow_edit": Template(
+        "32 Edit by words, flow model",
+        "The language model looks at the picture and writes two prompts that differ in what you want changed; "
+        "**LLMGA Flow Edit** moves the picture from one to the other. No edit model: Qwen-Image 2512, made for text to "
+        "image, does it, and so does any Flux, SD3 or Z-Image in its place.",
+        "Qwen3-VL 4B · Qwen-Image 2512",
+        "16 GB",
+        ("qwen_image_edit", "instruction_edit"),
+    ),
+    "paint_until_right": Template(
+        "33 Paint until it is right",
+        "Two pictures are painted, and **LLMGA Judge** looks at them: it asks yes/no questions that follow from your "
+        "request and picks the better one. If it does not pass, its *better_prompt* is painted twice more; **If/Else "
+        "Switch** is lazy, so the second painting runs only then. For a third try, add such a stage.",
+        "Qwen3-VL 4B · Krea 2 Turbo",
+        "12 GB",
+        ("krea_2", "talk_and_change"),
+    ),
 }
 START = "chat_with_host_model"
 START_HERE = Template(

@@ -23,6 +23,8 @@ WIDTHS = {
     "LLMGA_EditInstruction": 400,
     "LLMGA_Invert": 380,
     "LLMGA_InversionEdit": 380,
+    "LLMGA_FlowEdit": 380,
+    "LLMGA_Judge": 380,
     "LLMGA_PromptToPromptOptions": 380,
 }
 WIDTH = 300
@@ -123,6 +125,8 @@ APP_INPUTS = {
     "LLMGA_ChatPerPicture": ["instruction"],
     "LLMGA_EditInstruction": ["instruction"],
     "LLMGA_InversionEdit": ["target_prompt"],
+    "LLMGA_FlowEdit": ["seed"],
+    "LLMGA_Judge": ["request"],
     "LoadImage": ["image"],
     "KSampler": ["seed"],
     "RandomNoise": ["noise_seed"],

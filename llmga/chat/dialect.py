@@ -27,6 +27,8 @@ MAX_EXTRA_BYTES = 8192
 PictureFormat = Literal["auto", "png", "jpeg"]
 ThinkingSwitch = Literal["", "chat_template_kwargs", "enable_thinking", "reasoning_effort"]
 
+Unload = Literal["", "ollama", "llamacpp", "lmstudio", "vllm"]
+
 _REFUSED_SYSTEM = re.compile(
     r"system[\s_-]{1,3}(?:role|prompt|message|instruction)|role[^a-z]{1,3}system|developer instruction",
     re.IGNORECASE,
@@ -52,6 +54,8 @@ class Dialect:
             ``enable_thinking``), ``enable_thinking`` itself, or ``reasoning_effort`` ("medium" or "low"). Without it
             nothing is sent, and the server decides.
         extra: parameters added to each request, of ``EXTRA``; they win over what ``thinking`` sends.
+        unload: the kind of server, which is then told to free its memory when a node has asked all that it asks; "" leaves
+            the model loaded.
         picture_format: "auto" sends PNG up to a size and JPEG above it.
         max_picture_bytes: of one encoded picture; larger ones are sent as JPEG, and smaller.
         max_pictures: in one request; of older turns they are left out first. 0 sends all.
@@ -66,6 +70,7 @@ class Dialect:
     stream: bool = True
     thinking: ThinkingSwitch = ""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    unload: Unload = ""
     picture_format: PictureFormat = "auto"
     max_picture_bytes: int = 3_500_000
     max_pictures: int = 0
@@ -85,6 +90,8 @@ class Dialect:
                 raise ValueError(f"{flag!r} must be true or false")
         if self.thinking not in get_args(ThinkingSwitch):
             raise ValueError(f"'thinking' must be one of {', '.join(get_args(ThinkingSwitch)[1:])}")
+        if self.unload not in get_args(Unload):
+            raise ValueError(f"'unload' must be one of {', '.join(get_args(Unload)[1:])}")
         if not isinstance(self.extra, Mapping) or not set(self.extra) <= EXTRA:
             raise ValueError(f"'extra' must be an object with any of {', '.join(sorted(EXTRA))}")
         if len(json.dumps(dict(self.extra))) > MAX_EXTRA_BYTES:
@@ -149,6 +156,16 @@ class Dialect:
         if newer is not None and name not in self.rename:
             return replace(self, rename={**self.rename, name: newer})
         return replace(self, omit=(*self.omit, name))
+
+    def difference(self, after: Dialect) -> str:
+        """What requests do differently after this one, in words for the log."""
+        if self.system != after.system:
+            return "it takes no system prompt, which now stands in front of the first message"
+        if self.stream != after.stream:
+            return "it refuses to stream"
+        if self.omit != after.omit:
+            return f"it refuses {after.omit[-1]!r}, which is left out"
+        return f"it wants other names: {', '.join(f'{old} is {new}' for old, new in after.rename.items())}"
 
     def _refused(self, refusal: str, named: str) -> str | None:
         """The parameter, under its usual name, that a refusal names first; None if it is only beyond a limit."""

@@ -3,6 +3,7 @@
 from .codec import DiffusersCodec, LatentCodec
 from .control import Blend, Control
 from .editor import Edited, edit
+from .flow import flow_edit, rf_inversion_edit
 from .inversion import OnStep, Trajectory, invert
 from .prompt_to_prompt import PromptToPromptOptions, ResolvedEdit, build_control
 from .session import EditResult, EditSession, EditSettings, Inversion, WordMaps
@@ -24,5 +25,7 @@ __all__ = [
     "WordMaps",
     "build_control",
     "edit",
+    "flow_edit",
     "invert",
+    "rf_inversion_edit",
 ]

@@ -12,8 +12,8 @@ SMALLEST = 32
 """Pixels of a side: with fewer, attention has no more than one cell to tell apart."""
 
 
-def fit_image(image: torch.Tensor, name: str = "image") -> tuple[torch.Tensor, str]:
-    """Cut pictures evenly at their edges to sides that are multiples of 8, and make them RGB.
+def fit_image(image: torch.Tensor, name: str = "image", cell: int = CELL) -> tuple[torch.Tensor, str]:
+    """Cut pictures evenly at their edges to sides that are multiples of ``cell``, and make them RGB.
 
     Args:
         image: (B, H, W, 1, 3 or 4) in 0 .. 1, any float dtype.
@@ -34,14 +34,14 @@ def fit_image(image: torch.Tensor, name: str = "image") -> tuple[torch.Tensor, s
     notes = [f"{len(image)} picture{'s' * (len(image) > 1)} of {width}×{height} pixels"]
     if channels == 4:
         notes.append("alpha was dropped")
-    cut = _cut(image[..., :3].expand(-1, -1, -1, 3)).float()
+    cut = _cut(image[..., :3].expand(-1, -1, -1, 3), cell).float()
     if cut.shape[1:3] != (height, width):
-        notes.append(f"cut at its edges to {cut.shape[2]}×{cut.shape[1]}: sides must be multiples of {CELL}")
+        notes.append(f"cut at its edges to {cut.shape[2]}×{cut.shape[1]}: sides must be multiples of {cell}")
     return cut, "; ".join(notes)
 
 
 def fit_edit_mask(
-    mask: torch.Tensor, pixels: tuple[int, int], uncut: tuple[int, int] | None = None
+    mask: torch.Tensor, pixels: tuple[int, int], uncut: tuple[int, int] | None = None, cell: int = CELL
 ) -> torch.Tensor | None:
     """A mask at the size of the pictures; None for one without anything in it, as LoadImage gives.
 
@@ -49,6 +49,7 @@ def fit_edit_mask(
         mask: (B, H, W).
         pixels: (H', W') of the pictures.
         uncut: (H, W) of the pictures before ``fit_image``; a mask of this size is cut as they are, any other resized.
+        cell: as in ``fit_image``.
 
     Returns:
         (B, H', W') float32 in 0 .. 1, with 0 where the mask is below 1/64.
@@ -57,7 +58,7 @@ def fit_edit_mask(
     if not mask.any():
         return None
     if mask.shape[1:] == uncut:
-        mask = _cut(mask)
+        mask = _cut(mask, cell)
     if mask.shape[1:] != pixels:
         mask = interpolate(mask[:, None], pixels, mode="area")[:, 0]
     return mask
@@ -71,8 +72,8 @@ def mask_cells(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return (interpolate(mask[:, None], size, mode="area") > 0).float()
 
 
-def _cut(pictures: torch.Tensor) -> torch.Tensor:
-    """The middle of (B, H, W, …), with sides that are multiples of ``CELL``."""
+def _cut(pictures: torch.Tensor, cell: int) -> torch.Tensor:
+    """The middle of (B, H, W, …), with sides that are multiples of ``cell``."""
     height, width = pictures.shape[1:3]
-    top, left = height % CELL // 2, width % CELL // 2
-    return pictures[:, top : top + height // CELL * CELL, left : left + width // CELL * CELL]
+    top, left = height % cell // 2, width % cell // 2
+    return pictures[:, top : top + height // cell * cell, left : left + width // cell * cell]

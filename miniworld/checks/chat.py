@@ -111,12 +111,12 @@ def chat_table(results: Results) -> str:
 
 
 @lru_cache(maxsize=1)
-def _engine(folder: Path) -> LocalEngine:
+def chat_engine(folder: Path) -> LocalEngine:
     torch.set_num_threads(1)
     return load_local_engine(folder, torch.float32)
 
 
-def _scenes(seed: int) -> Scenes:
+def held_out_scenes(seed: int) -> Scenes:
     return Scenes(_SCENES, seed=seed, few=0.8, split="validation" if seed % 2 else "unseen_pair")
 
 
@@ -136,7 +136,7 @@ def each_in_processes(
 
 def _answer(folder: Path, temperature: float, task: str, seed: int) -> Answer:
     """The chat node's own request about one held-out scene; in "chat", a question about a picture."""
-    scene = _scenes(seed)[choose(range(_SCENES), seed, task)]
+    scene = held_out_scenes(seed)[choose(range(_SCENES), seed, task)]
     instruction, pictures, given, answer = "", (), Facts(()), ""
     edit = None
     if task == "story":
@@ -181,7 +181,7 @@ def _talk(folder: Path, temperature: float, seed: int) -> list[Answer]:
     What the model said stays in it, right or wrong. Nothing goes on from a refined wish: the model has filled in what
     was open as it liked, so what would be right is not known.
     """
-    scenes = _scenes(seed)
+    scenes = held_out_scenes(seed)
     talk = Talk(scenes, seed, held_out=True)
     conversation, answers = Conversation(), []
     kind = None
@@ -221,7 +221,7 @@ def ask(
     """The reply, or None where ``respond`` finds what the task needs missing."""
     try:
         return respond(
-            _engine(folder),
+            chat_engine(folder),
             conversation,
             task=task,
             instruction=instruction,

@@ -243,6 +243,32 @@ def test_pictures_need_what_their_task_needs(server: ComfyServer) -> None:
         server.run({**shown, "3": per_picture(task="chat", image=["2", 0])})
 
 
+def test_a_server_frees_its_memory_after_the_last_item_of_a_list(
+    server: ComfyServer, assistant: OpenAIServer
+) -> None:
+    """Two pictures, so two instructions, so the chat runs twice; then the next node begins."""
+    path = server.base / "user" / "__llmga" / "endpoints.json"
+    records = json.loads(path.read_text(encoding="utf-8"))["endpoints"]
+    more = {**records, "unloading": {**records["demo"], "unload": "ollama"}}
+    path.write_text(json.dumps({"endpoints": more}), encoding="utf-8")
+    pictures = {
+        "1": local(),
+        "2": image(),
+        "3": node("ImageInvert", image=["2", 0]),
+        "4": node("ImageBatch", image1=["2", 0], image2=["3", 0]),
+        "5": per_picture(image=["4", 0]),
+        "6": node("LLMGA_Endpoint", endpoint="unloading"),
+    }
+    said: Any = ["5", 0]
+    before = len(assistant.requests)
+    entry = server.run({**pictures, "7": chat("6", said), "8": preview(["7", 1])})
+    assert len(entry["outputs"]["8"]["text"]) == 2
+    asked = [request.path for request in assistant.requests[before:]]
+    assert asked == ["/v1/chat/completions"] * 2 + ["/api/generate"]
+    assert assistant.requests[-1].body == {"model": "demo", "keep_alive": 0}
+    path.write_text(json.dumps({"endpoints": records}), encoding="utf-8")
+
+
 def test_lookup_changes_no_greedy_reply(server: ComfyServer) -> None:
     said = [
         text_of(server.run({"1": local(lookup=ahead), "2": chat("1", "a fox and a fox and a fox")}), "2")

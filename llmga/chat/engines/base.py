@@ -161,6 +161,19 @@ class HasHiddenStates(Protocol):
 
 
 @runtime_checkable
+class CanUnload(Protocol):
+    """An engine that can free the memory of what runs its model, until the next ``generate``."""
+
+    def unload(self) -> None:
+        """Free it, where that is wanted; otherwise do nothing.
+
+        Raises:
+            EndpointError: what runs the model did not do it.
+        """
+        ...
+
+
+@runtime_checkable
 class HasStructuredOutput(Protocol):
     """An engine that can be held to a JSON schema; ask with ``isinstance(engine, HasStructuredOutput)``."""
 

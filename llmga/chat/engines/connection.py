@@ -34,6 +34,20 @@ async def checked_addresses(endpoint: Endpoint, forbidden: frozenset[Origin]) ->
     return addresses
 
 
+def headers_of(endpoint: Endpoint, key: str) -> dict[str, str]:
+    """Of a request with a JSON body; ``Host`` keeps the name where the connection goes to an address."""
+    scheme, host, port, _ = endpoint.address
+    name = f"[{host}]" if ":" in host else host
+    headers = {
+        "Host": name if port == {"http": 80, "https": 443}[scheme] else f"{name}:{port}",
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream, application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": "ComfyUI-LLMGA",
+    }
+    return headers | ({"Authorization": f"Bearer {key}"} if key else {})
+
+
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext | bool:
     """What httpx takes as ``verify``: the system's authorities, where an owner can add one, and certifi's."""
     if not endpoint.verify_tls or endpoint.address.scheme == "http":

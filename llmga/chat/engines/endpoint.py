@@ -14,7 +14,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -26,10 +26,11 @@ from ..endpoints import Endpoint
 from .background import in_thread
 from .base import OnText, Said, Sampling, check_conversation
 from .completion import CompletionReader, UnreadableReply
-from .connection import Origin, checked_addresses, tls_context, tls_failure
+from .connection import Origin, checked_addresses, headers_of, tls_context, tls_failure
 from .redaction import excerpt, without_key, words_of
 from .refusals import RETRYABLE, advice, named_parameter, retry_after
 from .requests import messages_of
+from .server_memory import Command, load_command, send_command, unload_command
 
 if TYPE_CHECKING:
     import httpx
@@ -76,6 +77,8 @@ class EndpointEngine:
         self._dialect = endpoint.dialect
         """What has been learnt of the server since, too."""
         self._call: _Call | None = None
+        self._may_sleep = True
+        """Nothing was asked since the server was told to unload its model, or since this began."""
 
     @property
     def written(self) -> int:
@@ -103,6 +106,22 @@ class EndpointEngine:
         """See ``HasStructuredOutput``: ``response_format`` with a schema; a server that refuses it is asked without."""
         return self._generate(conversation, sampling, on_text, schema)
 
+    def unload(self) -> None:
+        """Free the server's memory, where the record says which kind of server it is; see ``CanUnload``.
+
+        Raises:
+            EndpointError: the server did not do it.
+        """
+        kind = self._endpoint.dialect.unload
+        if kind:
+            self._command(unload_command(kind, self._endpoint.model), "did not free its memory")
+            self._may_sleep = True
+
+    def _command(self, command: Command, failed: str, on_tick: Callable[[], None] = lambda: None) -> None:
+        key = _read_key(self._endpoint)
+        if wrong := send_command(self._endpoint, self._forbidden, key, command, on_tick):
+            raise EndpointError(f"endpoint {self.name!r} {failed}: {wrong}")
+
     def _generate(
         self,
         conversation: Conversation,
@@ -114,6 +133,9 @@ class EndpointEngine:
         key = _read_key(self._endpoint)
         deadline = time.monotonic() + self._endpoint.deadline_s
         left = MAX_ADAPTATIONS
+        if self._may_sleep and (wake := load_command(self._dialect.unload)):
+            self._command(wake, "did not load its model again", lambda: on_text(""))
+        self._may_sleep = False
         while True:
             try:
                 return self._ask(conversation, sampling, key, deadline, on_text, schema)
@@ -121,9 +143,7 @@ class EndpointEngine:
                 adapted = self._dialect.adapted(refused.words, refused.parameter) if left else None
                 if adapted is None:
                     raise refused.error from None
-                logger.warning(
-                    "endpoint %r: %s; asking again", self.name, _difference(self._dialect, adapted)
-                )
+                logger.warning("endpoint %r: %s; asking again", self.name, self._dialect.difference(adapted))
                 self._dialect = adapted
                 left -= 1
 
@@ -153,17 +173,6 @@ class _RefusedRequest(Exception):  # noqa: N818 - it becomes an EndpointError un
     def __init__(self, error: EndpointError, words: str, parameter: str) -> None:
         super().__init__()
         self.error, self.words, self.parameter = error, words, parameter
-
-
-def _difference(before: Dialect, after: Dialect) -> str:
-    """What the second request does differently, in words for the log."""
-    if before.system != after.system:
-        return "it takes no system prompt, which now stands in front of the first message"
-    if before.stream != after.stream:
-        return "it refuses to stream"
-    if before.omit != after.omit:
-        return f"it refuses {after.omit[-1]!r}, which is left out"
-    return f"it wants other names: {', '.join(f'{old} is {new}' for old, new in after.rename.items())}"
 
 
 def _request_body(
@@ -287,7 +296,7 @@ class _Call:
                     "POST",
                     f"{scheme}://{literal}:{port}{path}/chat/completions",
                     content=self._body,
-                    headers=self._headers(),
+                    headers=headers_of(self._endpoint, self._key),
                     extensions={"sni_hostname": host},
                 ) as response:
                     return await self._read(response)
@@ -298,18 +307,6 @@ class _Call:
                 how = type(error).__name__
                 raise self._error(f"broke the connection after {len(self.text)} characters ({how})") from None
         raise self._error("cannot be reached; start its server, or check 'url' in its record", retry_in=0)
-
-    def _headers(self) -> dict[str, str]:
-        scheme, host, port, _ = self._endpoint.address
-        name = f"[{host}]" if ":" in host else host
-        headers = {
-            "Host": name if port == {"http": 80, "https": 443}[scheme] else f"{name}:{port}",
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream, application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "ComfyUI-LLMGA",
-        }
-        return headers | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
 
     async def _addresses(self) -> list[str]:
         if self._endpoint.proxy:  # the proxy resolves the name, and the certificate is checked against it

@@ -1,0 +1,346 @@
+"""Judge: does a picture show what was asked for? Yes/no questions that the language model derives from the request.
+
+The request becomes claims, each with a question whose right answer is yes; the questions are answered about each picture,
+and the score is the share of yes. What was answered no becomes a better prompt, so that painting can be repeated until it
+is right. Any ``ChatEngine`` that sees pictures is a judge; one with structured output is held to a schema.
+
+The method is that of TIFA (ICCV 2023, arXiv 2303.11897) and DSG (ICLR 2024, arXiv 2310.18235), in plain form: no graph of
+dependencies, one model for questions and answers. The wording is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from .assistant import respond
+from .conversation import Conversation, Picture
+from .engines.base import ChatEngine, HasStructuredOutput, OnText, Said, Sampling
+from .engines.endpoint import EndpointError
+from .judge_replies import read_answers, read_questions, read_yes_no
+from .refusal import is_refusal
+
+MOST_QUESTIONS = 24
+Asking = Literal["together", "one by one"]
+
+_SYSTEM = "You check whether pictures show what was asked for. You go by what can be seen, and answer in the form asked for."
+_QUESTIONS = (
+    "A picture was asked for in these words:\n{request}\n\n"
+    "Break them into at most {most} yes/no questions about the picture, each about one thing that can be seen: an object, "
+    "its colour, how many there are, where it is, what it does, what it is made of, the style. Each question must stand on "
+    "its own, must be answered with yes if the picture is right, and must not ask for anything that was not asked for. "
+    'Answer with a JSON object: {{"questions": [{{"claim": "the star is red", "question": "Is the star red?"}}]}}'
+)
+_QUESTIONS_AGAIN = (
+    'That cannot be read as questions. Answer with the JSON object alone, with the key "questions" and at most {most} '
+    'entries, each with "claim" and "question".'
+)
+_ANSWERS = (
+    "Answer each question about this picture with yes or no, by what can be seen in it.\n{questions}\n"
+    'Answer with a JSON object: {{"answers": [{{"number": 1, "answer": "yes", "why": "at most ten words"}}]}}, with one '
+    "entry for each question."
+)
+_SYSTEM_ALONE = "You look at pictures and answer questions about them with yes or no."
+_YES_OR_NO = "Answer with yes or no."
+_BETTER = (
+    "A picture was asked for in these words:\n{request}\n\nIt was painted from this prompt:\n{prompt}\n\n"
+    "In the picture this is wrong:\n{wrong}\n\n"
+    "Rewrite the prompt so that the next picture is right. Keep what is right, say what is wrong more plainly and nearer to "
+    "the beginning, and add nothing else. Write the result in exactly this form: <gen_image> the prompt </gen_image>"
+)
+_SECOND_SEED = 0x9E3779B97F4A7C15  # far from the seeds next to the first, which a batch uses
+_SEEDS = 2**64
+_QUOTED = 200  # characters of a reply in an error
+
+
+@dataclass(frozen=True)
+class PictureClaim:
+    """One thing that a picture must show, and the question whose right answer is yes."""
+
+    text: str
+    question: str
+
+
+@dataclass(frozen=True)
+class ClaimVerdict:
+    """What was answered about one claim.
+
+    Args:
+        met: None if the reply holds neither yes nor no; it then counts as no.
+        why: the model's reason, or "".
+    """
+
+    claim: PictureClaim
+    met: bool | None
+    why: str = ""
+
+    def __str__(self) -> str:
+        word = {True: "yes", False: "no", None: "not answered"}[self.met]
+        return f"{word}: {self.claim.text}" + (f" ({self.why})" if self.why else "")
+
+
+@dataclass(frozen=True)
+class PictureCheck:
+    """What was answered about one picture; ``failure`` says why nothing was, or is ""."""
+
+    verdicts: tuple[ClaimVerdict, ...] = ()
+    failure: str = ""
+
+    @property
+    def score(self) -> float:
+        """The share of claims that are met, 0 .. 1."""
+        return sum(one.met is True for one in self.verdicts) / len(self.verdicts) if self.verdicts else 0.0
+
+    @property
+    def wrong(self) -> tuple[ClaimVerdict, ...]:
+        """The claims that are not met, those without an answer included."""
+        return tuple(one for one in self.verdicts if one.met is not True)
+
+
+def given_claims(questions: str) -> tuple[PictureClaim, ...]:
+    """Claims from questions that a person wrote, one a line, each to be answered with yes.
+
+    Raises:
+        ValueError: there are more than ``MOST_QUESTIONS``.
+    """
+    lines = [line.strip() for line in questions.splitlines() if line.strip()]
+    if len(lines) > MOST_QUESTIONS:
+        raise ValueError(f"questions holds {len(lines)} lines, and at most {MOST_QUESTIONS} can be asked")
+    return tuple(PictureClaim(line, line) for line in lines)
+
+
+def derive_claims(
+    engine: ChatEngine, request: str, *, most: int = 8, sampling: Sampling, on_text: OnText
+) -> tuple[PictureClaim, ...]:
+    """Ask the model for the questions that a request leads to; once more if its reply cannot be read.
+
+    Args:
+        request: what was asked for, in the user's words or as a prompt.
+        most: 1 .. ``MOST_QUESTIONS``; further ones are left out.
+        on_text: as in ``respond``.
+
+    Raises:
+        ValueError: the request is empty, or no reply holds questions.
+    """
+    if not request.strip():
+        raise ValueError(
+            "request is empty, so nothing can be asked about a picture; write what it shall show"
+        )
+    asked = Conversation(system=_SYSTEM).say("user", _QUESTIONS.format(request=request.strip(), most=most))
+    schema = _schema("questions", {"claim": {"type": "string"}, "question": {"type": "string"}}, most)
+    answer = _ask(engine, asked, sampling, on_text, schema)
+    found = read_questions(answer)
+    if not found:
+        again = asked.say("assistant", answer or "{}").say("user", _QUESTIONS_AGAIN.format(most=most))
+        second = replace(sampling, seed=sampling.seed ^ _SECOND_SEED)
+        answer = _ask(engine, again, second, on_text, schema)
+        found = read_questions(answer)
+    if not found:
+        what = "refuses" if is_refusal(answer) else "holds no questions"
+        raise ValueError(
+            f"the reply of {engine.name!r} {what}, even when asked again; write the questions into 'questions', one a line, "
+            f"change 'seed', or raise 'max_new_tokens'. It says: {answer[:_QUOTED]}"
+        )
+    return tuple(PictureClaim(claim or question, question) for claim, question in found[:most])
+
+
+def check_claims(
+    engine: ChatEngine,
+    picture: Picture,
+    claims: Sequence[PictureClaim],
+    *,
+    asking: Asking = "together",
+    sampling: Sampling,
+    on_text: OnText,
+) -> PictureCheck:
+    """Ask the questions of claims about a picture.
+
+    Args:
+        asking: "together" asks all in one turn, and those that the reply leaves out alone; "one by one" each in a
+            conversation of its own, which small models answer better.
+
+    Raises:
+        ValueError: ``asking`` is neither, or the engine cannot see pictures.
+    """
+    if asking not in get_args(Asking):
+        raise ValueError(f"'asking' must be one of {', '.join(get_args(Asking))}, got {asking!r}")
+    answers: dict[int, tuple[bool | None, str]] = {}
+    if asking == "together" and len(claims) > 1:
+        listed = "\n".join(f"{i}. {claim.question}" for i, claim in enumerate(claims, 1))
+        asked = Conversation(system=_SYSTEM).say("user", _ANSWERS.format(questions=listed), (picture,))
+        fields = {"number": {"type": "integer"}, "answer": {"enum": ["yes", "no"]}, "why": {"type": "string"}}
+        reply = _ask(engine, asked, sampling, on_text, _schema("answers", fields, len(claims)))
+        answers = read_answers(reply, len(claims))
+    for i, claim in enumerate(claims):
+        if answers.get(i, (None, ""))[0] is None:
+            answers[i] = _ask_alone(engine, picture, claim, sampling, on_text)
+    return PictureCheck(tuple(ClaimVerdict(claim, *answers[i]) for i, claim in enumerate(claims)))
+
+
+def check_each(
+    engine: ChatEngine,
+    pictures: Sequence[Picture],
+    claims: Sequence[PictureClaim],
+    *,
+    sampling: Sampling,
+    **settings: Any,
+) -> list[PictureCheck]:
+    """``check_claims`` of each picture; one that fails never costs the others theirs.
+
+    Args:
+        settings: what else ``check_claims`` takes.
+
+    Raises:
+        ValueError: there is no picture or no claim; and, if every picture fails, what was raised for the first.
+        EndpointError: likewise.
+    """
+    if not pictures or not claims:
+        raise ValueError(f"a check needs pictures and questions, got {len(pictures)} and {len(claims)}")
+    checks: list[PictureCheck] = []
+    first: ValueError | EndpointError | None = None
+    for i, picture in enumerate(pictures):
+        own = replace(sampling, seed=(sampling.seed + i) % _SEEDS)
+        try:
+            checks.append(check_claims(engine, picture, claims, sampling=own, **settings))
+        except (ValueError, EndpointError) as error:
+            first = first or error
+            checks.append(PictureCheck(failure=str(error)))
+    if first is not None and all(check.failure for check in checks):
+        raise first
+    return checks
+
+
+def best_index(checks: Sequence[PictureCheck]) -> int:
+    """The picture with the highest score, the first of equals; one that could not be checked only if none could."""
+    return max(range(len(checks)), key=lambda i: (not checks[i].failure, checks[i].score, -i))
+
+
+def better_prompt(
+    engine: ChatEngine, request: str, prompt: str, check: PictureCheck, *, sampling: Sampling, on_text: OnText
+) -> str:
+    """Ask for a prompt that mends what is wrong; "" if the reply holds none, and ``prompt`` if nothing is wrong.
+
+    Raises:
+        ValueError: the reply is empty or ends inside a thought.
+    """
+    if not check.wrong:
+        return prompt
+    wrong = "\n".join(f"- {one}" for one in check.wrong)
+    words = {"request": request.strip() or prompt, "prompt": prompt.strip() or request, "wrong": wrong}
+    reply = respond(
+        engine,
+        Conversation(),
+        task="chat",
+        instruction=_BETTER.format(**words),
+        sampling=replace(sampling, stop_after=1),
+        policy="error",
+        on_text=on_text,
+    )
+    return reply.prompt
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One round of painting: the prompt, its pictures, what was answered about them, and which is the best."""
+
+    prompt: str
+    pictures: tuple[Picture, ...]
+    checks: tuple[PictureCheck, ...]
+    best: int
+
+    @property
+    def score(self) -> float:
+        return self.checks[self.best].score
+
+
+def repeat_until(
+    engine: ChatEngine,
+    paint: Callable[[str, int], Sequence[Picture]],
+    prompt: str,
+    claims: Sequence[PictureClaim],
+    *,
+    request: str = "",
+    threshold: float = 1.0,
+    attempts: int = 3,
+    asking: Asking = "together",
+    sampling: Sampling,
+    on_text: OnText,
+) -> list[Attempt]:
+    """Paint, check, and paint again from a better prompt, until a picture is right or the attempts are used up.
+
+    Args:
+        paint: ``paint(prompt, attempt)`` gives the pictures of one round, attempt from 0; may raise.
+        threshold: the score that ends it, 0 .. 1.
+        attempts: at least 1.
+
+    Returns:
+        Every attempt in order; the best picture is not always the last one's.
+
+    Raises:
+        ValueError: see ``check_each`` and ``better_prompt``.
+    """
+    made: list[Attempt] = []
+    for number in range(attempts):
+        own = replace(sampling, seed=(sampling.seed + number * len(claims)) % _SEEDS)
+        pictures = tuple(paint(prompt, number))
+        checks = check_each(engine, pictures, claims, sampling=own, asking=asking, on_text=on_text)
+        made.append(Attempt(prompt, pictures, tuple(checks), best_index(checks)))
+        if made[-1].score >= threshold or number + 1 == attempts:
+            break
+        worst = checks[made[-1].best]
+        prompt = better_prompt(engine, request, prompt, worst, sampling=own, on_text=on_text) or prompt
+    return made
+
+
+def _ask_alone(
+    engine: ChatEngine, picture: Picture, claim: PictureClaim, sampling: Sampling, on_text: OnText
+) -> tuple[bool | None, str]:
+    """The bare question, which small models were trained on; a reply that is neither yes nor no is asked for once more."""
+    asked = Conversation(system=_SYSTEM_ALONE).say("user", claim.question, (picture,))
+    answer = _answer(engine, engine.generate(asked, sampling, on_text))
+    met = read_yes_no(answer)
+    if met is None:
+        again = asked.say("assistant", answer or "…").say("user", _YES_OR_NO)
+        met = read_yes_no(_answer(engine, engine.generate(again, sampling, on_text)))
+    return met, "" if met is not None else answer[:_QUOTED].strip()
+
+
+def _ask(
+    engine: ChatEngine,
+    conversation: Conversation,
+    sampling: Sampling,
+    on_text: OnText,
+    schema: Mapping[str, Any],
+) -> str:
+    if isinstance(engine, HasStructuredOutput):
+        return _answer(engine, engine.generate_json(conversation, sampling, on_text, schema))
+    return _answer(engine, engine.generate(conversation, sampling, on_text))
+
+
+def _answer(engine: ChatEngine, said: Said) -> str:
+    if not isinstance(said, Said):
+        raise ValueError(f"the engine {engine.name!r} replied with {type(said).__name__} instead of a Said")
+    if said.unfinished:
+        raise ValueError(
+            f"the reply of {engine.name!r} ends inside the model's thinking, before an answer; raise 'thought_tokens', or "
+            "turn 'thinking' off"
+        )
+    return said.answer.encode("utf-8", "replace").decode()
+
+
+def _schema(title: str, fields: Mapping[str, Any], most: int) -> dict[str, Any]:
+    item = {
+        "type": "object",
+        "properties": dict(fields),
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+    entries = {"type": "array", "items": item, "minItems": 1, "maxItems": most}
+    return {
+        "title": title,
+        "type": "object",
+        "properties": {title: entries},
+        "required": [title],
+        "additionalProperties": False,
+    }

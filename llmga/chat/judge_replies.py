@@ -1,0 +1,95 @@
+"""Reads the replies of a judge: its questions, its answers, and a yes or no, as language models write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..files.lenient_json import read_lenient
+
+_STARTS = 20  # opening brackets of a reply that are tried
+_MOST_LETTERS = 400
+_YES = re.compile(r"(?:yes\b|yep\b|yeah\b|true\b|correct\b|是的?|有|对|對|正确)", re.IGNORECASE)
+_NO = re.compile(
+    r"(?:no\b|not\b|nope\b|false\b|incorrect\b|there (?:is|are) no\b|不|没|沒|否|无|無)", re.IGNORECASE
+)
+_OPENING = re.compile(r"[\s\W_]*(?:(?:the )?answer(?: is)?[\s\W_]*)?", re.IGNORECASE)
+_LISTED = re.compile(r"^[\s>*-]*(?:\d+[.):]\s*|[Qq]\d*[.:]\s*)?[\"“*]*(.+?[?？])[\"”*]*\s*$", re.MULTILINE)
+
+
+def read_yes_no(text: Any) -> bool | None:
+    """The yes or no that a text begins with, in English or Chinese; None where it begins with neither."""
+    if isinstance(text, bool):
+        return text
+    opening = _OPENING.match(str(text))
+    rest = str(text)[opening.end() if opening else 0 :]
+    if _NO.match(rest):
+        return False
+    return True if _YES.match(rest) else None
+
+
+def read_questions(reply: str) -> list[tuple[str, str]]:
+    """(claim, question) of each question in a reply: from its JSON, else every line that ends in a question mark.
+
+    A claim is "" where the reply has none; a question that comes twice is taken once.
+    """
+    found: dict[str, str] = {}
+    for value in _values(reply):
+        entries = value.get("questions") if isinstance(value, Mapping) else value
+        for entry in entries if isinstance(entries, list) else ():
+            claim, question = _claim_of(entry)
+            if question:
+                found.setdefault(question, claim)
+        if found:
+            break
+    if not found:
+        lines = (match[1].strip() for match in _LISTED.finditer(reply))
+        found = {line[:_MOST_LETTERS]: "" for line in lines}
+    return [(claim, question) for question, claim in found.items()]
+
+
+def read_answers(reply: str, count: int) -> dict[int, tuple[bool | None, str]]:
+    """(met, why) by the index of the question, for those that a reply answers.
+
+    Entries are {"number": 1, "answer": "yes", "why": …}, or a yes or no each in the order of the questions.
+    """
+    for value in _values(reply):
+        entries: Any = value.get("answers", value) if isinstance(value, Mapping) else value
+        if isinstance(entries, Mapping):  # {"1": "yes", "2": "no"}
+            entries = [{"number": number, "answer": answer} for number, answer in entries.items()]
+        found: dict[int, tuple[bool | None, str]] = {}
+        for i, entry in enumerate(entries if isinstance(entries, list) else ()):
+            numbered = entry if isinstance(entry, Mapping) else {"answer": entry}
+            number = _number(numbered.get("number", i + 1))
+            met = read_yes_no(numbered.get("answer", ""))
+            if number is not None and 1 <= number <= count and met is not None:
+                found.setdefault(number - 1, (met, str(numbered.get("why") or "")[:_MOST_LETTERS].strip()))
+        if found:
+            return found
+    return {}
+
+
+def _claim_of(entry: Any) -> tuple[str, str]:
+    if isinstance(entry, str):
+        return "", entry.strip()[:_MOST_LETTERS]
+    if not isinstance(entry, Mapping):
+        return "", ""
+    claim, question = (entry.get(name) for name in ("claim", "question"))
+    texts = [one.strip()[:_MOST_LETTERS] if isinstance(one, str) else "" for one in (claim, question)]
+    return texts[0], texts[1]
+
+
+def _number(value: Any) -> int | None:
+    digits = re.match(r"\s*[Qq]?(\d{1,3})\b", str(value)) if not isinstance(value, bool) else None
+    return int(digits[1]) if digits else None
+
+
+def _values(reply: str) -> Iterator[Any]:
+    """Every value of JSON that a reply may hold, from its first brackets on."""
+    starts = [match.start() for match in re.finditer(r"[{\[]", reply)]
+    for start in starts[:_STARTS]:
+        try:
+            yield read_lenient(reply, start)[0]
+        except ValueError:
+            continue

@@ -1,0 +1,228 @@
+"""LLMGA Judge: does a picture show what was asked for, what is wrong, and which of several is the best?"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from comfy_api.latest import io
+
+from ..llmga.chat.engines.base import (
+    MAX_NEW_TOKENS,
+    MAX_THOUGHT_TOKENS,
+    THOUGHT_TOKENS,
+    ChatEngine,
+    Sampling,
+)
+from ..llmga.chat.judge import (
+    MOST_QUESTIONS,
+    Asking,
+    PictureCheck,
+    best_index,
+    better_prompt,
+    check_each,
+    derive_claims,
+    given_claims,
+)
+from . import check, host
+from .chat import shown_pictures
+from .types import Engine, temperature_input, thinking_inputs
+
+ASKING = get_args(Asking)
+
+
+class Judge(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGA_Judge",
+            display_name="LLMGA Judge",
+            category="LLMGA/chat",
+            description="Looks at pictures and says whether they show what was asked for: the language model derives yes/no "
+            "questions from your request and answers them about each picture. Gives the best picture, its score, what is "
+            "wrong, and a better prompt to paint again with.",
+            search_aliases=[
+                "best of n",
+                "VQA",
+                "check image",
+                "score image",
+                "rate image",
+                "rank images",
+                "pick best",
+                "quality check",
+                "retry",
+                "loop",
+                "self-correct",
+                "TIFA",
+                "VLM",
+                "critic",
+            ],
+            inputs=[
+                Engine.Input(
+                    "engine",
+                    tooltip="A language model that sees pictures: LLMGA Model Loader, LLMGA Endpoint or LLMGA Host Language "
+                    "Model.",
+                ),
+                io.Image.Input(
+                    "image", tooltip="The pictures to choose from: a batch of any number, or one."
+                ),
+                io.String.Input(
+                    "request",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="What the picture shall show, in your own words, up to 200,000 characters. Empty: prompt is "
+                    "taken for it.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="What it was painted from; better_prompt is this prompt, mended. Empty: request is taken for "
+                    "it.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="passed is true from this score on, 0 to 1: the share of questions that are answered with yes.",
+                ),
+                io.Int.Input(
+                    "max_questions",
+                    default=8,
+                    min=1,
+                    max=MOST_QUESTIONS,
+                    optional=True,
+                    tooltip=f"How many questions are asked at most, 1 to {MOST_QUESTIONS}.",
+                ),
+                io.String.Input(
+                    "questions",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="Your own questions, one a line, each to be answered with yes if the picture is right; none are "
+                    f"then derived. Up to {MOST_QUESTIONS}. A second Judge takes the questions of the first one here.",
+                ),
+                io.Combo.Input(
+                    "asking",
+                    options=list(ASKING),
+                    default="together",
+                    optional=True,
+                    tooltip="together: all questions in one turn for each picture. one by one: slower, better with small "
+                    "language models.",
+                ),
+                io.Boolean.Input(
+                    "rewrite",
+                    default=True,
+                    optional=True,
+                    tooltip="Writes a better prompt where the best picture does not pass. Off: better_prompt is prompt.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    optional=True,
+                    tooltip="Same inputs and seed, same answers.",
+                ),
+                temperature_input(),
+                io.Int.Input(
+                    "max_new_tokens",
+                    default=512,
+                    min=1,
+                    max=MAX_NEW_TOKENS,
+                    optional=True,
+                    advanced=True,
+                    tooltip=f"Each reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
+                ),
+                *thinking_inputs(),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="best", tooltip="The picture with the highest score, the first of equals."
+                ),
+                io.Float.Output(
+                    display_name="score", tooltip="Its share of questions answered with yes, 0 to 1."
+                ),
+                io.Boolean.Output(
+                    display_name="passed",
+                    tooltip="Whether the score reaches threshold: for If/Else Switch, to paint again only if it does not.",
+                ),
+                io.String.Output(
+                    display_name="better_prompt",
+                    tooltip="The prompt, rewritten by what is wrong in the best picture; unchanged if it passed.",
+                ),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="Every question and its answer for each picture, what is wrong, and which picture was chosen.",
+                ),
+                io.Int.Output(
+                    display_name="index", tooltip="The number of the best picture in the batch, from 0."
+                ),
+                io.String.Output(
+                    display_name="asked",
+                    tooltip="The questions that were asked, one a line, for another Judge.",
+                ),
+            ],
+        )
+
+    @classmethod
+    @host.guarded
+    def execute(
+        cls, engine, image, request, prompt, threshold, max_questions, questions, asking, rewrite, seed,
+        temperature, max_new_tokens, thinking=False, thought_tokens=THOUGHT_TOKENS,
+    ) -> io.NodeOutput:  # fmt: skip
+        wanted = "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
+        check.instance("engine", engine, ChatEngine, wanted)
+        request, prompt = (check.optional_text(*one) for one in (("request", request), ("prompt", prompt)))
+        own = given_claims(check.optional_text("questions", questions))
+        check.number("threshold", threshold, 0, 1)
+        check.integer("max_questions", max_questions, 1, MOST_QUESTIONS)
+        check.flag("rewrite", rewrite)
+        sampling = Sampling(
+            check.integer("seed", seed, 0, 2**64 - 1),
+            temperature,
+            max_new_tokens=max_new_tokens,
+            thinking=check.flag("thinking", thinking),
+            thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
+        )
+        spoken = {"sampling": sampling, "on_text": host.live_text(engine)}
+        image = check.image("image", image)
+        pictures, _ = shown_pictures(image, None)
+        claims = own or derive_claims(engine, request.strip() or prompt, most=max_questions, **spoken)
+        asking = check.choice("asking", asking, ASKING)
+        checks = check_each(engine, pictures, claims, asking=asking, **spoken)
+        best = best_index(checks)
+        score = checks[best].score
+        passed = score >= threshold and not checks[best].failure
+        better = prompt.strip() or request.strip()
+        notes = []
+        if rewrite and not passed and better:
+            found = better_prompt(engine, request, prompt, checks[best], **spoken)
+            notes = [] if found else ["the model wrote no better prompt: the prompt stays as it is"]
+            better = found or better
+        report = "\n".join([*described(checks, best, passed), *notes])
+        asked = "\n".join(claim.question for claim in claims)
+        return io.NodeOutput(
+            image[best : best + 1], score, passed, better, report, best, asked, ui={"text": [report]}
+        )
+
+
+def described(checks: list[PictureCheck], best: int, passed: bool) -> list[str]:
+    """The answers in words: the chosen picture and its verdict, then every picture."""
+    of = f"picture {best} of {len(checks)}"
+    lines = [f"{of}: {checks[best].score:.2f}, {'passed' if passed else 'not passed'}"]
+    for i, one in enumerate(checks):
+        if one.failure:
+            lines.append(f"picture {i} could not be checked: {one.failure}")
+            continue
+        lines.append(f"picture {i}: {one.score:.2f}")
+        lines += [f"  {verdict}" for verdict in one.verdicts]
+    return lines
+
+
+NODES = [Judge]

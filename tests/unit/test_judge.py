@@ -1,0 +1,278 @@
+"""The judge: its questions, its answers as models write them, the best of several pictures, and painting again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from llmga.chat.conversation import Conversation, Picture
+from llmga.chat.engines.base import OnText, Said, Sampling
+from llmga.chat.engines.endpoint import EndpointError
+from llmga.chat.judge import (
+    MOST_QUESTIONS,
+    ClaimVerdict,
+    PictureCheck,
+    PictureClaim,
+    best_index,
+    better_prompt,
+    check_claims,
+    check_each,
+    derive_claims,
+    given_claims,
+    repeat_until,
+)
+from llmga.chat.judge_replies import read_answers, read_questions, read_yes_no
+
+RED, BLUE, GREEN = (Picture.from_pil(Image.new("RGB", (8, 8), name)) for name in ("red", "blue", "green"))
+COLOURS = {RED: "red", BLUE: "blue", GREEN: "green"}
+CLAIMS = (PictureClaim("it is red", "Is it red?"), PictureClaim("it is round", "Is it round?"))
+SPOKEN: dict[str, Any] = {"sampling": Sampling(seed=5), "on_text": lambda text: None}
+
+
+@dataclass
+class Replying:
+    """An engine that gives one reply after the other, and writes down what it was asked."""
+
+    replies: Sequence[str | Said | Exception]
+    name: str = "replying"
+    supports_pictures: bool = True
+    asked: list[tuple[Conversation, Sampling]] = field(default_factory=list)
+
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
+        reply = self.replies[len(self.asked)]
+        self.asked.append((conversation, sampling))
+        on_text("…")
+        if isinstance(reply, Exception):
+            raise reply
+        return reply if isinstance(reply, Said) else Said(reply)
+
+    @property
+    def words(self) -> list[str]:
+        return [conversation.turns[-1].text for conversation, _ in self.asked]
+
+
+@dataclass
+class Structured(Replying):
+    schemas: list[Any] = field(default_factory=list)
+
+    def generate_json(
+        self, conversation: Conversation, sampling: Sampling, on_text: OnText, schema: Any
+    ) -> Said:
+        self.schemas.append(schema)
+        return self.generate(conversation, sampling, on_text)
+
+
+class Seeing:
+    """An engine that sees the one colour of a picture, and answers each question in a sentence of its own."""
+
+    name, supports_pictures = "seeing", True
+
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
+        turn = conversation.turns[-1]
+        if not turn.pictures:
+            return Said("<gen_image> a red thing, red all over </gen_image>")
+        colour = COLOURS[turn.pictures[0]]
+        return Said("Yes, it is." if colour in turn.text else f"No, it is {colour}.")
+
+
+def questions(*texts: str) -> str:
+    return json.dumps({"questions": [{"claim": f"claim of {text}", "question": text} for text in texts]})
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        (questions("Is it red?"), [("claim of Is it red?", "Is it red?")]),
+        (
+            "Sure!\n```json\n" + questions("A?", "B?") + "\n```",
+            [("claim of A?", "A?"), ("claim of B?", "B?")],
+        ),
+        ("{'questions': ['A?', \"B?\",]}", [("", "A?"), ("", "B?")]),
+        ('["A?", "A?", "B?"]', [("", "A?"), ("", "B?")]),
+        (
+            "1. Is it red?\n2) **Is it round?**\n- 有一颗星吗？\nThat is all.",
+            [("", "Is it red?"), ("", "Is it round?"), ("", "有一颗星吗？")],
+        ),
+        ('{"questions": [{"claim": "a", "question": "A?"}, {"claim": "b", "que', [("a", "A?")]),
+        ("{}", []),
+        ("I will not.", []),
+    ],
+)
+def test_questions_are_read_as_models_write_them(reply: str, found: list[tuple[str, str]]) -> None:
+    assert read_questions(reply) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Yes.", True),
+        ("  **yes**, it is", True),
+        ("Answer: No, it is blue", False),
+        ("The answer is yes", True),
+        ("not really", False),
+        ("There is no star", False),
+        (True, True),
+        (False, False),
+        ("true", True),
+        ("是的，有", True),
+        ("不是", False),
+        ("没有", False),
+        ("there is none", None),
+        ("nothing", None),
+        ("Yesterday", None),
+        ("", None),
+        ("It is red.", None),
+    ],
+)
+def test_a_yes_is_one_at_the_beginning_of_a_reply(text: Any, answer: bool | None) -> None:
+    assert read_yes_no(text) is answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        (
+            '{"answers": [{"number": 2, "answer": "no", "why": "square"}, {"number": 1, "answer": "yes"}]}',
+            {0: (True, ""), 1: (False, "square")},
+        ),
+        ('{"answers": ["yes", "no"]}', {0: (True, ""), 1: (False, "")}),
+        ("Here: [true, False]", {0: (True, ""), 1: (False, "")}),
+        ('{"1": "no", "Q2": "yes"}', {0: (False, ""), 1: (True, "")}),
+        (
+            '{"answers": [{"number": 3, "answer": "no"}, {"number": 1, "answer": "maybe"}, {"answer": "no"}]}',
+            {},
+        ),
+        ('{"answers": [{"number": 1, "answer": "no"}, {"number": 1, "answer": "yes"}]}', {0: (False, "")}),
+        ("yes", {}),
+        ("[" * 60, {}),
+    ],
+)
+def test_answers_go_to_their_questions(reply: str, found: dict[int, Any]) -> None:
+    assert read_answers(reply, 2) == found
+
+
+def test_questions_are_derived_from_the_request_under_a_schema() -> None:
+    engine = Structured([questions("Is it red?", "Is it round?", "Is it big?")])
+    claims = derive_claims(engine, " a red ball ", most=2, **SPOKEN)
+    assert claims == (
+        PictureClaim("claim of Is it red?", "Is it red?"),
+        PictureClaim("claim of Is it round?", "Is it round?"),
+    )
+    assert "a red ball\n" in engine.words[0] and "at most 2" in engine.words[0]
+    assert engine.schemas[0]["properties"]["questions"]["maxItems"] == 2
+
+
+def test_a_reply_without_questions_is_asked_again_and_then_an_error() -> None:
+    engine = Replying(["I like it.", questions("Is it red?")])
+    assert derive_claims(engine, "a red ball", **SPOKEN)[0].question == "Is it red?"
+    (first, one), (second, other) = engine.asked
+    assert second.turns[: len(first.turns)] == first.turns and "cannot be read" in second.turns[-1].text
+    assert one.seed != other.seed
+    with pytest.raises(ValueError, match="holds no questions, even when asked again.*'questions'.*Nice"):
+        derive_claims(Replying(["", "Nice picture."]), "a red ball", **SPOKEN)
+    with pytest.raises(ValueError, match="refuses"):
+        derive_claims(Replying(["no", "I'm sorry, but I can't help with that."]), "a red ball", **SPOKEN)
+    with pytest.raises(ValueError, match="request is empty"):
+        derive_claims(Replying([]), "  ", **SPOKEN)
+    with pytest.raises(ValueError, match="thought_tokens"):
+        derive_claims(Replying([Said("", "hm", unfinished=True)]), "a red ball", **SPOKEN)
+
+
+def test_all_questions_are_asked_in_one_turn_and_what_is_left_out_alone() -> None:
+    engine = Structured(
+        ['{"answers": [{"number": 2, "answer": "no", "why": "a square"}]}', "Yes, bright red."]
+    )
+    check = check_claims(engine, RED, CLAIMS, **SPOKEN)
+    assert [one.met for one in check.verdicts] == [True, False] and check.score == 0.5
+    assert [str(one) for one in check.wrong] == ["no: it is round (a square)"]
+    assert "1. Is it red?\n2. Is it round?" in engine.words[0]
+    assert engine.words[1] == "Is it red?" and len(engine.asked) == 2 and len(engine.schemas) == 1
+    assert all(conversation.turns[-1].pictures == (RED,) for conversation, _ in engine.asked)
+
+
+def test_one_by_one_each_question_has_a_conversation_of_its_own() -> None:
+    engine = Replying(["yes", "Hard to say.", "I cannot tell.", "It is round.", "No."])
+    check = check_claims(
+        engine, RED, (*CLAIMS, PictureClaim("it is big", "Is it big?")), asking="one by one", **SPOKEN
+    )
+    assert [str(one) for one in check.verdicts] == [
+        "yes: it is red",
+        "not answered: it is round (Hard to say.)",
+        "no: it is big",
+    ]
+    assert check.score == 1 / 3
+    assert engine.words == [
+        "Is it red?", "Is it round?", "Answer with yes or no.", "Is it big?", "Answer with yes or no.",
+    ]  # fmt: skip
+    assert [len(conversation.turns) for conversation, _ in engine.asked] == [1, 1, 3, 1, 3]
+    with pytest.raises(ValueError, match="'asking' must be one of together, one by one"):
+        check_claims(engine, RED, CLAIMS, asking="all", **SPOKEN)  # type: ignore[arg-type]
+
+
+def test_a_picture_that_fails_does_not_cost_the_others_theirs() -> None:
+    engine = Replying(["no", EndpointError("the server is gone"), "yes"])
+    checks = check_each(engine, (BLUE, GREEN, RED), CLAIMS[:1], **SPOKEN)
+    assert [check.score for check in checks] == [0.0, 0.0, 1.0]
+    assert [check.failure for check in checks] == ["", "the server is gone", ""]
+    assert best_index(checks) == 2
+    assert [sampling.seed for _, sampling in engine.asked] == [5, 6, 7]
+    with pytest.raises(EndpointError, match="gone"):
+        check_each(Replying([EndpointError("gone")] * 2), (BLUE, RED), CLAIMS[:1], **SPOKEN)
+    with pytest.raises(ValueError, match="got 0 and 1"):
+        check_each(engine, (), CLAIMS[:1], **SPOKEN)
+
+
+def test_the_best_is_the_first_of_equals_and_never_one_that_failed() -> None:
+    good, bad = (PictureCheck((ClaimVerdict(CLAIMS[0], met),)) for met in (True, None))
+    failed = PictureCheck(failure="gone")
+    assert best_index([bad, good, good]) == 1
+    assert best_index([failed, bad]) == 1
+    assert best_index([failed, failed]) == 0
+    assert bad.score == 0.0 and bad.wrong == bad.verdicts
+
+
+def test_a_better_prompt_is_asked_for_by_what_is_wrong() -> None:
+    wrong = PictureCheck((ClaimVerdict(CLAIMS[0], True), ClaimVerdict(CLAIMS[1], False, "a square")))
+    engine = Replying(["Here: <gen_image> a round red ball </gen_image>"])
+    assert better_prompt(engine, "a ball", "a red ball", wrong, **SPOKEN) == "a round red ball"
+    assert "- no: it is round (a square)" in engine.words[0] and "it is red" not in engine.words[0]
+    assert "a ball\n" in engine.words[0] and "a red ball\n" in engine.words[0]
+    assert better_prompt(Replying(["No idea."]), "a ball", "a red ball", wrong, **SPOKEN) == ""
+    right = PictureCheck((ClaimVerdict(CLAIMS[0], True),))
+    assert better_prompt(Replying([]), "a ball", "a red ball", right, **SPOKEN) == "a red ball"
+
+
+def test_painting_is_repeated_until_a_picture_is_right() -> None:
+    rounds = [(BLUE, GREEN), (GREEN, RED), (RED,)]
+    painted: list[tuple[str, int]] = []
+
+    def paint(prompt: str, attempt: int) -> Sequence[Picture]:
+        painted.append((prompt, attempt))
+        return rounds[attempt]
+
+    made = repeat_until(
+        Seeing(), paint, "a thing", given_claims("Is it red?"), request="a red thing", **SPOKEN
+    )
+    assert painted == [("a thing", 0), ("a red thing, red all over", 1)]
+    assert [(attempt.score, attempt.best) for attempt in made] == [(0.0, 0), (1.0, 1)]
+    never = repeat_until(
+        Seeing(), lambda prompt, attempt: [BLUE], "a thing", CLAIMS[:1], attempts=2, **SPOKEN
+    )
+    assert len(never) == 2 and never[-1].score == 0.0
+    lenient = repeat_until(Seeing(), paint, "a thing", CLAIMS[:1], threshold=0.0, **SPOKEN)
+    assert len(lenient) == 1
+
+
+def test_questions_of_ones_own_are_lines() -> None:
+    assert given_claims(" Is it red? \n\n Is it round?") == (
+        PictureClaim("Is it red?", "Is it red?"),
+        PictureClaim("Is it round?", "Is it round?"),
+    )
+    assert given_claims("  \n") == ()
+    with pytest.raises(ValueError, match=f"holds {MOST_QUESTIONS + 1} lines"):
+        given_claims("Is it?\n" * (MOST_QUESTIONS + 1))
