@@ -23,7 +23,15 @@ TABLES = {
     "edit": (".tasks.edit", "EditConfig", "Table 2: edits by instruction"),
     "fill": (".tasks.fill", "FillConfig", "Table 3: inpainting and outpainting"),
     "restore": (".tasks.fill", "FillConfig", "Table 4: outpaintings, restored"),
+    "turns": (
+        ".tasks.turns",
+        "TurnsConfig",
+        "Figure 5: quality turn by turn, from words and from embeddings",
+    ),
     "ablate": (".tasks.ablate", "AblateConfig", "Table 6: parts of the training data left out"),
+    "story": (".tasks.context", "ContextConfig", "GILL's table of VIST: the last picture of a story"),
+    "dialog": (".tasks.context", "ContextConfig", "GILL's table of VisDial: the picture of a dialogue"),
+    "rfbench": (".tasks.rfbench", "RFBenchConfig", "RFBench: prompts that are hard to imagine"),
 }
 """Each task's module, which has ``run(config, stages) -> results``, the class of its configuration, and what it is."""
 
@@ -121,6 +129,10 @@ def through(config: Any, servers: Sequence[str]) -> Any:
         parts = {name: through(getattr(config, name), servers) for name in ("t2i", "fill")}
         return replace(config, **parts)
     for row in config.rows:
+        if row.embedder.kind:
+            raise ValueError(
+                f"the row {row.name!r} embeds what is asked for, which --through cannot send; leave the row out"
+            )
         if not row.painter.workflow:
             raise ValueError(f"the row {row.name!r} names no 'painter.workflow' for --through to send")
     rows = tuple(

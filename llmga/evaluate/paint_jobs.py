@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from PIL import Image
 
 
@@ -17,6 +18,7 @@ class PaintJob:
         key: decides the noise, together with ``seed``.
         picture: to be filled where ``mask`` is white, or to be edited.
         source: the prompt of the picture before an edit.
+        states: text states (rows, text) in the place of the prompt's, 75 n + 2 rows.
     """
 
     key: str
@@ -27,6 +29,7 @@ class PaintJob:
     picture: Image.Image | None = None
     mask: Image.Image | None = None
     source: str = ""
+    states: torch.Tensor | None = None
 
 
 class JobPainter(Protocol):

@@ -50,7 +50,7 @@ def check_turns(
         FileNotFoundError: one of the miniature's files is missing.
     """
     pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
-    talks = _whole_talks(config)
+    talks = whole_talks(config.count, config.turns, config.seed)
     made = prompts_by_method(out, talks, on_done)
     results: dict[str, list[Estimate]] = {name: [] for name in METHODS_OF_TURNS}
     for turn in range(config.turns):
@@ -156,18 +156,20 @@ def plot_turns(
     image.save(path)
 
 
-def _whole_talks(config: TurnsConfig) -> list[list[EditTurn]]:
-    """Conversations that reach the last turn."""
+def whole_talks(count: int, turns: int, seed: int) -> list[list[EditTurn]]:
+    """So many conversations that reach the last turn.
+
+    Raises:
+        ValueError: too few do.
+    """
     talks: list[list[EditTurn]] = []
     number = 0
-    while len(talks) < config.count:
-        talk = conversation_of_edits(config.seed * 70_000_000 + number, config.turns, "validation")
-        talks += [talk] * (len(talk) == config.turns)
+    while len(talks) < count:
+        talk = conversation_of_edits(seed * 70_000_000 + number, turns, "validation")
+        talks += [talk] * (len(talk) == turns)
         number += 1
-        if number > 50 * config.count:
-            raise ValueError(
-                f"of {number} conversations only {len(talks)} reach turn {config.turns}; lower 'turns'"
-            )
+        if number > 50 * count:
+            raise ValueError(f"of {number} conversations only {len(talks)} reach turn {turns}; lower 'turns'")
     return talks
 
 
