@@ -19,7 +19,7 @@ from support.tiny_evaluation import SIDE, Shared, base_folder, measure, run_shar
 
 pytest.importorskip("diffusers", reason="the painters are diffusers'")
 
-from llmga.evaluate.command import config_class, main, tasks_of, through
+from llmga.evaluate.command import config_class, main, through
 from llmga.evaluate.paint_jobs import PaintJob
 from llmga.evaluate.painters import DiffusersPainter, PainterConfig, load_diffusers_pipeline
 from llmga.evaluate.paper import PAPER
@@ -246,13 +246,3 @@ def test_every_preset_is_read_by_its_task_and_claims_what_it_measures(preset: st
         tables = [holes.table for holes in config.holes] if hasattr(config, "holes") else [task]
         own = {"LLMGA"} if task in ("story", "dialog", "rfbench") else set()
         assert all(names - own <= PAPER[table].keys() for table in tables)
-
-
-def test_all_takes_the_tasks_that_have_a_preset_and_says_which_have_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = tasks_of("mini")
-    assert found == ["t2i", "edit", "fill", "restore", "turns", "story", "dialog", "rfbench"]
-    assert "mini has no preset for ablate; left out" in capsys.readouterr().err
-    assert main(["all", "--preset", "nothing", "--output", str(tmp_path)]) == 2
-    assert "no preset begins with 'nothing'" in capsys.readouterr().err

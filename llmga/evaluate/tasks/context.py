@@ -57,6 +57,8 @@ class ContextConfig:
     claims: tuple[Claim, ...] = ()
     device: str = "cpu"
     """Of the networks."""
+    minutes: float = 0.0
+    """What it takes on two CPU cores, for ``llmga evaluate all`` to say beforehand; 0 where nobody measured it."""
 
 
 @dataclass

@@ -52,6 +52,8 @@ class RFBenchConfig:
     claims: tuple[Claim, ...] = ()
     device: str = "cpu"
     """Of the network."""
+    minutes: float = 0.0
+    """What it takes on two CPU cores, for ``llmga evaluate all`` to say beforehand; 0 where nobody measured it."""
 
 
 def run(config: RFBenchConfig, stages: Stages) -> list[TableResult]:

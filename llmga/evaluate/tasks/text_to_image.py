@@ -44,6 +44,8 @@ class TextToImageConfig:
     claims: tuple[Claim, ...] = ()
     device: str = "cpu"
     """Of the network."""
+    minutes: float = 0.0
+    """What it takes on two CPU cores, for ``llmga evaluate all`` to say beforehand; 0 where nobody measured it."""
 
 
 def run(config: TextToImageConfig, stages: Stages) -> list[TableResult]:
