@@ -54,12 +54,18 @@ def preset_task(task: str, title: str, config: Any, count: int | None) -> Preset
 
 
 def run_all(
-    tasks: Sequence[PresetTask], output: Path, measure: Measure, page: Path | None, command: str
+    tasks: Sequence[PresetTask],
+    output: Path,
+    measure: Measure,
+    page: Path | None,
+    command: str,
+    alone: bool = True,
 ) -> list[str]:
     """Run tasks one after the other, and write the page of all; a task that fails does not stop the others.
 
     Args:
         page: written after each task; None for a process that writes none.
+        alone: False for one of several processes, which a failure stops: the others would wait for it in vain.
 
     Returns:
         A line for each task that failed, other than for a missing file.
@@ -76,8 +82,12 @@ def run_all(
             if one.config is not None:
                 results = measure(one.task, one.config, output / one.task)
         except (FileNotFoundError, ModuleNotFoundError) as error:
+            if not alone:
+                raise
             left_out.append(f"the whole table: {error}")
         except ValueError as error:
+            if not alone:
+                raise
             left_out.append(f"the whole table: {error}")
             failed.append(f"{one.task}: {error}")
         for line in left_out:

@@ -111,7 +111,7 @@ class ComfyUIPainter:
         for name, picture in (("%image%", job.picture), ("%mask%", job.mask)):
             if picture is not None:
                 values[name] = client.upload_image(f"{uuid.uuid4().hex}.png", _png(picture))
-        # Under an id of its own no events are heard, which several threads could not share.
+        # With an id given, the client opens no websocket for events; the history is enough.
         entry = _finished(client, client.queue(_filled(self.workflow, values), client.client_id))
         for _, file in client.pictures(entry):
             return Image.open(io.BytesIO(file)).convert("RGB")

@@ -158,7 +158,8 @@ def _all(options: argparse.Namespace) -> int:
     def measure(task: str, config: Any, output: Path) -> list[TableResult]:
         return _evaluate(task, config, output, among)
 
-    failed = run_all(tasks, options.output, measure, page if among.rank == 0 else None, command)
+    page = page if among.rank == 0 else None
+    failed = run_all(tasks, options.output, measure, page, command, among.count == 1)
     for line in failed:
         sys.stderr.write(f"llmga evaluate: {line}\n")
     return 2 if failed else 0

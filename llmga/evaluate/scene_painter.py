@@ -12,8 +12,7 @@ from PIL import Image
 from ..images import to_pil
 from ..scene import GuidanceSettings, LossWeights, ScenePlan, SceneSession, SceneSettings, assess, clip_states
 from ..train.example_order import derive
-from .paint_jobs import PaintJob
-from .painters import PainterConfig, SceneParts
+from .paint_jobs import PainterConfig, PaintJob, SceneParts
 
 _CELL = 8  # pixels of a side of a cell of the latent
 

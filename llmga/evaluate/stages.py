@@ -21,8 +21,8 @@ from ..files.json_files import read_object
 from ..files.writing import replacing, write_text
 from .embedders import EmbedderConfig, Request, load_embedder
 from .extractors import Distance, Extractor
-from .paint_jobs import JobPainter, PaintJob
-from .painters import PainterConfig, load_painter
+from .paint_jobs import JobPainter, PainterConfig, PaintJob
+from .painters import load_painter
 from .report import plain
 from .work import Alone, Processes, UnitProgress, chunked, run_units
 from .writers import ChatConfig, Writer, WrittenPrompt

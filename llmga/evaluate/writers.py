@@ -90,12 +90,6 @@ class Writer:
         """Whether an engine is asked at all."""
         return bool(self.config.engine)
 
-    def refine(self, caption: str, seed: int) -> WrittenPrompt:
-        """A detailed prompt of a short caption."""
-        if not self.asks:
-            return WrittenPrompt(caption)
-        return self._asked("refine", caption, (), caption, seed)
-
     def converse(
         self, requests: Sequence[Request], plain: Sequence[str], task: str, seed: int
     ) -> list[WrittenPrompt]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmga.evaluate import Estimate, rate
 from llmga.evaluate.data import DataConfig
-from llmga.evaluate.painters import PainterConfig
+from llmga.evaluate.paint_jobs import PainterConfig
 from llmga.evaluate.rfbench import BenchPrompt
 from llmga.evaluate.scene_painter import ScenePainter
 from llmga.evaluate.sources import DialogItem, StoryItem, TurnsItem

@@ -17,7 +17,8 @@ from PIL import Image
 from llmga.evaluate import Estimate, perceptual_distance, rate
 from llmga.evaluate.data import DataConfig
 from llmga.evaluate.extractors import Distance, Extractor, Images, digest_of
-from llmga.evaluate.painters import DiffusersPainter, PainterConfig
+from llmga.evaluate.paint_jobs import PainterConfig
+from llmga.evaluate.painters import DiffusersPainter
 from llmga.evaluate.sources import CaptionItem, EditItem, FillItem
 from llmga.evaluate.stages import save_picture
 

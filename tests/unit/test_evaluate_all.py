@@ -90,6 +90,8 @@ def test_a_task_that_fails_stops_no_other(tmp_path: Path, capsys: pytest.Capture
     assert "the whole table: no weights" in text and "the whole table: a mistake" in text
     assert "written by `the command`" in text and "| LLMGA, base | 1.0000 ±0.1000 | 9 |" in text
     assert (tmp_path / "page" / "t2i.png").is_file()
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        run_all(tasks, tmp_path, measure, None, "the command", alone=False)
     said = capsys.readouterr().err
     assert "a: about 2 minutes" in said and "together about 6 minutes" in said
     assert "left out the whole table: no weights" in said

@@ -19,8 +19,8 @@ pytest.importorskip("diffusers", reason="the painters are diffusers'")
 from llmga.evaluate.command import through
 from llmga.evaluate.data import DataConfig, read_items
 from llmga.evaluate.embedders import EmbedderConfig, load_embedder
-from llmga.evaluate.paint_jobs import PaintJob
-from llmga.evaluate.painters import DiffusersPainter, PainterConfig, SceneParts, load_diffusers_pipeline
+from llmga.evaluate.paint_jobs import PainterConfig, PaintJob, SceneParts
+from llmga.evaluate.painters import DiffusersPainter, load_diffusers_pipeline
 from llmga.evaluate.paper import Claim
 from llmga.evaluate.scene_painter import scene_settings
 from llmga.evaluate.sources import CaptionItem, DialogItem, StoryItem, TurnsItem

@@ -20,8 +20,8 @@ from support.tiny_evaluation import SIDE, Shared, base_folder, measure, run_shar
 pytest.importorskip("diffusers", reason="the painters are diffusers'")
 
 from llmga.evaluate.command import config_class, main, through
-from llmga.evaluate.paint_jobs import PaintJob
-from llmga.evaluate.painters import DiffusersPainter, PainterConfig, load_diffusers_pipeline
+from llmga.evaluate.paint_jobs import PainterConfig, PaintJob
+from llmga.evaluate.painters import DiffusersPainter, load_diffusers_pipeline
 from llmga.evaluate.paper import PAPER
 from llmga.evaluate.results import read_result
 from llmga.evaluate.stages import Stages
