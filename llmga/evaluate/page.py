@@ -14,6 +14,8 @@ from .results import TableResult, markdown
 
 PANELS = 3
 """Metrics of one plot at most; the table has all."""
+ORDERED = ("turns", "story", "dialog")
+"""Tables whose figures are measured at places that have an order, so that a line between them means something."""
 WORDS: Mapping[Verdict, str] = {
     "holds": "order holds",
     "within the error": "not decided: within the error",
@@ -58,7 +60,7 @@ def write_page(path: Path, tables: Sequence[PageTable], command: str) -> None:
             file = plots / f"{result.table}.png"
             plot_result(result, file)
             parts.append(f"![{result.table}: {', '.join(result.rows)}]({plots.name}/{file.name})\n")
-            parts.append(markdown(result, PAPER.get(result.table)))
+            parts.append(_markdown(result))
         if table.claims:
             parts.append("\n".join(_claim_lines(table)) + "\n")
         if table.left_out:
@@ -68,7 +70,7 @@ def write_page(path: Path, tables: Sequence[PageTable], command: str) -> None:
 
 def plot_result(result: TableResult, path: Path) -> None:
     """Plot a result: lines where one metric was measured at several turns or in several contexts, else points."""
-    series = series_of(result)
+    series = series_of(result) if result.table in ORDERED else {}
     if not series:
         metrics = list(dict.fromkeys(metric for row in result.rows.values() for metric in row))
         plot_rows(result.rows, metrics[:PANELS], path)
@@ -104,6 +106,32 @@ def series_of(result: TableResult) -> dict[str, tuple[list[str], dict[str, list[
     }
 
 
+def _markdown(result: TableResult) -> str:
+    """The rows as one table, or a table for each metric that was measured at several places; and their conditions."""
+    paper = PAPER.get(result.table, {})
+    metrics = list(series_of(result))
+    parts = []
+    for metric in metrics:
+        only, printed = (
+            {
+                name: {key: value for key, value in row.items() if key.startswith(f"{metric}: ")}
+                for name, row in rows.items()
+            }
+            for rows in (result.rows, paper)
+        )
+        printed = {name: row for name, row in printed.items() if row}
+        parts.append(markdown(TableResult(result.table, {}, only), printed))
+    rest = {
+        name: {key: value for key, value in row.items() if key.partition(": ")[0] not in metrics}
+        for name, row in result.rows.items()
+    }
+    left = rest if any(rest.values()) else {}
+    parts.append(
+        markdown(TableResult(result.table, result.conditions, left, result.notes), paper if left else {})
+    )
+    return "\n".join(parts)
+
+
 def _head(tables: Sequence[PageTable], command: str) -> str:
     lines = [
         "# The paper's tables, measured",
@@ -112,7 +140,8 @@ def _head(tables: Sequence[PageTable], command: str) -> str:
         "",
         "Every ± is one standard error, N what a figure sums up. A claim of the paper is a comparison of two figures: its "
         "*order holds* or *does not hold* where they differ by more than twice the error of the difference, is *not "
-        "decided* where they differ by less, and is *not testable here* where one of them was not measured.",
+        "decided* where they differ by less, and is *not testable here* where one of them was not measured. Where the "
+        "networks or the data are not the paper's, its figures stand beside for their order alone.",
         "",
         "| | The paper's claim | Here |",
         "|---|---|---|",

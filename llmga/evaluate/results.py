@@ -112,10 +112,10 @@ def markdown(
 ) -> str:
     """A table of Markdown: measured rows, the paper's below them, each claim with its verdict, and the conditions."""
     metrics = _metrics(result)
-    lines = [
-        f"| {' | '.join(['', *map(_arrow, metrics), 'N'])} |",
-        f"|{'---|' * (len(metrics) + 2)}",
-    ]
+    lines = []
+    if metrics:
+        lines.append(f"| {' | '.join(['', *map(_arrow, metrics), 'N'])} |")
+        lines.append(f"|{'---|' * (len(metrics) + 2)}")
     for name, row in result.rows.items():
         count = max((estimate.count for estimate in row.values()), default=0)
         lines.append(f"| {' | '.join([name, *(_cell(row.get(metric)) for metric in metrics), str(count)])} |")
@@ -128,8 +128,10 @@ def markdown(
     if result.notes:
         lines.append("")
         lines += [f"- {name}: {'; '.join(texts)}." for name, texts in result.notes.items() if texts]
-    conditions = "; ".join(f"{key}: {_shown(value)}" for key, value in result.conditions.items())
-    return "\n".join([*lines, "", f"Conditions: {conditions}.", ""])
+    if result.conditions:
+        conditions = "; ".join(f"{key}: {_shown(value)}" for key, value in result.conditions.items())
+        lines += ["", f"Conditions: {conditions}."]
+    return "\n".join([*lines, ""])
 
 
 def latex(result: TableResult, paper: Mapping[str, Mapping[str, float]] | None = None) -> str:

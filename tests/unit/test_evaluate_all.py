@@ -120,6 +120,22 @@ def test_the_page_says_of_each_claim_what_is_found(tmp_path: Path) -> None:
     assert "- GILL: gone" in (tmp_path / "page.md").read_text(encoding="utf-8")
 
 
+def test_each_metric_of_many_places_has_a_table_of_its_own(tmp_path: Path) -> None:
+    rows = {"LLMGA": by_turn(1, 2, 3) | {f"whole: turn {i}": Estimate(0.5, 0.1, 9) for i in (1, 2, 3)}}
+    result = TableResult("turns", {"pictures": 9}, rows, {"LLMGA": ["one was not written"]})
+    write_page(tmp_path / "page.md", [PageTable("Figure 5: turns", [result])], "c")
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "|  | FID: turn 1 ↓ | FID: turn 2 ↓ | FID: turn 3 ↓ | N |" in text
+    assert "|  | whole: turn 1 ↑ | whole: turn 2 ↑ | whole: turn 3 ↑ | N |" in text
+    assert text.count("Conditions: pictures: 9.") == 1 and "- LLMGA: one was not written." in text
+    result = TableResult(
+        "story", {}, {"GILL": {"CLIP-I: 1 caption": Estimate(1.0, 0.1, 9), "colour": Estimate(1.0, 0.1, 9)}}
+    )
+    write_page(tmp_path / "page.md", [PageTable("Stories", [result])], "c")
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| *paper: SD1.5* | 0.592 |" in text
+
+
 def test_figures_at_several_places_become_lines() -> None:
     rows = {
         "LLMGA": by_turn(1, 2, 3),
