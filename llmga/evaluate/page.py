@@ -112,23 +112,17 @@ def _markdown(result: TableResult) -> str:
     metrics = list(series_of(result))
     parts = []
     for metric in metrics:
-        only, printed = (
-            {
-                name: {key: value for key, value in row.items() if key.startswith(f"{metric}: ")}
-                for name, row in rows.items()
-            }
-            for rows in (result.rows, paper)
-        )
-        printed = {name: row for name, row in printed.items() if row}
-        parts.append(markdown(TableResult(result.table, {}, only), printed))
+        only = {
+            name: {key: value for key, value in row.items() if key.startswith(f"{metric}: ")}
+            for name, row in result.rows.items()
+        }
+        parts.append(markdown(TableResult(result.table, {}, only), paper))
     rest = {
         name: {key: value for key, value in row.items() if key.partition(": ")[0] not in metrics}
         for name, row in result.rows.items()
     }
     left = rest if any(rest.values()) else {}
-    parts.append(
-        markdown(TableResult(result.table, result.conditions, left, result.notes), paper if left else {})
-    )
+    parts.append(markdown(TableResult(result.table, result.conditions, left, result.notes), paper))
     return "\n".join(parts)
 
 

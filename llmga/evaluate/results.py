@@ -119,8 +119,7 @@ def markdown(
     for name, row in result.rows.items():
         count = max((estimate.count for estimate in row.values()), default=0)
         lines.append(f"| {' | '.join([name, *(_cell(row.get(metric)) for metric in metrics), str(count)])} |")
-    for name, figures in (paper or {}).items():
-        cells = (f"{figures[metric]:g}" if metric in figures else "" for metric in metrics)
+    for name, cells in _printed(paper, metrics):
         lines.append(f"| {' | '.join([f'*paper: {name}*', *cells, ''])} |")
     if claims:
         lines.append("")
@@ -148,12 +147,23 @@ def latex(result: TableResult, paper: Mapping[str, Mapping[str, float]] | None =
     for name, row in result.rows.items():
         cells = (_cell(row.get(metric)).replace("±", r"$\pm$") for metric in metrics)
         lines.append(_latex_row([_escaped(name), *cells]))
-    if paper:
+    printed = _printed(paper, metrics)
+    if printed:
         lines.append(r"\midrule")
-    for name, figures in (paper or {}).items():
-        cells = (f"{figures[metric]:g}" if metric in figures else "" for metric in metrics)
+    for name, cells in printed:
         lines.append(_latex_row([rf"\emph{{{_escaped(name)} (paper)}}", *cells]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _printed(
+    paper: Mapping[str, Mapping[str, float]] | None, metrics: Sequence[str]
+) -> list[tuple[str, list[str]]]:
+    """The paper's rows that have one of the metrics, as cells."""
+    return [
+        (name, [f"{figures[metric]:g}" if metric in figures else "" for metric in metrics])
+        for name, figures in (paper or {}).items()
+        if any(metric in figures for metric in metrics)
+    ]
 
 
 def _metrics(result: TableResult) -> list[str]:

@@ -134,6 +134,9 @@ def test_each_metric_of_many_places_has_a_table_of_its_own(tmp_path: Path) -> No
     write_page(tmp_path / "page.md", [PageTable("Stories", [result])], "c")
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| *paper: SD1.5* | 0.592 |" in text
+    result = TableResult("story", {}, {"words": {"colour": Estimate(1.0, 0.1, 9)}})
+    write_page(tmp_path / "page.md", [PageTable("Stories", [result])], "c")
+    assert "*paper" not in (tmp_path / "page.md").read_text(encoding="utf-8"), "it has no such figures"
 
 
 def test_figures_at_several_places_become_lines() -> None:
