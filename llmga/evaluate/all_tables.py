@@ -34,7 +34,7 @@ class PresetTask:
     Args:
         config: None if no row is left.
         left_out: of each row that is not, why.
-        minutes: what the preset says that it takes on two CPU cores; 0 if it says nothing.
+        minutes: of one CPU core, by what the preset says; 0 if it says nothing.
     """
 
     task: str
@@ -50,6 +50,7 @@ def preset_task(task: str, title: str, config: Any, count: int | None) -> Preset
     smaller = with_count(config, count) if count else config
     kept, left_out = without_missing(smaller)
     share = _items(smaller) / _items(config) if count and _items(config) else 1.0
+    share *= 1 - len(left_out) / len((config if hasattr(config, "rows") else config.t2i).rows)
     return PresetTask(task, title, kept, config.claims, tuple(left_out), config.minutes * share)
 
 
@@ -173,12 +174,12 @@ def _items(config: Any) -> int:
 def _say_costs(tasks: Sequence[PresetTask], say: Callable[[str], object]) -> None:
     known = [one for one in tasks if one.minutes and one.config is not None]
     for one in tasks:
-        cost = f"about {one.minutes:.0f} minutes" if one.minutes else "not known beforehand"
+        cost = f"about {max(one.minutes, 1):.0f} minutes" if one.minutes else "not known beforehand"
         say(f"{one.task}: {cost if one.config is not None else 'cannot be run'} ({one.title})")
     if known:
         total = sum(one.minutes for one in known)
         say(
-            f"together about {total:.0f} minutes on two CPU cores; what an earlier run has done is not done again"
+            f"together about {total:.0f} minutes of one core, less on several; what was done is not done again"
         )
 
 

@@ -50,6 +50,7 @@ def test_rows_without_their_files_are_left_out_and_named(
     kept, left_out = without_missing(config)
     assert [row.name for row in kept.rows] == ["LLMGA"]
     assert left_out == ["GILL: gone.safetensors (embedder.head) does not exist"]
+    assert preset_task("turns", "", replace(config, minutes=8.0), None).minutes == pytest.approx(4.0)
     assert missing_file(config.rows[0]) == ""
     monkeypatch.chdir(tmp_path)
     nothing, left_out = without_missing(config)

@@ -21,7 +21,7 @@ class AblateConfig:
     """One set of holes."""
     claims: tuple[Claim, ...] = ()
     minutes: float = 0.0
-    """What it takes on two CPU cores, for ``llmga evaluate all`` to say beforehand; 0 where nobody measured it."""
+    """Of one CPU core, for ``llmga evaluate all`` to say beforehand what it takes; 0 where nobody measured it."""
 
 
 def run(config: AblateConfig, stages: Stages) -> list[TableResult]:

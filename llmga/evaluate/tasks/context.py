@@ -58,7 +58,7 @@ class ContextConfig:
     device: str = "cpu"
     """Of the networks."""
     minutes: float = 0.0
-    """What it takes on two CPU cores, for ``llmga evaluate all`` to say beforehand; 0 where nobody measured it."""
+    """Of one CPU core, for ``llmga evaluate all`` to say beforehand what it takes; 0 where nobody measured it."""
 
 
 @dataclass

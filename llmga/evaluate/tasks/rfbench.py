@@ -53,7 +53,7 @@ class RFBenchConfig:
     device: str = "cpu"
     """Of the network."""
     minutes: float = 0.0
-    """What it takes on two CPU cores, for ``llmga evaluate all`` to say beforehand; 0 where nobody measured it."""
+    """Of one CPU core, for ``llmga evaluate all`` to say beforehand what it takes; 0 where nobody measured it."""
 
 
 def run(config: RFBenchConfig, stages: Stages) -> list[TableResult]:
