@@ -31,6 +31,19 @@ def _build(options: argparse.Namespace, command: list[str]) -> None:
     build(_recipe(options), options.out, stages, options.again, command, options.work, options.jobs)
 
 
+def _ablate(options: argparse.Namespace, command: list[str]) -> None:
+    import shutil
+
+    from .files import LANGUAGE
+    from .models.language import train_language
+
+    work = options.work or options.out / "work"
+    config = _recipe(options).language
+    result = train_language(work / f"cut-{options.cut}", config, work / "cache", options.cut)
+    shutil.copytree(result, options.out / options.cut / LANGUAGE, dirs_exist_ok=True)
+    sys.stdout.write(f"{options.out / options.cut / LANGUAGE}\n")
+
+
 def _check(options: argparse.Namespace, command: list[str]) -> None:
     from .build.stages import check
 
@@ -137,6 +150,7 @@ def _check_scenes(options: argparse.Namespace, command: list[str]) -> None:
 
 VERBS = {
     "build": _build,
+    "ablate": _ablate,
     "check": _check,
     "check-chat": _check_chat,
     "check-edits": _check_edits,
@@ -166,6 +180,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--jobs", type=int, default=1, help="stages at the same time, each with its part of the cores"
     )
+    ablate = _with_recipe(verbs.add_parser("ablate", help="train the chat with one data set cut to a tenth"))
+    ablate.add_argument("--cut", required=True, choices=("refinement", "filling", "similar", "editing"))
+    ablate.add_argument("--work", type=Path, help="caches and checkpoints; default: below --out")
     _with_recipe(verbs.add_parser("check", help="measure the painter"))
     chat = verbs.add_parser("check-chat", help="measure the chat model")
     chat.add_argument("folder", type=Path, help="a transformers folder")

@@ -14,16 +14,14 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
-from ..quiet import no_http_logs
+from ..client import ComfyClient, ComfyError
 from .paint_jobs import PaintJob
-
-if TYPE_CHECKING:
-    import httpx
 
 DEPTH = 2
 """Jobs that wait on a server while one runs, so that it never idles between two."""
@@ -69,8 +67,13 @@ class ComfyUIPainter:
         """See ``JobPainter``.
 
         Raises:
+            ValueError: a job has text states, which no workflow takes.
             ServersFailedError: a job failed on ``MOST_FAILURES`` tries, or no server is left; the last reason is said.
         """
+        if any(job.states is not None for job in jobs):
+            raise ValueError(
+                "text states cannot be sent to a ComfyUI server; leave out rows with an 'embedder'"
+            )
         shared = _Shared(jobs)
         threads = [
             threading.Thread(target=self._serve, args=(server, shared), daemon=True)
@@ -85,22 +88,19 @@ class ComfyUIPainter:
 
     def _serve(self, server: str, shared: _Shared) -> None:
         """One of the jobs in flight of one server, again and again."""
-        import httpx
+        failures, client = 0, ComfyClient(server, _TIMEOUT_S)
+        while (number := shared.take()) is not None:
+            try:
+                shared.put(number, self._painted(client, shared.jobs[number]))
+                failures = 0
+            except (ComfyError, HTTPException, ValueError, OSError) as error:
+                failures += 1
+                shared.give_back(number, f"{server}: {error}")
+                if failures >= MOST_FAILURES:
+                    return
+                time.sleep(_POLL_S * failures)
 
-        failures = 0
-        with no_http_logs(), httpx.Client(base_url=server, timeout=_TIMEOUT_S) as client:
-            while (number := shared.take()) is not None:
-                try:
-                    shared.put(number, self._painted(client, shared.jobs[number]))
-                    failures = 0
-                except (httpx.HTTPError, ValueError, OSError) as error:
-                    failures += 1
-                    shared.give_back(number, f"{server}: {error}")
-                    if failures >= MOST_FAILURES:
-                        return
-                    time.sleep(_POLL_S * failures)
-
-    def _painted(self, client: httpx.Client, job: PaintJob) -> Image.Image:
+    def _painted(self, client: ComfyClient, job: PaintJob) -> Image.Image:
         values: dict[str, Any] = {
             "%prompt%": job.prompt,
             "%source%": job.source,
@@ -110,15 +110,11 @@ class ComfyUIPainter:
         }
         for name, picture in (("%image%", job.picture), ("%mask%", job.mask)):
             if picture is not None:
-                values[name] = _upload(client, picture, f"{uuid.uuid4().hex}.png")
-        answer = _checked(client.post("/prompt", json={"prompt": _filled(self.workflow, values)}))
-        outputs = _finished(client, str(answer["prompt_id"]))
-        for output in outputs.values():
-            for image in output.get("images", []):
-                if image.get("type") == "output":
-                    response = client.get("/view", params=image)
-                    response.raise_for_status()
-                    return Image.open(io.BytesIO(response.content)).convert("RGB")
+                values[name] = client.upload_image(f"{uuid.uuid4().hex}.png", _png(picture))
+        # With an id given, the client opens no websocket for events; the history is enough.
+        entry = _finished(client, client.queue(_filled(self.workflow, values), client.client_id))
+        for _, file in client.pictures(entry):
+            return Image.open(io.BytesIO(file)).convert("RGB")
         raise ValueError("the workflow saved no picture; it needs a Save Image node")
 
 
@@ -185,47 +181,26 @@ def _filled(value: Any, values: dict[str, Any]) -> Any:
     return values.get(value, value) if isinstance(value, str) else value
 
 
-def _upload(client: httpx.Client, picture: Image.Image, name: str) -> str:
+def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    answer = _checked(client.post("/upload/image", files={"image": (name, buffer.getvalue(), "image/png")}))
-    return f"{answer['subfolder']}/{answer['name']}".lstrip("/")
+    return buffer.getvalue()
 
 
-def _finished(client: httpx.Client, prompt: str) -> dict[str, Any]:
-    """The outputs of a prompt, once it has run.
+def _finished(client: ComfyClient, prompt: str) -> dict[str, Any]:
+    """The history entry of a prompt, once it has run.
 
     Raises:
-        ValueError: it failed, and the message is the server's; or the server has forgotten it, as after a restart.
+        ComfyError: it failed.
+        ValueError: the server has forgotten it, as after a restart.
     """
     known = True
-    while True:
-        entry = _checked(client.get(f"/history/{prompt}")).get(prompt)
-        if entry is not None:
-            status = entry.get("status", {})
-            if status.get("status_str") == "error":
-                raise ValueError(_reason(status))
-            return entry.get("outputs", {})
+    while client.history(prompt) is None:
         if not known:
             raise ValueError(
                 "the server has forgotten the prompt; it was restarted, or its queue was cleared"
             )
         time.sleep(_POLL_S)
-        waiting = _checked(client.get("/queue"))
+        waiting = client.get("/queue")
         known = prompt in json.dumps([waiting.get("queue_running"), waiting.get("queue_pending")])
-
-
-def _reason(status: dict[str, Any]) -> str:
-    for kind, message in reversed(status.get("messages", [])):
-        if kind == "execution_error":
-            return f"{message.get('node_type')}: {message.get('exception_message', '').strip()}"[:500]
-    return "the prompt failed"
-
-
-def _checked(response: httpx.Response) -> dict[str, Any]:
-    if response.status_code >= 400:
-        raise ValueError(f"{response.status_code}: {response.text[:500]}")
-    answer = response.json()
-    if not isinstance(answer, dict):
-        raise ValueError(f"expected a JSON object from the server, got {type(answer).__name__}")
-    return answer
+    return client.wait(prompt)

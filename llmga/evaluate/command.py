@@ -13,6 +13,7 @@ from typing import Any
 from ..files.writing import write_text
 from ..train.config import presets, read_config, write_config
 from ..train.config_keys import describe_keys
+from .all_tables import PresetTask, preset_task, run_all
 from .paper import PAPER, Claim
 from .results import TableResult, joined, latex, markdown, read_result, write_result
 from .stages import Stages
@@ -23,7 +24,15 @@ TABLES = {
     "edit": (".tasks.edit", "EditConfig", "Table 2: edits by instruction"),
     "fill": (".tasks.fill", "FillConfig", "Table 3: inpainting and outpainting"),
     "restore": (".tasks.fill", "FillConfig", "Table 4: outpaintings, restored"),
+    "turns": (
+        ".tasks.turns",
+        "TurnsConfig",
+        "Figure 5: quality turn by turn, from words and from embeddings",
+    ),
     "ablate": (".tasks.ablate", "AblateConfig", "Table 6: parts of the training data left out"),
+    "story": (".tasks.context", "ContextConfig", "GILL's table of VIST: the last picture of a story"),
+    "dialog": (".tasks.context", "ContextConfig", "GILL's table of VisDial: the picture of a dialogue"),
+    "rfbench": (".tasks.rfbench", "RFBenchConfig", "RFBench: prompts that are hard to imagine"),
 }
 """Each task's module, which has ``run(config, stages) -> results``, the class of its configuration, and what it is."""
 
@@ -54,9 +63,7 @@ def main(arguments: Sequence[str]) -> int:
             result = joined([read_result(path) for path in options.results])
             write_tables(options.output, result, ())
         elif options.task == "all":
-            for task in tasks_of(options.preset):
-                config = read_config(config_class(task), f"{options.preset}-{task}", (), _PACKAGE)
-                _evaluate(task, config, options.output / task)
+            return _all(options)
         else:
             config = read_config(config_class(options.task), options.config, options.overrides, _PACKAGE)
             _evaluate(options.task, through(config, options.through), options.output)
@@ -64,21 +71,6 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"llmga evaluate: {error}\n")
         return 2
     return 0
-
-
-def tasks_of(preset: str) -> list[str]:
-    """The tasks that have a preset of this name, ``PRESET-TASK``; those that have none are said.
-
-    Raises:
-        ValueError: no task has one.
-    """
-    there = presets(_PACKAGE)
-    found = [task for task in TABLES if f"{preset}-{task}" in there]
-    if not found:
-        raise ValueError(f"no preset begins with {preset!r}; presets are {', '.join(there)}")
-    if missing := [task for task in TABLES if task not in found]:
-        sys.stderr.write(f"llmga evaluate: {preset} has no preset for {', '.join(missing)}; left out\n")
-    return found
 
 
 def evaluate(
@@ -121,6 +113,10 @@ def through(config: Any, servers: Sequence[str]) -> Any:
         parts = {name: through(getattr(config, name), servers) for name in ("t2i", "fill")}
         return replace(config, **parts)
     for row in config.rows:
+        if row.embedder.kind:
+            raise ValueError(
+                f"the row {row.name!r} embeds what is asked for, which --through cannot send; leave the row out"
+            )
         if not row.painter.workflow:
             raise ValueError(f"the row {row.name!r} names no 'painter.workflow' for --through to send")
     rows = tuple(
@@ -130,12 +126,56 @@ def through(config: Any, servers: Sequence[str]) -> Any:
     return replace(config, rows=rows)
 
 
-def _evaluate(task: str, config: Any, output: Path) -> None:
-    among = processes()
+def _evaluate(task: str, config: Any, output: Path, among: Processes | None = None) -> list[TableResult]:
+    among = among or processes()
     results = evaluate(task, config, output, among, _progress if among.rank == 0 else None)
     if among.rank == 0:
         for result in results:
             sys.stdout.write(markdown(result, PAPER.get(result.table), config.claims) + "\n")
+    return results
+
+
+def _all(options: argparse.Namespace) -> int:
+    """Every task that the preset has, and the page; the exit status is 2 if one failed for another reason than a missing
+    file."""
+    if options.count is not None and options.count < 1:
+        raise ValueError(f"'--count' must be at least 1, got {options.count}")
+    among = processes()
+    found = tasks_of(options.preset)
+    tasks = []
+    for task in TABLES:
+        title = TABLES[task][2]
+        if task in found:
+            config = read_config(config_class(task), f"{options.preset}-{task}", (), _PACKAGE)
+            tasks.append(preset_task(task, title, config, options.count))
+        else:
+            why = f"the whole table: there is no preset {options.preset}-{task}"
+            tasks.append(PresetTask(task, title, None, (), (why,), 0.0))
+    page = options.page or options.output / "reproduction.md"
+    command = f"python -m llmga evaluate all --preset {options.preset}"
+    command += f" --count {options.count}" if options.count else ""
+
+    def measure(task: str, config: Any, output: Path) -> list[TableResult]:
+        return _evaluate(task, config, output, among)
+
+    page = page if among.rank == 0 else None
+    failed = run_all(tasks, options.output, measure, page, command, among.count == 1)
+    for line in failed:
+        sys.stderr.write(f"llmga evaluate: {line}\n")
+    return 2 if failed else 0
+
+
+def tasks_of(preset: str) -> list[str]:
+    """The tasks that have a preset of this name, ``PRESET-TASK``.
+
+    Raises:
+        ValueError: no task has one.
+    """
+    there = presets(_PACKAGE)
+    found = [task for task in TABLES if f"{preset}-{task}" in there]
+    if not found:
+        raise ValueError(f"no preset begins with {preset!r}; presets are {', '.join(there)}")
+    return found
 
 
 def _progress(name: str) -> UnitProgress:
@@ -162,9 +202,11 @@ def _parser() -> argparse.ArgumentParser:
             help="paint on a ComfyUI server; may be repeated",
         )
         verb.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.count=100")
-    every = verbs.add_parser("all", help="every table")
+    every = verbs.add_parser("all", help="every table, and a page of them")
     every.add_argument("--preset", required=True, help="the presets PRESET-TASK are taken")
     every.add_argument("--output", required=True, type=Path)
+    every.add_argument("--page", type=Path, help="the page; default: OUTPUT/reproduction.md")
+    every.add_argument("--count", type=int, help="at most so many items of each evaluation set")
     join = verbs.add_parser("join", help="put rows that were measured apart into one table")
     join.add_argument("results", nargs="+", type=Path, help="the JSON files of one table")
     join.add_argument("--output", required=True, type=Path)

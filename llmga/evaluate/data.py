@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .estimates import Estimate
-from .sources import evenly, read_coco, read_magicbrush, read_masked
+from .rfbench import load_prompts, own_prompts
+from .sources import evenly, read_coco, read_magicbrush, read_masked, read_visdial, read_vist
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,17 @@ class DataConfig:
     """An evaluation set."""
 
     kind: str
-    """``coco``, ``masked``, ``magicbrush``, or ``package.module:function``, which gets this configuration and a folder of
-    its own to draw in, and returns items."""
+    """``coco``, ``masked``, ``magicbrush``, ``vist``, ``visdial``, ``rfbench`` (the published list), ``prompts`` (our own
+    prompts of RFBench's sub-categories), or ``package.module:function``, which gets this configuration and a folder of its
+    own to draw in, and returns items."""
     folder: str = ""
     annotations: str = ""
-    """In the folder; for coco the captions, for magicbrush the descriptions (global_descriptions.json by default)."""
+    """In the folder; for coco and vist the captions, for magicbrush the descriptions (global_descriptions.json by default),
+    for rfbench the CSV file, for visdial the split (val by default)."""
     images: str = ""
-    """In the folder; for coco."""
+    """In the folder; for coco and vist."""
     count: int | None = None
-    """Takes so many items, evenly evenly; null takes all."""
+    """Takes so many items, evenly spread; null takes all."""
 
 
 def read_items(config: DataConfig, work: Path) -> list[Any]:
@@ -44,6 +47,14 @@ def read_items(config: DataConfig, work: Path) -> list[Any]:
         return read_masked(folder, config.count)
     if config.kind == "magicbrush":
         return evenly(read_magicbrush(folder, config.annotations or "global_descriptions.json"), config.count)
+    if config.kind == "vist":
+        return evenly(read_vist(folder, config.annotations, config.images), config.count)
+    if config.kind == "visdial":
+        return read_visdial(folder, config.annotations or "val", config.count)
+    if config.kind == "rfbench":
+        return evenly(load_prompts(folder / config.annotations), config.count)
+    if config.kind == "prompts":
+        return evenly(own_prompts(), config.count)
     return list(named_function(config.kind, "data.kind")(config, work))
 
 

@@ -87,8 +87,16 @@ def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     Args:
         a, b: (N, C) and (M, C); double precision is advised.
 
+    Raises:
+        ValueError: a set has less than two rows, or rows that are not finite.
+
     Source: Heusel et al., GANs Trained by a Two Time-Scale Update Rule, equation 6.
     """
+    for rows in (a, b):
+        if len(rows) < 2 or not rows.isfinite().all():
+            raise ValueError(
+                f"a Fréchet distance needs at least two pictures in each set and finite features, got {len(a)} and {len(b)}"
+            )
     one, other = torch.cov(a.T), torch.cov(b.T)
     root = (
         torch.linalg.eigvals(one @ other).real.clamp_min(0).sqrt().sum()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -14,36 +13,11 @@ import torch
 from PIL import Image
 
 from ..images import from_pil, to_pil
-from ..text import CLIPPromptEncoder, JoinLayout, longest
+from ..text import CLIPPromptEncoder, EncodedPrompt, longest
 from ..train.example_order import generator
-from .paint_jobs import JobPainter, PaintJob
+from .paint_jobs import JobPainter, PainterConfig, PaintJob
 
-
-@dataclass(frozen=True)
-class PainterConfig:
-    """What paints, and how."""
-
-    kind: str = "diffusers"
-    """``diffusers``, ``comfyui``, or ``package.module:function``, which gets this configuration."""
-    base: str = ""
-    """For diffusers: the folder of a pipeline, an inpainting one where holes are filled."""
-    unet: str = ""
-    """For diffusers: the folder of another UNet, such as ``llmga train stage2`` writes; empty takes the pipeline's."""
-    workflow: str = ""
-    """For ComfyUI: an API prompt with placeholders; see ``comfyui_servers``."""
-    servers: tuple[str, ...] = ()
-    """For ComfyUI: addresses such as http://127.0.0.1:8188."""
-    steps: int = 50
-    """Not stated in the paper; LLMGA's scripts take 50."""
-    guidance: float = 7.5
-    """Not stated in the paper; LLMGA's scripts take 7.5."""
-    layout: JoinLayout = "llmga"
-    max_chunks: int = 4
-    negative: str = ""
-    batch: int = 1
-    """Pictures of one unit of work; those of one size and one number of chunks are painted together."""
-    device: str = "cpu"
-    dtype: str = "float32"
+_CHUNK = 75  # tokens of a chunk, without those that begin and end it
 
 
 def load_painter(config: PainterConfig) -> JobPainter:
@@ -55,6 +29,10 @@ def load_painter(config: PainterConfig) -> JobPainter:
     """
     if config.kind == "diffusers":
         return DiffusersPainter(config, load_diffusers_pipeline(config))
+    if config.kind == "scene":
+        from .scene_painter import ScenePainter
+
+        return ScenePainter(config, load_diffusers_pipeline(config))
     if config.kind == "comfyui":
         from .comfyui_servers import ComfyUIPainter
 
@@ -62,7 +40,7 @@ def load_painter(config: PainterConfig) -> JobPainter:
     module, colon, function = config.kind.partition(":")
     if not colon:
         raise ValueError(
-            f"'kind' of a painter must be diffusers, comfyui or package.module:function, got {config.kind!r}"
+            f"'kind' of a painter must be diffusers, scene, comfyui or package.module:function, got {config.kind!r}"
         )
     return getattr(import_module(module), function)(config)
 
@@ -102,12 +80,13 @@ class DiffusersPainter:
         pipeline.set_progress_bar_config(disable=True)
         self.config, self.pipeline = config, pipeline.to(config.device)
         second = getattr(pipeline, "tokenizer_2", None) is not None
-        self.encoder = CLIPPromptEncoder(
+        networks = (
             (pipeline.tokenizer, pipeline.tokenizer_2) if second else (pipeline.tokenizer,),
             (pipeline.text_encoder, pipeline.text_encoder_2) if second else (pipeline.text_encoder,),
-            config.layout,
-            config.max_chunks,
         )
+        self.encoder = CLIPPromptEncoder(*networks, config.layout, config.max_chunks)
+        # Text states are joined in one layout alone, and so must the negative prompt beside them be.
+        self._beside_states = CLIPPromptEncoder(*networks, "llmga", config.max_chunks)
 
     def paint(self, jobs: Sequence[PaintJob]) -> list[Image.Image]:
         """See ``JobPainter``.
@@ -124,16 +103,17 @@ class DiffusersPainter:
 
     def _group(self, job: PaintJob) -> tuple[Any, ...]:
         """Jobs of which this is equal are painted in one batch; an edit is alone."""
-        chunks = longest(self.encoder.plan(job.prompt))
+        given = job.states is not None
+        length = len(job.states) if job.states is not None else longest(self.encoder.plan(job.prompt))
         alone = job.key if job.picture is not None and job.mask is None else ""
-        return job.mask is not None, alone, job.width, job.height, chunks
+        return job.mask is not None, alone, job.width, job.height, given, length
 
     def _painted(self, jobs: list[PaintJob]) -> list[Image.Image]:
         first = jobs[0]
         if first.picture is not None and first.mask is None:
             return [self._edited(first)]
         inputs: dict[str, Any] = {
-            **self._prompts([job.prompt for job in jobs]),
+            **(self._states(jobs) if first.states is not None else self._prompts([j.prompt for j in jobs])),
             "width": first.width,
             "height": first.height,
             "num_inference_steps": self.config.steps,
@@ -160,6 +140,20 @@ class DiffusersPainter:
             given["pooled_prompt_embeds"] = prompts.pooled
             given["negative_pooled_prompt_embeds"] = negative.pooled.expand_as(prompts.pooled)
         return given
+
+    def _states(self, jobs: Sequence[PaintJob]) -> dict[str, Any]:
+        states = torch.stack([job.states for job in jobs if job.states is not None])
+        chunks, rest = divmod(states.shape[1] - 2, _CHUNK)
+        if self.encoder.is_sdxl or rest or chunks < 1:
+            raise ValueError(
+                f"text states must be 75 n + 2 rows for Stable Diffusion 1.5, got {states.shape[1]} rows for "
+                f"{'SDXL, which wants a pooled vector beside them' if self.encoder.is_sdxl else 'it'}"
+            )
+        states = states.to(self.config.device, self.pipeline.unet.dtype)
+        negative = self._beside_states.encode_negative(
+            self.config.negative, chunks, EncodedPrompt(states[:1])
+        )
+        return {"prompt_embeds": states, "negative_prompt_embeds": negative.states.expand_as(states)}
 
     def _edited(self, job: PaintJob) -> Image.Image:
         from ..edit import EditSession, EditSettings

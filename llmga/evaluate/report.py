@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..aligned import aligned
 from ..files.writing import replacing, write_text
 from ..images import to_pil
 from .estimates import Estimate
@@ -31,13 +32,7 @@ def table(rows: Rows, columns: Sequence[str] | None = None, *, counts: bool = Fa
     lines = [["", *names]]
     for condition, row in rows.items():
         lines.append([condition, *(_cell(row[name], counts) if name in row else "" for name in names)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names) + 1)]
-    return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
-    )
+    return aligned(lines)
 
 
 def transposed(rows: Rows) -> dict[str, dict[str, Cell]]:

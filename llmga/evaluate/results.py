@@ -112,15 +112,14 @@ def markdown(
 ) -> str:
     """A table of Markdown: measured rows, the paper's below them, each claim with its verdict, and the conditions."""
     metrics = _metrics(result)
-    lines = [
-        f"| {' | '.join(['', *map(_arrow, metrics), 'N'])} |",
-        f"|{'---|' * (len(metrics) + 2)}",
-    ]
+    lines = []
+    if metrics:
+        lines.append(f"| {' | '.join(['', *map(_arrow, metrics), 'N'])} |")
+        lines.append(f"|{'---|' * (len(metrics) + 2)}")
     for name, row in result.rows.items():
         count = max((estimate.count for estimate in row.values()), default=0)
         lines.append(f"| {' | '.join([name, *(_cell(row.get(metric)) for metric in metrics), str(count)])} |")
-    for name, figures in (paper or {}).items():
-        cells = (f"{figures[metric]:g}" if metric in figures else "" for metric in metrics)
+    for name, cells in _printed(paper, metrics):
         lines.append(f"| {' | '.join([f'*paper: {name}*', *cells, ''])} |")
     if claims:
         lines.append("")
@@ -128,8 +127,10 @@ def markdown(
     if result.notes:
         lines.append("")
         lines += [f"- {name}: {'; '.join(texts)}." for name, texts in result.notes.items() if texts]
-    conditions = "; ".join(f"{key}: {_shown(value)}" for key, value in result.conditions.items())
-    return "\n".join([*lines, "", f"Conditions: {conditions}.", ""])
+    if result.conditions:
+        conditions = "; ".join(f"{key}: {_shown(value)}" for key, value in result.conditions.items())
+        lines += ["", f"Conditions: {conditions}."]
+    return "\n".join([*lines, ""])
 
 
 def latex(result: TableResult, paper: Mapping[str, Mapping[str, float]] | None = None) -> str:
@@ -146,12 +147,23 @@ def latex(result: TableResult, paper: Mapping[str, Mapping[str, float]] | None =
     for name, row in result.rows.items():
         cells = (_cell(row.get(metric)).replace("±", r"$\pm$") for metric in metrics)
         lines.append(_latex_row([_escaped(name), *cells]))
-    if paper:
+    printed = _printed(paper, metrics)
+    if printed:
         lines.append(r"\midrule")
-    for name, figures in (paper or {}).items():
-        cells = (f"{figures[metric]:g}" if metric in figures else "" for metric in metrics)
+    for name, cells in printed:
         lines.append(_latex_row([rf"\emph{{{_escaped(name)} (paper)}}", *cells]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _printed(
+    paper: Mapping[str, Mapping[str, float]] | None, metrics: Sequence[str]
+) -> list[tuple[str, list[str]]]:
+    """The paper's rows that have one of the metrics, as cells."""
+    return [
+        (name, [f"{figures[metric]:g}" if metric in figures else "" for metric in metrics])
+        for name, figures in (paper or {}).items()
+        if any(metric in figures for metric in metrics)
+    ]
 
 
 def _metrics(result: TableResult) -> list[str]:

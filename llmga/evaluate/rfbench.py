@@ -24,6 +24,8 @@ class BenchPrompt:
     prompt: str
     group: str
     subcategory: str
+    plan: str = ""
+    """The plan of its scene as JSON, where the set has one; a chat engine is then not asked for it."""
 
 
 def own_prompts() -> list[BenchPrompt]:

@@ -70,6 +70,16 @@ class DialogItem:
     picture: Path
 
 
+@dataclass(frozen=True)
+class TurnsItem:
+    """A conversation: what is asked for at each turn, and a caption and a picture of what shall then be seen."""
+
+    key: str
+    requests: tuple[str, ...]
+    captions: tuple[str, ...]
+    pictures: tuple[Path, ...]
+
+
 def read_coco(folder: Path, annotations: str, images: str, count: int | None = None) -> list[CaptionItem]:
     """COCO captions: the first caption of each picture, pictures in the order of their ids.
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from PIL import Image
 
 from ..files.json_files import read_object
 from ..files.writing import replacing, write_text
+from .embedders import EmbedderConfig, Request, load_embedder
 from .extractors import Distance, Extractor
-from .paint_jobs import JobPainter, PaintJob
-from .painters import PainterConfig, load_painter
+from .paint_jobs import JobPainter, PainterConfig, PaintJob
+from .painters import load_painter
 from .report import plain
 from .work import Alone, Processes, UnitProgress, chunked, run_units
 from .writers import ChatConfig, Writer, WrittenPrompt
@@ -39,6 +41,8 @@ class Row:
     name: str
     chat: ChatConfig = field(default_factory=ChatConfig)
     painter: PainterConfig = field(default_factory=PainterConfig)
+    embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
+    """Embeds what is asked for, instead of the chat. Only where pictures are painted from words."""
     restorer: str = ""
     """A DiffRIR file that restores what was filled in; empty for none. Only where holes are filled."""
     colour: bool = False
@@ -77,15 +81,71 @@ class Stages:
             write: writes the prompt of the item of that number.
             of: what the prompts depend on beside the chat and the keys.
         """
-        folder = self.folder / "prompts" / cache_key(chat, *of)
         writer = Writer(chat)
+        found = self.records(name, "prompts", keys, lambda i: asdict(write(writer, i)), chat, *of)
+        return [WrittenPrompt(**one) for one in found]
+
+    def converse(
+        self,
+        name: str,
+        keys: Sequence[str],
+        chat: ChatConfig,
+        converse: Callable[[Writer, int], list[WrittenPrompt]],
+        *of: Any,
+    ) -> list[list[WrittenPrompt]]:
+        """As ``write``, of items that are conversations: the prompt of each of their turns."""
+        writer = Writer(chat)
+
+        def make(number: int) -> dict[str, Any]:
+            return {"turns": [asdict(one) for one in converse(writer, number)]}
+
+        found = self.records(name, "prompts", keys, make, chat, "turns", *of)
+        return [[WrittenPrompt(**turn) for turn in one["turns"]] for one in found]
+
+    def embed(
+        self,
+        name: str,
+        keys: Sequence[str],
+        embedder: EmbedderConfig,
+        requests: Callable[[int], Sequence[Request]],
+        *of: Any,
+    ) -> list[Path]:
+        """Text states of all items, in their order: safetensors files that hold those of turn 0, 1, … under these names.
+
+        Args:
+            requests: the conversation of the item of that number.
+        """
+        folder = self.folder / "states" / cache_key(embedder, *of)
+        paths = [folder / f"{safe(key)}.safetensors" for key in keys]
+        load = lru_cache(1)(lambda: load_embedder(embedder))
+
+        def do(number: int) -> None:
+            from safetensors.torch import save_file
+
+            asked = requests(number)
+            states = {str(i): load().states(asked[: i + 1]).contiguous() for i in range(len(asked))}
+            with replacing(paths[number]) as temporary:
+                save_file(states, temporary)
+
+        run_units(range(len(keys)), lambda i: paths[i].is_file(), do, self.among, self._hears(name))
+        return paths
+
+    def records(
+        self, name: str, kind: str, keys: Sequence[str], make: Callable[[int], Mapping[str, Any]], *of: Any
+    ) -> list[dict[str, Any]]:
+        """A JSON object for each item by a function of its number, in their order.
+
+        Args:
+            kind: the folder below this one that holds such files.
+        """
+        folder = self.folder / kind / cache_key(*of)
         paths = [folder / f"{safe(key)}.json" for key in keys]
 
         def do(number: int) -> None:
-            _write_json(paths[number], asdict(write(writer, number)))
+            write_text(paths[number], json.dumps(make(number), ensure_ascii=False))
 
         run_units(range(len(keys)), lambda i: paths[i].is_file(), do, self.among, self._hears(name))
-        return [WrittenPrompt(**read_object(path)) for path in paths]
+        return [read_object(path) for path in paths]
 
     def paint(
         self,
@@ -164,12 +224,12 @@ class Stages:
         metric: Distance,
         pictures: Sequence[Path],
         others: Sequence[Path],
+        *of: Any,
         prepare: Prepare | None = None,
     ) -> torch.Tensor:
-        """(N,) float64: the perceptual distance of each picture from its other."""
-        folder = (
-            self.folder / "distances" / cache_key(metric.digest, [*map(str, pictures)], [*map(str, others)])
-        )
+        """(N,) float64: the perceptual distance of each picture from its other; see ``features``."""
+        key = cache_key(metric.digest, [*map(str, pictures)], [*map(str, others)], *of)
+        folder = self.folder / "distances" / key
         units = list(enumerate(chunked(list(zip(pictures, others, strict=True)), FEATURE_CHUNK)))
         paths = [folder / f"{number:06d}.safetensors" for number, _ in units]
 
@@ -244,7 +304,3 @@ def _joined_files(paths: Iterable[Path]) -> dict[str, torch.Tensor]:
 
     parts = [load_file(path) for path in paths]
     return {key: torch.cat([part[key] for part in parts]).double() for key in (parts[0] if parts else {})}
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(document, ensure_ascii=False))

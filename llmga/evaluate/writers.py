@@ -6,6 +6,7 @@ An engine is named in a configuration as ``folder:PATH`` (a transformers folder 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -20,6 +21,9 @@ from ..chat.assistant import respond
 from ..chat.engines.base import ChatEngine, Sampling
 from ..edit.instruction import rewrite
 from ..images import from_pil, paint_hole_black, to_pil
+from .embedders import Request, request_pictures, request_text
+
+_TURN_SEED = 1_000_003  # far from the seeds of the items beside
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,38 @@ class Writer:
         """Whether an engine is asked at all."""
         return bool(self.config.engine)
 
-    def refine(self, caption: str, seed: int) -> WrittenPrompt:
-        """A detailed prompt of a short caption."""
+    def converse(
+        self, requests: Sequence[Request], plain: Sequence[str], task: str, seed: int
+    ) -> list[WrittenPrompt]:
+        """A prompt for each request of a conversation that goes on with the engine's own replies.
+
+        Args:
+            plain: the words that stand in the place of a prompt, one for each request.
+            task: what each request is rendered as; ``chat`` says it as it is.
+        """
         if not self.asks:
-            return WrittenPrompt(caption)
-        return self._asked("refine", caption, (), caption, seed)
+            return [WrittenPrompt(words) for words in plain]
+        chat, written = Conversation(), []
+        for turn, (request, words) in enumerate(zip(requests, plain, strict=True)):
+            found, chat = self._reply(
+                chat, task, request_text(request), request_pictures(request), words, seed + turn * _TURN_SEED
+            )
+            written.append(found)
+        return written
+
+    def plan(self, prompt: str, seed: int) -> WrittenPrompt:
+        """The plan of a scene as JSON; without an engine, or if its reply is none, all of the prompt is background."""
+        from ..scene.plan import ScenePlan
+        from ..scene.request import plan_scene
+
+        bare = ScenePlan(background=prompt, prompt=prompt).to_json()
+        if not self.asks:
+            return WrittenPrompt(bare)
+        try:
+            found = plan_scene(self._engine(), prompt, sampling=self._sampling(seed), on_text=_silent)
+        except ValueError as error:
+            return WrittenPrompt(bare, fault=str(error))
+        return WrittenPrompt(found.plan.to_json())
 
     def fill(
         self, task: Literal["inpaint", "outpaint"], picture: Image.Image, mask: Image.Image, seed: int
@@ -122,10 +153,22 @@ class Writer:
     def _asked(
         self, task: str, instruction: str, pictures: tuple[Picture, ...], otherwise: str, seed: int
     ) -> WrittenPrompt:
+        return self._reply(Conversation(), task, instruction, pictures, otherwise, seed)[0]
+
+    def _reply(
+        self,
+        chat: Conversation,
+        task: str,
+        instruction: str,
+        pictures: tuple[Picture, ...],
+        otherwise: str,
+        seed: int,
+    ) -> tuple[WrittenPrompt, Conversation]:
+        """The prompt of one reply and the conversation with it; without the request if the engine fails."""
         try:
             reply = respond(
                 self._engine(),
-                Conversation(),
+                chat,
                 task=task,
                 instruction=instruction,
                 pictures=pictures,
@@ -134,12 +177,10 @@ class Writer:
                 on_text=_silent,
             )
         except ValueError as error:
-            return WrittenPrompt(otherwise, fault=str(error))
-        return (
-            WrittenPrompt(reply.prompt)
-            if reply.has_prompt
-            else WrittenPrompt(otherwise, fault="no prompt in the reply")
-        )
+            return WrittenPrompt(otherwise, fault=str(error)), chat
+        if not reply.has_prompt:
+            return WrittenPrompt(otherwise, fault="no prompt in the reply"), reply.conversation
+        return WrittenPrompt(reply.prompt), reply.conversation
 
     def _sampling(self, seed: int) -> Sampling:
         return Sampling(

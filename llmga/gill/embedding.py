@@ -10,13 +10,14 @@ a shift of the queries for each chunk, and the count of chunks is ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..chat.conversation import Conversation
+from ..chat.conversation import Conversation, Picture
 from ..chat.engines.base import OnText, Said, Sampling, check_conversation
 from ..chat.engines.local import LocalEngine
 from ..files.header import read_header
@@ -28,6 +29,8 @@ from ..text import join_chunks
 from .heads import GILLMapper
 
 EMBEDDING_WEIGHTS, EMBEDDING_CONFIG = "embedding.safetensors", "embedding.json"
+WITHOUT_WORDS = "<gen_image> </gen_image>"
+"""What the history holds of a reply that is an embedding: that a prompt was there."""
 _ROWS = 77
 
 
@@ -115,6 +118,19 @@ class EmbeddingEngine:
         check_conversation(conversation, self)
         states = self.engine.states_behind(conversation, self.head.rows)
         return self.head.text_states(states.to(self.head.rows)).float().cpu()
+
+
+def requests_without_words(requests: Sequence[tuple[str, tuple[Picture, ...]]]) -> Conversation:
+    """A conversation that ends with the last of some requests, with nothing between them that was said in words.
+
+    Args:
+        requests: the text and the pictures of each.
+    """
+    chat = Conversation()
+    for number, (text, pictures) in enumerate(requests):
+        chat = chat.say("assistant", WITHOUT_WORDS) if number else chat
+        chat = chat.say("user", text, pictures)
+    return chat
 
 
 def save_embedding_head(head: EmbeddingHead, folder: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch.nn.functional import cosine_similarity, normalize
 
+from ..aligned import aligned
 from ..edit.positions import text_positions
-from ..evaluate.report import table
 from ..text.encoder import PromptEncoder, longest
 from .plan import ScenePlan
 
@@ -49,12 +49,14 @@ class Assessment:
 
     def report(self) -> str:
         """A table of what was compared for each object, and what was taken."""
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, dict[str, str]] = {}
         for one, scores, chosen in zip(self.plan.objects, self.scores, self.chosen, strict=True):
             taken = " + ".join(str(number + 1) for number in chosen) or "none"
             name = one.name if one.name not in rows else f"{one.name} ({len(rows) + 1})"
-            rows[name] = {**scores, "taken": taken}
-        lines = [f"rule {self.rule}", table(rows) if rows else "no objects"]
+            rows[name] = {**{what: f"{score:.2f}" for what, score in scores.items()}, "taken": taken}
+        columns = list(dict.fromkeys(what for row in rows.values() for what in row))
+        cells = [["", *columns], *([name, *(row.get(c, "") for c in columns)] for name, row in rows.items())]
+        lines = [f"rule {self.rule}", aligned(cells) if rows else "no objects"]
         lines += [f"{one.name}: {text}" for one in self.plan.objects for text in one.descriptions]
         return "\n".join(lines)
 

@@ -17,14 +17,15 @@ from PIL import Image
 from llmga.evaluate import Estimate, perceptual_distance, rate
 from llmga.evaluate.data import DataConfig
 from llmga.evaluate.extractors import Distance, Extractor, Images, digest_of
-from llmga.evaluate.painters import DiffusersPainter, PainterConfig
+from llmga.evaluate.paint_jobs import PainterConfig
+from llmga.evaluate.painters import DiffusersPainter
 from llmga.evaluate.sources import CaptionItem, EditItem, FillItem
 from llmga.evaluate.stages import save_picture
 
 from ..files import CHECKPOINT, UNETS
 from ..models.architecture import picture_size_of_checkpoint
 from ..models.painter import load_pipeline, load_unet
-from ..models.reader import Reading, halved, load_reader
+from ..models.reader import Reader, Reading, halved, load_reader
 from ..world.captions import short_caption
 from ..world.dataset import ATTRIBUTES
 from ..world.facts import Facts, caption_facts
@@ -44,12 +45,12 @@ _SCENES = 7_000_000
 
 def captions(config: DataConfig, work: Path) -> list[CaptionItem]:
     """Held-out scenes of 1 to 3 objects with short captions."""
-    size, items = _size(config), []
+    size, items = picture_side(config), []
     for i in range(config.count or COUNT):
         scene = sample_scene(_SCENES + i, (1, 3), "validation")
         items.append(
             CaptionItem(
-                f"{i:05d}", short_caption(scene, i), _drawn(work / "captions", f"{i:05d}", scene, size)
+                f"{i:05d}", short_caption(scene, i), drawn_scene(work / "captions", f"{i:05d}", scene, size)
             )
         )
     return items
@@ -66,7 +67,7 @@ def outpainting(config: DataConfig, work: Path) -> list[FillItem]:
 
 
 def _holes(kind: Kind, config: DataConfig, work: Path) -> list[FillItem]:
-    size, items = _size(config), []
+    size, items = picture_side(config), []
     for hole in sample_holes(kind, HolesConfig(pictures=config.count or COUNT), size):
         place, key = work / kind / f"{size}", f"{hole.number}"
         mask = place / f"{key}_mask000.png"
@@ -79,10 +80,10 @@ def _holes(kind: Kind, config: DataConfig, work: Path) -> list[FillItem]:
 
 def edits(config: DataConfig, work: Path) -> list[EditItem]:
     """Single edits of held-out scenes; the caption is of what they shall become."""
-    size, items = _size(config), []
+    size, items = picture_side(config), []
     for i, (edit, detailed) in enumerate(sample_edits(EditsConfig(edits=config.count or COUNT))):
         source, target = (
-            _drawn(work / "edits", f"{i:05d}-{name}", scene, size)
+            drawn_scene(work / "edits", f"{i:05d}-{name}", scene, size)
             for name, scene in (("input", edit.source), ("output1", edit.target))
         )
         caption = (edit.detailed if detailed else edit.short)[1]
@@ -90,12 +91,13 @@ def edits(config: DataConfig, work: Path) -> list[EditItem]:
     return items
 
 
-def _size(config: DataConfig) -> int:
+def picture_side(config: DataConfig) -> int:
     """Pixels of a side of a set's pictures."""
     return picture_size_of_checkpoint(Path(config.folder) / CHECKPOINT) if config.folder else UNIT
 
 
-def _drawn(folder: Path, key: str, scene: Scene, size: int) -> Path:
+def drawn_scene(folder: Path, key: str, scene: Scene, size: int) -> Path:
+    """The file of a drawn scene of ``size`` pixels, made if need be."""
     path = folder / f"{size}" / f"{key}.png"
     if not path.is_file():
         save_picture(path, render(scene, size).image)
@@ -199,6 +201,11 @@ def _facts_at(reading: Reading, number: int) -> dict[str, dict[str, str]]:
 # --- judges and painters -------------------------------------------------------------------------
 
 
+def shown_facts(net: Reader, path: Path) -> dict[str, dict[str, str]]:
+    """By place what a picture shows, and its background under ``picture``."""
+    return _facts_at(net.read(_pixels([_opened(path)])), 0)
+
+
 class AskedAndThere:
     """How much of what captions ask for the reader finds in pictures: background, and of each object its attributes."""
 
@@ -208,7 +215,7 @@ class AskedAndThere:
     def __call__(self, items: Sequence[Any], pictures: Sequence[Path]) -> dict[str, Estimate]:
         hits: dict[str, list[float]] = {}
         for item, path in zip(items, pictures, strict=True):
-            shown = _facts_at(self._reader.read(_pixels([_opened(path)])), 0)
+            shown = shown_facts(self._reader, path)
             asked = caption_facts(item.caption)
             if asked.background:
                 hits.setdefault("background", []).append(shown["picture"]["background"] == asked.background)
@@ -229,9 +236,7 @@ class TruthInHoles:
     def __call__(self, items: Sequence[Any], pictures: Sequence[Path]) -> dict[str, Estimate]:
         hits, counts = [], []
         for item, path in zip(items, pictures, strict=True):
-            made, true = (
-                _facts_at(self._reader.read(_pixels([_opened(p)])), 0) for p in (path, item.picture)
-            )
+            made, true = (shown_facts(self._reader, p) for p in (path, item.picture))
             covered = _covered(np.asarray(_opened(item.mask).convert("L")) >= 128)
             same = [_looks(made.get(place)) == _looks(true.get(place)) for place in covered]
             hits.append(float(sum(same)))

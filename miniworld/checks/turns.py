@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
 
 from llmga.chat import Conversation, Sampling, respond
 from llmga.chat.folders import load_local_engine
 from llmga.evaluate import Estimate, rate, table
+from llmga.evaluate.plots import plot_lines
 from llmga.gill import GILL
 from llmga.gill.embedding import EmbeddingEngine, load_embedding_head
 from llmga.gill.transcript import prompt_of
@@ -29,7 +29,6 @@ from .painter import truth_of
 
 METHODS_OF_TURNS = ("LLMGA", "LLMGA Embedding", "GILL")
 OnDone = Callable[[int, int], object]
-_COLOURS = {"LLMGA": "#1f4e9c", "LLMGA Embedding": "#b5651d", "GILL": "#3f7d4a"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def check_turns(
         FileNotFoundError: one of the miniature's files is missing.
     """
     pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
-    talks = _whole_talks(config)
+    talks = whole_talks(config.count, config.turns, config.seed)
     made = prompts_by_method(out, talks, on_done)
     results: dict[str, list[Estimate]] = {name: [] for name in METHODS_OF_TURNS}
     for turn in range(config.turns):
@@ -123,51 +122,27 @@ def turns_table(results: Mapping[str, Sequence[Estimate]]) -> str:
     return table(rows)
 
 
-def plot_turns(
-    results: Mapping[str, Sequence[Estimate]], path: Path, size: tuple[int, int] = (960, 540)
-) -> None:
+def plot_turns(results: Mapping[str, Sequence[Estimate]], path: Path) -> None:
     """Draw quality by turn as PNG, one line for each method, with a bar of one standard error up and down."""
-    image = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(image)
-    left, top, right, bottom = 70, 40, size[0] - 190, size[1] - 50
-    turns = max(len(values) for values in results.values())
-
-    def at(turn: int, value: float) -> tuple[float, float]:
-        return left + (right - left) * turn / max(turns - 1, 1), bottom - (bottom - top) * value
-
-    for tenth in range(0, 11, 2):
-        draw.line([at(0, tenth / 10), at(turns - 1, tenth / 10)], fill="#dddddd")
-        draw.text((left - 8, at(0, tenth / 10)[1]), f"{tenth / 10:.1f}", fill="#444444", anchor="rm")
-    for turn in range(turns):
-        draw.text((at(turn, 0)[0], bottom + 10), str(turn + 1), fill="#444444", anchor="mt")
-    draw.text(((left + right) / 2, size[1] - 18), "turn", fill="#222222", anchor="mm")
-    draw.text(
-        (left, 12), "share of what was asked for that is in the picture, ± one standard error", fill="#222222"
-    )
-    for number, (name, values) in enumerate(results.items()):
-        colour = _COLOURS.get(name, "#222222")
-        draw.line([at(i, value.value) for i, value in enumerate(values)], fill=colour, width=2)
-        for i, value in enumerate(values):
-            draw.line(
-                [at(i, value.value - value.error), at(i, value.value + value.error)], fill=colour, width=2
-            )
-        draw.text((right + 20, top + 22 * number), name, fill=colour)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+    title = "share of what was asked for that is in the picture, ± one standard error"
+    ticks = [str(turn + 1) for turn in range(max(map(len, results.values())))]
+    plot_lines(results, path, title, ticks, "turn", (0.0, 1.0))
 
 
-def _whole_talks(config: TurnsConfig) -> list[list[EditTurn]]:
-    """Conversations that reach the last turn."""
+def whole_talks(count: int, turns: int, seed: int) -> list[list[EditTurn]]:
+    """So many conversations that reach the last turn.
+
+    Raises:
+        ValueError: too few do.
+    """
     talks: list[list[EditTurn]] = []
     number = 0
-    while len(talks) < config.count:
-        talk = conversation_of_edits(config.seed * 70_000_000 + number, config.turns, "validation")
-        talks += [talk] * (len(talk) == config.turns)
+    while len(talks) < count:
+        talk = conversation_of_edits(seed * 70_000_000 + number, turns, "validation")
+        talks += [talk] * (len(talk) == turns)
         number += 1
-        if number > 50 * config.count:
-            raise ValueError(
-                f"of {number} conversations only {len(talks)} reach turn {config.turns}; lower 'turns'"
-            )
+        if number > 50 * count:
+            raise ValueError(f"of {number} conversations only {len(talks)} reach turn {turns}; lower 'turns'")
     return talks
 
 

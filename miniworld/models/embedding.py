@@ -12,6 +12,7 @@ import torch
 from llmga.chat import Conversation
 from llmga.chat.folders import load_local_engine
 from llmga.chat.tasks import render
+from llmga.gill.embedding import requests_without_words
 from llmga.train import train
 from llmga.train.components import Components
 from llmga.train.embedding import EmbeddingConfig, EmbeddingTrainer
@@ -21,8 +22,6 @@ from ..world.edits import sample_edit
 from ..world.scene import Scene, sample_scene
 
 TURNS = 8
-WITHOUT_WORDS = "<gen_image> </gen_image>"
-"""What the history holds of a reply that is an embedding: that a prompt was there."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,7 @@ class EditRequests:
 
 def without_words(turns: Sequence[EditTurn]) -> Conversation:
     """The requests, with nothing between them that was said in words; it ends with the last request."""
-    chat = Conversation()
-    for number, turn in enumerate(turns):
-        chat = chat.say("assistant", WITHOUT_WORDS) if number else chat
-        chat = chat.say("user", turn.asked)
-    return chat
+    return requests_without_words([(turn.asked, ()) for turn in turns])
 
 
 def train_embedding(config: MiniatureEmbedding, language: Path, pipeline: Any, folder: Path) -> Path:

@@ -25,7 +25,7 @@ from llmga.train.stage1 import Stage1, Stage1Config
 from llmga.train.turns import IGNORED, TurnEncoder
 
 from ..world.dataset import Painted, Scenes, in_processes, painted
-from ..world.dialogues import Asked, Talk
+from ..world.dialogues import DATA_SETS, Asked, Talk
 from ..world.scene import choose
 from .chat_folder import new_llava, write_processor
 from .projector import align
@@ -87,12 +87,13 @@ class LanguageConfig:
         return "stage1" if number == len(self.first) else f"lesson-{number}"
 
 
-def train_language(out: Path, config: LanguageConfig, cache: Path) -> Path:
+def train_language(out: Path, config: LanguageConfig, cache: Path, cut: str = "") -> Path:
     """Train everything from nothing, or go on where it was left.
 
     Args:
         out: gets ``processor/``, ``eyes/``, ``lesson-0/`` … for what comes ``first``, and ``stage1/``.
         cache: the folder that painted scenes are kept in.
+        cut: one of ``dialogues.DATA_SETS``, of which a tenth is left in all phases that draw what is asked for.
 
     Returns:
         The finished model, a transformers folder in float16.
@@ -114,7 +115,7 @@ def train_language(out: Path, config: LanguageConfig, cache: Path) -> Path:
     _aligned(net, encoder.processor.tokenizer, pictures, config, out / "projector.safetensors")
     # The same net all the way; a phase that is over gives it what it had learned by its end.
     results = [
-        _teach(net, config, number, pictures, processor_folder, out / config.folder(number), cache)
+        _teach(net, config, number, pictures, processor_folder, out / config.folder(number), cache, cut)
         for number in range(len(config.phases))
     ]
     result = results[-1]
@@ -148,9 +149,10 @@ def _teach(
     processor: Path,
     folder: Path,
     cache: Path,
+    cut: str,
 ) -> Path:
     phase = config.phases[number]
-    rows = _kept_rows(config, processor, number, cache)
+    rows = _kept_rows(config, processor, number, cache, cut)
     encoder = _encoder(processor, phase.max_length)
     stage1 = Stage1Config(phase.loop, max_length=phase.max_length, export_dtype="float16")
     conversations = Dialogues(rows, pictures, encoder, phase.tokens, config.facts)
@@ -193,16 +195,16 @@ def _texts(config: LanguageConfig, part: range) -> list[str]:
     return texts
 
 
-def _kept_rows(config: LanguageConfig, processor: Path, number: int, cache: Path) -> list[Row]:
+def _kept_rows(config: LanguageConfig, processor: Path, number: int, cache: Path, cut: str = "") -> list[Row]:
     """The conversations of a phase, written once: a run that was killed goes on at once."""
     phase, words = config.phases[number], (processor / "tokenizer.json").read_bytes()
     what = [asdict(config.scenes), number, phase.dialogues, phase.exchanges, phase.max_length]
-    what += [*phase.kinds, *[phase.objects] * (phase.objects < 8)]
+    what += [*phase.kinds, *[phase.objects] * (phase.objects < 8), *[f"cut {cut}"] * bool(cut)]
     name = hashlib.sha256(json.dumps(what).encode() + words).hexdigest()[:20]
     path = cache / f"conversations-{name}.npz"
     if not path.exists():
         rows = in_processes(
-            partial(_rows, config, processor, number), phase.dialogues, config.workers, "conversations"
+            partial(_rows, config, processor, number, cut), phase.dialogues, config.workers, "conversations"
         )
         partial_path = path.with_name(f".{path.name}")
         save_rows(rows, partial_path)
@@ -210,13 +212,13 @@ def _kept_rows(config: LanguageConfig, processor: Path, number: int, cache: Path
     return load_rows(path)
 
 
-def _rows(config: LanguageConfig, processor_folder: Path, number: int, part: range) -> list[Row]:
+def _rows(config: LanguageConfig, processor_folder: Path, number: int, cut: str, part: range) -> list[Row]:
     phase = config.phases[number]
     encoder = _encoder(processor_folder, phase.max_length)
     rows = []
     for i in part:
         seed = number * _PHASE + i
-        talk = Talk(config.scenes, seed, objects=phase.objects)
+        talk = Talk(config.scenes, seed, objects=phase.objects, cut=DATA_SETS.get(cut, frozenset()))
         kinds = phase.kinds or (None,)
         count = choose(range(1, phase.exchanges + 1), seed, "exchanges")
         exchanges = [talk.next(choose(kinds, seed, "kinds", k)) for k in range(count)]

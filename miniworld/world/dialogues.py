@@ -38,6 +38,14 @@ WEIGHTS: dict[Asked, int] = {
 """How often each is asked for; beside them, half of the exchanges go on from the one before, where it can be."""
 _DRAWN: tuple[Asked, ...] = tuple(kind for kind, weight in WEIGHTS.items() for _ in range(weight))
 _DRAWS = 1000
+DATA_SETS: dict[str, frozenset[Asked]] = {
+    "refinement": frozenset({"refine", "imagine", "complete"}),
+    "filling": frozenset({"inpaint", "outpaint"}),
+    "similar": frozenset({"similar"}),
+    "editing": frozenset({"edit"}),
+}
+"""The four data sets of the paper's Table 6, as what is asked for here."""
+_CUT = 10  # of what is cut, one in so many is left
 _FOLLOW: tuple[Asked, ...] = ("question", "question", "describe", "describe", "similar", "edit", "edit")
 _ROLES = {"similar": "similar", "describe": "describe", "inpaint": "inpaint", "outpaint": "outpaint"}
 
@@ -92,13 +100,23 @@ class Talk:
     Args:
         held_out: word all requests as training never does.
         objects: the most that a scene may have which it is about; an edit may add one.
+        cut: what is asked for a tenth as often; something else is asked for instead.
 
     Raises:
         ValueError: when it looks for a scene of so few objects, and finds none.
     """
 
-    def __init__(self, scenes: SceneSource, seed: int, *, held_out: bool = False, objects: int = 8) -> None:
+    def __init__(
+        self,
+        scenes: SceneSource,
+        seed: int,
+        *,
+        held_out: bool = False,
+        objects: int = 8,
+        cut: frozenset[Asked] = frozenset(),
+    ) -> None:
         self._scenes, self._seed, self._held_out, self._objects = scenes, seed, held_out, objects
+        self._cut = cut
         self._number = 0
         self._state: _State | None = None
 
@@ -107,9 +125,20 @@ class Talk:
         seed = self._seed * 64 + self._number
         self._number += 1
         if kind is None and self._state and choose((True, False), seed, "follow"):
-            return self._augmented(self._going_on(self._state, seed), seed)
+            follow: Asked = choose(_FOLLOW, seed, "follow kind") if self._state.in_picture else "edit"
+            if self._stays(follow, seed):
+                return self._augmented(self._going_on(self._state, follow, seed), seed)
         number, scene = self._scene(seed)
-        return self._augmented(self._anew(kind or choose(_DRAWN, seed, "kind"), number, scene, seed), seed)
+        return self._augmented(self._anew(kind or self._drawn(seed), number, scene, seed), seed)
+
+    def _drawn(self, seed: int) -> Asked:
+        kind = choose(_DRAWN, seed, "kind")
+        if self._stays(kind, seed):
+            return kind
+        return choose([other for other in _DRAWN if other not in self._cut], seed, "instead")
+
+    def _stays(self, kind: Asked, seed: int) -> bool:
+        return kind not in self._cut or choose(range(_CUT), seed, "cut") == 0
 
     def _scene(self, seed: int) -> tuple[int, Scene]:
         for again in range(_DRAWS):
@@ -143,8 +172,7 @@ class Talk:
             self._state = _State(sample_edit(scene, seed).target, seed, False, order)
         return Exchange(kind, asked, record.reply, record.given, shown)
 
-    def _going_on(self, state: _State, seed: int) -> Exchange:
-        kind: Asked = choose(_FOLLOW, seed, "follow kind") if state.in_picture else "edit"
+    def _going_on(self, state: _State, kind: Asked, seed: int) -> Exchange:
         if kind == "edit":
             # The seed of the words that are changed: only what the edit concerns is worded anew.
             edit = _some_edit(state, seed, self._held_out)

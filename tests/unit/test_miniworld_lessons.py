@@ -11,7 +11,7 @@ from llmga.chat import Conversation, Reply
 from llmga.chat.tasks import TASKS
 from miniworld.checks import chat
 from miniworld.world.dataset import Scenes
-from miniworld.world.dialogues import Talk
+from miniworld.world.dialogues import DATA_SETS, Talk
 from miniworld.world.edits import concerned, sample_edit
 from miniworld.world.records import sample_record
 from miniworld.world.scene import choose, sample_scene
@@ -67,3 +67,19 @@ def test_the_reply_to_an_edit_says_first_what_it_changes() -> None:
 
 def _said(text: str) -> Conversation:
     return Conversation().say("user", "?").say("assistant", text)
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_data_set_is_cut_to_a_tenth(name: str) -> None:
+    scenes, whole, left = Scenes(50), Counter(), Counter()
+    for seed in range(250):
+        for counts, cut in ((whole, frozenset()), (left, DATA_SETS[name])):
+            talk = Talk(scenes, seed, cut=cut)
+            counts.update(talk.next().kind for _ in range(4))
+    others = [kind for kind in whole if kind not in DATA_SETS[name]]
+    assert (
+        0 < sum(left[kind] for kind in DATA_SETS[name]) < 0.25 * sum(whole[kind] for kind in DATA_SETS[name])
+    )
+    assert left.total() == whole.total() == 1000
+    assert sum(left[kind] for kind in others) > sum(whole[kind] for kind in others)
+    assert set(left) == set(whole)

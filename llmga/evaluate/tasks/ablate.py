@@ -20,6 +20,8 @@ class AblateConfig:
     fill: FillConfig
     """One set of holes."""
     claims: tuple[Claim, ...] = ()
+    minutes: float = 0.0
+    """Of one CPU core, for ``llmga evaluate all`` to say beforehand what it takes; 0 where nobody measured it."""
 
 
 def run(config: AblateConfig, stages: Stages) -> list[TableResult]:

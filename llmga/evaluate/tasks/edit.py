@@ -52,6 +52,8 @@ class EditConfig:
     scores: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     device: str = "cpu"
+    minutes: float = 0.0
+    """Of one CPU core, for ``llmga evaluate all`` to say beforehand what it takes; 0 where nobody measured it."""
 
 
 def run(config: EditConfig, stages: Stages) -> list[TableResult]:

@@ -61,6 +61,8 @@ class FillConfig:
     scores: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     device: str = "cpu"
+    minutes: float = 0.0
+    """Of one CPU core, for ``llmga evaluate all`` to say beforehand what it takes; 0 where nobody measured it."""
 
 
 def run(config: FillConfig, stages: Stages) -> list[TableResult]:

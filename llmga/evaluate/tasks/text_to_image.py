@@ -17,12 +17,11 @@ from ..data import DataConfig, load_scores, read_items
 from ..estimates import Estimate, resampled
 from ..extractors import Extractor, load_network
 from ..metrics import frechet_distance, inception_score
-from ..paint_jobs import PaintJob
 from ..paper import Claim
+from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
 from ..sources import CaptionItem
-from ..stages import Row, Stages, cache_key, centre_square, faults
-from ..writers import Writer, WrittenPrompt
+from ..stages import Row, Stages, cache_key, centre_square
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class TextToImageConfig:
     claims: tuple[Claim, ...] = ()
     device: str = "cpu"
     """Of the network."""
+    minutes: float = 0.0
+    """Of one CPU core, for ``llmga evaluate all`` to say beforehand what it takes; 0 where nobody measured it."""
 
 
 def run(config: TextToImageConfig, stages: Stages) -> list[TableResult]:
@@ -53,7 +54,7 @@ def run(config: TextToImageConfig, stages: Stages) -> list[TableResult]:
     Raises:
         ValueError, FileNotFoundError: the configuration cannot be used; the message names what is wrong.
     """
-    check_rows(config.rows)
+    check_rows(config.rows, embedders=True)
     items: list[CaptionItem] = read_items(config.data, stages.folder / "data")
     network = load_network(config.network, config.device)
     if not isinstance(network, Extractor):
@@ -64,7 +65,7 @@ def run(config: TextToImageConfig, stages: Stages) -> list[TableResult]:
     real = stages.features(network, [item.picture for item in items], config.size, prepare=square)["features"]
     rows, notes = {}, {}
     for row in config.rows:
-        painted, notes[row.name] = _painted(row, items, config, stages, data)
+        painted, notes[row.name] = _painted(row, items, config, stages)
         found = stages.features(network, painted)
         rows[row.name] = {"FID": frechet_estimate(found["features"], real, config.bootstrap)}
         if "logits" in found:
@@ -75,29 +76,25 @@ def run(config: TextToImageConfig, stages: Stages) -> list[TableResult]:
 
 
 def _painted(
-    row: Row, items: Sequence[CaptionItem], config: TextToImageConfig, stages: Stages, data: str
+    row: Row, items: Sequence[CaptionItem], config: TextToImageConfig, stages: Stages
 ) -> tuple[list[Path], list[str]]:
     """The pictures of a row, and what must be said of its prompts."""
-    keys = [item.key for item in items]
-
-    def write(writer: Writer, i: int) -> WrittenPrompt:
-        return writer.refine(items[i].caption, config.seed + i)
-
-    written = stages.write(f"{row.name}: prompts", keys, row.chat, write, data, config.seed)
-
-    def job(i: int) -> PaintJob:
-        return PaintJob(keys[i], written[i].prompt, config.seed, config.size, config.size)
-
-    of = (cache_key([one.prompt for one in written]), config.seed, config.size)
-    painted = stages.paint(f"{row.name}: pictures", keys, row.painter, job, None, *of)
-    return painted, faults(written)
+    asked = [AskedConversation(item.key, ((item.caption,),), (item.caption,)) for item in items]
+    given, said = prompts_of_row("t2i", row, asked, "refine", config.seed, stages)
+    return paint_turn("t2i", row, asked, given, 0, config.size, config.seed, stages), said
 
 
-def check_rows(rows: Sequence[Row]) -> None:
-    """Raise unless there are rows and each has a name of its own."""
+def check_rows(rows: Sequence[Row], embedders: bool = False) -> None:
+    """Raise unless there are rows, each has a name of its own, and none embeds where words alone are taken.
+
+    Args:
+        embedders: whether the table takes text states in the place of a prompt.
+    """
     names = [row.name for row in rows]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"'rows' must hold rows with different names, got {names}")
+    if embedding := [row.name for row in rows if row.embedder.kind and not embedders]:
+        raise ValueError(f"the row {embedding[0]!r} names an 'embedder', and this table takes words alone")
 
 
 def conditions(config: TextToImageConfig, network: Extractor, data: str, count: int) -> dict[str, object]:
