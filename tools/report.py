@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 TILE = 256
 TEXT_WIDTH = 460  # of the column with the conversation
@@ -57,8 +57,8 @@ def contact_sheet(chapters: list[Chapter]) -> Image.Image:
         for i, (what, path) in enumerate(chapter.pictures[:COLUMNS]):
             left = GAP + TEXT_WIDTH + i * (TILE + GAP)
             with Image.open(path) as picture:
-                shown = picture.convert("RGB").resize((TILE, TILE), Image.Resampling.NEAREST)
-            sheet.paste(shown, (left, top + 32))
+                shown = ImageOps.contain(picture.convert("RGB"), (TILE, TILE), Image.Resampling.NEAREST)
+            sheet.paste(shown, (left + (TILE - shown.width) // 2, top + 32 + (TILE - shown.height) // 2))
             label = "\n".join(textwrap.wrap(what, 38))
             draw.multiline_text((left, top + 36 + TILE), label, fill="#c8c8d0", font=small)
         top += height
@@ -124,7 +124,7 @@ h2 { margin: 0 0 .2rem } section > p { margin: 0 0 .8rem; color: var(--soft) }
 .said p { margin: 0 0 .5rem; padding: .5rem .8rem; border-radius: 12px; background: var(--it); overflow-wrap: anywhere;
   width: fit-content } .said p.you { background: var(--you) }
 figure { margin: 0; max-width: 12rem } figcaption { font-size: .85rem; line-height: 1.3; color: var(--soft) }
-img { height: 12rem; border-radius: 8px; display: block }
+img { height: 12rem; max-width: 100%; object-fit: contain; border-radius: 8px; display: block }
 details { margin-top: .6rem; color: var(--soft); font-size: .9rem } dd { white-space: pre-wrap; overflow-wrap: anywhere }
 dt { font-weight: 600 }
 """

@@ -130,6 +130,12 @@ def test_the_sheet_shows_every_picture_and_the_page_escapes_every_text(tmp_path:
     sheet: Any = contact_sheet([chapter, replace(chapter, pictures=[("only", path)])])
     red = sum(count for count, colour in sheet.getcolors(2**20) if colour == (255, 0, 0))
     assert red == 3 * 256 * 256
+    Image.new("RGB", (128, 64), "#ff0000").save(path)  # as a picture is that was continued to one side
+    wide: Any = contact_sheet([replace(chapter, pictures=[("wide", path)])])
+    left, top, right, bottom = (
+        wide.getchannel("R").point(lambda red: 255 * (red == 255)).crop((480, 52, 736, 308)).getbbox()
+    )
+    assert (left, right) == (0, 256) and (top, bottom) == (64, 192)
     page = report("intro", [chapter])
     assert hostile not in page and page.count("data:image/png") == 2
     assert hostile in transcript("intro", [chapter])
