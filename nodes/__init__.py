@@ -13,6 +13,7 @@ def extension():
     from comfy_api.latest import ComfyExtension
 
     from . import (
+        caption_folder,
         chat,
         chat_per_picture,
         edit,
@@ -24,6 +25,7 @@ def extension():
         history,
         host,
         inversion,
+        keep,
         loaders,
         paint,
         restore,
@@ -40,6 +42,7 @@ def extension():
             rooms = (
                 chat,
                 chat_per_picture,
+                caption_folder,
                 loaders,
                 history,
                 encode,
@@ -49,6 +52,7 @@ def extension():
                 edit_options,
                 unet_loader,
                 paint,
+                keep,
                 restore,
                 gill,
                 gill_chat,
