@@ -28,6 +28,7 @@ VERBS = {
     "join": Verb(
         ".chat.checkpoints.join_command", "join a language model with a CLIP vision tower, to train it"
     ),
+    "caption": Verb(".chat.caption_command", "write a caption beside each picture of a folder"),
     "train": Verb(".train.command", "train LLMGA's networks, or plot a training log"),
     "evaluate": Verb(".evaluate.command", "measure the paper's tables"),
     "data": Verb(".data.building", "build a data set with an OpenAI-compatible vision model"),

@@ -13,6 +13,7 @@ def extension():
     from comfy_api.latest import ComfyExtension
 
     from . import (
+        caption_folder,
         chat,
         chat_per_picture,
         edit,
@@ -26,6 +27,7 @@ def extension():
         host,
         inversion,
         judge,
+        keep,
         loaders,
         paint,
         restore,
@@ -43,6 +45,7 @@ def extension():
                 chat,
                 chat_per_picture,
                 judge,
+                caption_folder,
                 loaders,
                 history,
                 encode,
@@ -53,6 +56,7 @@ def extension():
                 flow,
                 unet_loader,
                 paint,
+                keep,
                 restore,
                 gill,
                 gill_chat,

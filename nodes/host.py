@@ -26,6 +26,7 @@ from server import PromptServer
 from ..llmga.chat.engines.base import CanUnload, CountsTokens
 from ..llmga.chat.engines.endpoint import EndpointError
 from ..llmga.files.writing import sweep
+from ..llmga.gill.index_building import stays_inside
 
 logger = logging.getLogger(__name__)
 
@@ -330,6 +331,28 @@ def shown_picture(sha256: str) -> Path:
 def kept_picture(sha256: str) -> Path:
     """Where the page has put a picture that a turn of a transcript names."""
     return Path(folder_paths.get_input_directory()) / PICTURES / f"{sha256}.png"
+
+
+FOLDERS = ("input", "output")
+"""Where a workflow may name a folder of pictures."""
+
+
+def folder_below(place: str, name: str) -> Path:
+    """A folder below ComfyUI's input or output folder, "" for that itself.
+
+    Raises:
+        ValueError: it leads out of there.
+        FileNotFoundError: it is not there.
+    """
+    if not stays_inside(name):
+        raise ValueError(
+            f"folder {name!r} lies outside of ComfyUI's {place} folder; put a folder, or a link to one, into it"
+        )
+    root = folder_paths.get_output_directory() if place == "output" else folder_paths.get_input_directory()
+    found = Path(root) / name
+    if not found.is_dir():
+        raise FileNotFoundError(f"folder {name!r} is not in ComfyUI's {place} folder")
+    return found
 
 
 def running_node() -> str:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..llmga.gill.index_building import stays_inside
 from . import host
 
 SUFFIXES = (".tar", ".pth", ".safetensors")
@@ -31,14 +29,7 @@ def input_folder(name: str) -> Path:
         ValueError: it leads out of the input folder.
         FileNotFoundError: it is not there.
     """
-    if not stays_inside(name):
-        raise ValueError(
-            f"folder {name!r} lies outside of ComfyUI's input folder; put a folder, or a link to one, into it"
-        )
-    found = Path(folder_paths.get_input_directory()) / name
-    if not found.is_dir():
-        raise FileNotFoundError(f"folder {name!r} is not in ComfyUI's input folder")
-    return found
+    return host.folder_below("input", name)
 
 
 def blocked() -> Any:

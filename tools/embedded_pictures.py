@@ -21,6 +21,7 @@ from llmga.edit.prompt_to_prompt import read_phrases, read_spans, read_weights
 from llmga.edit.session import DiffusersCodec
 from llmga.images import channels_first, channels_last, fit_mask, to_pil
 from llmga.paint.crop import crop, stitch
+from llmga.paint.keep import keep_rest
 from llmga.paint.prepare import draw_masks, harden
 from llmga.restore import load_restorer, restore
 from llmga.restore.colour import match_colour
@@ -236,7 +237,22 @@ def seam_report(step: Step, image, mask, band) -> Result:
     return (None, None, None, picture, readout), {}
 
 
+def keep_the_rest(
+    step: Step, original, edited, grow, feather, align, match_colours, mask: Any = None
+) -> Result:
+    found = keep_rest(
+        original, edited, mask, grow=grow, feather=feather, match_alignment=align, match_colours=match_colours
+    )
+    readout = "\n".join(one.report() for one in found)
+    pictures = (torch.stack([getattr(one, name) for one in found]) for name in ("image", "mask", "matched"))
+    return (*pictures, readout), {"text": [readout]}
+
+
 def preview_image(step: Step, images: torch.Tensor) -> Result:
+    return (), {}
+
+
+def preview_mask(step: Step, mask: torch.Tensor) -> Result:
     return (), {}
 
 
@@ -257,5 +273,7 @@ PICTURE_NODES: dict[str, Callable[..., Result]] = {
     "LLMGA_DiffRIRLoader": diffrir_loader,
     "LLMGA_DiffRIRRestore": diffrir_restore,
     "LLMGA_SeamReport": seam_report,
+    "LLMGA_KeepTheRest": keep_the_rest,
     "PreviewImage": preview_image,
+    "MaskPreview": preview_mask,
 }

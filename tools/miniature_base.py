@@ -13,7 +13,7 @@ from miniworld.world.render import render
 from miniworld.world.scene import SIZES, Scene, sample_scene
 
 from .miniature import FOLDERS, picture_size
-from .miniature_values import ENDPOINT, EXAMPLE, HISTORY, NARROW, PAINTED, TALK
+from .miniature_values import CAPTIONED, ENDPOINT, EXAMPLE, HISTORY, NARROW, PAINTED, TALK
 from .props import EXAMPLE as EXAMPLE_SEED
 
 LEFT_THIRD = (0.04, 0.3, 0.36, 0.7)
@@ -97,3 +97,5 @@ def write_pictures(folder: Path, side: int) -> None:
     part = painted.crop((left, top, right, bottom)).point(table)
     painted.paste(part, (left, top))
     painted.save(folder / PAINTED)
+    (folder / CAPTIONED).mkdir(exist_ok=True)
+    picture.save(folder / CAPTIONED / EXAMPLE)

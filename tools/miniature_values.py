@@ -21,6 +21,8 @@ HISTORY = "paper shapes"
 EXAMPLE = "example.png"
 NARROW = "example_narrow.png"
 PAINTED = "example_painted.png"
+CAPTIONED = "my_set"
+"""The folder that template 31 captions."""
 
 # 28 steps fall on whole timesteps.
 VALUES: dict[tuple[str, str], Any] = {
@@ -125,6 +127,10 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "LLMGA Chat": _say("Put everything on grass.", "edit"),
         "KSampler": {"denoise": 0.8},
     },
+    "qwen_image_edit_keep": {
+        "LLMGA Chat": _say("Paint the heart purple.", "edit"),
+        "KSampler": {"denoise": 0.7},
+    },
     "chat_with_host_model": {"LLMGA Chat": _say(_STAR, "refine")},
     "text_to_image_sdxl": {
         "LLMGA Chat": _say("an orange cross at the right and a square at the left on water", "refine")
@@ -172,4 +178,5 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "Second Judge": _JUDGED,
     },
     "flow_edit": {"LLMGA Edit Instruction": {"instruction": "Put everything on snow."}},
+    "caption_folder": {},
 }

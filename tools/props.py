@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .miniature_values import CAPTIONED
 from .small_graph import on_small_models
 
 CHECKPOINT = "llmga-mini-random.safetensors"
@@ -144,9 +145,12 @@ def write_endpoints(path: Path, url: str, key_env: str = "") -> None:
 
 
 def write_example(path: Path) -> None:
-    """A picture to talk about, from the miniature world."""
+    """A picture to talk about, from the miniature world, and a folder with it that template 31 captions."""
     from miniworld.world.render import render
     from miniworld.world.scene import sample_scene
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    render(sample_scene(EXAMPLE, (2, 3), "validation"), 256).image.save(path)
+    picture = render(sample_scene(EXAMPLE, (2, 3), "validation"), 256).image
+    picture.save(path)
+    (path.parent / CAPTIONED).mkdir(exist_ok=True)
+    picture.save(path.parent / CAPTIONED / path.name)

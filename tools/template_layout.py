@@ -63,6 +63,8 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "LLMGA Chat",
             "LLMGA Chat per Picture",
+            "LLMGA Caption Folder",
+            "What was captioned",
             "First turn",
             "Second turn",
             "Next turn",
@@ -148,6 +150,9 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             "LLMGA_DiffRIRRestore",
             "What was restored",
             "LLMGA_StitchPainting",
+            "LLMGA_KeepTheRest",
+            "What was kept",
+            "What was changed",
             "LLMGA_SeamReport",
             "Seam",
             "Difference",

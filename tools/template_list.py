@@ -120,7 +120,7 @@ TEMPLATES = {
         "and not *prompt* is connected, for an instruction is no description of a picture.",
         "Qwen3-VL 4B · Qwen-Image-Edit 2511",
         "16 GB",
-        ("instruction_edit", "inpaint"),
+        ("qwen_image_edit_keep", "instruction_edit", "inpaint"),
     ),
     "chat_with_host_model": Template(
         "06 Text to image, SD1.5",
@@ -334,6 +334,24 @@ TEMPLATES = {
         "24 GB",
         ("text_to_image", "gill_story"),
         (FOLDER_ENGINE, GILL),
+    ),
+    "qwen_image_edit_keep": Template(
+        "30 Edit by words and keep the rest",
+        "As 05, and then **LLMGA Keep the Rest**: editors shift, zoom and recolour the whole picture a little. The edited "
+        "picture is aligned with the original and colour-matched, what was changed on purpose is found, and everything else "
+        "is the original again, bit for bit. Its readout has the numbers. The node works after any editor.",
+        "Qwen3-VL 4B · Qwen-Image-Edit 2511",
+        "16 GB",
+        ("qwen_image_edit", "edit_with_mask"),
+    ),
+    "caption_folder": Template(
+        "31 Caption a folder",
+        "A data set for a LoRA: put your pictures into *input/my_set* and press Run. **LLMGA Caption Folder** writes a "
+        "caption beside each, as *NAME.txt*. What has one is skipped, so a run that was stopped goes on, and a picture that "
+        "fails costs no other. Set a trigger word, and what no caption may say.",
+        "Qwen3-VL 4B",
+        "6 GB",
+        ("similar_images", "similar_image"),
     ),
     "flow_edit": Template(
         "32 Edit by words, flow model",

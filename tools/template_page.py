@@ -111,7 +111,8 @@ ARRANGE = """([places, groups, ours, core, models, app_inputs]) => {
         group.pos = bounds.slice(0, 2);
         group.size = bounds.slice(2);
     }
-    const shown = app.graph.nodes.filter((node) => node.type === "SaveImage").map((node) => String(node.id));
+    const all = (type) => app.graph.nodes.filter((node) => node.type === type).map((node) => String(node.id));
+    const shown = all("SaveImage").length ? all("SaveImage") : all("PreviewAny");
     const asked = app.graph.nodes.flatMap((node) => (node.widgets ?? [])
         .filter((widget) => app_inputs[node.type]?.includes(widget.name)
             && !node.inputs.some((input) => input.widget?.name === widget.name && input.link != null))
@@ -123,6 +124,7 @@ SAVE = "async () => JSON.stringify((await app.graphToPrompt()).workflow)"
 APP_INPUTS = {
     "LLMGA_Chat": ["instruction", "task"],
     "LLMGA_ChatPerPicture": ["instruction"],
+    "LLMGA_CaptionFolder": ["folder", "trigger_word", "exclude"],
     "LLMGA_EditInstruction": ["instruction"],
     "LLMGA_InversionEdit": ["target_prompt"],
     "LLMGA_FlowEdit": ["seed"],

@@ -1,4 +1,4 @@
-"""Masks for painting: drawn as in training, hardened, grown, and softened inwards.
+"""Masks for painting: drawn as in training, hardened, grown, and softened inwards or outwards.
 
 Masks are (B, H, W), 0 .. 1, 1 = to be generated.
 """
@@ -57,3 +57,11 @@ def inner_ramp(mask: torch.Tensor, reach: int) -> torch.Tensor:
         torch.ones_like(mask[:1]), reach
     )
     return torch.minimum(core, mask)
+
+
+def outer_ramp(mask: torch.Tensor, reach: int) -> torch.Tensor:
+    """Softened outwards over 2 · ``reach`` pixels: what was 1 stays 1, and the picture's own edge is no border."""
+    if not reach:
+        return mask
+    whole = sum_around(torch.ones_like(mask[:1]), reach)
+    return (sum_around(greatest_around(mask, reach), reach) / whole).clamp(0, 1)

@@ -46,6 +46,11 @@ def stitch(count: int, folder: Path) -> Any:
     return paint.StitchPainting.execute(crop, part, 8)
 
 
+def keep(count: int, folder: Path) -> Any:
+    node = comfy_inprocess.pack("nodes.keep").KeepTheRest
+    return node.execute(pictures(count), pictures(count), 0, 4, True, True)
+
+
 def chat(count: int, folder: Path) -> Any:
     shown = comfy_inprocess.pack("nodes.chat").shown_pictures
     return shown(pictures(count), hole())
@@ -58,6 +63,7 @@ NODES = {
         pictures(count), hole(), 4
     ),
     "Stitch Painting": stitch,
+    "Keep the Rest": keep,
     "pictures of a chat": chat,
 }
 

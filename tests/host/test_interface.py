@@ -29,6 +29,7 @@ RENEW = os.environ.get("LLMGA_RENEW") == "1"
 HINT = "run the test again with LLMGA_RENEW=1 in the environment, then look at the difference that git shows"
 NODES = (
     "LLMGA_AttentionMaps",
+    "LLMGA_CaptionFolder",
     "LLMGA_Chat",
     "LLMGA_ChatPerPicture",
     "LLMGA_CropForPainting",
@@ -43,6 +44,7 @@ NODES = (
     "LLMGA_InversionEdit",
     "LLMGA_Invert",
     "LLMGA_Judge",
+    "LLMGA_KeepTheRest",
     "LLMGA_LoadHistory",
     "LLMGA_LongCLIPEncode",
     "LLMGA_ModelLoader",
@@ -280,6 +282,7 @@ def test_the_shipped_prompts_run(server: ComfyServer) -> None:
         savers = [node_id for node_id, node in prompt.items() if node["class_type"] == "SaveImage"]
         pictures = [picture for saver in savers for picture in entry["outputs"][saver]["images"]]
         several = {"picture_book": 4, "similar_images": 2, "talk_and_change": 2, "language_or_embedding": 2}
+        several["caption_folder"] = 0
         assert len(pictures) == several.get(name, 1), name
         assert all(server.view(picture).startswith(b"\x89PNG") for picture in pictures), name
         shown = [node_id for node_id, node in prompt.items() if node["class_type"] == "PreviewAny"]

@@ -1,0 +1,148 @@
+"""Captions beside the pictures of a folder: names stay, what exists is skipped, one bad picture costs no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from llmga.chat import Conversation, Picture, Said, Sampling
+from llmga.chat.caption_command import main
+from llmga.chat.caption_folder import caption_folder, with_trigger
+from llmga.chat.engines.endpoint import EndpointError
+
+COLOURS = {"b/blue.jpg": "blue", "a red one.png": "red", "green.webp": "green"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "b").mkdir()
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (16, 16), colour).save(tmp_path / name)
+    Image.new("RGB", (4, 4)).save(tmp_path / ".hidden.png")
+    (tmp_path / "notes.md").write_text("no picture")
+    return tmp_path
+
+
+class Seer:
+    """Says the dominant channel of the picture and its seed; ``says`` changes the words of some seeds."""
+
+    name = "seer"
+    supports_pictures = True
+
+    def __init__(self, **says: object) -> None:
+        self.says = {int(seed.removeprefix("seed")): value for seed, value in says.items()}
+        self.requests: list[str] = []
+
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: object) -> Said:
+        self.requests.append(conversation.turns[-1].text)
+        value = self.says.get(sampling.seed)
+        if isinstance(value, BaseException):
+            raise value
+        picture: Picture = conversation.pictures[-1]
+        rgb = picture.to_pil().getpixel((3, 3))
+        assert isinstance(rgb, tuple)
+        colour = ("red", "green", "blue")[rgb.index(max(rgb))]
+        return Said.of(str(value or f"A {colour}\nsquare, seed {sampling.seed}."))
+
+
+def captions(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): p.read_text("utf-8") for p in sorted(folder.rglob("*.txt"))}
+
+
+def test_every_picture_has_its_caption_beside_it(folder: Path) -> None:
+    result = caption_folder(Seer(), folder, sampling=Sampling(seed=5), trigger=" zxq, ")
+    assert captions(folder) == {
+        "a red one.txt": "zxq, A red square, seed 5.\n",
+        "b/blue.txt": "zxq, A blue square, seed 7.\n",
+        "green.txt": "zxq, A green square, seed 6.\n",
+    }
+    assert list(result.written) == ["a red one.png", "green.webp", "b/blue.jpg"] and not result.failures
+    assert result.report() == "3 captions written, 0 pictures had one, 0 failed"
+
+
+def test_a_second_run_skips_and_goes_on_with_the_same_seeds(folder: Path) -> None:
+    whole = caption_folder(Seer(), folder, sampling=Sampling(seed=5)).written
+    (folder / "b/blue.txt").unlink()
+    (folder / "green.txt").write_text("mine")
+    again = caption_folder(Seer(), folder, sampling=Sampling(seed=5))
+    assert again.written == {"b/blue.jpg": whole["b/blue.jpg"]}
+    assert again.skipped == ("a red one.png", "green.webp") and captions(folder)["green.txt"] == "mine"
+    anew = caption_folder(Seer(), folder, sampling=Sampling(seed=5), overwrite=True)
+    assert anew.written == whole and not anew.skipped and "mine" not in captions(folder).values()
+
+
+def test_a_run_that_is_stopped_keeps_what_it_wrote(folder: Path) -> None:
+    def stop(i: int, n: int) -> None:
+        assert n == 3
+        if i == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        caption_folder(Seer(), folder, sampling=Sampling(), on_step=stop)
+    assert len(captions(folder)) == 2 and not list(folder.rglob("*.part"))
+
+
+def test_a_bad_picture_and_a_bad_reply_cost_no_other(folder: Path) -> None:
+    (folder / "green.webp").write_bytes(b"not a picture")
+    refusal = "I'm sorry, but I can't help with that."
+    engine = Seer(seed2=refusal, **{f"seed{(2 + 0x9E3779B97F4A7C15) % 2**64}": refusal})
+    result = caption_folder(engine, folder, sampling=Sampling(seed=0))
+    assert list(result.written) == ["a red one.png"]
+    assert (
+        result.failures[0].startswith("green.webp: ") and "cannot be read as a picture" in result.failures[0]
+    )
+    assert result.failures[1].startswith("b/blue.jpg: the model refuses (") and len(result.failures) == 2
+    assert "1 captions written" in result.report() and result.failures[1] in result.report()
+
+
+def test_after_three_endpoint_errors_the_rest_is_not_asked(folder: Path) -> None:
+    for i in range(3):
+        Image.new("RGB", (4, 4), "red").save(folder / f"x{i}.png")
+    engine = Seer(**{f"seed{i}": EndpointError("the endpoint answered 500") for i in range(9)})
+    result = caption_folder(engine, folder, sampling=Sampling())
+    assert len(engine.requests) == 3 and len(result.failures) == 6 and not captions(folder)
+    assert result.failures[-1].endswith("not asked, for the endpoint failed 3 times in a row")
+
+
+def test_what_is_excluded_is_said_in_the_request_and_asked_for_again(folder: Path) -> None:
+    engine = Seer(seed0="A red dress on a woman.", seed1="Predressed salad.")
+    result = caption_folder(engine, folder, sampling=Sampling(), exclude=["red", " dress ", "", "red"])
+    assert all("Do not mention any of these: red; dress." in request for request in engine.requests)
+    assert result.written["green.webp"] == "Predressed salad."  # whole words
+    assert "says 'red', which is excluded, also when asked again; try another seed" in result.failures[0]
+    assert len(engine.requests) == 4
+    with pytest.raises(ValueError, match="exclude names 101 phrases"):
+        caption_folder(engine, folder, sampling=Sampling(), exclude=[str(i) for i in range(101)])
+
+
+def test_two_pictures_of_one_name_do_not_share_a_caption(folder: Path) -> None:
+    Image.new("RGB", (4, 4), "red").save(folder / "green.png")
+    result = caption_folder(Seer(), folder, sampling=Sampling())
+    assert result.failures == (
+        "green.webp: green.txt is the caption of green.png; rename one of the two pictures",
+    )
+    assert captions(folder)["green.txt"].startswith("A red square")
+
+
+def test_a_trigger_word_is_said_once() -> None:
+    assert with_trigger("A Zxq fox", "zxq") == "A Zxq fox" and with_trigger("zxqs", "zxq") == "zxq, zxqs"
+    assert with_trigger("a fox", " , ") == "a fox"
+
+
+def test_nothing_to_caption_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no picture"):
+        caption_folder(Seer(), tmp_path, sampling=Sampling())
+    with pytest.raises(NotADirectoryError, match="there is no folder"):
+        caption_folder(Seer(), tmp_path / "none", sampling=Sampling())
+
+
+def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([str(tmp_path)], [str(tmp_path), "--endpoint", "x"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2 and "give --model FOLDER" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path), "--endpoint", "x", "--endpoints", str(tmp_path / "none.json")])
+    assert caught.value.code == 1

@@ -1,0 +1,213 @@
+"""Keep the Rest: what was changed on purpose is found and kept, and everything else is the original's, bit for bit."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import pytest
+import torch
+from support.local_edits import KINDS, make_edit, photographs
+from support.real_files import photograph
+
+from llmga.images import channels_last
+from llmga.paint.align import Alignment, align, aligned, blur
+from llmga.paint.colour_fit import fit_colours
+from llmga.paint.keep import keep_rest
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@functools.cache
+def photos() -> dict[str, torch.Tensor]:
+    photograph("chelsea.png")  # skips with what to install
+    return photographs("skimage")
+
+
+def scene(height: int = 96, width: int = 112, seed: int = 0) -> torch.Tensor:
+    """Soft random blobs, (1, 3, H, W): something to align in a moment."""
+    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    soft = blur(noise, 3)
+    return ((soft - soft.mean()) * 6 + 0.5).clamp(0.05, 0.95)
+
+
+def with_square(image: torch.Tensor, top: int = 30, left: int = 40, side: int = 26) -> torch.Tensor:
+    image = image.clone()
+    image[..., top : top + side, left : left + side] = 1 - image[
+        ..., top : top + side, left : left + side
+    ].flip(1)
+    return image
+
+
+def shifted(image: torch.Tensor, x: float, y: float) -> torch.Tensor:
+    return aligned(image, Alignment((1.0, 1.0), (-x, -y)))[0]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_made_edit_of_a_photograph(kind: str, seed: int) -> None:
+    edit = make_edit(photos(), seed, kind)
+    (found,) = keep_rest(channels_last(edit.original), channels_last(edit.edited))
+    mask, result = found.mask[None, None], found.image.movedim(-1, 0)[None]
+    region = mask >= 0.5
+    assert (region & edit.region).sum() >= 0.8 * (region | edit.region).sum()
+    change = (edit.ideal - edit.original).abs().sum(1, keepdim=True)
+    assert (change * mask).sum() >= 0.95 * change.sum()
+    assert torch.equal(result.where(mask == 0, 0), edit.original.where(mask == 0, 0))
+    height, width = edit.original.shape[-2:]
+    for side, zoom, shift, true_zoom, true_shift in zip(
+        (width, height),
+        found.alignment.zoom,
+        found.alignment.shift,
+        edit.moved.zoom,
+        edit.moved.shift,
+        strict=True,
+    ):
+        assert abs(shift - true_shift) + abs(zoom - true_zoom) * side / 2 < 0.5
+    assert found.outside_matched > found.outside_before + 3
+    assert found.seam_before and found.seam_after
+    assert found.seam_after.brightness < found.seam_before.brightness + 0.02
+
+
+def test_nothing_changed_gives_the_original() -> None:
+    image = channels_last(scene())
+    (same,) = keep_rest(image, image)
+    assert torch.equal(same.image, image[0]) and not same.mask.any() and same.share == 0
+    assert same.alignment.is_identity() and same.outside_before == math.inf
+    moved = channels_last((shifted(scene(), 2.5, -1.5) * 0.9 + 0.05).clamp(0, 1))
+    (kept,) = keep_rest(image, moved)
+    assert torch.equal(kept.image, image[0]) and not kept.mask.any()
+    assert "no change was found" in kept.report() and "+2.5, -1.5 pixels" in kept.report()
+
+
+@pytest.mark.parametrize("zoom", [(1.0, 1.0), (1.1, 0.95)])
+def test_alignment_leaves_out_what_changed(zoom: tuple[float, float]) -> None:
+    image = scene(160, 200)
+    moved = aligned(
+        with_square(image, side=60), Alignment((1 / zoom[0], 1 / zoom[1]), (-5 / zoom[0], 3 / zoom[1]))
+    )[0]
+    found = align(image, (moved * 0.8 + 0.15).clamp(0, 1))
+    assert found.zoom == pytest.approx(zoom, abs=2e-3) and found.shift == pytest.approx((5, -3), abs=0.2)
+
+
+def test_unrelated_and_tiny_pictures_are_not_aligned() -> None:
+    assert align(scene(seed=1), scene(seed=2)).is_identity()
+    assert align(torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)).is_identity()
+    assert align(scene(4, 300), scene(4, 300)).is_identity()
+
+
+def test_colours_are_fitted_to_what_did_not_change() -> None:
+    image = scene(128, 128)
+    gain, bias = torch.tensor([0.9, 1.05, 1.1]), torch.tensor([0.03, -0.02, 0.01])
+    cast = image * gain[:, None, None] + bias[:, None, None]
+    fit = fit_colours(image, with_square(cast, side=50), torch.ones(1, 1, 128, 128, dtype=torch.bool))
+    assert torch.allclose(fit.matrix, torch.diag(1 / gain), atol=0.02)
+    inside = ((cast > 0.02) & (cast < 0.98)).all(1, keepdim=True)
+    assert ((fit.apply(cast) - image).abs() * inside).max() < 0.02
+    grey = fit_colours(
+        image, image.mean(1, keepdim=True).expand(-1, 3, -1, -1), torch.zeros(1, 1, 128, 128) > 1
+    )
+    assert torch.equal(grey.matrix, torch.eye(3))  # nothing to compare
+
+
+def test_a_given_mask_says_where() -> None:
+    image, edited = scene(), with_square(shifted(scene(), 3, 2))
+    mask = torch.zeros(1, 96, 112)
+    mask[:, 20:70, 30:80] = 1
+    (found,) = keep_rest(channels_last(image), channels_last(edited), mask, feather=6)
+    outside = mask[0] == 0
+    assert torch.equal(found.image[outside], channels_last(image)[0][outside])
+    assert not found.mask[outside].any() and found.mask.max() == 1 and (found.mask[26:64, 36:74] == 1).all()
+    (hard,) = keep_rest(channels_last(image), channels_last(edited), mask, feather=0, grow=9)
+    assert torch.equal(hard.mask, mask[0])
+    looked_for = keep_rest(channels_last(image), channels_last(edited), torch.zeros(1, 64, 64))[0]
+    assert torch.equal(looked_for.mask, keep_rest(channels_last(image), channels_last(edited))[0].mask)
+    assert looked_for.mask.any()
+    everything = keep_rest(channels_last(image), channels_last(edited), torch.ones(1, 4, 4), feather=0)[0]
+    assert everything.share == 1 and "connect a mask" in everything.report()
+    side = torch.zeros(1, 96, 112)
+    side[..., :9] = 1
+    beyond = keep_rest(channels_last(image), channels_last(shifted(scene(), -4, 0)), side, feather=0)[0]
+    assert 0.3 < beyond.uncovered < 0.6 and "lies beyond" in beyond.report()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_type_alpha_and_values_beyond_the_range_stay(channels: int, dtype: torch.dtype) -> None:
+    original = channels_last(scene().mean(1, keepdim=True).expand(-1, channels, -1, -1)).to(dtype)
+    edited = original[..., :3].clone()
+    edited[:, 30:56, 40:66] = 0.1
+    original[:, :4] = 1.25
+    (found,) = keep_rest(original, edited)
+    assert found.image.dtype == dtype and found.image.shape == (96, 112, max(3, channels))
+    outside = found.mask == 0
+    assert outside.any() and found.mask.any()
+    assert torch.equal(
+        found.image[outside][:, :3], original[0].expand(-1, -1, max(3, channels))[outside][:, :3]
+    )
+    if channels == 4:
+        assert torch.equal(found.image[..., 3], original[0, ..., 3])
+
+
+def test_a_batch_is_the_loop() -> None:
+    original = torch.cat([channels_last(scene(seed=1)), channels_last(scene(seed=2))])
+    edited = torch.cat([channels_last(with_square(scene(seed=1))), channels_last(scene(seed=2))])
+    masks = torch.zeros(2, 8, 8)
+    masks[1, 2:4, 2:4] = 1
+    together = keep_rest(original, edited, masks)
+    for i, one in enumerate(together):
+        (alone,) = keep_rest(original[i : i + 1], edited[i : i + 1], masks[i : i + 1])
+        assert torch.equal(one.image, alone.image) and torch.equal(one.mask, alone.mask)
+    assert len(keep_rest(original[:1], edited)) == len(keep_rest(original, edited[:1])) == 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (67, 53), (48, 1500)])
+def test_any_size(size: tuple[int, int]) -> None:
+    image = scene(*size)
+    edited = with_square(image, 2, 12, 14) if size[0] > 20 else image
+    (found,) = keep_rest(channels_last(image), channels_last(edited))
+    assert found.image.shape == (*size, 3)
+    assert bool(found.mask.any()) == (size[0] > 20)
+
+
+def test_an_edited_picture_of_another_size() -> None:
+    image, square = scene(96, 112), with_square(scene(96, 112))
+    larger = torch.nn.functional.interpolate(square, (144, 160), mode="bicubic").clamp(0, 1)
+    (found,) = keep_rest(channels_last(image), channels_last(larger), feather=0)
+    truth = torch.zeros(96, 112, dtype=torch.bool)
+    truth[30:56, 40:66] = True
+    region = found.mask >= 0.5
+    assert (region & truth).sum() > 0.7 * (region | truth).sum()
+
+
+def test_growing_and_softening() -> None:
+    image, edited = channels_last(scene()), channels_last(with_square(scene()))
+    (plain,) = keep_rest(image, edited, feather=0)
+    (grown,) = keep_rest(image, edited, feather=0, grow=5)
+    (soft,) = keep_rest(image, edited, feather=8)
+    assert set(plain.mask.unique().tolist()) == {0.0, 1.0}
+    assert (grown.mask >= plain.mask).all() and grown.mask.sum() > plain.mask.sum()
+    assert (soft.mask >= plain.mask).all() and ((soft.mask > 0) & (soft.mask < 1)).any()
+
+
+def test_what_is_wrong_is_said_and_cancel_passes() -> None:
+    image = channels_last(scene())
+    with pytest.raises(ValueError, match="edited holds 3 pictures and original 2"):
+        keep_rest(image.expand(2, -1, -1, -1), image.expand(3, -1, -1, -1))
+    with pytest.raises(
+        ValueError, match="original is 112×96 and edited is 56×96: they have different shapes"
+    ):
+        keep_rest(image, image[:, :, ::2])
+    with pytest.raises(ValueError, match="edited must be"):
+        keep_rest(image, image[0])
+    for name in ("grow", "feather"):
+        with pytest.raises(ValueError, match=f"{name} must be 0 to 256"):
+            keep_rest(image, image, **{name: -1})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="mask holds 3 masks"):
+        keep_rest(image, image, torch.ones(3, 4, 4))
+
+    def cancel() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        keep_rest(image, image, on_part=cancel)
