@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from llmga import __version__
 
 from .miniature_values import EXAMPLE
-from .template_layout import Group, Layout, Link, best_layout, grouped
+from .template_groups import NOTE, Group, grouped
+from .template_layout import Layout, best_layout
+from .template_links import Link
 from .template_models import MODELS
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ HEIGHTS = {
     "MarkdownNote": 560,
     "LLMGA_Chat": 700,
     "LLMGA_ChatPerPicture": 440,
-    "LLMGA_LongCLIPEncode": 420,
+    "LLMGA_LongCLIPEncode": 380,
     "LLMGA_EditInstruction": 440,
     "SaveImage": 360,
     "PreviewImage": 300,
@@ -81,13 +83,20 @@ HEIGHTS_NOW = """() => Object.fromEntries(app.graph.nodes.map((node) => {
     const scale = app.canvas.ds.scale;
     return [node.id, drawn ? drawn.getBoundingClientRect().height / scale - LiteGraph.NODE_TITLE_HEIGHT : node.size[1]];
 }))"""
+# Where links leave and arrive, from the corner of their nodes: at a slot's element where there is one.
 LINKS = """() => [...app.graph.links.values()].map((link) => {
-    const source = app.graph.getNodeById(link.origin_id), target = app.graph.getNodeById(link.target_id);
-    const out = source.getConnectionPos(false, link.origin_slot), into = target.getConnectionPos(true, link.target_slot);
-    return [String(source.id), String(target.id), [out[0] - source.pos[0], out[1] - source.pos[1]],
-        [into[0] - target.pos[0], into[1] - target.pos[1]]];
+    const { scale, offset } = app.canvas.ds;
+    const place = (id, slot, isInput) => {
+        const node = app.graph.getNodeById(id);
+        const dot = document.querySelector(`[data-slot-key="${id}-${isInput ? "in" : "out"}-${slot}"]`);
+        if (!dot) return node.getConnectionPos(isInput, slot).map((one, i) => one - node.pos[i]);
+        const { x, y, width, height } = dot.getBoundingClientRect();
+        return [x + width / 2, y + height / 2].map((one, i) => one / scale - offset[i] - node.pos[i]);
+    };
+    return [String(link.origin_id), link.origin_slot, String(link.target_id), link.target_slot,
+        [place(link.origin_id, link.origin_slot, false), place(link.target_id, link.target_slot, true)]];
 })"""
-ARRANGE = """([places, groups, ours, core, models, app_inputs]) => {
+ARRANGE = """([places, reroutes, groups, ours, core, models, app_inputs]) => {
     for (const node of app.graph.nodes) {
         const [x, y, width, height] = places[node.id];
         node.pos = [x, y];
@@ -103,6 +112,11 @@ ARRANGE = """([places, groups, ours, core, models, app_inputs]) => {
                 widget.value = node.type === "KSampler" ? "randomize" : "fixed";
             }
         }
+    }
+    const links = new Map([...app.graph.links.values()].map((link) =>
+        [[link.origin_id, link.origin_slot, link.target_id, link.target_slot].join(), link]));
+    for (const [key, points] of reroutes) {
+        for (const point of points) app.graph.createReroute(point, links.get(key.join()));
     }
     for (const { title, colour, bounds } of groups) {
         const group = new LiteGraph.LGraphGroup(title);
@@ -143,37 +157,57 @@ class Pages:
     nodes2: Page
 
 
-def build(pages: Pages, name: str, prompt: dict[str, Any], note: str, version: str) -> tuple[str, Layout]:
+def build(
+    pages: Pages, name: str, prompt: dict[str, Any], note: str, version: str, layout: Layout | None = None
+) -> tuple[str, Layout]:
     """The workflow as the page saves it, and where its nodes stand.
 
     Args:
         version: of ComfyUI, which the core's nodes then name.
+        layout: of the same nodes with other values; without, the best is looked for.
     """
-    nodes: list[dict[str, Any]] = []
-    heights: dict[str, float] = {}
-    for page in (pages.nodes2, pages.classic):
-        nodes = page.evaluate(LOAD, [prompt, name, note])
-        wanted = {str(node["id"]): wished(node["type"]) for node in nodes}
-        page.evaluate(RESIZE, [wanted, PICTURES, EXAMPLE])
-        page.wait_for_timeout(1000)  # pictures are loaded; Nodes 2.0 measures its rows when they are drawn
-        for node_id, height in page.evaluate(HEIGHTS_NOW).items():
-            heights[node_id] = max(heights.get(node_id, 0.0), float(round(height)))
-    sizes = {node_id: (float(wanted[node_id][0]), height) for node_id, height in heights.items()}
-    links = [Link(a, b, tuple(out), tuple(into)) for a, b, out, into in pages.classic.evaluate(LINKS)]
-    (note_id,) = (str(node["id"]) for node in nodes if node["type"] == "MarkdownNote")
-    layout = best_layout(grouped(nodes), note_id, sizes, links)
+    if layout is None:
+        nodes, sizes, links = measured(pages, name, prompt, note)
+        (note_id,) = (str(node["id"]) for node in nodes if node["type"] == NOTE)
+        layout = best_layout(grouped(nodes), note_id, sizes, links)
+    pages.classic.evaluate(LOAD, [prompt, name, note])  # without the pictures of a run
     frames = [framed(group, box) for group, box in layout.frames.items()]
     ours = {"cnr_id": "llmga", "ver": __version__}
     core = {"cnr_id": "comfy-core", "ver": version}
     models = {file: {"url": one.url, "directory": one.directory} for file, one in MODELS.items()}
-    pages.classic.evaluate(ARRANGE, [layout.places, frames, ours, core, models, APP_INPUTS])
+    reroutes = list(layout.reroutes.items())
+    pages.classic.evaluate(ARRANGE, [layout.places, reroutes, frames, ours, core, models, APP_INPUTS])
     workflow = json.loads(pages.classic.evaluate(SAVE))
     workflow["extra"].pop("ds", None)  # where this window looked; without, the page shows the whole graph
     return json.dumps(workflow, ensure_ascii=False, indent=1), layout
 
 
-def wished(kind: str) -> tuple[int, int]:
-    return WIDTHS.get(kind, WIDTH), HEIGHTS.get(kind, 0)
+def measured(
+    pages: Pages, name: str, prompt: dict[str, Any], note: str
+) -> tuple[list[dict[str, Any]], dict[str, tuple[float, float]], list[Link]]:
+    """The nodes of a prompt and a note, their sizes, which are enough in both renderers, and the links at those sizes."""
+    both, sizes = (pages.nodes2, pages.classic), {}
+    for page in both:
+        nodes = page.evaluate(LOAD, [prompt, name, note])
+        for node in nodes:
+            sizes.setdefault(str(node["id"]), wished(node["type"]))
+        page.evaluate(RESIZE, [sizes, PICTURES, EXAMPLE])
+        page.wait_for_timeout(1000)  # pictures are loaded; Nodes 2.0 measures its rows when they are drawn
+        for node_id, height in page.evaluate(HEIGHTS_NOW).items():
+            width, least = sizes[node_id]
+            sizes[node_id] = (width, max(least, float(round(height))))
+    ends: dict[tuple[str, int, str, int], list[Any]] = {}
+    for page in both:
+        page.evaluate(RESIZE, [sizes, {}, EXAMPLE])
+        page.wait_for_timeout(500)
+        for *key, (out, into) in page.evaluate(LINKS):
+            ends.setdefault(tuple(key), []).append((tuple(out), tuple(into)))
+    links = [Link(a, b, (i, j), tuple(drawn)) for (a, i, b, j), drawn in ends.items()]
+    return nodes, sizes, links
+
+
+def wished(kind: str) -> tuple[float, float]:
+    return float(WIDTHS.get(kind, WIDTH)), float(HEIGHTS.get(kind, 0))
 
 
 def framed(group: Group, box: tuple[float, ...]) -> dict[str, Any]:

@@ -105,8 +105,9 @@ def make(browser: Browser | None, server: ComfyServer, pages: Pages, name: str, 
     (WORKFLOWS / f"{template.title}.json").write_text(workflow + "\n", encoding="utf-8")
     missing = miniature.missing_models(miniature.find(), small)
     copies = [] if missing else [template, *([START_HERE] if name == START else [])]
+    known = layout if shape(small) == shape(prompt) else None
     for copy in copies:
-        about = build(pages, name, small, miniature_note(copy), version)[0]
+        about, known = build(pages, name, small, miniature_note(copy), version, known)
         (ON_THE_MINIATURE / f"{copy.title}.json").write_text(about + "\n", encoding="utf-8")
     if browser is not None:
         painted = words_of(server, small) if missing else paint(server, small)
@@ -115,8 +116,21 @@ def make(browser: Browser | None, server: ComfyServer, pages: Pages, name: str, 
             for copy in copies:
                 mine = replace(copy, models=START_HERE.models, card=START_HERE.card)
                 write_card(page, ON_THE_MINIATURE / f"{copy.title}.jpg", mine, painted)
+    around = f"{len(layout.reroutes)} links led around nodes, {layout.behind} behind"
     lacks = f"; no copy on the miniature, which has no {', '.join(missing)}" if missing else ""
-    say(f"{template.title}: shown at {layout.scale:.0%}, {layout.behind} links behind nodes{lacks}")
+    say(f"{template.title}: shown at {layout.scale:.0%}, {around}{lacks}")
+
+
+def shape(prompt: Prompt) -> dict[str, Any]:
+    """What the layout of a prompt depends on: its nodes and their links."""
+    return {
+        node_id: (
+            node["class_type"],
+            node["_meta"]["title"],
+            {name: value for name, value in node["inputs"].items() if isinstance(value, list)},
+        )
+        for node_id, node in prompt.items()
+    }
 
 
 def miniature_note(template: Template) -> str:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 SHAPE = """([panel, node]) => ({ panel: Math.round(panel.getBoundingClientRect().width / app.canvas.ds.scale),
     node: Math.round(node.size[0]),
     listed: [...document.querySelectorAll("[data-testid=properties-panel] *")].some((one) =>
-        one.childElementCount === 0 && one.textContent.includes("llmga_")),
+        one.childElementCount === 0 && one.checkVisibility() && (one.textContent.includes("llmga_")
+            || one.textContent === node.widgets.find(({ name }) => name === "llmga_panel").label)),
     side: document.querySelector("[data-testid=properties-panel]") !== null })"""
 
 

@@ -1,4 +1,4 @@
-"""What the browser tests look at in a template: whether nodes lie over each other, how large it is shown, whether it ran."""
+"""What the browser tests look at in a template: whether nodes lie over each other or over links, whether it ran."""
 
 from __future__ import annotations
 
@@ -15,14 +15,43 @@ SCREEN = {"width": 1920, "height": 1080}
 # Every node as it is drawn, in the graph's own units: its element where there is one, else the canvas's box with its title.
 BOXES = """() => app.graph.nodes.map((node) => {
     const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
-    const { scale } = app.canvas.ds;
+    const { scale, offset } = app.canvas.ds;
     if (drawn) {
         const { x, y, width, height } = drawn.getBoundingClientRect();
-        return [node.title, x / scale, y / scale, width / scale, height / scale];
+        return [node.title, x / scale - offset[0], y / scale - offset[1], width / scale, height / scale];
     }
     return [node.title, node.pos[0], node.pos[1] - LiteGraph.NODE_TITLE_HEIGHT,
         node.size[0], node.size[1] + LiteGraph.NODE_TITLE_HEIGHT];
 })"""
+# Each link is drawn once more, with the paths that the page drew it with, and a node covers it where its box has colour.
+# The sides where a link's own nodes have their slots lie inside of them.
+BEHIND = f"""() => {{
+    const inside = 6, slot = 24, size = 0.5;
+    const boxes = ({BOXES})();
+    const left = Math.min(...boxes.map((box) => box[1])), top = Math.min(...boxes.map((box) => box[2]));
+    const right = Math.max(...boxes.map((box) => box[1] + box[3]));
+    const bottom = Math.max(...boxes.map((box) => box[2] + box[4]));
+    const pen = new OffscreenCanvas(Math.ceil((right - left) * size), Math.ceil((bottom - top) * size))
+        .getContext("2d", {{ willReadFrequently: true }});
+    const found = [];
+    for (const link of app.graph.links.values()) {{
+        const way = [...app.graph.reroutes.values()].filter((reroute) => reroute.linkIds.has(link.id));
+        pen.reset();
+        pen.setTransform(size, 0, 0, size, -left * size, -top * size);
+        for (const {{ path }} of [link, ...way]) {{
+            if (!path) throw new Error(`link ${{link.id}} is not drawn`);
+            pen.stroke(path);
+        }}
+        const ends = [link.origin_id, link.target_id].map((id) => app.graph.nodes.findIndex((node) => node.id === id));
+        boxes.forEach(([title, x, y, width, height], i) => {{
+            const near = i === ends[1] ? slot : inside, far = i === ends[0] ? slot : inside;
+            const {{ data }} = pen.getImageData((x - left + near) * size, (y - top + inside) * size,
+                (width - near - far) * size, (height - 2 * inside) * size);
+            if (data.some((one) => one)) found.push(`${{boxes[ends[0]][0]}} to ${{boxes[ends[1]][0]}} behind ${{title}}`);
+        }});
+    }}
+    return found;
+}}"""
 SLACK = 1.0  # of a pixel: boxes of the page are rounded
 
 
@@ -37,6 +66,11 @@ def overlaps(page: Page) -> list[str]:
             if across > SLACK and down > SLACK:
                 found.append(f"{name} and {other}: {across:.0f} x {down:.0f}")
     return found
+
+
+def links_behind(page: Page) -> list[str]:
+    """Links that pass behind a node, their own among them, as the page draws both."""
+    return page.evaluate(BEHIND)
 
 
 def drawn_by_page(page: Page) -> int:

@@ -6,28 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tools import miniature
 from tools.miniature_values import WORDS
-from tools.template_layout import (
-    SHOWN,
-    WINDOW,
-    Group,
-    Link,
-    best_layout,
-    bounds,
-    grouped,
-    is_behind,
-    overlapping,
-)
+from tools.template_groups import Group, grouped
+from tools.template_layout import SHOWN, WINDOW, best_layout, bounds, overlapping
+from tools.template_links import Link, Links, insides
 from tools.template_list import START, START_HERE, TEMPLATES, note
 from tools.template_models import MODELS, files_of
+from tools.template_reroutes import Router
 from tools.templates import ON_THE_MINIATURE, WORKFLOWS, read_prompts
 
 PROMPTS = read_prompts()
 COPIES = {**{name: template.title for name, template in TEMPLATES.items()}, "start": START_HERE.title}
-SMALLEST = 0.49
+SMALLEST = 0.54
 """At which a window of 1920 × 1080 shows a whole template."""
 
 
@@ -102,14 +96,38 @@ def test_a_group_that_no_node_belongs_to_is_an_error() -> None:
         grouped([{"id": 1, "type": "UpscaleModelLoader", "title": "Upscale"}])
 
 
-def test_a_layout_keeps_nodes_apart_and_links_in_front() -> None:
+def test_a_layout_keeps_nodes_apart_and_leads_links_around_them() -> None:
     sizes = {str(i): (300.0, 200.0) for i in range(9)}
-    links = [Link(str(i), str(i + 1), (300.0, 20.0), (0.0, 20.0)) for i in range(1, 8)]
+    ends = (((300.0, 20.0), (0.0, 20.0)), ((290.0, 40.0), (10.0, 30.0)))  # in two renderers
+    links = [Link(str(i), str(i + 1), (0, 0), ends) for i in range(1, 8)]
+    links.append(Link("1", "7", (0, 1), ends))
     groups = [Group("1 Models", "", ("1", "2", "3", "4")), Group("2 Result", "", ("5", "6", "7", "8"))]
     layout = best_layout(groups, "0", sizes, links)
-    assert overlapping(layout.places) == [] and {*layout.places} == {*sizes}
-    assert layout.behind == sum(is_behind(link, layout.places) for link in links)
+    assert overlapping(layout.places) == [] and [*layout.places] == [*sizes]
     assert best_layout(groups, "0", sizes, links) == layout
-    row = {str(i): (400.0 * i, 0.0, 300.0, 200.0) for i in range(3)}
-    assert is_behind(Link("0", "2", (300.0, 20.0), (0.0, 20.0)), row)
-    assert not is_behind(Link("0", "1", (300.0, 20.0), (0.0, 20.0)), row)
+    boxes = np.array([*layout.places.values()])
+    behind = {link.key for link, one in zip(links, Links(links, [*sizes]).behind(boxes), strict=True) if one}
+    assert behind and behind == {*layout.reroutes} and layout.behind == 0
+    stands = np.array([point for way in layout.reroutes.values() for point in way])
+    low, high = insides(boxes)
+    assert not ((stands[:, None] > low) & (stands[:, None] < high)).all(-1).any()
+
+
+def test_a_link_is_behind_a_node_that_its_curve_crosses() -> None:
+    ends = (((300.0, 20.0), (0.0, 20.0)),)
+    links = Links(
+        [Link("0", "2", (0, 0), ends), Link("0", "1", (0, 0), ends), Link("1", "0", (0, 0), ends)], "012"
+    )
+    row = np.array([(400.0 * i, 0.0, 300.0, 200.0) for i in range(3)])
+    assert links.behind(row).tolist() == [True, False, True]  # the last leads back, behind both of its own
+    assert links.estimate(row)[0] == 2
+    row[1, 1] = 500
+    assert links.behind(row).tolist() == [False, False, True]
+
+
+def test_a_way_around_is_the_shortest_with_few_reroutes() -> None:
+    ends = (((300.0, 20.0), (0.0, 20.0)),)
+    link = Link("0", "2", (0, 0), ends)
+    row = np.array([(400.0 * i, 0.0, 300.0, 200.0 + 600 * (i == 1)) for i in range(3)])
+    way = Router(Links([link], "012"), row).way(link)
+    assert 1 <= len(way) <= 2 and all(y < -34 for _, y in way), "above the titles is nearer than below"

@@ -17,7 +17,18 @@ export function addBox(node, name, element, minHeight, label) {
   Object.defineProperty(widget, "width", { get: () => undefined, set() {}, configurable: true });
   // Older side panels know this word alone, which would also keep the box from nodes that Vue draws.
   Object.defineProperty(widget.options, "canvasOnly", { get: () => !globalThis.LiteGraph?.vueNodesMode, enumerable: true });
+  hideRow(widget);
   return widget;
+}
+
+// Where Vue draws the nodes, those side panels list the box all the same: a row with a name and a canvas of its own.
+function hideRow(widget) {
+  const draw = widget.draw;
+  widget.draw = function (context, ...rest) {
+    const row = context.canvas.closest?.(".widget-item");
+    if (row) row.style.display = "none";
+    else draw?.call(this, context, ...rest);
+  };
 }
 
 // The classic canvas shows every row, so that there the advanced ones are hidden until they are asked for; one that is
