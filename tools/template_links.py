@@ -90,7 +90,7 @@ class Links:
         )
         low, high = low[:, None], high[:, None]
         inside = (x > low[..., 0]) & (x < high[..., 0]) & (y > low[..., 1]) & (y < high[..., 1])
-        return inside.any((1, 2)), reach[:, 0, 0]
+        return np.any(inside, axis=(1, 2)), reach[:, 0, 0]
 
 
 def insides(boxes: np.ndarray, margin: float = INSIDE) -> tuple[np.ndarray, np.ndarray]:

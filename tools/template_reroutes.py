@@ -100,10 +100,10 @@ class Router:
         """Which spots are seen from a point in a straight line, also through one node."""
         t = np.linspace(0, 1, 40)[:, None, None]
         between = point + t * (self.spots - point)  # (t, spots, 2)
-        behind = ((between[:, :, None] > self.low) & (between[:, :, None] < self.high)).all(-1)
+        behind = np.all((between[:, :, None] > self.low) & (between[:, :, None] < self.high), axis=-1)
         if through is not None:
             behind[:, :, through] = False
-        return ~behind.any((0, 2))
+        return np.logical_not(np.any(behind, axis=(0, 2)))
 
     def _is_clear(self, points: np.ndarray, way: tuple[int, ...], ends: np.ndarray, link: Link) -> bool:
         """Whether the curves of a way, but for the last, whose end no next point turns yet, keep clear of nodes."""
@@ -148,7 +148,7 @@ class Router:
             ]
         spots = np.concatenate(found)
         low, high = insides(self.boxes, -10)
-        inside = ((spots[:, None] > low) & (spots[:, None] < high)).all(-1).any(1)
+        inside = np.any(np.all((spots[:, None] > low) & (spots[:, None] < high), axis=-1), axis=1)
         return np.unique(np.round(spots[~inside]), axis=0)
 
 

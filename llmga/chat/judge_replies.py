@@ -14,8 +14,9 @@ _YES = re.compile(r"(?:yes\b|yep\b|yeah\b|true\b|correct\b|是的?|有|对|對|�
 _NO = re.compile(
     r"(?:no\b|not\b|nope\b|false\b|incorrect\b|there (?:is|are) no\b|不|没|沒|否|无|無)", re.IGNORECASE
 )
-_OPENING = re.compile(r"[\s\W_]*(?:(?:the )?answer(?: is)?[\s\W_]*)?", re.IGNORECASE)
-_LISTED = re.compile(r"^[\s>*-]*(?:\d+[.):]\s*|[Qq]\d*[.:]\s*)?[\"“*]*(.+?[?？])[\"”*]*\s*$", re.MULTILINE)
+_OPENING = re.compile(r"[\s\W_]{0,40}(?:(?:the )?answer(?: is)?[\s\W_]{0,40})?", re.IGNORECASE)
+_NUMBERED = re.compile(r"[\s>*-]{0,20}(?:\d{1,3}[.):]|[Qq]\d{0,3}[.:])?")
+_QUOTES = ' \t"“”*'
 
 
 def read_yes_no(text: Any) -> bool | None:
@@ -44,8 +45,8 @@ def read_questions(reply: str) -> list[tuple[str, str]]:
         if found:
             break
     if not found:
-        lines = (match[1].strip() for match in _LISTED.finditer(reply))
-        found = {line[:_MOST_LETTERS]: "" for line in lines}
+        lines = (_NUMBERED.sub("", line, count=1).strip(_QUOTES) for line in reply.splitlines())
+        found = {line[:_MOST_LETTERS]: "" for line in lines if line.endswith(("?", "？"))}
     return [(claim, question) for question, claim in found.items()]
 
 
@@ -81,7 +82,7 @@ def _claim_of(entry: Any) -> tuple[str, str]:
 
 
 def _number(value: Any) -> int | None:
-    digits = re.match(r"\s*[Qq]?(\d{1,3})\b", str(value)) if not isinstance(value, bool) else None
+    digits = re.match(r"\s{0,20}[Qq]?(\d{1,3})\b", str(value)) if not isinstance(value, bool) else None
     return int(digits[1]) if digits else None
 
 

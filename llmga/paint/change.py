@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ..windows import greatest_around, sum_around
-from .align import FINEST, blur
+from .registration import FINEST, blur
 
 SCALES = (1.5, 2.0, 4.0)
 """Standard deviations in pixels that differences are looked at: the first finds borders, the last faint areas."""

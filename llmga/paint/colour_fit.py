@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .align import FINEST, blur
+from .registration import FINEST, blur
 
 _SMOOTH = 2.0
 """Pixels of Gaussian blur under which colours are compared: the editor's own blur and JPEG must not look like a contrast."""

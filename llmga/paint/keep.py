@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from ..images import channels_first, fit_mask
 from ..restore.seam import Disparity, seam
 from ..windows import greatest_around
-from .align import Alignment, align, aligned
 from .change import changed
 from .colour_fit import ColourFit, fit_colours
 from .prepare import inner_ramp, outer_ramp
+from .registration import Registration, apply_registration, estimate_registration
 
 BAND = 8
 """Pixels on each side of the border that seams are measured over."""
@@ -40,7 +40,7 @@ class KeptRest:
     """(H, W) float32, 0 .. 1: the share of the edited picture at each pixel."""
     matched: torch.Tensor
     """(H, W, 3) float32: the whole edited picture, aligned and colour-matched."""
-    alignment: Alignment
+    alignment: Registration
     colours: ColourFit
     share: float
     """Of the picture that was changed: the mean of ``mask``."""
@@ -181,8 +181,8 @@ def _keep(
     if given.shape[-2:] != kept.shape[-2:]:
         given = F.interpolate(given, kept.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
     hole = None if mask is None else mask[None, None].to(kept)
-    how = align(kept, given, hole) if match_alignment else Alignment()
-    made, valid = aligned(given, how)
+    how = estimate_registration(kept, given, hole) if match_alignment else Registration()
+    made, valid = apply_registration(given, how)
     on_part()
     where = valid if hole is None else valid & (hole == 0)
     colours = fit_colours(kept, made, where) if match_colours else ColourFit(torch.eye(3), torch.zeros(3))
@@ -200,7 +200,7 @@ def _keep(
 
 def _composed(
     original: torch.Tensor, kept: torch.Tensor, given: torch.Tensor, matched: torch.Tensor, weight: torch.Tensor,
-    valid: torch.Tensor, how: Alignment, colours: ColourFit,
+    valid: torch.Tensor, how: Registration, colours: ColourFit,
 ) -> KeptRest:  # fmt: skip
     weight = torch.where(weight < 1 / 255, 0.0, weight)
     colour = original.expand(-1, -1, 3) if original.shape[-1] == 1 else original[..., :3]

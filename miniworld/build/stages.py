@@ -195,9 +195,15 @@ def _finetuned(name: str, start: str, context: BuildContext, folder: Path) -> di
 
     result = _paint(context, config, getattr(context.recipe.minutes, name), components, folder)
     unet = context.out / UNETS[name]
-    _copy(result / "unet" / "config.json", unet / "config.json")
+    _write_config(json.loads((result / "unet" / "config.json").read_text(encoding="utf-8")), unet)
     write_float8(load_file(result / "unet" / WEIGHTS), unet / WEIGHTS)
     return _last_row(folder)
+
+
+def _write_config(config: dict[str, Any], unet: Path) -> None:
+    """Write a UNet's configuration, without the folder that it was loaded from."""
+    config.pop("_name_or_path", None)
+    write_text(unet / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _controlnet(context: BuildContext, folder: Path) -> dict[str, Any]:

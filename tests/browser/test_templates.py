@@ -31,7 +31,7 @@ from tools.templates import ON_THE_MINIATURE, read_prompts
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-SMALLEST = 0.53
+SMALLEST = 0.5
 """Zoom at which a template is shown whole on a screen of 1920 × 1080."""
 MOST_BEHIND = 3
 """Links that pass behind a node; the layout leads all around, up to the edges of nodes that one page draws larger."""

@@ -54,8 +54,8 @@ CROSSING = {
 """What takes tensors of both devices on a GPU too."""
 COMPOUND = {aten.to, aten.type_as}
 """What inference mode does not take apart by itself, and may be a move or none."""
-CARDS = {"a part of the language model leaves": 38, "neither beside the other": 17}
-"""Their MB. The weights are 10 and 15 MB, and ComfyUI reckons with 19 for a step: the second never holds the UNet whole."""
+CARDS = {"a part of the language model leaves": 42, "neither beside the other": 17}
+"""Their MB. The weights are 10 and 18 MB, and ComfyUI reckons with 19 for a step: the second never holds the UNet whole."""
 
 
 class Stored(torch.Tensor):

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from llmga.paint.registration import Registration, apply_registration, blur
 from PIL import Image
 
-from llmga.paint.align import Alignment, aligned, blur
 from llmga.windows import greatest_around, sum_around
 
 KINDS = ("pasted", "recoloured", "removed")
@@ -42,7 +42,7 @@ class Edit:
     """The original with the local change and nothing else."""
     region: torch.Tensor
     """(1, 1, H, W) bool: where the local change can be seen."""
-    moved: Alignment
+    moved: Registration
 
 
 def photographs(*packages: str, longest: int = 640) -> dict[str, torch.Tensor]:
@@ -77,7 +77,7 @@ def make_edit(photos: dict[str, torch.Tensor], seed: int, kind: str) -> Edit:
         region = (greatest_around((change > VISIBLE).float(), 2) > 0) & (blob > 0.5)
         if region.sum() > 0.9 * (blob > 0.5).sum() and change[blob > 0.5].mean() > 0.08:
             break
-    moved = Alignment(
+    moved = Registration(
         (zoom := float(rng.uniform(0.98, 1.02)), zoom), (float(rng.uniform(-6, 6)), float(rng.uniform(-6, 6)))
     )
     return Edit(kind, original, _disturbed(rng, ideal, moved), ideal, region, moved)
@@ -134,13 +134,13 @@ def _filled(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
     return filled
 
 
-def _disturbed(rng: np.random.Generator, image: torch.Tensor, moved: Alignment) -> torch.Tensor:
+def _disturbed(rng: np.random.Generator, image: torch.Tensor, moved: Registration) -> torch.Tensor:
     """Shift and zoom, colour cast, blur, JPEG."""
-    back = Alignment(
+    back = Registration(
         (1 / moved.zoom[0], 1 / moved.zoom[1]),
         (-moved.shift[0] / moved.zoom[0], -moved.shift[1] / moved.zoom[1]),
     )
-    image, _ = aligned(image, back)
+    image, _ = apply_registration(image, back)
     gain, bias = (
         torch.from_numpy(rng.uniform(*ends, (1, 3, 1, 1))).float() for ends in ((0.9, 1.1), (-0.04, 0.04))
     )

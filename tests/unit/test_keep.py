@@ -11,9 +11,9 @@ from support.local_edits import KINDS, make_edit, photographs
 from support.real_files import photograph
 
 from llmga.images import channels_last
-from llmga.paint.align import Alignment, align, aligned, blur
 from llmga.paint.colour_fit import fit_colours
 from llmga.paint.keep import keep_rest
+from llmga.paint.registration import Registration, apply_registration, blur, estimate_registration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,7 +40,7 @@ def with_square(image: torch.Tensor, top: int = 30, left: int = 40, side: int = 
 
 
 def shifted(image: torch.Tensor, x: float, y: float) -> torch.Tensor:
-    return aligned(image, Alignment((1.0, 1.0), (-x, -y)))[0]
+    return apply_registration(image, Registration((1.0, 1.0), (-x, -y)))[0]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -83,17 +83,17 @@ def test_nothing_changed_gives_the_original() -> None:
 @pytest.mark.parametrize("zoom", [(1.0, 1.0), (1.1, 0.95)])
 def test_alignment_leaves_out_what_changed(zoom: tuple[float, float]) -> None:
     image = scene(160, 200)
-    moved = aligned(
-        with_square(image, side=60), Alignment((1 / zoom[0], 1 / zoom[1]), (-5 / zoom[0], 3 / zoom[1]))
+    moved = apply_registration(
+        with_square(image, side=60), Registration((1 / zoom[0], 1 / zoom[1]), (-5 / zoom[0], 3 / zoom[1]))
     )[0]
-    found = align(image, (moved * 0.8 + 0.15).clamp(0, 1))
+    found = estimate_registration(image, (moved * 0.8 + 0.15).clamp(0, 1))
     assert found.zoom == pytest.approx(zoom, abs=2e-3) and found.shift == pytest.approx((5, -3), abs=0.2)
 
 
 def test_unrelated_and_tiny_pictures_are_not_aligned() -> None:
-    assert align(scene(seed=1), scene(seed=2)).is_identity()
-    assert align(torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)).is_identity()
-    assert align(scene(4, 300), scene(4, 300)).is_identity()
+    assert estimate_registration(scene(seed=1), scene(seed=2)).is_identity()
+    assert estimate_registration(torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)).is_identity()
+    assert estimate_registration(scene(4, 300), scene(4, 300)).is_identity()
 
 
 def test_colours_are_fitted_to_what_did_not_change() -> None:

@@ -228,7 +228,7 @@ def test_no_large_file_outside_the_miniature_world(committed: list[Path]) -> Non
     large = {name: size for name, size in sizes.items() if size > MEGABYTE}
     assert [name for name in large if not name.startswith(MINIATURE_WORLD)] == []
     world = sum(size for name, size in sizes.items() if name.startswith(MINIATURE_WORLD))
-    assert world <= 40 * MEGABYTE
+    assert world <= 60 * MEGABYTE
 
 
 def test_no_path_of_anyones_machine(committed: list[Path]) -> None:

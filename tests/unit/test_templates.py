@@ -21,7 +21,7 @@ from tools.templates import ON_THE_MINIATURE, WORKFLOWS, read_prompts
 
 PROMPTS = read_prompts()
 COPIES = {**{name: template.title for name, template in TEMPLATES.items()}, "start": START_HERE.title}
-SMALLEST = 0.54
+SMALLEST = 0.5
 """At which a window of 1920 × 1080 shows a whole template."""
 
 

@@ -45,7 +45,7 @@ _SPREAD = 4
 
 
 @dataclass(frozen=True)
-class Alignment:
+class Registration:
     """Where each pixel of the original is in the edited picture: ``middle + zoom * (pixel - middle) + shift``."""
 
     zoom: tuple[float, float] = (1.0, 1.0)
@@ -71,7 +71,9 @@ def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
     return F.conv2d(F.pad(rows, (0, 0, reach, reach), mode="replicate"), kernel.mT, groups=count)
 
 
-def align(original: torch.Tensor, edited: torch.Tensor, ignore: torch.Tensor | None = None) -> Alignment:
+def estimate_registration(
+    original: torch.Tensor, edited: torch.Tensor, ignore: torch.Tensor | None = None
+) -> Registration:
     """Estimate the zoom and shift of an edited picture of the same size.
 
     Args:
@@ -86,7 +88,7 @@ def align(original: torch.Tensor, edited: torch.Tensor, ignore: torch.Tensor | N
     """
     height, width = original.shape[-2:]
     if min(height, width) < 8:
-        return Alignment()
+        return Registration()
     levels = _levels(original, edited, ignore)
     starts = [
         original.new_tensor([zoom, zoom, 2 * x, 2 * y])
@@ -98,15 +100,15 @@ def align(original: torch.Tensor, edited: torch.Tensor, ignore: torch.Tensor | N
     (found, cost), identity = fits[0], original.new_tensor([1.0, 1.0, 0.0, 0.0])
     unmoved = _cost(*levels[-1], identity)
     if not (cost < 0.99 * unmoved - 1e-4 and (cost < _ALIKE or cost < _BETTER * unmoved)):
-        return Alignment()
+        return Registration()
     moved = _corner(found - identity, height, width)
     if moved < _NEGLIGIBLE:
-        return Alignment()
+        return Registration()
     zx, zy, tx, ty = found.tolist()
-    return Alignment((zx, zy), (tx * width / 2, ty * height / 2))
+    return Registration((zx, zy), (tx * width / 2, ty * height / 2))
 
 
-def aligned(edited: torch.Tensor, how: Alignment) -> tuple[torch.Tensor, torch.Tensor]:
+def apply_registration(edited: torch.Tensor, how: Registration) -> tuple[torch.Tensor, torch.Tensor]:
     """The edited picture brought over the original, and where it has something to show.
 
     Returns:
