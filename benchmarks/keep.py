@@ -31,8 +31,8 @@ from support.local_edits import KINDS, Edit, make_edit, photographs  # noqa: E40
 
 from llmga.evaluate.metrics import psnr  # noqa: E402
 from llmga.images import channels_last  # noqa: E402
-from llmga.paint.registration import blur  # noqa: E402
 from llmga.paint.keep import keep_rest  # noqa: E402
+from llmga.paint.registration import blur  # noqa: E402
 
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.3)
 OURS, BLENDED, TRANSFERRED = "Keep the Rest", "difference mask", "colour transfer, difference mask"

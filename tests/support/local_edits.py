@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from llmga.paint.registration import Registration, apply_registration, blur
 from PIL import Image
 
+from llmga.paint.registration import Registration, apply_registration, blur
 from llmga.windows import greatest_around, sum_around
 
 KINDS = ("pasted", "recoloured", "removed")
