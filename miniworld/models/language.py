@@ -204,7 +204,7 @@ def _kept_rows(config: LanguageConfig, processor: Path, number: int, cache: Path
     path = cache / f"conversations-{name}.npz"
     if not path.exists():
         rows = in_processes(
-            partial(_rows, config, processor, number, cut), phase.dialogues, config.workers, "conversations"
+            partial(_rows, config, processor, number, cut=cut), phase.dialogues, config.workers, "conversations"
         )
         partial_path = path.with_name(f".{path.name}")
         save_rows(rows, partial_path)
@@ -212,7 +212,9 @@ def _kept_rows(config: LanguageConfig, processor: Path, number: int, cache: Path
     return load_rows(path)
 
 
-def _rows(config: LanguageConfig, processor_folder: Path, number: int, cut: str, part: range) -> list[Row]:
+def _rows(
+    config: LanguageConfig, processor_folder: Path, number: int, part: range, cut: str = ""
+) -> list[Row]:
     phase = config.phases[number]
     encoder = _encoder(processor_folder, phase.max_length)
     rows = []

@@ -18,7 +18,7 @@ from miniworld.world.scene import choose, sample_scene
 
 
 def test_a_change_is_asked_of_the_picture_of_the_turn_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = chat._scenes(7)[choose(range(chat._SCENES), 7, "change")]
+    scene = chat.held_out_scenes(7)[choose(range(chat._SCENES), 7, "change")]
     edit = sample_edit(scene, 7, held_out=True)
     said = {"similar": edit.detailed[0], "change": edit.detailed[1]}
 
