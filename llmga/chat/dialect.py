@@ -54,7 +54,7 @@ class Dialect:
             ``enable_thinking``), ``enable_thinking`` itself, or ``reasoning_effort`` ("medium" or "low"). Without it
             nothing is sent, and the server decides.
         extra: parameters added to each request, of ``EXTRA``; they win over what ``thinking`` sends.
-        unload: the kind of server, which is then told to free its memory when a node has asked all that it asks; "" leaves
+        unload: the kind of server, which is then asked to free its memory when a node has asked all that it asks; "" leaves
             the model loaded.
         picture_format: "auto" sends PNG up to a size and JPEG above it.
         max_picture_bytes: of one encoded picture; larger ones are sent as JPEG, and smaller.

@@ -78,7 +78,7 @@ class EndpointEngine:
         """What has been learnt of the server since, too."""
         self._call: _Call | None = None
         self._may_sleep = True
-        """Nothing was asked since the server was told to unload its model, or since this began."""
+        """Nothing was asked since the server was asked to unload its model, or since this began."""
 
     @property
     def written(self) -> int:

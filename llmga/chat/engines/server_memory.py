@@ -1,4 +1,4 @@
-"""Frees the memory of a language-model server: how each kind is told to unload its model, and to load it again."""
+"""Frees the memory of a language-model server: how each kind is asked to unload its model, and to load it again."""
 
 from __future__ import annotations
 
