@@ -204,7 +204,10 @@ def _kept_rows(config: LanguageConfig, processor: Path, number: int, cache: Path
     path = cache / f"conversations-{name}.npz"
     if not path.exists():
         rows = in_processes(
-            partial(_rows, config, processor, number, cut=cut), phase.dialogues, config.workers, "conversations"
+            partial(_rows, config, processor, number, cut=cut),
+            phase.dialogues,
+            config.workers,
+            "conversations",
         )
         partial_path = path.with_name(f".{path.name}")
         save_rows(rows, partial_path)
