@@ -41,7 +41,7 @@ _ANSWERS = (
     'Answer with a JSON object: {{"answers": [{{"number": 1, "answer": "yes", "why": "at most ten words"}}]}}, with one '
     "entry for each question."
 )
-_SYSTEM_ALONE = "You look at pictures and answer questions about them with yes or no."
+YES_NO_SYSTEM_PROMPT = "You look at pictures and answer questions about them with yes or no."
 _YES_OR_NO = "Answer with yes or no."
 _BETTER = (
     "A picture was asked for in these words:\n{request}\n\nIt was painted from this prompt:\n{prompt}\n\n"
@@ -297,7 +297,7 @@ def _ask_alone(
     engine: ChatEngine, picture: Picture, claim: PictureClaim, sampling: Sampling, on_text: OnText
 ) -> tuple[bool | None, str]:
     """The bare question, which small models were trained on; a reply that is neither yes nor no is asked for once more."""
-    asked = Conversation(system=_SYSTEM_ALONE).say("user", claim.question, (picture,))
+    asked = Conversation(system=YES_NO_SYSTEM_PROMPT).say("user", claim.question, (picture,))
     answer = _answer(engine, engine.generate(asked, sampling, on_text))
     met = read_yes_no(answer)
     if met is None:

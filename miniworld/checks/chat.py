@@ -37,7 +37,7 @@ TURNS = 8
 _SEED = 900_000_000  # far from the seeds of training
 _SCENES = 100_000
 _ONE = re.compile(r"<gen_image> [^<>]+ </gen_image>")
-_EDITED = re.compile(r"[^<>]*<gen_image> [^<>]+ </gen_image>")
+_SAID = re.compile(r"[^<>]*<gen_image> [^<>]+ </gen_image>")
 _SEVERAL = re.compile(r"(?:[^<>]*<gen_image> [^<>]+ </gen_image>){2,}[^<>]*")
 _NONE = re.compile(r"[^<>]+")
 _EXPECTS = {
@@ -48,7 +48,7 @@ _EXPECTS = {
     "complete": "caption",
     "talk": "anything",
 }
-_EXACT = ("question", "reading")
+_EXACT = ("question", "exists", "reading")
 _TAUGHT = tuple(TASKS[name] for name in (*RECORD_KINDS, "story", "change", "chat") if name in TASKS)
 """The chat node's tasks that the miniature knows; it was never taught logos and T-shirts."""
 _TALKED: tuple[Asked, ...] = ("refine", "similar", "edit", "inpaint", "describe", "outpaint")
@@ -239,7 +239,9 @@ def _scored(name: str, expects: str, reply: Reply | None, given: Facts) -> Answe
     if reply is None:
         return Answer(name, False, *kept(given, Facts(())))
     raw = reply.conversation.turns[-1].text
-    one = _EDITED if name in ("edit", "change") else _ONE  # it may say first what it changes
+    one = (
+        _SAID if name in ("edit", "change", "inpaint", "outpaint") else _ONE
+    )  # it may say first what is changed or missing
     formed = {"one": one, "several": _SEVERAL}.get(expects, _NONE).fullmatch(raw) is not None
     return Answer(name, formed, *kept(given, caption_facts(reply.prompt or reply.text)))
 

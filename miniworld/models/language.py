@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from llmga.chat.judge import YES_NO_SYSTEM_PROMPT
 from llmga.chat.tasks import SYSTEM_PROMPT
 from llmga.train import LoopConfig, train
 from llmga.train.log import read_log
@@ -189,7 +190,7 @@ def _texts(config: LanguageConfig, part: range) -> list[str]:
     texts = []
     for i in part:
         talk = Talk(config.scenes, i)
-        exchanges = [talk.next() for _ in range(config.exchanges)]
+        exchanges = talk.lesson(config.exchanges)
         said = "".join(f"USER: {e.asked} ASSISTANT: {e.reply}" for e in exchanges)
         texts.append(f"{SYSTEM_PROMPT.splitlines()[0]} USER: \n{said}")
     return texts
@@ -224,10 +225,10 @@ def _rows(
     for i in part:
         seed = number * _PHASE + i
         talk = Talk(config.scenes, seed, objects=phase.objects, cut=DATA_SETS.get(cut, frozenset()))
-        kinds = phase.kinds or (None,)
-        count = choose(range(1, phase.exchanges + 1), seed, "exchanges")
-        exchanges = [talk.next(choose(kinds, seed, "kinds", k)) for k in range(count)]
-        system = choose((SYSTEM_PROMPT, SYSTEM_PROMPT, SYSTEM_PROMPT, ""), seed, "system")
+        exchanges = talk.lesson(choose(range(1, phase.exchanges + 1), seed, "exchanges"), phase.kinds)
+        asks_whether = all(exchange.kind == "exists" for exchange in exchanges)
+        usual = YES_NO_SYSTEM_PROMPT if asks_whether else SYSTEM_PROMPT
+        system = choose((usual, usual, SYSTEM_PROMPT, ""), seed, "system")
         ids, labels = encoder.tokens([turn for exchange in exchanges for turn in exchange.turns], system)
         pictures = tuple(exchange.shown for exchange in exchanges if exchange.shown)
         learned = np.array(labels) != IGNORED

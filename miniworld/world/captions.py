@@ -37,12 +37,21 @@ def short_caption(
 
     With ``held_out`` it is a phrasing that training never shows, in words that it does.
     """
-    items = [
-        f"{_noun(thing, seed, held_out, spot).replace(' plain', '')} {WHERE[thing.place]}"
-        for spot, thing in _in_order(scene, seed, moved, order)
-    ]
     template = _phrasing(SHORT, held_out, seed, "short")
-    return template.format(list=enumerated(items), on=ON[scene.background])
+    items = listed(scene, seed, held_out=held_out, moved=moved, order=order)
+    return template.format(list=items, on=ON[scene.background])
+
+
+def listed(
+    scene: Scene, seed: int, *, held_out: bool = False, moved: Moved | None = None, order: Order = "any"
+) -> str:
+    """The objects of a scene as ``short_caption`` names them; it needs one at least."""
+    return enumerated(
+        [
+            f"{_noun(thing, seed, held_out, spot).replace(' plain', '')} {WHERE[thing.place]}"
+            for spot, thing in _in_order(scene, seed, moved, order)
+        ]
+    )
 
 
 def detailed_caption(

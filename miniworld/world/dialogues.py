@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -31,6 +32,7 @@ WEIGHTS: dict[Asked, int] = {
     "outpaint": 3,
     "edit": 8,
     "question": 4,
+    "exists": 4,
     "reading": 1,
     "story": 1,
     "talk": 1,
@@ -46,7 +48,16 @@ DATA_SETS: dict[str, frozenset[Asked]] = {
 }
 """The four data sets of the paper's Table 6, as what is asked for here."""
 _CUT = 10  # of what is cut, one in so many is left
-_FOLLOW: tuple[Asked, ...] = ("question", "question", "describe", "describe", "similar", "edit", "edit")
+_FOLLOW: tuple[Asked, ...] = (
+    "question",
+    "question",
+    "describe",
+    "describe",
+    "similar",
+    "edit",
+    "edit",
+    "exists",
+)
 _ROLES = {"similar": "similar", "describe": "describe", "inpaint": "inpaint", "outpaint": "outpaint"}
 
 
@@ -131,6 +142,24 @@ class Talk:
         number, scene = self._scene(seed)
         return self._augmented(self._anew(kind or self._drawn(seed), number, scene, seed), seed)
 
+    def lesson(self, count: int, kinds: Sequence[Asked] = ()) -> list[Exchange]:
+        """``count`` exchanges, each of one of ``kinds`` if any are given. Where one asks whether something is there, two to
+        six more ask it of the same picture: so short an answer teaches little alone."""
+        exchanges: list[Exchange] = []
+        for number in range(count):
+            exchanges.append(self.next(choose(kinds, self._seed, "kinds", number) if kinds else None))
+            if exchanges[-1].kind == "exists":
+                exchanges += [
+                    self._once_more() for _ in range(choose(range(2, 7), self._seed, "more", number))
+                ]
+        return exchanges
+
+    def _once_more(self) -> Exchange:
+        assert self._state is not None
+        seed = self._seed * 64 + self._number
+        self._number += 1
+        return self._augmented(self._going_on(self._state, "exists", seed), seed)
+
     def _drawn(self, seed: int) -> Asked:
         kind = choose(_DRAWN, seed, "kind")
         if self._stays(kind, seed):
@@ -163,7 +192,7 @@ class Talk:
         self._state = None
         if kind in ("inpaint", "outpaint"):
             shown = Shown(number, kind, seed)  # type: ignore[arg-type]
-        elif kind in ("similar", "describe", "brief", "question"):
+        elif kind in ("similar", "describe", "brief", "question", "exists"):
             self._state = _State(scene, seed, True, "reading")
         elif kind == "refine":
             self._state = _State(scene, seed, False, "wish")
@@ -185,7 +214,7 @@ class Talk:
                 kind, template.format(instruction=edit.instruction), reply, facts(edit.target), again=True
             )
         record = sample_record(kind, state.scene, seed, held_out=self._held_out, size=32)  # type: ignore[arg-type]
-        if kind != "question":
+        if kind not in ("question", "exists"):
             self._state = replace(state, seed=seed)
         return Exchange(kind, record.instruction, record.reply, record.given, again=True)
 

@@ -65,12 +65,50 @@ def _how_many(scene: Scene, about: Thing, seed: int) -> tuple[dict[str, str], st
 
 
 def _exists(scene: Scene, about: Thing, seed: int) -> tuple[dict[str, str], str]:
-    present = {(thing.colour, thing.shape) for thing in scene.objects}
+    colour, shape = choose(
+        ((about.colour, about.shape), choose(_absent(scene), seed, "absent")), seed, "exists"
+    )
+    present = (colour, shape) in _present(scene)
+    return {"thing": with_article(f"{colour} {shape}")}, "yes" if present else "no"
+
+
+def sample_existence(scene: Scene, seed: int, *, held_out: bool = False) -> tuple[str, str]:
+    """A question whether a scene shows an object, and "Yes." or "No.", each half of the time.
+
+    What is not there is as often one that differs in colour, shape or place alone from one that is there. A judge asks such
+    questions (``llmga.chat.judge``).
+    """
+    about, there = choose(scene.objects, seed, "about"), choose((True, False), seed, "there")
+    colour, shape, place = about.colour, about.shape, about.place
+    if not there:
+        absent = _absent(scene)
+        alike = [pair for pair in absent if (pair[0] == colour) != (pair[1] == shape)]
+        match choose(("any", "alike", "alike", "elsewhere"), seed, "wrong"):
+            case "elsewhere" if scene.free_places:
+                place = choose(scene.free_places, seed, "free")
+            case "alike" if alike:
+                colour, shape = choose(alike, seed, "alike")
+            case _:
+                colour, shape = choose(absent, seed, "absent")
+    noun = with_article(
+        f"{about.size if choose(range(3), seed, 'size') == 0 else ''} {colour} {shape}".strip()
+    )
+    if place != about.place or choose(range(3), seed, "place") == 0:
+        noun = f"{noun} {WHERE[place]}"
+    return choose(QUESTIONS["exists"][held_out], seed, "wording").format(
+        thing=noun
+    ), f"{'Yes' if there else 'No'}."
+
+
+def _present(scene: Scene) -> set[tuple[str, str]]:
+    return {(thing.colour, thing.shape) for thing in scene.objects}
+
+
+def _absent(scene: Scene) -> list[tuple[str, str]]:
+    """Colours and shapes that a scene does not show together."""
     # A pair that training never shows is never denied either: it would be learned as what does not exist.
     pairs = ((colour, shape) for colour in COLOURS for shape in SHAPES if not is_unseen_pair(colour, shape))
-    absent = choose([pair for pair in pairs if pair not in present], seed, "absent")
-    colour, shape = choose(((about.colour, about.shape), absent), seed, "exists")
-    return {"thing": with_article(f"{colour} {shape}")}, "yes" if (colour, shape) in present else "no"
+    return [pair for pair in pairs if pair not in _present(scene)]
 
 
 def _related(scene: Scene, seed: int) -> tuple[dict[str, str], str]:

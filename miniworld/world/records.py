@@ -7,6 +7,7 @@ Replies to a wish name the objects in its order, those to a picture row by row: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -15,12 +16,12 @@ from PIL import Image
 
 from llmga.chat.tasks import TASKS
 
-from .captions import detailed_caption, short_caption, vague_caption
+from .captions import detailed_caption, listed, short_caption, vague_caption
 from .edits import Edit, concerned, sample_edit
 from .facts import Facts, caption_facts, facts
 from .instructions import EDIT_REQUESTS
 from .phrases import REQUESTS, Slot
-from .questions import sample_question
+from .questions import sample_existence, sample_question
 from .render import Masks, Rendering, render
 from .scene import PLACES, UNIT, Scene, Thing, choose
 
@@ -35,6 +36,7 @@ Kind = Literal[
     "outpaint",
     "edit",
     "question",
+    "exists",
     "reading",
 ]
 RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -113,8 +115,8 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
     "refine" expands a few words to a prompt in tags, "imagine" to plain text, "complete" to one line; "similar" turns
     a picture into a prompt, "describe" into plain text, "brief" into one line; "inpaint" and "outpaint" turn a picture
     with a black hole, at times with words on what is missing or on all, into the prompt of the whole; "edit" turns an
-    instruction and a picture, or the picture's caption, into the prompt of the result; "question" is about a picture,
-    "reading" about a caption.
+    instruction and a picture, or the picture's caption, into the prompt of the result; "question" and "exists" are
+    about a picture, "reading" about a caption.
 
     Args:
         held_out: word the request, and any caption in it, as training never does.
@@ -150,6 +152,9 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
             return _edited(scene, seed, held_out, size)
         case "question":
             question, answer = sample_question(scene, seed, held_out=held_out)
+            return Record(kind, question, (render(scene, size).image,), answer)
+        case "exists":
+            question, answer = sample_existence(scene, seed, held_out=held_out)
             return Record(kind, question, (render(scene, size).image,), answer)
         case "reading":
             question, answer = sample_question(scene, seed, held_out=held_out)
@@ -197,7 +202,7 @@ def _with_hole(
     rendering, hole = render(scene, size), sample_hole(kind, seed, size)
     picture = Image.fromarray(np.where(hole[..., None], 0, np.asarray(rendering.image)).astype(np.uint8))
     missing = hidden(scene, rendering, hole)
-    match choose(("nothing", "nothing", "missing", "all"), seed, "wish"):
+    match choose(("nothing", "missing", "missing", "all"), seed, "wish"):
         case "missing" if missing:
             wish = vague_caption(replace(scene, objects=missing), seed)
         case "all":
@@ -208,9 +213,17 @@ def _with_hole(
     places = {thing.place for thing in missing}
     objects = [mention for mention in complete.objects if mention.place not in places]
     objects += [mention for mention in stated.objects if mention.place is None or mention.place in places]
-    reply = _tagged(detailed_caption(scene, seed, order="reading"))
+    reply = f"{_hole_text(scene, missing, seed)} {_tagged(detailed_caption(scene, seed, order='reading'))}"
     request = _request(kind, seed, held_out, wish)
     return Record(kind, request, (picture,), reply, replace(complete, objects=tuple(objects)), wish)
+
+
+def _hole_text(scene: Scene, missing: Sequence[Thing], seed: int) -> str:
+    """A sentence on what a hole hides, in the order in which ``vague_caption`` names it: so the chat gives a wish its places
+    once, before it describes the whole."""
+    if not missing:
+        return "Nothing is missing there."
+    return f"What is missing there is {listed(replace(scene, objects=tuple(missing)), seed)}."
 
 
 def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:

@@ -125,6 +125,16 @@ def test_talks_hold_every_kind_and_each_reply_has_its_form() -> None:
     assert 100 < again < 300
 
 
+def test_whether_something_is_there_is_asked_several_times_of_one_picture() -> None:
+    scenes, lengths = Scenes(50), set()
+    for seed in range(40):
+        first, *more = Talk(scenes, seed).lesson(1, ("exists",))
+        assert first.shown and all(one.kind == "exists" and one.again and not one.shown for one in more)
+        assert {one.reply for one in (first, *more)} <= {"Yes.", "No."}
+        lengths.add(len(more))
+    assert lengths == {2, 3, 4, 5, 6}
+
+
 def test_what_goes_on_is_about_the_picture_or_prompt_before() -> None:
     seen = Counter()
     for seed in range(80):
@@ -165,9 +175,9 @@ def test_held_out_talk_asks_in_other_words() -> None:
 
 def test_rows_in_batches_are_what_the_encoder_makes_of_pictures(folder: Path, tmp_path: Path) -> None:
     encoder = _encoder(folder, CONFIG.max_length)
-    rows = _rows(CONFIG, folder, 1, range(6))
+    rows = _rows(CONFIG, folder, 1, range(12))
     dialogues = Dialogues(rows, painted(CONFIG.scenes, tmp_path, 1), encoder)
-    inputs = dialogues.batch(torch.arange(6), torch.device("cpu"))
+    inputs = dialogues.batch(torch.arange(12), torch.device("cpu"))
     shown = [picture for row in rows for picture in row.pictures]
     pictures = []
     for picture in shown:

@@ -10,13 +10,13 @@ from llmga.chat.tasks import TASKS
 from miniworld.world.captions import description, detailed_caption
 from miniworld.world.facts import caption_facts, facts, kept
 from miniworld.world.phrases import QUESTIONS, REQUESTS
-from miniworld.world.questions import sample_question
-from miniworld.world.records import MORE_REQUESTS, ONE_LINE, RECORD_KINDS, sample_hole, sample_record
+from miniworld.world.questions import sample_existence, sample_question
+from miniworld.world.records import MORE_REQUESTS, ONE_LINE, RECORD_KINDS, hidden, sample_hole, sample_record
 from miniworld.world.render import render
-from miniworld.world.scene import Scene, Thing, is_unseen_pair, sample_scene
+from miniworld.world.scene import SHAPES, Scene, Thing, is_unseen_pair, sample_scene
 
 TAGGED = ("refine", "similar", "inpaint", "outpaint", "edit")
-PICTURED = ("similar", "describe", "brief", "inpaint", "outpaint", "question")
+PICTURED = ("similar", "describe", "brief", "inpaint", "outpaint", "question", "exists")
 
 
 @pytest.mark.parametrize("kind", RECORD_KINDS)
@@ -29,11 +29,13 @@ def test_replies_have_their_form_and_keep_what_is_given(kind, held_out: bool) ->
         assert not re.search(r"[{}]|\.\.|  ", record.instruction)
         assert all(picture.size == (64, 64) for picture in record.pictures)
         assert bool(record.pictures) == (kind in PICTURED) or kind == "edit"
-        first = "[^<>]*" if kind == "edit" else ""  # which object it changes
+        first = (
+            "[^<>]*" if kind in ("edit", "inpaint", "outpaint") else ""
+        )  # what it changes, or what is missing
         assert re.fullmatch(rf"{first}<gen_image> [^<>]+ </gen_image>", record.reply) or kind not in TAGGED
         assert "<" not in record.reply or kind in TAGGED
         repeated, stated = kept(record.given, caption_facts(parse(record.reply).prompt or record.reply))
-        assert repeated == stated and (stated > 0 or kind in ("question", "reading"))
+        assert repeated == stated and (stated > 0 or kind in ("question", "exists", "reading"))
 
 
 def test_an_unknown_kind() -> None:
@@ -61,7 +63,7 @@ def test_requests_are_those_of_the_chat_and_held_out_ones_are_not(kind) -> None:
 def test_held_out_wording_needs_no_new_words() -> None:
     shown: set[str] = set()
     held_out: set[str] = set()
-    for seed in range(900):
+    for seed in range(2400):
         kind = RECORD_KINDS[seed % len(RECORD_KINDS)]
         for wording, words in ((False, shown), (True, held_out)):
             record = sample_record(kind, sample_scene(seed, (1, 5)), seed, held_out=wording, size=32)
@@ -95,7 +97,7 @@ def test_edits_begin_with_the_picture_or_with_its_caption() -> None:
 @pytest.mark.parametrize("kind", ["inpaint", "outpaint"])
 def test_holes_are_black_and_what_they_hide_is_given_only_in_words(kind) -> None:
     missing = wishes = 0
-    for seed in range(60):
+    for seed in range(120):
         scene = sample_scene(seed, (3, 6))
         record = sample_record(kind, scene, seed)
         hole = sample_hole(kind, seed)
@@ -113,7 +115,7 @@ def test_holes_are_black_and_what_they_hide_is_given_only_in_words(kind) -> None
                 assert thing.place not in given - {mention.place for mention in told.objects}
         missing += len(scene.objects) - len(given)
     assert missing > 30
-    assert 15 < wishes < 45
+    assert 60 < wishes < 110
 
 
 def test_outpainting_cuts_sides_and_inpainting_boxes() -> None:
@@ -126,6 +128,42 @@ def test_outpainting_cuts_sides_and_inpainting_boxes() -> None:
     sides = [sum(sample_hole("outpaint", seed)[:, 0].all() for seed in range(100))]
     assert 30 < sides[0] < 80
     assert sample_hole("outpaint", 5, 64).shape == (64, 64)
+
+
+@pytest.mark.parametrize("kind", ["inpaint", "outpaint"])
+def test_the_reply_to_a_hole_says_first_what_is_missing(kind) -> None:
+    said = 0
+    for seed in range(60):
+        scene = sample_scene(seed, (3, 6))
+        record = sample_record(kind, scene, seed)
+        missing = hidden(scene, render(scene), sample_hole(kind, seed))
+        first = caption_facts(record.reply.partition("<gen_image>")[0]).objects
+        assert {mention.place for mention in first} == {thing.place for thing in missing}
+        said_shapes, wished = (
+            re.findall("|".join(SHAPES), text) for text in (record.reply.split("<")[0], record.wish)
+        )
+        if missing and len(wished) == len(missing):  # the words name them in this order
+            assert said_shapes == wished
+            said += 1
+    assert said > 15
+
+
+def test_whether_something_is_there_is_asked_of_what_is_not_as_often() -> None:
+    answers, near = Counter(), 0
+    for seed in range(300):
+        scene = sample_scene(seed, (1, 6))
+        question, answer = sample_existence(scene, seed, held_out=bool(seed % 2))
+        (asked,) = caption_facts(question).objects
+        there = any(
+            all(wanted in (None, getattr(thing, name)) for name, wanted in vars(asked).items())
+            for thing in scene.objects
+        )
+        assert there == (answer == "Yes.")
+        answers[answer] += 1
+        near += answer == "No." and any(
+            (thing.colour == asked.colour) or (thing.shape == asked.shape) for thing in scene.objects
+        )
+    assert abs(answers["Yes."] - answers["No."]) < 50 and near > 75
 
 
 STAR = Thing("star", "red", "large", "striped", "top left")
