@@ -56,6 +56,7 @@ LOAD = """async ([prompt, name, note]) => {
 PICTURES = {
     "SaveImage": 4,
     "PreviewImage": 4,
+    "MaskPreview": 1,
     "LLMGA_Invert": 1,
     "LLMGA_AttentionMaps": 4,
     "LLMGA_SceneSynthesis": 1,
