@@ -263,6 +263,7 @@ def repeat_until(
     request: str = "",
     threshold: float = 1.0,
     attempts: int = 3,
+    rewrite: bool = True,
     asking: Asking = "together",
     sampling: Sampling,
     on_text: OnText,
@@ -273,6 +274,7 @@ def repeat_until(
         paint: ``paint(prompt, attempt)`` gives the pictures of one round, attempt from 0; may raise.
         threshold: the score that ends it, 0 .. 1.
         attempts: at least 1.
+        rewrite: whether the model rewrites the prompt after each attempt; else the same prompt is painted again.
 
     Returns:
         Every attempt in order; the best picture is not always the last one's.
@@ -288,8 +290,9 @@ def repeat_until(
         made.append(Attempt(prompt, pictures, tuple(checks), best_index(checks)))
         if made[-1].score >= threshold or number + 1 == attempts:
             break
-        worst = checks[made[-1].best]
-        prompt = better_prompt(engine, request, prompt, worst, sampling=own, on_text=on_text) or prompt
+        if rewrite:
+            check = checks[made[-1].best]
+            prompt = better_prompt(engine, request, prompt, check, sampling=own, on_text=on_text) or prompt
     return made
 
 
