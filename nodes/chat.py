@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
 
-import torch
 from comfy_api.latest import io
-from PIL import Image
 
 from ..llmga.chat import (
     LANGUAGES,
@@ -15,23 +12,27 @@ from ..llmga.chat import (
     MAX_TRANSCRIPT,
     SYSTEM_PROMPT,
     Conversation,
-    Picture,
-    Policy,
-    Sampling,
     check_pictures,
     read_transcript,
     respond,
 )
-from ..llmga.chat.engines.base import MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from ..llmga.chat.engines.written import WrittenReply
 from ..llmga.chat.transcript import SHA256
-from ..llmga.images import paint_hole_black, to_pil
 from . import check, host, panel
 from .chat_checks import complaint, require_words
+from .chat_inputs import (
+    language_input,
+    max_new_tokens_input,
+    policy_input,
+    require_engine,
+    sampling_of,
+    shown_pictures,
+    temperature_input,
+    thinking_inputs,
+)
 from .own_tasks import NO_STYLE, find_style, find_task, skipped_files, style_names, task_names
-from .types import Engine, History, max_new_tokens_input, seed_input, temperature_input, thinking_inputs
-
-POLICIES = get_args(Policy)
+from .types import Engine, History, seed_input
 
 
 class Chat(io.ComfyNode):
@@ -120,14 +121,9 @@ class Chat(io.ComfyNode):
                     optional=True,
                     tooltip="The conversation so far, from another LLMGA Chat or from Load History. Without, a new one.",
                 ),
-                io.Combo.Input(
-                    "language",
-                    options=list(LANGUAGES),
-                    default="en",
-                    optional=True,
-                    advanced=True,
-                    tooltip="What the task is said in, and so what the reply is in: en English, zh Chinese. Prompts are "
-                    "English in both; the task chat is your words alone.",
+                language_input(
+                    "What the task is said in, and so what the reply is in: en English, zh Chinese. Prompts are "
+                    "English in both; the task chat is your words alone."
                 ),
                 io.Int.Input(
                     "pages",
@@ -231,9 +227,7 @@ class Chat(io.ComfyNode):
         edited = check.optional_text("edited_reply", edited_reply)
         if edited.strip():
             engine, policy = WrittenReply(edited), "whole_reply"
-        check.instance(
-            "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
-        )
+        require_engine(engine)
         check.instance("history", history, Conversation, "LLMGA Chat or Load History")
         asked = find_task(task, task_names())
         settled = read_transcript(
@@ -247,14 +241,7 @@ class Chat(io.ComfyNode):
         known = {
             picture for turn in settled for picture in turn.pictures
         }  # what stays connected is shown once
-        sampling = Sampling(
-            seed,
-            temperature,
-            top_p,
-            max_new_tokens,
-            thinking=check.flag("thinking", thinking),
-            thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
-        )
+        sampling = sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens, top_p)
         on_text = host.live_text(engine, max_new_tokens + thinking * thought_tokens)
         reply = respond(
             engine,
@@ -287,43 +274,6 @@ def with_system(conversation: Conversation, system: str) -> Conversation:
     if not system.strip():
         return conversation
     return replace(conversation, system=system.replace("{default}", SYSTEM_PROMPT))
-
-
-def policy_input() -> io.Combo.Input:
-    return io.Combo.Input(
-        "policy",
-        options=list(POLICIES),
-        default="ask_again",
-        optional=True,
-        advanced=True,
-        tooltip="What to do with a reply that holds no prompt where one was asked for. ask_again: ask once more. "
-        "whole_reply: use the reply as the prompt (a refusal is still an error). keep_previous: the last prompt of the "
-        "history. error: stop.",
-    )
-
-
-def shown_pictures(image: torch.Tensor | None, mask: torch.Tensor | None) -> tuple[tuple[Picture, ...], bool]:
-    """The pictures of this turn with the hole painted black, and whether there is a hole.
-
-    An empty mask is none: LoadImage gives 64×64 zeros for a picture without one.
-    """
-    masked = mask is not None and bool(check.mask("mask", mask).any())
-    if image is None:
-        if masked:
-            raise ValueError(
-                "mask says where the hole of a picture is, but image is not connected; connect both"
-            )
-        return (), False
-    image = check.image("image", image)
-    if masked:
-        image = paint_hole_black(image, check.mask("mask", mask))
-    return tuple(map(encoded, to_pil(image))), masked
-
-
-def encoded(picture: Image.Image) -> Picture:
-    """A picture as a PNG, which takes a second for a large one, with a cancel point before it."""
-    host.raise_if_cancelled()
-    return Picture.from_pil(picture)
 
 
 NODES = [Chat]

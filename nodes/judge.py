@@ -6,13 +6,7 @@ from typing import get_args
 
 from comfy_api.latest import io
 
-from ..llmga.chat.engines.base import (
-    MAX_NEW_TOKENS,
-    MAX_THOUGHT_TOKENS,
-    THOUGHT_TOKENS,
-    ChatEngine,
-    Sampling,
-)
+from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from ..llmga.chat.judge import (
     MOST_QUESTIONS,
     Asking,
@@ -24,8 +18,16 @@ from ..llmga.chat.judge import (
     given_claims,
 )
 from . import check, host
-from .chat import shown_pictures
-from .types import Engine, temperature_input, thinking_inputs
+from .chat_inputs import (
+    max_new_tokens_input,
+    require_engine,
+    sampling_of,
+    shown_pictures,
+    temperature_input,
+    thinking_inputs,
+    vision_engine_input,
+)
+from .types import seed_input
 
 ASKING = get_args(Asking)
 
@@ -57,11 +59,7 @@ class Judge(io.ComfyNode):
                 "critic",
             ],
             inputs=[
-                Engine.Input(
-                    "engine",
-                    tooltip="A language model that sees pictures: LLMGA Model Loader, LLMGA Endpoint or LLMGA Host Language "
-                    "Model.",
-                ),
+                vision_engine_input(),
                 io.Image.Input(
                     "image", tooltip="The pictures to choose from: a batch of any number, or one."
                 ),
@@ -120,25 +118,9 @@ class Judge(io.ComfyNode):
                     optional=True,
                     tooltip="Writes a better prompt where the best picture does not pass. Off: better_prompt is prompt.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    optional=True,
-                    tooltip="Same inputs and seed, same answers.",
-                ),
+                seed_input("Same inputs and seed, same answers."),
                 temperature_input(),
-                io.Int.Input(
-                    "max_new_tokens",
-                    default=512,
-                    min=1,
-                    max=MAX_NEW_TOKENS,
-                    optional=True,
-                    advanced=True,
-                    tooltip=f"Each reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
-                ),
+                max_new_tokens_input("Each reply"),
                 *thinking_inputs(),
             ],
             outputs=[
@@ -176,20 +158,13 @@ class Judge(io.ComfyNode):
         cls, engine, image, request, prompt, threshold, max_questions, questions, asking, rewrite, seed,
         temperature, max_new_tokens, thinking=False, thought_tokens=THOUGHT_TOKENS,
     ) -> io.NodeOutput:  # fmt: skip
-        wanted = "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
-        check.instance("engine", engine, ChatEngine, wanted)
+        require_engine(engine)
         request, prompt = (check.optional_text(*one) for one in (("request", request), ("prompt", prompt)))
         own = given_claims(check.optional_text("questions", questions))
         check.number("threshold", threshold, 0, 1)
         check.integer("max_questions", max_questions, 1, MOST_QUESTIONS)
         check.flag("rewrite", rewrite)
-        sampling = Sampling(
-            check.integer("seed", seed, 0, 2**64 - 1),
-            temperature,
-            max_new_tokens=max_new_tokens,
-            thinking=check.flag("thinking", thinking),
-            thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
-        )
+        sampling = sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens)
         spoken = {"sampling": sampling, "on_text": host.live_text(engine)}
         image = check.image("image", image)
         pictures, _ = shown_pictures(image, None)
