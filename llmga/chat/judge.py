@@ -233,7 +233,7 @@ def better_prompt(
         Conversation(),
         task="chat",
         instruction=_BETTER.format(**words),
-        sampling=replace(sampling, stop_after=1),
+        sampling=sampling,
         policy="error",
         on_text=on_text,
     )
