@@ -20,6 +20,7 @@ from .chat_inputs import (
     thinking_inputs,
     vision_engine_input,
 )
+from .host_live_text import live_text
 from .own_tasks import NO_STYLE, find_style, find_task, style_names, task_names
 
 ASKED = ("describe", "similar", "chat")
@@ -179,7 +180,7 @@ class CaptionFolder(io.ComfyNode):
             style=find_style(style),
             language=check.choice("language", language, LANGUAGES),
             on_step=on_step,
-            on_text=host.live_text(),
+            on_text=live_text(),
         )
         # An empty list would leave the nodes after it without a run.
         captions = list(result.written.values()) or [""]

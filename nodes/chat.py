@@ -31,6 +31,7 @@ from .chat_inputs import (
     temperature_input,
     thinking_inputs,
 )
+from .host_live_text import live_text
 from .own_tasks import NO_STYLE, find_style, find_task, skipped_files, style_names, task_names
 from .types import Engine, History, seed_input
 
@@ -242,7 +243,7 @@ class Chat(io.ComfyNode):
             picture for turn in settled for picture in turn.pictures
         }  # what stays connected is shown once
         sampling = sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens, top_p)
-        on_text = host.live_text(engine, max_new_tokens + thinking * thought_tokens)
+        on_text = live_text(engine, max_new_tokens + thinking * thought_tokens)
         reply = respond(
             engine,
             conversation,

@@ -26,6 +26,7 @@ from .chat_inputs import (
     thinking_inputs,
     vision_engine_input,
 )
+from .host_live_text import live_text
 from .own_tasks import find_task, task_names
 from .types import History, seed_input
 
@@ -141,7 +142,7 @@ class ChatPerPicture(io.ComfyNode):
             pictures=pictures,
             sampling=sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens),
             policy=check.choice("policy", policy, POLICIES),
-            on_text=host.live_text(engine, len(pictures) * max_new_tokens),
+            on_text=live_text(engine, len(pictures) * max_new_tokens),
             language=check.choice("language", language, LANGUAGES),
         )
         texts = ["" if isinstance(reply, Failed) else reply.text for reply in replies]

@@ -20,6 +20,7 @@ from .chat_inputs import (
     temperature_input,
     thinking_inputs,
 )
+from .host_live_text import live_text
 from .types import Engine, History, seed_input
 
 POLICIES = get_args(EditPolicy)
@@ -139,7 +140,7 @@ class EditInstruction(io.ComfyNode):
             source=check.optional_text("source_prompt", source_prompt),
             sampling=sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens),
             policy=policy,
-            on_text=host.live_text(engine, 2 * max_new_tokens),
+            on_text=live_text(engine, 2 * max_new_tokens),
         )
         text = f"{edit.report()}\n\nsource: {edit.source}\n\ntarget: {edit.target}"
         return io.NodeOutput(

@@ -12,6 +12,7 @@ from ..llmga.gill.transcript import TRANSCRIPT_STYLES, prompt_of
 from ..llmga.images import from_pil, read_picture, to_pil
 from . import check, host, host_gill, panel
 from .gill import GILLType, HostIndex, IndexType
+from .host_live_text import live_text
 from .types import History, seed_input
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class GILLChat(io.ComfyNode):
             shown = read_picture_states(gill, gill.picture_states(prompt), searched, matches)
             reply = GILLReply((shown,), (), gill.img_text)
         else:
-            reply = answer(gill, prompt, options, index=searched, matches=matches, on_reply=host.live_text())
+            reply = answer(gill, prompt, options, index=searched, matches=matches, on_reply=live_text())
         return packed(reply, conversation, found, decide)
 
 

@@ -27,6 +27,7 @@ from .chat_inputs import (
     thinking_inputs,
     vision_engine_input,
 )
+from .host_live_text import live_text
 from .types import seed_input
 
 ASKING = get_args(Asking)
@@ -165,7 +166,7 @@ class Judge(io.ComfyNode):
         check.integer("max_questions", max_questions, 1, MOST_QUESTIONS)
         check.flag("rewrite", rewrite)
         sampling = sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens)
-        spoken = {"sampling": sampling, "on_text": host.live_text(engine)}
+        spoken = {"sampling": sampling, "on_text": live_text(engine)}
         image = check.image("image", image)
         pictures, _ = shown_pictures(image, None)
         claims = own or derive_claims(engine, request.strip() or prompt, most=max_questions, **spoken)

@@ -27,6 +27,7 @@ from ..llmga.scene import (
 from ..llmga.scene.plan import PLAN_FORMAT
 from . import check, host
 from .chat_inputs import require_engine, temperature_input
+from .host_live_text import live_text
 from .inversion import shown
 from .prompt_encoder import HostPromptEncoder, clip_encoders
 from .scene_synthesis import PaintedSceneValue
@@ -311,7 +312,7 @@ def _planned(
         engine,
         prompt,
         sampling=sampling,
-        on_text=host.live_text(engine),
+        on_text=live_text(engine),
         conversation=history if history.turns else None,
         picture=Picture.from_pil(pictures[0]) if pictures else None,
     )
