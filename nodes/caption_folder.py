@@ -37,7 +37,8 @@ class CaptionFolder(io.ComfyNode):
             display_name="LLMGA Caption Folder",
             category="LLMGA/chat",
             description="Writes a caption beside each picture of a folder, as NAME.txt: a data set for a LoRA. Names stay, "
-            "what has a caption is skipped, so an interrupted run goes on, and a picture that fails costs no other.",
+            "what has a caption is skipped, so an interrupted run goes on, and a picture that fails does not stop the "
+            "others.",
             is_output_node=True,
             search_aliases=[
                 "dataset",
@@ -101,7 +102,7 @@ class CaptionFolder(io.ComfyNode):
                     "overwrite",
                     default=False,
                     optional=True,
-                    tooltip="On: captions that exist are written anew, at each run. Off: they are skipped.",
+                    tooltip="On: captions that exist are written again at each run. Off: they are skipped.",
                 ),
                 io.Combo.Input(
                     "task",

@@ -1,4 +1,4 @@
-"""LLMGA Chat: an instruction, and perhaps a picture, becomes a reply and a detailed generation prompt."""
+"""LLMGA Chat: an instruction, with or without pictures, becomes a reply and a detailed generation prompt."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Chat(io.ComfyNode):
                     optional=True,
                     extra_dict={"hidden": True},  # the panel shows it
                     tooltip="The turns before this one, after those of history, as JSON text. The panel writes it when you "
-                    "go on, edit or branch; leave it empty to begin anew.",
+                    "go on, edit or branch; leave it empty to start a new conversation.",
                 ),
                 *thinking_inputs(),
                 io.String.Input(
@@ -188,7 +188,7 @@ class Chat(io.ComfyNode):
                 io.String.Output(
                     display_name="page_texts",
                     is_output_list=True,
-                    tooltip="The words told before each prompt, as a list beside prompts: the text of a picture book.",
+                    tooltip="The text before each prompt, as a list beside prompts: the text of a picture book.",
                 ),
                 io.String.Output(
                     display_name="thought",

@@ -83,8 +83,8 @@ def thinking_inputs() -> list[io.Input]:
             default=False,
             optional=True,
             advanced=True,
-            tooltip="Asks the model to think before it answers, where it can; off asks it not to. An endpoint is told only "
-            "if its record has 'thinking'. A thought is never painted.",
+            tooltip="Asks the model to think before it answers, where it can; off asks it not to. An endpoint gets this "
+            "only if its record has 'thinking'. A thought is never painted.",
         ),
         io.Int.Input(
             "thought_tokens",

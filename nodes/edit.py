@@ -59,7 +59,7 @@ class InversionEdit(io.ComfyNode):
                     "target_prompt",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="What the picture shall show: the source prompt with few words changed. Not empty, up to "
+                    tooltip="What the picture should show: the source prompt with few words changed. Not empty, up to "
                     "200,000 characters.",
                 ),
                 io.Float.Input(
@@ -132,7 +132,7 @@ class InversionEdit(io.ComfyNode):
                     dynamic_prompts=True,
                     optional=True,
                     default="",
-                    tooltip="What the edited part shall not show; mostly empty. Has no effect at cfg 1.",
+                    tooltip="What the edited part should not show; mostly empty. Has no effect at cfg 1.",
                 ),
                 Inversion.Input(
                     "inversion",

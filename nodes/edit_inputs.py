@@ -165,7 +165,7 @@ def check_target_prompt(value: Any) -> None:
         ValueError: it is not text, or empty.
     """
     if not check.text("target_prompt", value).strip():
-        raise ValueError("target_prompt is empty; write what the picture shall show after the edit")
+        raise ValueError("target_prompt is empty; write what the picture should show after the edit")
 
 
 def fitted_mask(

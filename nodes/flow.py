@@ -68,7 +68,7 @@ class FlowEdit(io.ComfyNode):
                     "target_prompt",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="What it shall show: best the source prompt with few words changed. Not empty, up to 200,000 "
+                    tooltip="What it should show: best the source prompt with few words changed. Not empty, up to 200,000 "
                     "characters.",
                 ),
                 io.Float.Input(

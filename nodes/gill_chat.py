@@ -260,7 +260,7 @@ def exchange(
     """What the panel shows of a run: the message, and the reply with each picture where it stands between the words.
 
     A picture that is painted is not here: the panel takes it from the node that shows it. The pictures that were found
-    are named by the hash of their pixels, as those of a turn are; one that cannot be shown costs no reply.
+    are named by the hash of their pixels, as those of a turn are; where one cannot be shown, the reply is still given.
     """
     notes: dict[str, None] = {}
     found = tuple(Picture.from_pil(one) for image in retrieved for one in to_pil(image))

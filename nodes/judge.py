@@ -69,7 +69,7 @@ class Judge(io.ComfyNode):
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="What the picture shall show, in your own words, up to 200,000 characters. Empty: prompt is "
+                    tooltip="What the picture should show, in your own words, up to 200,000 characters. Empty: prompt is "
                     "taken for it.",
                 ),
                 io.String.Input(
@@ -77,7 +77,7 @@ class Judge(io.ComfyNode):
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="What it was painted from; better_prompt is this prompt, mended. Empty: request is taken for "
+                    tooltip="What it was painted from; better_prompt is this prompt, corrected. Empty: request is taken for "
                     "it.",
                 ),
                 io.Float.Input(

@@ -35,7 +35,7 @@ class StopAfterFailures:
         """
         failed = self._in_a_row
         if failed == MAX_FAILURES_IN_A_ROW:
-            raise EndpointError(f"not asked, for the endpoint failed {failed} times in a row")
+            raise EndpointError(f"not asked, because the endpoint failed {failed} times in a row")
         self._in_a_row = 0
         try:
             return ask()
@@ -62,7 +62,7 @@ def respond_each(
     """One reply for each picture, in order; each is asked about as if it were the only one.
 
     All replies continue the same conversation, so a local engine reads that once. Picture ``i`` has the seed
-    ``seed + i``: alone with that seed it gets the same reply. A picture that fails never costs the others their replies;
+    ``seed + i``: alone with that seed it gets the same reply. A picture that fails does not stop the others;
     after ``MAX_FAILURES_IN_A_ROW`` endpoint errors in a row the rest is not asked, and its reason says so.
 
     Args:

@@ -1,7 +1,7 @@
 """Captions for a folder of pictures, as ``NAME.txt`` beside each, which is what trainers of LoRAs read.
 
 A caption is written as soon as there is one, so an interrupted run goes on where it stopped; a picture that cannot be read
-or described is listed with its reason and costs no other its caption.
+or described is listed with its reason, and the others still get their captions.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_a_reply_and_any_other_error_end_a_row_of_endpoint_errors() -> None:
     each = respond_each(engine, Conversation(), pictures=PICTURES[:1] * 10, sampling=Sampling(), **SETTINGS)
     assert engine.asked == list(range(9))
     assert [isinstance(one, Failed) for one in each] == [i != 2 for i in range(10)]
-    assert each[9] == Failed("picture 10 of 10: not asked, for the endpoint failed 3 times in a row")
+    assert each[9] == Failed("picture 10 of 10: not asked, because the endpoint failed 3 times in a row")
 
 
 def test_a_cancel_ends_the_batch() -> None:

@@ -138,7 +138,7 @@ def test_after_three_endpoint_errors_the_rest_is_not_asked(folder: Path) -> None
     engine = Seer(**{f"seed{i}": EndpointError("the endpoint answered 500") for i in range(9)})
     result = caption_folder(engine, folder, sampling=Sampling())
     assert len(engine.requests) == 3 and len(result.failures) == 6 and not captions(folder)
-    assert result.failures[-1].endswith("not asked, for the endpoint failed 3 times in a row")
+    assert result.failures[-1].endswith("not asked, because the endpoint failed 3 times in a row")
 
 
 def test_what_is_excluded_is_said_in_the_request_and_asked_for_again(folder: Path) -> None:
