@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
+from PIL import Image
 from support.soft_scenes import shifted, soft_scene, with_square
 
-from llmga.images import channels_first, channels_last
+from llmga.images import channels_first, channels_last, from_pil, to_pil
 from llmga.paint.change import blur_between, changed
 from llmga.paint.colour_fit import ColourFit, fit_colours
 from llmga.paint.keep import BAND, KeptRest, keep_rest
@@ -140,6 +143,10 @@ def test_noise_is_no_change_and_a_speck_is_none() -> None:
     image = soft_scene()
     grainy = image + 0.03 * noise(96, 112, 3)
     assert not changed(image, grainy, EVERYWHERE).any()
+    data = io.BytesIO()
+    to_pil(channels_last(image))[0].save(data, "JPEG", quality=10)
+    with Image.open(data) as blocks:
+        assert not changed(image, channels_first(from_pil([blocks])), EVERYWHERE).any()
     speck = image.clone()
     speck[..., 50, 60] = 1 - image[..., 50, 60].round()
     assert not changed(image, speck, EVERYWHERE).any()
@@ -154,6 +161,15 @@ def test_a_change_of_colour_alone_and_one_of_texture_alone() -> None:
     assert overlap(changed(image, image + red * truth, EVERYWHERE), truth) > 0.9
     woven, other = (0.5 + 0.1 * noise(96, 112, seed, 1).expand(-1, 3, -1, -1) for seed in (4, 5))
     assert overlap(changed(woven, torch.where(truth > 0, other, woven), EVERYWHERE), truth) > 0.8
+
+
+def test_a_change_of_all_that_has_detail_is_seen() -> None:
+    """A textured square on a flat wall, its texture replaced: at that detail there is nothing else to learn noise from."""
+    truth = box(28, 68, 40, 80)[None]
+    original, edited = (
+        0.5 + 0.01 * noise(96, 112, seed) + truth * 0.1 * noise(96, 112, seed + 1, 1) for seed in (6, 8)
+    )
+    assert overlap(changed(original, edited, EVERYWHERE), truth) > 0.8
 
 
 def test_a_change_ends_where_it_ends() -> None:
