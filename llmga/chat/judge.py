@@ -125,7 +125,7 @@ def derive_claims(
     """
     if not request.strip():
         raise ValueError(
-            "request is empty, so nothing can be asked about a picture; write what it shall show"
+            "request is empty, so nothing can be asked about a picture; write what it should show"
         )
     asked = Conversation(system=_SYSTEM).say("user", _QUESTIONS.format(request=request.strip(), most=most))
     schema = _schema("questions", {"claim": {"type": "string"}, "question": {"type": "string"}}, most)
@@ -186,7 +186,7 @@ def check_each(
     sampling: Sampling,
     **settings: Any,
 ) -> list[PictureCheck]:
-    """``check_claims`` of each picture; one that fails never costs the others theirs.
+    """``check_claims`` of each picture; one that fails does not stop the others.
 
     Args:
         settings: what else ``check_claims`` takes.
@@ -219,7 +219,7 @@ def best_index(checks: Sequence[PictureCheck]) -> int:
 def better_prompt(
     engine: ChatEngine, request: str, prompt: str, check: PictureCheck, *, sampling: Sampling, on_text: OnText
 ) -> str:
-    """Ask for a prompt that mends what is wrong; "" if the reply holds none, and ``prompt`` if nothing is wrong.
+    """Ask for a prompt that corrects what is wrong; "" if the reply holds none, and ``prompt`` if nothing is wrong.
 
     Raises:
         ValueError: the reply is empty or ends inside a thought.
@@ -233,7 +233,7 @@ def better_prompt(
         Conversation(),
         task="chat",
         instruction=_BETTER.format(**words),
-        sampling=replace(sampling, stop_after=1),
+        sampling=sampling,
         policy="error",
         on_text=on_text,
     )

@@ -75,7 +75,7 @@ def paint_alone(
     Args:
         noise: (1, 4, h, w).
         context, negative: the object's encoded prompt and the negative one, of one length.
-        box: where it shall stand.
+        box: where it is to be, in parts of the picture.
         tokens: the positions of its name in the prompt; the last is the word whose attention is kept.
         kept_steps: for how many of the first steps the attention to the word is kept, for ``paint_together``.
         on_step: ``on_step(i, steps, preview)`` after each step; may raise.
