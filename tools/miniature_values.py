@@ -131,7 +131,8 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "LLMGA Chat": _say("Paint the heart purple.", "edit"),
         "KSampler": {"denoise": 0.7},
     },
-    "chat_with_host_model": {"LLMGA Chat": _say(_STAR, "refine")},
+    # A seed of which the base UNet paints nothing beside: of detailed prompts it does in one of two pictures.
+    "chat_with_host_model": {"LLMGA Chat": _say(_STAR, "refine"), "KSampler": {"seed": 2}},
     "text_to_image_sdxl": {
         "LLMGA Chat": _say("an orange cross at the right and a square at the left on water", "refine")
     },
