@@ -127,7 +127,7 @@ class LiveText:
         context = get_executing_context()
         self._server = getattr(PromptServer, "instance", None)
         self._client = getattr(self._server, "client_id", None)
-        self._about = {} if context is None else {"node": context.node_id, "prompt_id": context.prompt_id}
+        self._about = {} if context is None else {"node": running_node(), "prompt_id": context.prompt_id}
         self._engine = engine if isinstance(engine, CountsTokens) else None
         self._limit = limit
         self._bar = comfy.utils.ProgressBar(limit) if limit and self._engine and context is not None else None
@@ -210,7 +210,7 @@ def announce_loading(patcher: Any = None, size: int = 0) -> None:
     client = getattr(server, "client_id", None)
     if server is None or client is None or context is None or size <= 0:
         return
-    about = {"node": context.node_id, "prompt_id": context.prompt_id, "gigabytes": round(size / 1e9, 2)}
+    about = {"node": running_node(), "prompt_id": context.prompt_id, "gigabytes": round(size / 1e9, 2)}
     server.send_sync("llmga.loading", about, client)
 
 
@@ -356,9 +356,12 @@ def folder_below(place: str, name: str) -> Path:
 
 
 def running_node() -> str:
-    """The running node's execution id: "7", or "3:7" inside the subgraph node 3; "" when nothing runs."""
+    """The running node as the page knows it: "7", or "3:7" inside the subgraph node 3; "" when nothing runs.
+
+    A copy that ComfyUI added while it runs (``host_repeat``) is the node that it was made from.
+    """
     context = get_executing_context()
-    return "" if context is None else str(context.node_id)
+    return "" if context is None else str(get_progress_state().dynprompt.get_display_node_id(context.node_id))
 
 
 def own_origins() -> frozenset[tuple[str, int]]:

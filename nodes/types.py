@@ -34,6 +34,9 @@ Elements = io.Custom("ARRAY")
 Crop = io.Custom("LLMGA_CROP")
 """A ``llmga.paint.crop.Crop``: the whole pictures, and where their parts were cut out."""
 
+Regions = io.Custom("LLMGA_REGIONS")
+"""A ``llmga.paint.regions.Regions``: the regions of one picture, and what is painted of them so far."""
+
 
 def thinking_inputs() -> list[io.Input]:
     """Whether the language model thinks before it answers, and how long it may."""

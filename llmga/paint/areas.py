@@ -24,7 +24,15 @@ def separate_areas(mask: torch.Tensor, most: int) -> torch.Tensor:
     Raises:
         ValueError: there are more areas than ``most``.
     """
-    found = _labels(greatest_around((mask > 0).float(), GAP) > 0)
+    if not mask.any():
+        return mask.new_zeros((0, *mask.shape))
+    rows, columns = (torch.nonzero((mask > 0).any(axis)).flatten().tolist() for axis in (1, 0))
+    part = (
+        slice(rows[0], rows[-1] + 1),
+        slice(columns[0], columns[-1] + 1),
+    )  # of a large picture often a small one
+    found = torch.zeros_like(mask, dtype=torch.long)
+    found[part] = _labels(greatest_around((mask[part] > 0).float(), GAP) > 0)
     found = torch.where(mask > 0, found, 0)
     labels = found.unique()
     labels = labels[labels > 0].tolist()
@@ -34,7 +42,7 @@ def separate_areas(mask: torch.Tensor, most: int) -> torch.Tensor:
             "ones in the MaskEditor, grow the mask in Prepare Mask, or set split to masks"
         )
     areas = [torch.where(found == label, mask, 0.0) for label in labels]
-    return torch.stack(sorted(areas, key=_middle)) if areas else mask.new_zeros((0, *mask.shape))
+    return torch.stack(sorted(areas, key=_middle))
 
 
 def _middle(area: torch.Tensor) -> tuple[float, float]:
