@@ -18,8 +18,8 @@ from .props import EXAMPLE as EXAMPLE_SEED
 
 LEFT_THIRD = (0.04, 0.3, 0.36, 0.7)
 """The hole of the example, around its heart: left, top, right, bottom, in parts of the side."""
-TOP_RIGHT = (0.7, 0.05, 0.98, 0.32)
-"""A second hole of the example, around a square."""
+BOTTOM = (0.42, 0.66, 0.78, 0.98)
+"""A second hole of the example, where nothing stands."""
 GAIN, BIAS = 0.85, 30
 """What a badly painted hole has of the true colours."""
 
@@ -92,7 +92,7 @@ def write_pictures(folder: Path, side: int) -> None:
     holed = picture.copy()
     holed.putalpha(mask)
     holed.save(folder / EXAMPLE)
-    mask.paste(0, [round(edge * side) for edge in TOP_RIGHT])
+    mask.paste(0, [round(edge * side) for edge in BOTTOM])
     holed.putalpha(mask)
     holed.save(folder / TWO_HOLES)
     middle = render(centred(example_scene()), side).image

@@ -160,7 +160,7 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "inpaint": {"LLMGA Chat": _say("a yellow star at the left", "inpaint")},
     "inpaint_regions": {
         "Load Image": {"image": TWO_HOLES},
-        "Crop Each Region": {"instructions": "a yellow star at the left\na green circle at the top right"},
+        "Crop Each Region": {"instructions": "a yellow star at the left\na red ring at the bottom"},
     },
     "inpaint_sdxl": {"LLMGA Chat": _say("a purple ring at the left", "inpaint")},
     "outpaint": {

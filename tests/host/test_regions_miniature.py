@@ -12,7 +12,7 @@ from PIL import Image
 
 from tools import miniature
 from tools.comfy_runner import ComfyRunner, comfy_runner
-from tools.miniature_base import LEFT_THIRD, TOP_RIGHT
+from tools.miniature_base import BOTTOM, LEFT_THIRD
 from tools.miniature_values import TWO_HOLES
 
 
@@ -38,52 +38,53 @@ def titled(prompt: dict[str, Any], title: str) -> str:
 def places(side: int) -> list[np.ndarray]:
     """The two holes of the example."""
     masks = np.zeros((2, side, side), dtype=bool)
-    for mask, hole in zip(masks, (LEFT_THIRD, TOP_RIGHT), strict=True):
+    for mask, hole in zip(masks, (LEFT_THIRD, BOTTOM), strict=True):
         left, top, right, bottom = (round(edge * side) for edge in hole)
         mask[top:bottom, left:right] = True
     return list(masks)
 
 
-def run(runner: ComfyRunner, prompt: dict[str, Any]) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """The picture, and what every node and its copies showed, by title and in the order of the regions."""
+def run(runner: ComfyRunner, prompt: dict[str, Any]) -> tuple[np.ndarray, list[str], list[str]]:
+    """The picture, and of every region that was painted now what the chat was asked for, and its prompt."""
     entry = runner.server.run(prompt)
-    texts: dict[str, list[str]] = {}
+    asked, prompts = [], []
     for one in sorted(entry["outputs"], key=len):  # a copy's id begins with that of the node that added it
-        title = prompt[entry["meta"][one]["display_node"]]["_meta"]["title"]
-        texts.setdefault(title, []).extend(entry["outputs"][one].get("text", []))
+        for record in entry["outputs"][one].get("llmga_chat", []):
+            asked.append(record["exchange"][0]["instruction"])
+            prompts += record["prompts"]
     (picture,) = entry["outputs"][titled(prompt, "Save Image")]["images"]
     path = runner.server.base / "output" / picture["subfolder"] / picture["filename"]
-    return np.array(Image.open(path).convert("RGB")).astype(int), texts
+    return np.array(Image.open(path).convert("RGB")).astype(int), asked, prompts
 
 
 def test_two_holes_with_a_prompt_each_and_nothing_else_changed(runner: ComfyRunner) -> None:
-    side = miniature.picture_size()
-    both, texts = run(runner, workflow())
-    left, right = places(side)
+    first, second = places(miniature.picture_size())
+    both, asked, prompts = run(runner, workflow())
     original = np.array(Image.open(runner.server.base / "input" / TWO_HOLES).convert("RGB")).astype(int)
-    outside = ~(left | right)
+    outside = ~(first | second)
     assert np.array_equal(both[outside], original[outside])
-    for hole in (left, right):
-        assert np.abs(both - original)[hole].mean() > 8
-    first, second = texts["Prompt"]
-    assert "star" in first and "circle" in second and first != second
-    first_alone = workflow()
-    first_alone[titled(first_alone, "Stitch Regions")]["inputs"]["repeat"] = False
-    once, texts = run(runner, first_alone)
-    assert texts["Prompt"] == [first]
-    assert np.array_equal(once[~left], original[~left]) and np.array_equal(once[left], both[left])
+    for hole in (first, second):
+        assert np.abs(both - original)[hole].mean() > 4
+    wanted = workflow()
+    assert "\n".join(asked) == wanted[titled(wanted, "Crop Each Region")]["inputs"]["instructions"]
+    assert len(prompts) == 2 and prompts[0] != prompts[1]
+    wanted[titled(wanted, "Stitch Regions")]["inputs"]["repeat"] = False
+    once, _, _ = run(runner, wanted)
+    assert np.array_equal(once[~first], original[~first]) and np.array_equal(once[first], both[first])
 
 
-def test_the_second_prompt_and_picture_follow_from_the_first(runner: ComfyRunner) -> None:
-    """With another first region the chat sees another picture at the second one, and so does the painter."""
-    prompts, pictures = [], []
-    for first in ("a yellow star at the left", "a large purple ring at the left"):
+def test_the_second_region_is_painted_in_the_picture_with_the_first(runner: ComfyRunner) -> None:
+    """With another first region the painter sees another picture around the second one."""
+    pictures = []
+    for words in ("a yellow star at the left", "a large purple ring at the left"):
         prompt = workflow()
+        # Without the chat, so that the second prompt is the same.
+        prompt[titled(prompt, "Long CLIP Encode")]["inputs"]["text"] = [titled(prompt, "Crop Each Region"), 2]
         crop = prompt[titled(prompt, "Crop Each Region")]["inputs"]
-        crop["instructions"] = f"{first}\na green circle at the top right"
-        picture, texts = run(runner, prompt)
-        prompts.append(texts["Prompt"][1])
-        pictures.append(picture)
-    assert "star" in prompts[0] and "ring" in prompts[1] and "star" not in prompts[1]
-    right = places(miniature.picture_size())[1]
-    assert not np.array_equal(pictures[0][right], pictures[1][right])
+        crop["instructions"] = f"{words}\na red ring at the bottom"
+        pictures.append(run(runner, prompt)[0])
+    first, second = places(miniature.picture_size())
+    assert np.abs(pictures[0] - pictures[1])[first].mean() > 4
+    assert not np.array_equal(pictures[0][second], pictures[1][second])
+    outside = ~(first | second)
+    assert np.array_equal(pictures[0][outside], pictures[1][outside])
