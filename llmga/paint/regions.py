@@ -247,8 +247,8 @@ def _one_each(instructions: str, count: int) -> tuple[str, ...]:
         return tuple(lines or [""]) * count
     if len(lines) != count:
         raise ValueError(
-            f"instructions holds {len(lines)} lines for {count} region{'s' if count > 1 else ''}; write one line for each (a "
-            "blank one leaves it open), in the order of the masks, or of the areas from left to right; or a single line for "
-            "all"
+            f"instructions holds {len(lines)} lines for {count} region{'s' if count > 1 else ''}; write one line for each "
+            "(a blank one leaves it open), in the order of the masks, or of the areas from left to right; or a single line "
+            "for all"
         )
     return tuple(lines)
