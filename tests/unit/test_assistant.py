@@ -65,7 +65,7 @@ def test_prompt_is_found_and_the_exchange_is_kept() -> None:
         "assistant", "Gladly. <gen_image> a red fox </gen_image>"
     )
     ((heard, sampling),) = engine.heard
-    assert heard.turns == reply.conversation.turns[:-1] and sampling == Sampling(seed=7, stop_after=1)
+    assert heard.turns == reply.conversation.turns[:-1] and sampling == Sampling(seed=7, stop_after=1, min_prompts=1)
 
 
 def test_seed_picks_the_phrasing_and_repeats_it() -> None:
