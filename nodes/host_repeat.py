@@ -5,7 +5,7 @@ ComfyUI calls it node expansion. The copies are shown as the nodes that they wer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,9 @@ def _sources(node: dict[str, Any]) -> Iterable[str]:
     return (value[0] for value in node["inputs"].values() if is_link(value))
 
 
-def run_again(prompt: Any, repeated: Repeated, link: str, slot: int, **changed: Any) -> tuple[dict, list]:
+def run_again(
+    prompt: Any, repeated: Repeated, link: str, slot: int, **changed: Any
+) -> tuple[dict[str, Any], Callable[[int], list[Any]]]:
     """The graph in which everything runs once more, and the last copy, of which the results are taken.
 
     The state goes on through a copy of the last node with the inputs ``changed``, which ends this round: its output

@@ -218,7 +218,7 @@ class StitchRegions(io.ComfyNode):
             None if stitch_mask is None else check.mask("stitch_mask", stitch_mask),
         )
         if check.flag("repeat", _single("repeat", repeat)) and not done.done:
-            return _go_on(cls.hidden.dynprompt, cls.hidden.unique_id)
+            return _go_on(cls.hidden)
         readout = done.report()
         return io.NodeOutput(done.picture[None], done, done.stitched[None], readout, ui={"text": [readout]})
 
@@ -235,11 +235,15 @@ def _single(name: str, values: Any) -> Any:
     return values[0]
 
 
-def _go_on(prompt: Any, end: str) -> io.NodeOutput:
+def _go_on(hidden: Any) -> io.NodeOutput:
     """The graph that paints the next region, and gives this node's outputs after it."""
-    repeated = find_repeated(prompt, end, "regions", START)
+    if hidden is None or hidden.dynprompt is None:
+        raise ValueError(
+            "repeat needs a running workflow of ComfyUI; set it to off to call this node by itself"
+        )
+    repeated = find_repeated(hidden.dynprompt, hidden.unique_id, "regions", START)
     _refuse_edited_replies(repeated)
-    graph, output = run_again(prompt, repeated, "regions", REGIONS_SLOT, repeat=False)
+    graph, output = run_again(hidden.dynprompt, repeated, "regions", REGIONS_SLOT, repeat=False)
     return io.NodeOutput(*(output(i) for i in range(4)), expand=graph)
 
 

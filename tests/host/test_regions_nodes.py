@@ -226,7 +226,7 @@ def test_an_edited_reply_is_not_given_to_every_region(server: ComfyServer) -> No
     prompt["chat"] = chat(
         "engine", ["crop", 2], edited_reply="<gen_image> a fox </gen_image>", task="inpaint"
     )
-    prompt["chat"]["inputs"] |= {"image": ["crop", 0], "mask": ["crop", 1]}
+    prompt["chat"]["inputs"] |= {"instruction": ["crop", 2], "image": ["crop", 0], "mask": ["crop", 1]}
     assert fails(server, prompt, "edited reply") == "LLMGA_StitchRegions"
 
 
