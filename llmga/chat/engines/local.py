@@ -126,17 +126,8 @@ class LocalEngine:
         try:
             if self.lookup and not sampling.temperature and self.prefixes.usable:
                 new_ids, cache = decode_greedily(
-                    self.net,
-                    placed,
-                    cache,
-                    cached,
-                    stream,
-                    max_new_tokens,
-                    self.lookup,
-                    self._named,
-                    penalty,
-                    form,
-                )
+                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup, self._named, penalty, form
+                )  # fmt: skip
             else:
                 new_ids, cache = self._generate(
                     placed, cache, stream, max_new_tokens, sampling, penalty, form
