@@ -18,7 +18,8 @@ class Repeated:
 
     Attributes:
         start, end: ids of the first and the last node.
-        between: ids of all that depend on the first and that the last does not come before: also a preview on the side.
+        between: ids of all that depend on the first and that the last does not come before: also a preview on the side, but
+            nothing that belongs to another repetition from the same first node.
         nodes: of every id the entry in the prompt: "class_type" and "inputs".
     """
 
@@ -48,8 +49,11 @@ def find_repeated(prompt: Any, end: str, link: str, start_class: str) -> Repeate
     parent = prompt.get_parent_node_id(end)
     beside = [one for one in sorted(prompt.all_node_ids()) if prompt.get_parent_node_id(one) == parent]
     nodes = {one: prompt.get_node(one) for one in beside}
-    after = _dependents(nodes, end)
-    between = _dependents(nodes, start) - after - {end}
+    between = _dependents(nodes, start) - _dependents(nodes, end) - {end}
+    for other in [one for one in between if nodes[one]["class_type"] == nodes[end]["class_type"]]:
+        following = _dependents(nodes, other)
+        if end not in following:  # else it is a repetition inside of this one
+            between -= {other, *following}
     return Repeated(start, end, tuple(one for one in beside if one in between), nodes)
 
 
@@ -84,18 +88,19 @@ def run_again(
         The graph for ``NodeOutput(expand=…)``, and a function from an output's number to its link.
     """
     builder = GraphBuilder()
+    originals = (repeated.start, *repeated.between, repeated.end)
+    names = {one: prompt.get_display_node_id(one) for one in originals}
+    if len(set(names.values())) < len(names):  # another node's expansion shows several as one
+        names = {one: one for one in originals}
 
     def copied(one: str, name: str) -> Any:
         node = builder.node(repeated.nodes[one]["class_type"], name, **repeated.nodes[one]["inputs"])
         node.set_override_display_id(prompt.get_display_node_id(one))
         return node
 
-    this_round = copied(repeated.end, "round")
+    this_round = copied(repeated.end, f"{names[repeated.end]}.round")
     this_round.inputs = {**this_round.inputs, **changed}
-    # An id is its own at its level: what stands before the last dot is the same for all of them.
-    copies = {
-        one: copied(one, one.rpartition(".")[2]) for one in (repeated.start, *repeated.between, repeated.end)
-    }
+    copies = {one: copied(one, name) for one, name in names.items()}
     for copy in copies.values():
         copy.inputs = {
             name: copies[value[0]].out(value[1]) if is_link(value) and value[0] in copies else value

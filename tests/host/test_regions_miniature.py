@@ -45,8 +45,18 @@ def places(side: int) -> list[np.ndarray]:
 
 
 def run(runner: ComfyRunner, prompt: dict[str, Any]) -> tuple[np.ndarray, list[str], list[str]]:
-    """The picture, and of every region that was painted now what the chat was asked for, and its prompt."""
-    entry = runner.server.run(prompt)
+    """The picture, and of every region that was painted now what the chat was asked for, and its prompt.
+
+    The words that a copy of the chat writes are shown on the chat.
+    """
+    writing: set[str] = set()
+
+    def on_event(kind: str, data: Any) -> None:
+        if kind == "llmga.text":
+            writing.add(data["node"])
+
+    entry = runner.server.run(prompt, on_event=on_event)
+    assert writing <= {titled(prompt, "LLMGA Chat")}
     asked, prompts = [], []
     for one in sorted(entry["outputs"], key=len):  # a copy's id begins with that of the node that added it
         for record in entry["outputs"][one].get("llmga_chat", []):

@@ -59,7 +59,7 @@ class PromptForm:
         block = open_block(said.answer)
         needed = missing * sum(map(len, (self._opening, self._filler, self._closing)))
         short = min(self._stream.answer_room, self._room - self._stream.received) <= needed
-        if not (short or choice in self._end_ids):
+        if not (short or choice in self._end_ids) or is_refusal(said.answer):
             return False
         if block is None:
             self._waiting = list(self._opening)
