@@ -13,6 +13,7 @@ from .host_repeat import Repeated, find_repeated, run_again
 from .types import Regions
 
 START = "LLMGA_CropEachRegion"
+"""Where a repetition begins."""
 REGIONS_SLOT = 1
 """Of Stitch Regions: the output that goes on to the next region."""
 
@@ -21,7 +22,7 @@ class CropEachRegion(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id=START,
+            node_id="LLMGA_CropEachRegion",
             display_name="Crop Each Region",
             category="LLMGA/paint",
             description="Several holes of one picture, each with its own instruction: cuts out the first one with what is "
