@@ -232,9 +232,7 @@ def test_a_list_is_refused_for_it_would_paint_each_region_as_often(server: Comfy
 def test_an_edited_reply_is_not_given_to_every_region(server: ComfyServer) -> None:
     prompt = inverting(save(server, "edited.png", pixels(6), hole(LEFT, RIGHT)))
     prompt["engine"] = node("LLMGATest_Engine", behaviour="empty")
-    prompt["chat"] = chat(
-        "engine", ["crop", 2], edited_reply="<gen_image> a fox </gen_image>", task="inpaint"
-    )
+    prompt["chat"] = chat("engine", edited_reply="<gen_image> a fox </gen_image>", task="inpaint")
     prompt["chat"]["inputs"] |= {"instruction": ["crop", 2], "image": ["crop", 0], "mask": ["crop", 1]}
     assert fails(server, prompt, "edited reply") == "LLMGA_StitchRegions"
 
