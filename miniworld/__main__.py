@@ -62,6 +62,17 @@ def _check_judge(options: argparse.Namespace, command: list[str]) -> None:
     sys.stdout.write(judge_table(check_judge(options.out, options.count, options.workers)) + "\n")
 
 
+def _check_loop(options: argparse.Namespace, command: list[str]) -> None:
+    from tqdm import tqdm
+
+    from .checks.loop import LoopConfig, check_loop, loop_table
+
+    config = LoopConfig(steps=options.steps, scenes=options.count, attempts=options.attempts)
+    with tqdm(total=config.scenes, desc="scenes") as bar:
+        found = check_loop(options.out, config, lambda i, n: bar.update())
+    sys.stdout.write(loop_table(found) + "\n")
+
+
 def _check_edits(options: argparse.Namespace, command: list[str]) -> None:
     from tqdm import tqdm
 
@@ -156,6 +167,7 @@ VERBS = {
     "check-edits": _check_edits,
     "check-gill": _check_gill,
     "check-judge": _check_judge,
+    "check-loop": _check_loop,
     "check-turns": _check_turns,
     "check-holes": _check_holes,
     "check-controlnet": _check_controlnet,
@@ -194,6 +206,11 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--out", type=Path, required=True, help="the folder of the models")
     judge.add_argument("--count", type=int, default=100, help="pictures")
     judge.add_argument("--workers", type=int, default=0, help="processes; 0 takes one per core")
+    loop = verbs.add_parser("check-loop", help="measure painting again until the judge finds it right")
+    loop.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    loop.add_argument("--count", type=int, default=192, help="scenes")
+    loop.add_argument("--attempts", type=int, default=3, help="pictures that each scene may take")
+    loop.add_argument("--steps", type=int, default=25, help="of denoising")
     holes = verbs.add_parser("check-holes", help="measure inpainting, outpainting and restoring")
     holes.add_argument("--out", type=Path, required=True, help="the folder of the models")
     holes.add_argument("--chat", type=Path, help="a transformers folder; default: the chat in --out")

@@ -7,12 +7,21 @@ import re
 
 from comfy_api.latest import io
 
-from ..llmga.chat import LANGUAGES, Sampling
+from ..llmga.chat import LANGUAGES
 from ..llmga.chat.caption_folder import caption_folder, pictures_below
-from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from . import check, host
+from .chat_inputs import (
+    language_input,
+    max_new_tokens_input,
+    require_engine,
+    sampling_of,
+    temperature_input,
+    thinking_inputs,
+    vision_engine_input,
+)
+from .host_live_text import live_text
 from .own_tasks import NO_STYLE, find_style, find_task, style_names, task_names
-from .types import Engine, temperature_input, thinking_inputs
 
 ASKED = ("describe", "similar", "chat")
 """The tasks that bring a caption of a picture."""
@@ -28,7 +37,8 @@ class CaptionFolder(io.ComfyNode):
             display_name="LLMGA Caption Folder",
             category="LLMGA/chat",
             description="Writes a caption beside each picture of a folder, as NAME.txt: a data set for a LoRA. Names stay, "
-            "what has a caption is skipped, so an interrupted run goes on, and a picture that fails costs no other.",
+            "what has a caption is skipped, so an interrupted run goes on, and a picture that fails does not stop the "
+            "others.",
             is_output_node=True,
             search_aliases=[
                 "dataset",
@@ -43,11 +53,7 @@ class CaptionFolder(io.ComfyNode):
                 "trigger word",
             ],
             inputs=[
-                Engine.Input(
-                    "engine",
-                    tooltip="A language model that sees pictures: LLMGA Model Loader, LLMGA Endpoint or LLMGA Host Language "
-                    "Model.",
-                ),
+                vision_engine_input(),
                 io.String.Input(
                     "folder",
                     default="",
@@ -96,7 +102,7 @@ class CaptionFolder(io.ComfyNode):
                     "overwrite",
                     default=False,
                     optional=True,
-                    tooltip="On: captions that exist are written anew, at each run. Off: they are skipped.",
+                    tooltip="On: captions that exist are written again at each run. Off: they are skipped.",
                 ),
                 io.Combo.Input(
                     "task",
@@ -117,22 +123,9 @@ class CaptionFolder(io.ComfyNode):
                     "json: for painters that read it. Others are the files of user/__llmga/styles.",
                 ),
                 temperature_input(),
-                io.Int.Input(
-                    "max_new_tokens",
-                    default=512,
-                    optional=True,
-                    min=1,
-                    max=MAX_NEW_TOKENS,
-                    advanced=True,
-                    tooltip=f"Each caption ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
-                ),
-                io.Combo.Input(
-                    "language",
-                    options=list(LANGUAGES),
-                    default="en",
-                    optional=True,
-                    advanced=True,
-                    tooltip="What the task is said in, and so what the captions are in: en English, zh Chinese.",
+                max_new_tokens_input("Each caption"),
+                language_input(
+                    "What the task is said in, and so what the captions are in: en English, zh Chinese."
                 ),
                 *thinking_inputs(),
             ],
@@ -171,9 +164,7 @@ class CaptionFolder(io.ComfyNode):
         cls, engine, folder, place, trigger_word, exclude, instruction, seed, overwrite, task, style, temperature,
         max_new_tokens, language, thinking=False, thought_tokens=THOUGHT_TOKENS,
     ) -> io.NodeOutput:  # fmt: skip
-        check.instance(
-            "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
-        )
+        require_engine(engine)
         name = check.optional_text("folder", folder, limit=MAX_FOLDER)
         words = re.split(r"[,，、;；\n]", check.optional_text("exclude", exclude))
         pictures = host.folder_below(check.choice("place", place, host.FOLDERS), name)
@@ -181,13 +172,7 @@ class CaptionFolder(io.ComfyNode):
         result = caption_folder(
             engine,
             pictures,
-            sampling=Sampling(
-                check.integer("seed", seed, 0, 2**64 - 1),
-                temperature,
-                max_new_tokens=max_new_tokens,
-                thinking=check.flag("thinking", thinking),
-                thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
-            ),
+            sampling=sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens),
             trigger=check.optional_text("trigger_word", trigger_word, limit=MAX_WORD),
             exclude=words,
             overwrite=check.flag("overwrite", overwrite),
@@ -196,7 +181,7 @@ class CaptionFolder(io.ComfyNode):
             style=find_style(style),
             language=check.choice("language", language, LANGUAGES),
             on_step=on_step,
-            on_text=host.live_text(),
+            on_text=live_text(),
         )
         # An empty list would leave the nodes after it without a run.
         captions = list(result.written.values()) or [""]

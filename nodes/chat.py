@@ -1,13 +1,10 @@
-"""LLMGA Chat: an instruction, and perhaps a picture, becomes a reply and a detailed generation prompt."""
+"""LLMGA Chat: an instruction, with or without pictures, becomes a reply and a detailed generation prompt."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
 
-import torch
 from comfy_api.latest import io
-from PIL import Image
 
 from ..llmga.chat import (
     LANGUAGES,
@@ -15,23 +12,28 @@ from ..llmga.chat import (
     MAX_TRANSCRIPT,
     SYSTEM_PROMPT,
     Conversation,
-    Picture,
-    Policy,
-    Sampling,
     check_pictures,
     read_transcript,
     respond,
 )
-from ..llmga.chat.engines.base import MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from ..llmga.chat.engines.written import WrittenReply
 from ..llmga.chat.transcript import SHA256
-from ..llmga.images import paint_hole_black, to_pil
 from . import check, host, panel
 from .chat_checks import complaint, require_words
+from .chat_inputs import (
+    language_input,
+    max_new_tokens_input,
+    policy_input,
+    require_engine,
+    sampling_of,
+    shown_pictures,
+    temperature_input,
+    thinking_inputs,
+)
+from .host_live_text import live_text
 from .own_tasks import NO_STYLE, find_style, find_task, skipped_files, style_names, task_names
-from .types import Engine, History, max_new_tokens_input, seed_input, temperature_input, thinking_inputs
-
-POLICIES = get_args(Policy)
+from .types import Engine, History, seed_input
 
 
 class Chat(io.ComfyNode):
@@ -120,14 +122,9 @@ class Chat(io.ComfyNode):
                     optional=True,
                     tooltip="The conversation so far, from another LLMGA Chat or from Load History. Without, a new one.",
                 ),
-                io.Combo.Input(
-                    "language",
-                    options=list(LANGUAGES),
-                    default="en",
-                    optional=True,
-                    advanced=True,
-                    tooltip="What the task is said in, and so what the reply is in: en English, zh Chinese. Prompts are "
-                    "English in both; the task chat is your words alone.",
+                language_input(
+                    "What the task is said in, and so what the reply is in: en English, zh Chinese. Prompts are "
+                    "English in both; the task chat is your words alone."
                 ),
                 io.Int.Input(
                     "pages",
@@ -144,7 +141,7 @@ class Chat(io.ComfyNode):
                     optional=True,
                     extra_dict={"hidden": True},  # the panel shows it
                     tooltip="The turns before this one, after those of history, as JSON text. The panel writes it when you "
-                    "go on, edit or branch; leave it empty to begin anew.",
+                    "go on, edit or branch; leave it empty to start a new conversation.",
                 ),
                 *thinking_inputs(),
                 io.String.Input(
@@ -191,7 +188,7 @@ class Chat(io.ComfyNode):
                 io.String.Output(
                     display_name="page_texts",
                     is_output_list=True,
-                    tooltip="The words told before each prompt, as a list beside prompts: the text of a picture book.",
+                    tooltip="The text before each prompt, as a list beside prompts: the text of a picture book.",
                 ),
                 io.String.Output(
                     display_name="thought",
@@ -231,9 +228,7 @@ class Chat(io.ComfyNode):
         edited = check.optional_text("edited_reply", edited_reply)
         if edited.strip():
             engine, policy = WrittenReply(edited), "whole_reply"
-        check.instance(
-            "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
-        )
+        require_engine(engine)
         check.instance("history", history, Conversation, "LLMGA Chat or Load History")
         asked = find_task(task, task_names())
         settled = read_transcript(
@@ -247,15 +242,8 @@ class Chat(io.ComfyNode):
         known = {
             picture for turn in settled for picture in turn.pictures
         }  # what stays connected is shown once
-        sampling = Sampling(
-            seed,
-            temperature,
-            top_p,
-            max_new_tokens,
-            thinking=check.flag("thinking", thinking),
-            thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
-        )
-        on_text = host.live_text(engine, max_new_tokens + thinking * thought_tokens)
+        sampling = sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens, top_p)
+        on_text = live_text(engine, max_new_tokens + thinking * thought_tokens)
         reply = respond(
             engine,
             conversation,
@@ -287,43 +275,6 @@ def with_system(conversation: Conversation, system: str) -> Conversation:
     if not system.strip():
         return conversation
     return replace(conversation, system=system.replace("{default}", SYSTEM_PROMPT))
-
-
-def policy_input() -> io.Combo.Input:
-    return io.Combo.Input(
-        "policy",
-        options=list(POLICIES),
-        default="ask_again",
-        optional=True,
-        advanced=True,
-        tooltip="What to do with a reply that holds no prompt where one was asked for. ask_again: ask once more. "
-        "whole_reply: use the reply as the prompt (a refusal is still an error). keep_previous: the last prompt of the "
-        "history. error: stop.",
-    )
-
-
-def shown_pictures(image: torch.Tensor | None, mask: torch.Tensor | None) -> tuple[tuple[Picture, ...], bool]:
-    """The pictures of this turn with the hole painted black, and whether there is a hole.
-
-    An empty mask is none: LoadImage gives 64×64 zeros for a picture without one.
-    """
-    masked = mask is not None and bool(check.mask("mask", mask).any())
-    if image is None:
-        if masked:
-            raise ValueError(
-                "mask says where the hole of a picture is, but image is not connected; connect both"
-            )
-        return (), False
-    image = check.image("image", image)
-    if masked:
-        image = paint_hole_black(image, check.mask("mask", mask))
-    return tuple(map(encoded, to_pil(image))), masked
-
-
-def encoded(picture: Image.Image) -> Picture:
-    """A picture as a PNG, which takes a second for a large one, with a cancel point before it."""
-    host.raise_if_cancelled()
-    return Picture.from_pil(picture)
 
 
 NODES = [Chat]

@@ -8,16 +8,27 @@ from ..llmga.chat import (
     LANGUAGES,
     Conversation,
     Failed,
-    Sampling,
     check_pictures,
     respond_each,
 )
-from ..llmga.chat.engines.base import MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from . import check, host
-from .chat import POLICIES, policy_input, shown_pictures
 from .chat_checks import complaint
+from .chat_inputs import (
+    POLICIES,
+    language_input,
+    max_new_tokens_input,
+    policy_input,
+    require_engine,
+    sampling_of,
+    shown_pictures,
+    temperature_input,
+    thinking_inputs,
+    vision_engine_input,
+)
+from .host_live_text import live_text
 from .own_tasks import find_task, task_names
-from .types import Engine, History, max_new_tokens_input, seed_input, temperature_input, thinking_inputs
+from .types import History, seed_input
 
 ASKED = ("similar", "inpaint", "outpaint", "edit", "describe", "chat")
 """The tasks that are about a picture."""
@@ -44,11 +55,7 @@ class ChatPerPicture(io.ComfyNode):
                 "vqa",
             ],
             inputs=[
-                Engine.Input(
-                    "engine",
-                    tooltip="A language model that sees pictures: LLMGA Model Loader, LLMGA Endpoint or LLMGA Host Language "
-                    "Model.",
-                ),
+                vision_engine_input(),
                 io.Image.Input(
                     "image", tooltip="The pictures; each is asked about as if it were the only one."
                 ),
@@ -86,13 +93,8 @@ class ChatPerPicture(io.ComfyNode):
                     optional=True,
                     tooltip="A conversation that every picture goes on from, each by itself.",
                 ),
-                io.Combo.Input(
-                    "language",
-                    options=list(LANGUAGES),
-                    default="en",
-                    optional=True,
-                    advanced=True,
-                    tooltip="What the task is said in, and so what the replies are in: en English, zh Chinese.",
+                language_input(
+                    "What the task is said in, and so what the replies are in: en English, zh Chinese."
                 ),
                 *thinking_inputs(),
             ],
@@ -126,9 +128,7 @@ class ChatPerPicture(io.ComfyNode):
         cls, engine, image, instruction, task, seed, temperature, max_new_tokens, policy,
         mask=None, history=None, language="en", thinking=False, thought_tokens=THOUGHT_TOKENS,
     ) -> io.NodeOutput:  # fmt: skip
-        check.instance(
-            "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
-        )
+        require_engine(engine)
         history = Conversation() if history is None else history
         check.instance("history", history, Conversation, "LLMGA Chat or Load History")
         asked = find_task(task, task_names(ASKED, pictures=True))
@@ -140,15 +140,9 @@ class ChatPerPicture(io.ComfyNode):
             task=asked,
             instruction=check.text("instruction", instruction),
             pictures=pictures,
-            sampling=Sampling(
-                seed,
-                temperature,
-                max_new_tokens=max_new_tokens,
-                thinking=check.flag("thinking", thinking),
-                thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
-            ),
+            sampling=sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens),
             policy=check.choice("policy", policy, POLICIES),
-            on_text=host.live_text(engine, len(pictures) * max_new_tokens),
+            on_text=live_text(engine, len(pictures) * max_new_tokens),
             language=check.choice("language", language, LANGUAGES),
         )
         texts = ["" if isinstance(reply, Failed) else reply.text for reply in replies]

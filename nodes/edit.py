@@ -9,12 +9,20 @@ import torch
 from comfy_api.latest import io
 
 from ..llmga.edit import EditSettings, PromptToPromptOptions
-from ..llmga.edit.fit import fit_edit_mask
 from ..llmga.edit.prompt_to_prompt import BlendOption
 from ..llmga.edit.session import STEPS
 from ..llmga.text import longest
 from . import check, embeddings, host
-from .edit_inputs import MODEL_TOOLTIP, MOST_STEPS, HostInversion, HostModels, latents_of
+from .edit_inputs import (
+    MODEL_TOOLTIP,
+    MOST_STEPS,
+    HostInversion,
+    HostModels,
+    check_target_prompt,
+    fitted_mask,
+    latents_of,
+    notes_on_empty,
+)
 from .prompt_encoder import LAYOUTS
 from .types import Inversion, PromptToPrompt
 
@@ -51,7 +59,7 @@ class InversionEdit(io.ComfyNode):
                     "target_prompt",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="What the picture shall show: the source prompt with few words changed. Not empty, up to "
+                    tooltip="What the picture should show: the source prompt with few words changed. Not empty, up to "
                     "200,000 characters.",
                 ),
                 io.Float.Input(
@@ -124,7 +132,7 @@ class InversionEdit(io.ComfyNode):
                     dynamic_prompts=True,
                     optional=True,
                     default="",
-                    tooltip="What the edited part shall not show; mostly empty. Has no effect at cfg 1.",
+                    tooltip="What the edited part should not show; mostly empty. Has no effect at cfg 1.",
                 ),
                 Inversion.Input(
                     "inversion",
@@ -184,12 +192,7 @@ class InversionEdit(io.ComfyNode):
             inversion, note = inverted(models, inputs)
         session = models.session_of(inversion)
         mask = inputs.fitted_mask(inversion.pixels, inversion.trajectory.latents.shape[1])
-        if mask is not None:
-            left_out += [
-                f"mask {i} is empty: picture {i} stays as it is"
-                for i, one in enumerate(mask)
-                if not one.any()
-            ]
+        left_out += notes_on_empty(mask)
         result = session.edit(
             inversion,
             target_prompt,
@@ -237,8 +240,7 @@ class EditInputs:
         check.choice("local_blend", self.local_blend, BLENDS)
         if self.options is not None:
             check.instance("options", self.options, PromptToPromptOptions, "Prompt-to-Prompt Options")
-        if not check.text("target_prompt", self.target_prompt).strip():
-            raise ValueError("target_prompt is empty; write what the picture shall show after the edit")
+        check_target_prompt(self.target_prompt)
         for name in ("negative_prompt", "source_prompt"):
             object.__setattr__(self, name, check.optional_text(name, getattr(self, name)))
         check.integer("steps", self.steps, 1, MOST_STEPS)
@@ -273,21 +275,10 @@ class EditInputs:
             )
 
     def fitted_mask(self, pixels: tuple[int, int], pictures: int) -> torch.Tensor | None:
-        """The mask at the size of the pictures; None for none and for an empty one.
-
-        Raises:
-            ValueError: there are several masks, but not one for each picture.
-        """
-        if self.mask is None:
-            return None
-        mask = check.mask("mask", self.mask)
-        if len(mask) not in (1, pictures):
-            socket = "image" if self.inversion is None else "inversion"
-            raise ValueError(
-                f"mask holds {len(mask)} masks for {pictures} pictures in {socket}; give one, or one each"
-            )
+        """``edit_inputs.fitted_mask`` for the pictures of the image or of the inversion."""
         uncut = None if self.image is None else (self.image.shape[1], self.image.shape[2])
-        return fit_edit_mask(mask, pixels, uncut)
+        socket = "image" if self.inversion is None else "inversion"
+        return fitted_mask(self.mask, pictures, pixels, uncut, socket=socket)
 
 
 def inverted(models: HostModels, inputs: EditInputs) -> tuple[HostInversion, str]:

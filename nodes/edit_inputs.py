@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..llmga.edit import EditSession, Inversion, OnStep
-from ..llmga.edit.fit import CELL, SMALLEST, fit_image
+from ..llmga.edit.fit import CELL, SMALLEST, fit_edit_mask, fit_image
 from ..llmga.text.chunks import MAX_CHUNKS, TRAINED_CHUNKS
 from . import check, host_denoiser
 from .host_denoiser import HostRunner, Identity
@@ -157,3 +157,51 @@ def latents_of(codec: HostCodec, image: Any, latent: Any) -> tuple[torch.Tensor,
             f"latent is of a picture of {width}×{height} pixels, and an edit needs {SMALLEST} on each side"
         )
     return codec.from_samples(samples), f"{len(samples)} latents"
+
+
+def check_target_prompt(value: Any) -> None:
+    """
+    Raises:
+        ValueError: it is not text, or empty.
+    """
+    if not check.text("target_prompt", value).strip():
+        raise ValueError("target_prompt is empty; write what the picture should show after the edit")
+
+
+def fitted_mask(
+    mask: Any,
+    pictures: int,
+    pixels: tuple[int, int],
+    uncut: tuple[int, int] | None,
+    *,
+    cell: int = CELL,
+    socket: str = "image",
+) -> torch.Tensor | None:
+    """The mask of an edit at the size of its pictures; None for none and for an empty one.
+
+    Args:
+        mask: what is connected to 'mask', or None.
+        pictures: how many there are in ``socket``.
+        pixels, uncut, cell: as ``fit_edit_mask`` takes them.
+
+    Returns:
+        (1 or ``pictures``, height, width) float32, 0 .. 1.
+
+    Raises:
+        ValueError: it is not a MASK, or there are several masks but not one for each picture.
+    """
+    if mask is None:
+        return None
+    mask = check.mask("mask", mask)
+    if len(mask) not in (1, pictures):
+        raise ValueError(
+            f"mask holds {len(mask)} masks for {pictures} pictures in {socket}; give one, or one each"
+        )
+    return fit_edit_mask(mask, pixels, uncut, cell)
+
+
+def notes_on_empty(mask: torch.Tensor | None) -> list[str]:
+    """A sentence for each mask of a batch that allows no change."""
+    if mask is None:
+        return []
+    return [f"mask {i} is empty: picture {i} stays as it is" for i, one in enumerate(mask) if not one.any()]

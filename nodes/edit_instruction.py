@@ -6,14 +6,22 @@ from typing import get_args
 
 from comfy_api.latest import io
 
-from ..llmga.chat import Conversation, Sampling
-from ..llmga.chat.engines.base import MAX_THOUGHT_TOKENS, THOUGHT_TOKENS, ChatEngine
+from ..llmga.chat import Conversation
+from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from ..llmga.edit.instruction import EditPolicy, rewrite
 from ..llmga.images import to_pil
 from . import check, host
-from .chat import encoded
 from .chat_checks import complaint
-from .types import Engine, History, max_new_tokens_input, seed_input, temperature_input, thinking_inputs
+from .chat_inputs import (
+    encoded,
+    max_new_tokens_input,
+    require_engine,
+    sampling_of,
+    temperature_input,
+    thinking_inputs,
+)
+from .host_live_text import live_text
+from .types import Engine, History, seed_input
 
 POLICIES = get_args(EditPolicy)
 
@@ -120,9 +128,7 @@ class EditInstruction(io.ComfyNode):
         history=None, thinking=False, thought_tokens=THOUGHT_TOKENS,
     ) -> io.NodeOutput:  # fmt: skip
         history = Conversation() if history is None else history
-        check.instance(
-            "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
-        )
+        require_engine(engine)
         check.instance("history", history, Conversation, "LLMGA Edit Instruction, LLMGA Chat or Load History")
         check.choice("policy", policy, POLICIES)
         pictures = [] if image is None else to_pil(check.image("image", image)[:1])
@@ -132,15 +138,9 @@ class EditInstruction(io.ComfyNode):
             check.text("instruction", instruction),
             picture=encoded(pictures[0]) if pictures else None,
             source=check.optional_text("source_prompt", source_prompt),
-            sampling=Sampling(
-                seed,
-                temperature,
-                max_new_tokens=max_new_tokens,
-                thinking=check.flag("thinking", thinking),
-                thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
-            ),
+            sampling=sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens),
             policy=policy,
-            on_text=host.live_text(engine, 2 * max_new_tokens),
+            on_text=live_text(engine, 2 * max_new_tokens),
         )
         text = f"{edit.report()}\n\nsource: {edit.source}\n\ntarget: {edit.target}"
         return io.NodeOutput(

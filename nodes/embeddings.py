@@ -104,7 +104,7 @@ def _missing(clip: Any, names: list[str]) -> list[str]:
 
 
 def width_of(clip: Any, encoder: str) -> int | None:
-    """How many numbers a token of an encoder (``clip_l``) has; None where the host does not tell."""
+    """How many numbers a token of an encoder (``clip_l``) has; None where the host does not say."""
     net = getattr(getattr(clip, "cond_stage_model", None), encoder, None)
     try:
         return int(net.transformer.get_input_embeddings().weight.shape[-1])  # type: ignore[union-attr]

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..llmga.edit.fit import fit_image
 from . import check, embeddings, host, host_denoiser, host_flow
+from .edit_inputs import fitted_mask
 from .flow_inputs import (
     METHODS,
     MOST_AVERAGED,
@@ -19,6 +20,7 @@ from .flow_inputs import (
     encoded_latent,
 )
 from .host_flow import Guided
+from .types import seed_input
 
 
 class FlowEdit(io.ComfyNode):
@@ -66,7 +68,7 @@ class FlowEdit(io.ComfyNode):
                     "target_prompt",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="What it shall show: best the source prompt with few words changed. Not empty, up to 200,000 "
+                    tooltip="What it should show: best the source prompt with few words changed. Not empty, up to 200,000 "
                     "characters.",
                 ),
                 io.Float.Input(
@@ -108,15 +110,7 @@ class FlowEdit(io.ComfyNode):
                     tooltip=f"The steps of the whole way, 1 to {MOST_STEPS}, of which strength is a part. The paper: 28 for "
                     "Flux, 50 for SD3. With sigmas: as many as they are.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    optional=True,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="Of the noise; every picture of a batch gets the same.",
-                ),
+                seed_input("Of the noise; every picture of a batch gets the same."),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
@@ -217,7 +211,8 @@ class FlowEdit(io.ComfyNode):
         host_flow.require_flow(model)
         sigmas = inputs.levels(model)
         pixels, note = fit_image(check.image("image", image), cell=SIDES)
-        mask = inputs.fitted_mask(pixels, (image.shape[1], image.shape[2]))
+        size, uncut = (pixels.shape[1], pixels.shape[2]), (image.shape[1], image.shape[2])
+        mask = fitted_mask(inputs.mask, len(pixels), size, uncut, cell=SIDES)
         texts = {"source_prompt": source_prompt, "target_prompt": target_prompt}
         texts["negative_prompt"] = inputs.negative_prompt
         source, target, negative = (encoded(clip, name, text) for name, text in texts.items())

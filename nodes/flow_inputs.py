@@ -8,10 +8,11 @@ from typing import Any, get_args
 
 import torch
 
-from ..llmga.edit.fit import fit_edit_mask, mask_cells
+from ..llmga.edit.fit import mask_cells
 from ..llmga.edit.flow import FlowMethod, flow_edit, rf_inversion_edit
 from ..llmga.edit.inversion import OnStep
 from . import check, embeddings, host_flow
+from .edit_inputs import check_target_prompt, notes_on_empty
 from .host_flow import Velocities
 
 METHODS = get_args(FlowMethod)
@@ -49,8 +50,7 @@ class FlowInputs:
 
     def __post_init__(self) -> None:
         check.text("source_prompt", self.source_prompt)
-        if not check.text("target_prompt", self.target_prompt).strip():
-            raise ValueError("target_prompt is empty; write what the picture shall show after the edit")
+        check_target_prompt(self.target_prompt)
         negative = check.optional_text("negative_prompt", self.negative_prompt)
         object.__setattr__(self, "negative_prompt", negative)
         for name in ("strength", "gamma", "eta", "eta_part"):
@@ -82,21 +82,6 @@ class FlowInputs:
                 "this model, with denoise 1, or disconnect it"
             )
         return found
-
-    def fitted_mask(self, pixels: torch.Tensor, uncut: tuple[int, int]) -> torch.Tensor | None:
-        """The mask at the size of the pictures; None for none and for an empty one.
-
-        Raises:
-            ValueError: there are several masks, but not one for each picture.
-        """
-        if self.mask is None:
-            return None
-        mask = check.mask("mask", self.mask)
-        if len(mask) not in (1, len(pixels)):
-            raise ValueError(
-                f"mask holds {len(mask)} masks for {len(pixels)} pictures in image; give one, or one each"
-            )
-        return fit_edit_mask(mask, (pixels.shape[1], pixels.shape[2]), uncut, cell=SIDES)
 
     def n_max(self, steps: int) -> int:
         """How many of the steps are taken; at strength 0 none."""
@@ -158,10 +143,7 @@ class FlowInputs:
             notes.append("the negative prompt has no effect: no guidance leads away from it")
         if self.source_prompt.strip() == self.target_prompt.strip():
             notes.append("both prompts are the same: only guidance changes the picture")
-        for i, one in enumerate(() if mask is None else mask):
-            if not one.any():
-                notes.append(f"mask {i} is empty: picture {i} stays as it is")
-        return notes
+        return notes + notes_on_empty(mask)
 
 
 def encoded(clip: Any, name: str, text: str) -> Any:

@@ -12,6 +12,7 @@ from ..llmga.gill.transcript import TRANSCRIPT_STYLES, prompt_of
 from ..llmga.images import from_pil, read_picture, to_pil
 from . import check, host, host_gill, panel
 from .gill import GILLType, HostIndex, IndexType
+from .host_live_text import live_text
 from .types import History, seed_input
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class GILLChat(io.ComfyNode):
             shown = read_picture_states(gill, gill.picture_states(prompt), searched, matches)
             reply = GILLReply((shown,), (), gill.img_text)
         else:
-            reply = answer(gill, prompt, options, index=searched, matches=matches, on_reply=host.live_text())
+            reply = answer(gill, prompt, options, index=searched, matches=matches, on_reply=live_text())
         return packed(reply, conversation, found, decide)
 
 
@@ -259,7 +260,7 @@ def exchange(
     """What the panel shows of a run: the message, and the reply with each picture where it stands between the words.
 
     A picture that is painted is not here: the panel takes it from the node that shows it. The pictures that were found
-    are named by the hash of their pixels, as those of a turn are; one that cannot be shown costs no reply.
+    are named by the hash of their pixels, as those of a turn are; where one cannot be shown, the reply is still given.
     """
     notes: dict[str, None] = {}
     found = tuple(Picture.from_pil(one) for image in retrieved for one in to_pil(image))

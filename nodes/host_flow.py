@@ -2,7 +2,7 @@
 
 ``run`` puts the work inside a guider and a sampler of the host's own kind, which loads, patches and cleans up as for any
 KSampler. Each velocity is one call of the host's own sampling function, so that guidance, areas, LoRA and the patches of
-other nodes act as ever.
+other nodes act as usual.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .host_conflicts import refuse_step_wrappers
 from .prompt_encoder import Conditioning
 
 LEAST_SIGMA = 1e-3
-"""Where a network is asked for the velocity at 0: the host gives the picture that it sees, which tells nothing there."""
+"""The sigma that stands for 0: the host gives the denoised picture, and (x - denoised) / sigma is no velocity at 0."""
 WANTED = "connect a flow model such as Flux, SD3, Qwen-Image or Z-Image (Load Diffusion Model)"
 Velocities = Mapping[str, Velocity]
 

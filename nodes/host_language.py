@@ -201,7 +201,7 @@ def _tokenizer_of(tokenizer: Any, key: str) -> Any:
 
 
 def _format_of(family: str, tokenizer: Any) -> ChatFormat:
-    """The chat format of the family; how large a Gemma 4 is, its tokenizer tells."""
+    """The chat format of the family; the size of a Gemma 4 follows from its tokenizer."""
     found = find_format(family)
     large = getattr(tokenizer, "embedding_size", 0) >= GEMMA4_LARGE_WIDTH
     return GEMMA4_LARGE if family.startswith("gemma4") and large else found

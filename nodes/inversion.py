@@ -28,7 +28,7 @@ class Invert(io.ComfyNode):
             category="LLMGA/edit",
             description="Finds the noise that a real picture comes from (DDIM inversion), and keeps the whole way, so that "
             "Inversion Edit can change the picture without losing it. Its result stays cached: edit again and again "
-            "without inverting anew.",
+            "without inverting again.",
             search_aliases=["DDIM inversion", "unsampler", "direct inversion", "noise from image", "reverse"],
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TOOLTIP),

@@ -6,13 +6,7 @@ from typing import get_args
 
 from comfy_api.latest import io
 
-from ..llmga.chat.engines.base import (
-    MAX_NEW_TOKENS,
-    MAX_THOUGHT_TOKENS,
-    THOUGHT_TOKENS,
-    ChatEngine,
-    Sampling,
-)
+from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from ..llmga.chat.judge import (
     MOST_QUESTIONS,
     Asking,
@@ -24,8 +18,17 @@ from ..llmga.chat.judge import (
     given_claims,
 )
 from . import check, host
-from .chat import shown_pictures
-from .types import Engine, temperature_input, thinking_inputs
+from .chat_inputs import (
+    max_new_tokens_input,
+    require_engine,
+    sampling_of,
+    shown_pictures,
+    temperature_input,
+    thinking_inputs,
+    vision_engine_input,
+)
+from .host_live_text import live_text
+from .types import seed_input
 
 ASKING = get_args(Asking)
 
@@ -57,11 +60,7 @@ class Judge(io.ComfyNode):
                 "critic",
             ],
             inputs=[
-                Engine.Input(
-                    "engine",
-                    tooltip="A language model that sees pictures: LLMGA Model Loader, LLMGA Endpoint or LLMGA Host Language "
-                    "Model.",
-                ),
+                vision_engine_input(),
                 io.Image.Input(
                     "image", tooltip="The pictures to choose from: a batch of any number, or one."
                 ),
@@ -70,7 +69,7 @@ class Judge(io.ComfyNode):
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="What the picture shall show, in your own words, up to 200,000 characters. Empty: prompt is "
+                    tooltip="What the picture should show, in your own words, up to 200,000 characters. Empty: prompt is "
                     "taken for it.",
                 ),
                 io.String.Input(
@@ -78,7 +77,7 @@ class Judge(io.ComfyNode):
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="What it was painted from; better_prompt is this prompt, mended. Empty: request is taken for "
+                    tooltip="What it was painted from; better_prompt is this prompt, corrected. Empty: request is taken for "
                     "it.",
                 ),
                 io.Float.Input(
@@ -120,25 +119,9 @@ class Judge(io.ComfyNode):
                     optional=True,
                     tooltip="Writes a better prompt where the best picture does not pass. Off: better_prompt is prompt.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    optional=True,
-                    tooltip="Same inputs and seed, same answers.",
-                ),
+                seed_input("Same inputs and seed, same answers."),
                 temperature_input(),
-                io.Int.Input(
-                    "max_new_tokens",
-                    default=512,
-                    min=1,
-                    max=MAX_NEW_TOKENS,
-                    optional=True,
-                    advanced=True,
-                    tooltip=f"Each reply ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
-                ),
+                max_new_tokens_input("Each reply"),
                 *thinking_inputs(),
             ],
             outputs=[
@@ -176,21 +159,14 @@ class Judge(io.ComfyNode):
         cls, engine, image, request, prompt, threshold, max_questions, questions, asking, rewrite, seed,
         temperature, max_new_tokens, thinking=False, thought_tokens=THOUGHT_TOKENS,
     ) -> io.NodeOutput:  # fmt: skip
-        wanted = "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
-        check.instance("engine", engine, ChatEngine, wanted)
+        require_engine(engine)
         request, prompt = (check.optional_text(*one) for one in (("request", request), ("prompt", prompt)))
         own = given_claims(check.optional_text("questions", questions))
         check.number("threshold", threshold, 0, 1)
         check.integer("max_questions", max_questions, 1, MOST_QUESTIONS)
         check.flag("rewrite", rewrite)
-        sampling = Sampling(
-            check.integer("seed", seed, 0, 2**64 - 1),
-            temperature,
-            max_new_tokens=max_new_tokens,
-            thinking=check.flag("thinking", thinking),
-            thought_tokens=check.integer("thought_tokens", thought_tokens, 0, MAX_THOUGHT_TOKENS),
-        )
-        spoken = {"sampling": sampling, "on_text": host.live_text(engine)}
+        sampling = sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens)
+        spoken = {"sampling": sampling, "on_text": live_text(engine)}
         image = check.image("image", image)
         pictures, _ = shown_pictures(image, None)
         claims = own or derive_claims(engine, request.strip() or prompt, most=max_questions, **spoken)

@@ -36,7 +36,7 @@ def record(
 ) -> dict[str, Any]:
     """The last exchange, as the next transcript would hold it, and what the history socket brought.
 
-    A picture that cannot be put where the page sees it costs no reply: ``notes`` says what is lost.
+    Where a picture cannot be put where the page sees it, the reply is still given, and ``notes`` says what is missing.
 
     Args:
         edited: a person wrote the reply, or chose an earlier one.

@@ -63,7 +63,7 @@ class HostPromptEncoder(PromptEncoder[Conditioning]):
         return zeros_like(context)
 
     def _encode_ids(self, chunks: Sequence[ChunkIds]) -> Conditioning:
-        # The host itself cuts, pads and weighs nothing here, so that clip skip, hooks and schedules work as ever. It
+        # The host itself cuts, pads and weighs nothing here, so that clip skip, hooks and schedules work as usual. It
         # keeps the pooled vector of the first chunk that it is given.
         tokens = {
             name: [[(token, 1.0) for token in chunk[i]] for chunk in chunks]

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 
 from ..llmga.chat import Conversation, Picture, Sampling
-from ..llmga.chat.engines.base import MAX_NEW_TOKENS, ChatEngine
+from ..llmga.chat.engines.base import MAX_NEW_TOKENS
 from ..llmga.images import to_pil
 from ..llmga.scene import (
     AssessRule,
@@ -26,6 +26,8 @@ from ..llmga.scene import (
 )
 from ..llmga.scene.plan import PLAN_FORMAT
 from . import check, host
+from .chat_inputs import require_engine, temperature_input
+from .host_live_text import live_text
 from .inversion import shown
 from .prompt_encoder import HostPromptEncoder, clip_encoders
 from .scene_synthesis import PaintedSceneValue
@@ -37,7 +39,6 @@ from .types import (
     PaintedScene,
     Scene,
     seed_input,
-    temperature_input,
 )
 
 RULES = get_args(AssessRule)
@@ -305,15 +306,13 @@ def _planned(
         raise ValueError(
             "there is nothing to plan with: connect a language model to 'engine', write a 'plan', or connect 'boxes'"
         )
-    check.instance(
-        "engine", engine, ChatEngine, "an LLMGA loader: Model Loader, Endpoint or Host Language Model"
-    )
+    require_engine(engine)
     pictures = [] if image is None else to_pil(check.image("image", image)[:1])
     planned = plan_scene(
         engine,
         prompt,
         sampling=sampling,
-        on_text=host.live_text(engine),
+        on_text=live_text(engine),
         conversation=history if history.turns else None,
         picture=Picture.from_pil(pictures[0]) if pictures else None,
     )

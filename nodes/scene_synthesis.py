@@ -196,7 +196,7 @@ class SceneSynthesis(io.ComfyNode):
                 PaintedScene.Output(display_name="painted", tooltip="For LLMGA Scene Preview."),
                 io.String.Output(
                     display_name="report",
-                    tooltip="What was painted anew, how much work it was, and what was cut.",
+                    tooltip="What was painted again, how much work it was, and what was cut.",
                 ),
             ],
         )

@@ -2,8 +2,6 @@
 
 from comfy_api.latest import io
 
-from ..llmga.chat.engines.base import MAX_NEW_TOKENS, MAX_THOUGHT_TOKENS, THOUGHT_TOKENS
-
 Engine = io.Custom("LLMGA_ENGINE")
 """A ``llmga.chat.ChatEngine``."""
 
@@ -38,30 +36,6 @@ Regions = io.Custom("LLMGA_REGIONS")
 """A ``llmga.paint.regions.Regions``: the regions of one picture, and what is painted of them so far."""
 
 
-def thinking_inputs() -> list[io.Input]:
-    """Whether the language model thinks before it answers, and how long it may."""
-    return [
-        io.Boolean.Input(
-            "thinking",
-            default=False,
-            optional=True,
-            advanced=True,
-            tooltip="Asks the model to think before it answers, where it can; off asks it not to. An endpoint is told only "
-            "if its record has 'thinking'. A thought is never painted.",
-        ),
-        io.Int.Input(
-            "thought_tokens",
-            default=THOUGHT_TOKENS,
-            min=0,
-            max=MAX_THOUGHT_TOKENS,
-            optional=True,
-            advanced=True,
-            tooltip=f"Room for the thought alone, 0 to {MAX_THOUGHT_TOKENS} tokens, beside max_new_tokens; some models "
-            "think also when thinking is off. A thought that does not end within it is an error.",
-        ),
-    ]
-
-
 def seed_input(tooltip: str) -> io.Int.Input:
     return io.Int.Input(
         "seed",
@@ -71,30 +45,4 @@ def seed_input(tooltip: str) -> io.Int.Input:
         control_after_generate=True,
         optional=True,
         tooltip=tooltip,
-    )
-
-
-def max_new_tokens_input(what: str) -> io.Int.Input:
-    """How long a reply may be; ``what`` ends, as the tooltip says it."""
-    return io.Int.Input(
-        "max_new_tokens",
-        default=512,
-        min=1,
-        max=MAX_NEW_TOKENS,
-        optional=True,
-        advanced=True,
-        tooltip=f"{what} ends after this many tokens at the latest, 1 to {MAX_NEW_TOKENS}.",
-    )
-
-
-def temperature_input() -> io.Float.Input:
-    return io.Float.Input(
-        "temperature",
-        default=0.2,
-        min=0.0,
-        max=2.0,
-        step=0.05,
-        optional=True,
-        advanced=True,
-        tooltip="0 always takes the likeliest word; up to 2, higher is more varied. LLMGA uses 0.2.",
     )

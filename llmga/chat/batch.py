@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from .assistant import Reply, respond
 from .conversation import Conversation, Picture
@@ -14,6 +15,33 @@ from .engines.endpoint import EndpointError
 MAX_FAILURES_IN_A_ROW = 3
 """After so many endpoint errors in a row the remaining pictures are not sent."""
 _SEEDS = 2**64
+_T = TypeVar("_T")
+
+
+class StopAfterFailures:
+    """Calls functions that ask an engine until the endpoint has failed ``MAX_FAILURES_IN_A_ROW`` times in a row.
+
+    A success and an error of any other kind end the row.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def call(self, ask: Callable[[], _T]) -> _T:
+        """``ask()``.
+
+        Raises:
+            EndpointError: ``ask`` raised it, or it was not called because the endpoint has failed too often.
+        """
+        failed = self._in_a_row
+        if failed == MAX_FAILURES_IN_A_ROW:
+            raise EndpointError(f"not asked, because the endpoint failed {failed} times in a row")
+        self._in_a_row = 0
+        try:
+            return ask()
+        except EndpointError:
+            self._in_a_row = failed + 1
+            raise
 
 
 @dataclass(frozen=True)
@@ -34,7 +62,7 @@ def respond_each(
     """One reply for each picture, in order; each is asked about as if it were the only one.
 
     All replies continue the same conversation, so a local engine reads that once. Picture ``i`` has the seed
-    ``seed + i``: alone with that seed it gets the same reply. A picture that fails never costs the others their replies;
+    ``seed + i``: alone with that seed it gets the same reply. A picture that fails does not stop the others;
     after ``MAX_FAILURES_IN_A_ROW`` endpoint errors in a row the rest is not asked, and its reason says so.
 
     Args:
@@ -49,26 +77,19 @@ def respond_each(
         raise ValueError("one reply for each picture needs a picture; connect 'image'")
     results: list[Reply | Failed] = []
     first_error: ValueError | EndpointError | None = None
-    in_a_row = 0
+    engine_calls = StopAfterFailures()
     for i, picture in enumerate(pictures):
         where = f"picture {i + 1} of {len(pictures)}: " if len(pictures) > 1 else ""
-        if in_a_row == MAX_FAILURES_IN_A_ROW:
-            results.append(
-                Failed(f"{where}not asked, for the endpoint failed {MAX_FAILURES_IN_A_ROW} times in a row")
-            )
-            continue
         own = replace(sampling, seed=(sampling.seed + i) % _SEEDS)
+        ask = partial(respond, engine, conversation, pictures=(picture,), sampling=own, **settings)
         try:
-            results.append(respond(engine, conversation, pictures=(picture,), sampling=own, **settings))
-            in_a_row = 0
+            results.append(engine_calls.call(ask))
         except EndpointError as error:
             first_error = first_error or EndpointError(f"{where}{error}", error.retry_in)
             results.append(Failed(f"{where}{error}"))
-            in_a_row += 1
         except ValueError as error:
             first_error = first_error or ValueError(f"{where}{error}")
             results.append(Failed(f"{where}{error}"))
-            in_a_row = 0
     if first_error is not None and all(isinstance(result, Failed) for result in results):
         raise first_error
     return results

@@ -1,7 +1,7 @@
 """Captions for a folder of pictures, as ``NAME.txt`` beside each, which is what trainers of LoRAs read.
 
 A caption is written as soon as there is one, so an interrupted run goes on where it stopped; a picture that cannot be read
-or described is listed with its reason and costs no other its caption.
+or described is listed with its reason, and the others still get their captions.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..files.writing import write_text
 from ..images import read_picture
 from .assistant import respond
-from .batch import MAX_FAILURES_IN_A_ROW
+from .batch import StopAfterFailures
 from .conversation import Conversation, Picture
 from .engines.base import ChatEngine, OnText, Sampling
 from .engines.endpoint import EndpointError
@@ -77,7 +78,7 @@ def caption_folder(
         settings: what else ``respond`` takes: policy, language, style.
 
     Returns:
-        What was written, skipped and failed. After ``MAX_FAILURES_IN_A_ROW`` endpoint errors in a row the rest is not asked.
+        What was written, skipped and failed. After three endpoint errors in a row the rest is not asked.
 
     Raises:
         NotADirectoryError: there is no such folder.
@@ -95,7 +96,7 @@ def caption_folder(
     skipped: list[str] = []
     failures: list[str] = []
     owners: dict[Path, str] = {}
-    in_a_row = 0
+    engine_calls = StopAfterFailures()
     for i, path in enumerate(pictures):
         on_step(i, len(pictures))
         name, place = path.relative_to(folder).as_posix(), path.with_suffix(".txt")
@@ -104,21 +105,14 @@ def caption_folder(
             failures.append(f"{name}: {place.name} is the caption of {first}; rename one of the two pictures")
         elif place.exists() and not overwrite:
             skipped.append(name)
-        elif in_a_row == MAX_FAILURES_IN_A_ROW:
-            failures.append(f"{name}: not asked, for the endpoint failed {in_a_row} times in a row")
         else:
+            own = replace(sampling, seed=(sampling.seed + i) % _SEEDS)
             try:
-                caption = job.caption(path, replace(sampling, seed=(sampling.seed + i) % _SEEDS))
-                caption = with_trigger(caption, trigger)
+                caption = with_trigger(engine_calls.call(partial(job.caption, path, own)), trigger)
                 write_text(place, caption + "\n")
                 written[name] = caption
-                in_a_row = 0
-            except EndpointError as error:
+            except (EndpointError, ValueError, OSError) as error:
                 failures.append(f"{name}: {error}")
-                in_a_row += 1
-            except (ValueError, OSError) as error:
-                failures.append(f"{name}: {error}")
-                in_a_row = 0
     on_step(len(pictures), len(pictures))
     return CaptionedFolder(written, tuple(skipped), tuple(failures))
 

@@ -125,7 +125,7 @@ def derive_claims(
     """
     if not request.strip():
         raise ValueError(
-            "request is empty, so nothing can be asked about a picture; write what it shall show"
+            "request is empty, so nothing can be asked about a picture; write what it should show"
         )
     asked = Conversation(system=_SYSTEM).say("user", _QUESTIONS.format(request=request.strip(), most=most))
     schema = _schema("questions", {"claim": {"type": "string"}, "question": {"type": "string"}}, most)
@@ -186,7 +186,7 @@ def check_each(
     sampling: Sampling,
     **settings: Any,
 ) -> list[PictureCheck]:
-    """``check_claims`` of each picture; one that fails never costs the others theirs.
+    """``check_claims`` of each picture; one that fails does not stop the others.
 
     Args:
         settings: what else ``check_claims`` takes.
@@ -219,7 +219,7 @@ def best_index(checks: Sequence[PictureCheck]) -> int:
 def better_prompt(
     engine: ChatEngine, request: str, prompt: str, check: PictureCheck, *, sampling: Sampling, on_text: OnText
 ) -> str:
-    """Ask for a prompt that mends what is wrong; "" if the reply holds none, and ``prompt`` if nothing is wrong.
+    """Ask for a prompt that corrects what is wrong; "" if the reply holds none, and ``prompt`` if nothing is wrong.
 
     Raises:
         ValueError: the reply is empty or ends inside a thought.
@@ -233,7 +233,7 @@ def better_prompt(
         Conversation(),
         task="chat",
         instruction=_BETTER.format(**words),
-        sampling=replace(sampling, stop_after=1),
+        sampling=sampling,
         policy="error",
         on_text=on_text,
     )
@@ -263,6 +263,7 @@ def repeat_until(
     request: str = "",
     threshold: float = 1.0,
     attempts: int = 3,
+    rewrite: bool = True,
     asking: Asking = "together",
     sampling: Sampling,
     on_text: OnText,
@@ -273,6 +274,7 @@ def repeat_until(
         paint: ``paint(prompt, attempt)`` gives the pictures of one round, attempt from 0; may raise.
         threshold: the score that ends it, 0 .. 1.
         attempts: at least 1.
+        rewrite: whether the model rewrites the prompt after each attempt; else the same prompt is painted again.
 
     Returns:
         Every attempt in order; the best picture is not always the last one's.
@@ -288,8 +290,9 @@ def repeat_until(
         made.append(Attempt(prompt, pictures, tuple(checks), best_index(checks)))
         if made[-1].score >= threshold or number + 1 == attempts:
             break
-        worst = checks[made[-1].best]
-        prompt = better_prompt(engine, request, prompt, worst, sampling=own, on_text=on_text) or prompt
+        if rewrite:
+            check = checks[made[-1].best]
+            prompt = better_prompt(engine, request, prompt, check, sampling=own, on_text=on_text) or prompt
     return made
 
 

@@ -1,7 +1,7 @@
 """Edits with a flow model: FlowEdit, which needs no inversion, and RF-Inversion, which goes to noise and back.
 
-A flow model knows the straight way from a picture at sigma 0 to noise at sigma 1, x(sigma) = (1 - sigma) x0 + sigma noise,
-by its velocity dx / dsigma. Both methods are written against that velocity alone, so that any network gives it, and latents
+A flow model predicts the velocity dx / dsigma on the straight path from a picture at sigma 0 to noise at sigma 1,
+x(sigma) = (1 - sigma) x0 + sigma noise. Both methods use that velocity alone, so any network can give it, and latents may
 have any number of dimensions.
 """
 
@@ -38,10 +38,10 @@ def flow_edit(
     Args:
         latent: (B, C, …) of the pictures.
         sigmas: falling, from at most 1 to 0: the noise level before each step, and the last one's end.
-        source, target: the velocities under the prompt of the picture as it is, and as it shall be.
+        source, target: the velocities under the prompt of the picture as it is, and under that of the edited picture.
         generator: on the CPU; gives the noise of one picture, which the whole batch gets, so a batch is the loop.
         n_max: how many of the last steps are taken; the others are left out. None: all. Fewer keep more of the picture.
-        n_min: how many of these are ordinary sampling under the target prompt at the end. More let finer things change.
+        n_min: how many of these are ordinary sampling under the target prompt at the end. More let finer details change.
         n_avg: how many noises each step averages over.
         mask: broadcast to ``latent``, 0 .. 1: where the picture may change. Where it is 0 the latent stays, bit for bit.
         on_step: ``on_step(i, n, latent)`` after each step that is taken; may raise.
@@ -119,8 +119,8 @@ def rf_inversion_edit(
         ValueError: the sigmas do not fall to 0, or a number is out of range.
 
     Source: Rout et al., Semantic Image Inversion and Editing using Rectified Stochastic Differential Equations (ICLR 2025,
-    arXiv 2410.10792), algorithms 1 and 2. Deviation: on the way to noise the network is told the noise level where it
-    stands, where diffusers' version counts evenly from 0 whatever the sigmas are.
+    arXiv 2410.10792), algorithms 1 and 2. Deviation: on the way to noise the network gets the noise level of its
+    step, where diffusers' version counts evenly from 0 whatever the sigmas are.
     """
     steps = _count_steps(sigmas)
     n_max = steps if n_max is None else n_max

@@ -1,4 +1,4 @@
-"""Every table of a preset in one run: what can be measured here is, what cannot is said, and one page tells it."""
+"""Every table of a preset in one run: what can be measured here is, what cannot is listed with its reason, on one page."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def run_all(
 
     Args:
         page: written after each task; None for a process that writes none.
-        alone: False for one of several processes, which a failure stops: the others would wait for it in vain.
+        alone: False for one of several processes, which a failure stops: the others would wait for it without end.
 
     Returns:
         A line for each task that failed, other than for a missing file.

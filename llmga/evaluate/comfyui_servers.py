@@ -134,7 +134,7 @@ class _Shared:
 
     def take(self) -> int | None:
         """The number of a job; None once all are done or the run has failed. It waits while jobs are in flight elsewhere,
-        for these may come back."""
+        because these may be given back."""
         with self._lock:
             while not self._stopped and len(self._made) < len(self.jobs):
                 try:

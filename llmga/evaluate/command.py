@@ -81,7 +81,7 @@ def evaluate(
     Args:
         config: an instance of the task's class.
         among: the processes of the run; the first one writes the tables.
-        progress: from a stage's name to what hears of its progress; None is silent.
+        progress: from a stage's name to the callback for its progress; None is silent.
     """
     module, _, _ = TABLES[task]
     results = import_module(module, _PACKAGE).run(config, Stages(output / "work", among, progress))

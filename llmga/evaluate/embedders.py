@@ -95,7 +95,7 @@ class GILLEmbedder:
 
 
 class LLMGAEmbedder:
-    """LLMGA Embedding, with nothing between the requests that was said in words."""
+    """LLMGA Embedding; earlier requests are answered by their embeddings alone, without words."""
 
     def __init__(self, config: EmbedderConfig, dtype: torch.dtype) -> None:
         from ..chat.folders.registry import load_local_engine

@@ -37,8 +37,8 @@ def rate(
 ) -> Estimate:
     """Share of what was counted that hits, as a ratio of sums over independent units.
 
-    The error is that of the ratio when Laplace's two units are added to the sample: one that hits wholly and one that
-    misses wholly, each of the mean count. So a share of 0 or 1 still has an error. When each unit counts one thing, this
+    The error is that of the ratio when Laplace's two units are added to the sample: one that hits fully and one that
+    misses fully, each of the mean count. So a share of 0 or 1 still has an error. When each unit counts one thing, this
     is the binomial error sqrt(p (1 - p) / (n + 2)) at p = (sum of hits + 1) / (n + 2).
 
     Args:

@@ -26,7 +26,7 @@ Images = Sequence[Image.Image]
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
-    """A network that turns pictures, and perhaps texts, into vectors.
+    """A network that turns pictures, and optionally texts, into vectors.
 
     Args:
         name: what results call it.

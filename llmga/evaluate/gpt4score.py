@@ -186,7 +186,7 @@ def _judged(engine: ChatEngine, one: JudgedPicture, sampling: Sampling) -> Judge
 
 
 def _identity(one: JudgedPicture) -> str:
-    """The key with what was judged: another picture or prompt under the same key is judged anew."""
+    """The key with what was judged: another picture or prompt under the same key is judged again."""
     parts: list[Any] = [one.prompt]
     if one.path.is_file():
         parts.append(hashlib.sha256(one.path.read_bytes()).hexdigest())

@@ -71,8 +71,8 @@ def load_prompts(path: Path) -> list[BenchPrompt]:
 def by_category(prompts: Sequence[BenchPrompt], scores: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
     """The mean score of each sub-category, of each group, and of all, with standard errors.
 
-    The unit is the prompt: the scores of its pictures are averaged first, for they are not independent. So *all* is the mean
-    over prompts, not over the two groups.
+    The unit is the prompt: the scores of its pictures are averaged first, since they are not independent. So *all* is the
+    mean over prompts, not over the two groups.
 
     Args:
         scores: of each prompt's id, one for each picture; NaN and prompts without scores are left out.

@@ -72,7 +72,7 @@ class DialogItem:
 
 @dataclass(frozen=True)
 class TurnsItem:
-    """A conversation: what is asked for at each turn, and a caption and a picture of what shall then be seen."""
+    """A conversation: what is asked for at each turn, and a caption and a picture of what is then expected."""
 
     key: str
     requests: tuple[str, ...]

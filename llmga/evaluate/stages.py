@@ -56,7 +56,7 @@ class Stages:
     Args:
         folder: holds all of them.
         among: the processes of the run.
-        progress: from a stage's name to what hears of its progress.
+        progress: from a stage's name to the callback for its progress.
     """
 
     folder: Path
@@ -160,7 +160,7 @@ class Stages:
 
         Args:
             job: the job of the item of that number.
-            finish: what becomes of the painted picture of that number, such as pasting; None leaves it.
+            finish: applied to the painted picture of that number, such as pasting; None leaves it as it is.
             of: what the pictures depend on beside painter and keys: prompts, sizes, seeds.
         """
         folder = self.folder / "pictures" / cache_key(painter, *of)
@@ -264,7 +264,7 @@ def cache_key(*values: Any) -> str:
 
 
 def safe(key: str) -> str:
-    """A key as a file name: letters, digits, ``-`` and ``_`` stay, and what else it holds is told apart by a hash."""
+    """A key as a file name: letters, digits, ``-`` and ``_`` stay, and a hash keeps keys with other characters apart."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in key)[:80].lstrip(".")
     return kept if kept == key else f"{kept}-{cache_key(key)[:8]}"
 

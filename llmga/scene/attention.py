@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from ..diffusion.denoiser import Site, StopForward
 from ..edit.blend import GridSize
+
+SceneLayers = Literal["published", "up"]
+"""Whose cross-attention places a scene's objects: RFNet's choice for SD1.5, or all layers on the way up, which is what a
+token-in-box loss (``llmga.train.box_loss``) trains."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,15 @@ def word_attention(q: torch.Tensor, k: torch.Tensor, tokens: Sequence[int], head
     return (logits[..., list(tokens)] - logits.logsumexp(-1, keepdim=True)).exp()
 
 
-def guidance_sites(sites: Sequence[Site]) -> list[Site]:
-    """The layers whose attention is guided: the middle and the first level upwards that has cross-attention.
+def guidance_sites(sites: Sequence[Site], layers: SceneLayers = "published") -> list[Site]:
+    """The layers whose attention is guided: the middle and the first level upwards that has cross-attention; or all on the
+    way up.
 
-    In SD1.5 these are middle 0 and output 3, 4, 5, which RFNet and LMD guide.
+    In SD1.5 the published ones are middle 0 and output 3, 4, 5, which RFNet and LMD guide.
     """
     cross = [site for site in sites if site.kind == "cross"]
+    if layers == "up":
+        return [site for site in cross if site.block == "output"]
     numbers = sorted({site.number for site in cross if site.block == "output"})[:3]
     return [
         site
@@ -81,15 +89,19 @@ def guidance_sites(sites: Sequence[Site]) -> list[Site]:
     ]
 
 
-def saliency_site(sites: Sequence[Site]) -> Site:
-    """The layer whose word map becomes an object's mask: the last one downwards; SD1.5's input 8.
+def saliency_site(sites: Sequence[Site], layers: SceneLayers = "published") -> Site:
+    """The layer whose word map becomes an object's mask: the last one downwards, SD1.5's input 8; or the last one upwards.
 
     Raises:
-        ValueError: there is no cross-attention on the way down.
+        ValueError: there is no cross-attention on that way.
     """
-    found = [site for site in sites if site.kind == "cross" and site.block == "input"]
+    block = "output" if layers == "up" else "input"
+    found = [site for site in sites if site.kind == "cross" and site.block == block]
     if not found:
-        raise ValueError("the denoiser has no cross-attention on its way down, where objects are looked for")
+        way = "up" if layers == "up" else "down"
+        raise ValueError(
+            f"the denoiser has no cross-attention on its way {way}, where objects are looked for"
+        )
     return found[-1]
 
 

@@ -1,4 +1,4 @@
-"""ObjectCache: objects that were painted alone, so that a plan whose boxes only moved is not painted anew."""
+"""ObjectCache: objects that were painted alone, so that a plan whose boxes only moved is not painted again."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ def saliency_mask(
 ) -> tuple[torch.Tensor, bool]:
     """The cells of an object, found in the attention to its word.
 
-    The map is smoothed, enlarged and brought to 0 .. 1; what is above the threshold in the box counts, without what does
-    not hang together with the strongest cell. No segmentation network is needed.
+    The map is smoothed, enlarged and scaled to 0 .. 1; the object is what lies above the threshold in the box and is
+    connected to the strongest cell. No segmentation network is needed.
 
     Args:
         word_map: (h', w'), the mean over heads and steps.
@@ -195,7 +195,7 @@ def _smoothed(grid: torch.Tensor) -> torch.Tensor:
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / _SIGMA) ** 2)
     kernel = kernel / kernel.sum()
     for axis in (0, 1):
-        # numpy's "symmetric" edges, for any reach: the indices run forth and back.
+        # numpy's "symmetric" edges, for any reach: the indices run back and forth.
         length = grid.shape[axis]
         places = torch.arange(-reach, length + reach) % (2 * length)
         places = torch.where(places < length, places, 2 * length - 1 - places)
@@ -205,7 +205,7 @@ def _smoothed(grid: torch.Tensor) -> torch.Tensor:
 
 
 def _connected(mask: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """The part of a mask that hangs together, by edges or corners, with its strongest cell."""
+    """The part of a mask that is connected, by edges or corners, to its strongest cell."""
     if not mask.any():
         return mask
     at = int(torch.where(mask, level, -1.0).argmax())

@@ -1,4 +1,4 @@
-"""ScenePlan: what a picture shall hold, where, and how it looks: the value between a language model and the synthesis."""
+"""ScenePlan: the objects of a picture, where they are and how they look, between a language model and the synthesis."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class ScenePlan:
     Args:
         objects: in the order in which the prompt names them; ``MAX_OBJECTS`` at most, none for a scene without any.
         background: the place, without the objects.
-        negative: what shall not be seen.
+        negative: what must not be seen.
         prompt: the sentence that it was planned from.
 
     Raises:

@@ -12,7 +12,7 @@ from ..text.encoder import Plans, PromptEncoder, longest
 from .plan import SceneObject, ScenePlan
 
 ALONE_NEGATIVE = "two, many, group, duplicate, occluded, cropped, border, collage, blurry, distorted"
-"""Added to the negative prompt of an object that is painted alone: it shall be one, and whole."""
+"""Added to the negative prompt of an object that is painted alone: it must be a single, complete object."""
 
 
 @dataclass(frozen=True)

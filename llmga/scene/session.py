@@ -196,6 +196,7 @@ class SceneSession(Generic[Context]):
                 cfg=settings.cfg,
                 guidance=settings.alone,
                 kept_steps=settings.together.guided_steps(settings.steps),
+                layers=settings.layers,
                 on_step=on_step,
             )
 
@@ -229,6 +230,7 @@ class SceneSession(Generic[Context]):
                 guidance=settings.together,
                 background=background,
                 region=region,
+                layers=settings.layers,
                 on_step=on_step,
             )
 
@@ -261,7 +263,7 @@ class SceneSession(Generic[Context]):
                 prompt.phrases,
                 negative,
             ),
-            *(box, size, seed, number, settings.steps, settings.cfg, settings.alone),
+            *(box, size, seed, number, settings.steps, settings.cfg, settings.layers, settings.alone),
             settings.together.guided_steps(settings.steps),
         )
         return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
+from .attention import SceneLayers
 from .guidance import GuidanceSettings
 from .prompts import ALONE_NEGATIVE
 
@@ -21,6 +23,7 @@ class SceneSettings:
         replaced: for this part of the steps, objects are what they were alone; 0 to 1.
         threshold: the level of an object's word map from which a cell is the object's; 0 to 1.
         margin: cells around the objects that may change too in a photograph, for contours and shadows.
+        layers: see ``SceneLayers``.
         alone, together: guidance of the objects and of the scene.
         alone_negative: added to the negative prompt of each object.
 
@@ -35,6 +38,7 @@ class SceneSettings:
     replaced: float = 0.5
     threshold: float = 0.35
     margin: int = 2
+    layers: SceneLayers = "published"
     alone: GuidanceSettings = field(default_factory=GuidanceSettings)
     together: GuidanceSettings = field(default_factory=GuidanceSettings)
     alone_negative: str = ALONE_NEGATIVE
@@ -46,6 +50,8 @@ class SceneSettings:
             or not 1 <= self.steps <= MOST_SCENE_STEPS
         ):
             raise ValueError(f"steps must be a whole number from 1 to {MOST_SCENE_STEPS}, got {self.steps!r}")
+        if self.layers not in get_args(SceneLayers):
+            raise ValueError(f"layers must be one of {', '.join(get_args(SceneLayers))}; got {self.layers!r}")
         for name, low, high in (("cfg", 1, 100), ("replaced", 0, 1), ("threshold", 0, 1), ("margin", 0, 64)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)!r}")

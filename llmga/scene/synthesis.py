@@ -12,7 +12,7 @@ from ..diffusion.denoiser import Denoiser, Site, predict_noise
 from ..diffusion.schedule import ddim_step, predict_x0
 from ..edit.blend import blended
 from ..edit.inversion import OnStep, Trajectory, silent
-from .attention import WordAttention, WordTaps, guidance_sites, saliency_site
+from .attention import SceneLayers, WordAttention, WordTaps, guidance_sites, saliency_site
 from .guidance import GuidanceSettings, LayoutGuidance
 from .losses import Placed, alone_loss, scene_loss
 from .plan import SceneBox
@@ -67,6 +67,7 @@ def paint_alone(
     cfg: float,
     guidance: GuidanceSettings,
     kept_steps: int,
+    layers: SceneLayers = "published",
     on_step: OnStep = silent,
 ) -> AloneRun:
     """Paint one object, held in its box by the box constraint.
@@ -74,14 +75,14 @@ def paint_alone(
     Args:
         noise: (1, 4, h, w).
         context, negative: the object's encoded prompt and the negative one, of one length.
-        box: where it shall stand.
+        box: where it is to be, in parts of the picture.
         tokens: the positions of its name in the prompt; the last is the word whose attention is kept.
         kept_steps: for how many of the first steps the attention to the word is kept, for ``paint_together``.
         on_step: ``on_step(i, steps, preview)`` after each step; may raise.
 
     Source: ``generate_semantic_guidance`` of the reference.
     """
-    sites, salient = guidance_sites(denoiser.sites), saliency_site(denoiser.sites)
+    sites, salient = guidance_sites(denoiser.sites, layers), saliency_site(denoiser.sites, layers)
     layout = LayoutGuidance(guidance, sites, tokens)
     x, latents = noise.float().cpu(), [noise.float().cpu()]
     kept: list[Mapping[Site, WordAttention]] = []
@@ -121,6 +122,7 @@ def paint_together(
     guidance: GuidanceSettings,
     background: Trajectory | None = None,
     region: torch.Tensor | None = None,
+    layers: SceneLayers = "published",
     on_step: OnStep = silent,
 ) -> TogetherRun:
     """Put objects that were painted alone into one picture.
@@ -143,7 +145,7 @@ def paint_together(
         Placed(box, [flat.index(token) for token in phrase], flat.index(phrase[-1]))
         for box, phrase in zip(boxes, phrases, strict=True)
     ]
-    sites, salient = guidance_sites(denoiser.sites), saliency_site(denoiser.sites)
+    sites, salient = guidance_sites(denoiser.sites, layers), saliency_site(denoiser.sites, layers)
     layout = LayoutGuidance(guidance, sites, flat)
     x = composed[0].float().cpu()
     if background is not None and region is not None:

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Callable
 
-from support.openai_server import (
+from support.openai_behaviours import (
     BEHAVIOURS,
     DONE,
     FOREVER,

@@ -50,6 +50,12 @@ def test_the_panel_paints(browser: Browser, server: ComfyServer, renderer: str) 
 
         server.wait(queued(page, lambda: press(page, chat, "paint")))
         page.wait_for_function(f"() => {painted}.join() === '0,1'")
+
+        # The same once more: every result is cached, and comes before the page knows the prompt's id.
+        press(page, chat, "clear")
+        draft(page, chat, instruction)
+        server.wait(queued(page, lambda: press(page, chat, "paint")))
+        page.wait_for_function(f"() => {painted}.join() === '0,1'")
         assert widget(page, chat, "instruction") == instruction and widget(page, chat, "transcript") == ""
 
         draft(page, chat, "at night")

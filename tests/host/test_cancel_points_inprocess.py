@@ -52,7 +52,7 @@ def keep(count: int, folder: Path) -> Any:
 
 
 def chat(count: int, folder: Path) -> Any:
-    shown = comfy_inprocess.pack("nodes.chat").shown_pictures
+    shown = comfy_inprocess.pack("nodes.chat_inputs").shown_pictures
     return shown(pictures(count), hole())
 
 

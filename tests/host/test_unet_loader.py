@@ -19,6 +19,7 @@ import torch
 from support import comfy_inprocess
 from support.comfy_inprocess import core_node
 from support.hub import Hub
+from support.quantised_weights import QUANTISED, quantised, save, stored_as
 from support.small_models import random_weights, write_unet
 from support.weight_headers import write_json, write_sparse
 
@@ -214,59 +215,6 @@ def test_fp8_is_the_hosts(folder: Path) -> None:
     assert model.model.diffusion_model.input_blocks[0][0].weight.dtype == torch.float8_e4m3fn
 
 
-QUANTISED = ("scaled_fp8", "comfy_quant", "metadata", "float8_e5m2", "int8_tensorwise", "nvfp4", "mxfp8")
-
-
-def stored_as(value: torch.Tensor, name: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """A matrix in one of ComfyUI's formats, by the endings of its tensors' names, and what it means."""
-    dtype, most = {
-        "float8_e4m3fn": (torch.float8_e4m3fn, 448.0),
-        "float8_e5m2": (torch.float8_e5m2, 57344.0),
-        "int8_tensorwise": (torch.int8, 127.0),
-    }.get(name, (None, 0.0))
-    if dtype is not None:
-        scale = value.abs().max() / most
-        numbers = ((value / scale).round() if dtype == torch.int8 else value / scale).to(dtype)
-        return {"weight": numbers, "weight_scale": scale}, numbers.float() * scale
-    host: Any = importlib.import_module(
-        "comfy.quant_ops"
-    )  # blocks with scales of their own: as the host stores them
-    layout = host.QUANT_ALGOS[name]["comfy_tensor_layout"]
-    options = {"scale": "recalculate"} if name == "nvfp4" else {}
-    tensor = host.QuantizedTensor.from_float(value, layout, **options)
-    entries = {key.removeprefix("l."): part for key, part in tensor.state_dict("l.weight").items()}
-    if name == "mxfp8":
-        entries["weight_scale"] = entries["weight_scale"].view(torch.uint8)
-    return entries, tensor.dequantize()
-
-
-def quantised(
-    weights: dict[str, torch.Tensor], how: str
-) -> tuple[dict[str, torch.Tensor], dict[str, str], Any]:
-    """Weights with the attentions' linear layers quantised as ComfyUI's files are, the metadata, and what they mean."""
-    name = "float8_e4m3fn" if how in ("scaled_fp8", "comfy_quant", "metadata") else how
-    stored, meant, layers = dict(weights), dict(weights), {}
-    for key, value in weights.items():
-        if not key.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "ff.net.2.weight")):
-            continue
-        if how == "nvfp4" and key.endswith("attn2.to_k.weight"):
-            continue  # by its width the host tells what it is, see below
-        layer = key.removesuffix(".weight")
-        entries, meant[key] = stored_as(value.float(), name)
-        if how == "scaled_fp8":
-            entries["scale_weight"] = entries.pop("weight_scale")
-        elif how != "metadata":
-            entries["comfy_quant"] = torch.tensor(
-                list(json.dumps({"format": name}).encode()), dtype=torch.uint8
-            )
-        layers[layer] = {"format": name}
-        stored |= {f"{layer}.{ending}": entry for ending, entry in entries.items()}
-    if how == "scaled_fp8":
-        stored["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
-    text = json.dumps({"format_version": "1.0", "layers": layers})
-    return stored, {"_quantization_metadata": text} if how == "metadata" else {}, meant
-
-
 def mini_in_original_names() -> dict[str, torch.Tensor]:
     return comfy_inprocess.pack("llmga.diffusion.ldm").unet_to_ldm(mini_unet())
 
@@ -277,11 +225,6 @@ def original_names(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = comfy_inprocess.pack("llmga.diffusion.unet_shapes")
     mini = shapes.Sizes((64, 128), (0, 1), 1, 96, 4)
     monkeypatch.setattr(comfy_inprocess.pack("llmga.diffusion.unet_identity"), "SD15", mini)
-
-
-def save(path: Path, weights: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    save_file = importlib.import_module("safetensors.torch").save_file
-    save_file({name: value.contiguous() for name, value in weights.items()}, path, metadata)
 
 
 def one_step(model: Any, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
@@ -419,15 +362,8 @@ def test_a_wrong_widget_is_named(folder: Path, name: str, value: Any) -> None:
 
 
 def test_nothing_is_downloaded_unless_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "HF_HUB_OFFLINE",
-    ):
+    proxies = ("http_proxy", "https_proxy", "all_proxy")
+    for name in (*proxies, *map(str.upper, proxies), "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     path = write_unet(folder / "source", mini_unet(9))
     files = {

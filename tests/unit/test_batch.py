@@ -85,6 +85,15 @@ def test_a_dead_endpoint_is_not_asked_for_ever_and_what_is_not_asked_is_said() -
     assert caught.value.retry_in == 0
 
 
+def test_a_reply_and_any_other_error_end_a_row_of_endpoint_errors() -> None:
+    gone, empty = EndpointError("endpoint 'x' cannot be reached"), ""
+    engine = Flaky(gone, gone, GOOD, gone, gone, empty, gone, gone, gone, GOOD)
+    each = respond_each(engine, Conversation(), pictures=PICTURES[:1] * 10, sampling=Sampling(), **SETTINGS)
+    assert engine.asked == list(range(9))
+    assert [isinstance(one, Failed) for one in each] == [i != 2 for i in range(10)]
+    assert each[9] == Failed("picture 10 of 10: not asked, because the endpoint failed 3 times in a row")
+
+
 def test_a_cancel_ends_the_batch() -> None:
     with pytest.raises(KeyboardInterrupt):
         respond_each(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from llmga.chat import Conversation, Picture, Said, Sampling
 from llmga.chat.caption_command import main
-from llmga.chat.caption_folder import caption_folder, with_trigger
+from llmga.chat.caption_folder import caption_folder, pictures_below, with_trigger
 from llmga.chat.engines.endpoint import EndpointError
 
 COLOURS = {"b/blue.jpg": "blue", "a red one.png": "red", "green.webp": "green"}
@@ -34,6 +34,7 @@ class Seer:
     def __init__(self, **says: object) -> None:
         self.says = {int(seed.removeprefix("seed")): value for seed, value in says.items()}
         self.requests: list[str] = []
+        self.seen: list[Picture] = []
 
     def generate(self, conversation: Conversation, sampling: Sampling, on_text: object) -> Said:
         self.requests.append(conversation.turns[-1].text)
@@ -41,6 +42,7 @@ class Seer:
         if isinstance(value, BaseException):
             raise value
         picture: Picture = conversation.pictures[-1]
+        self.seen.append(picture)
         rgb = picture.to_pil().getpixel((3, 3))
         assert isinstance(rgb, tuple)
         colour = ("red", "green", "blue")[rgb.index(max(rgb))]
@@ -52,7 +54,11 @@ def captions(folder: Path) -> dict[str, str]:
 
 
 def test_every_picture_has_its_caption_beside_it(folder: Path) -> None:
-    result = caption_folder(Seer(), folder, sampling=Sampling(seed=5), trigger=" zxq, ")
+    steps: list[tuple[int, int]] = []
+    result = caption_folder(
+        Seer(), folder, sampling=Sampling(seed=5), trigger=" zxq, ", on_step=lambda i, n: steps.append((i, n))
+    )
+    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert captions(folder) == {
         "a red one.txt": "zxq, A red square, seed 5.\n",
         "b/blue.txt": "zxq, A blue square, seed 7.\n",
@@ -60,6 +66,35 @@ def test_every_picture_has_its_caption_beside_it(folder: Path) -> None:
     }
     assert list(result.written) == ["a red one.png", "green.webp", "b/blue.jpg"] and not result.failures
     assert result.report() == "3 captions written, 0 pictures had one, 0 failed"
+
+
+def test_which_files_are_captioned_and_in_which_order(tmp_path: Path) -> None:
+    for folder in ("b", "d", "a", "c", "e", ".cache"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / folder / "one.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "UPPER.PNG")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = [path.relative_to(tmp_path).as_posix() for path in pictures_below(tmp_path)]
+    assert found == ["UPPER.PNG", *(f"{folder}/one.png" for folder in "abcde")]
+
+
+def test_seeds_stay_below_2_to_the_64(folder: Path) -> None:
+    written = caption_folder(Seer(), folder, sampling=Sampling(seed=2**64 - 1)).written
+    assert [one.split("seed ")[1] for one in written.values()] == [f"{2**64 - 1}.", "0.", "1."]
+
+
+def test_a_transparent_picture_is_shown_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (0, 0, 255, 0)).save(tmp_path / "clear.png")
+    engine = Seer()
+    caption_folder(engine, tmp_path, sampling=Sampling())
+    assert engine.seen[0].to_pil().getpixel((3, 3)) == (255, 255, 255)
+
+
+def test_a_prompt_between_tags_is_the_caption_else_the_whole_reply_without_asking_again(folder: Path) -> None:
+    engine = Seer(seed0="Here it is: <gen_image> a red\nsquare </gen_image>")
+    result = caption_folder(engine, folder, sampling=Sampling(), task="similar")
+    assert list(result.written.values())[:2] == ["a red square", "A green square, seed 1."]
+    assert len(engine.requests) == 3 and not result.failures
 
 
 def test_a_second_run_skips_and_goes_on_with_the_same_seeds(folder: Path) -> None:
@@ -103,7 +138,7 @@ def test_after_three_endpoint_errors_the_rest_is_not_asked(folder: Path) -> None
     engine = Seer(**{f"seed{i}": EndpointError("the endpoint answered 500") for i in range(9)})
     result = caption_folder(engine, folder, sampling=Sampling())
     assert len(engine.requests) == 3 and len(result.failures) == 6 and not captions(folder)
-    assert result.failures[-1].endswith("not asked, for the endpoint failed 3 times in a row")
+    assert result.failures[-1].endswith("not asked, because the endpoint failed 3 times in a row")
 
 
 def test_what_is_excluded_is_said_in_the_request_and_asked_for_again(folder: Path) -> None:

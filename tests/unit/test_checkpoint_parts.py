@@ -1,13 +1,11 @@
-"""Checkpoints in parts (shards, pickles, a tower beside, a bare projector, a LoRA), and damaged ones."""
+"""Checkpoints in parts (shards, pickles, a tower beside, a bare projector, a LoRA) are one model."""
 
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ from PIL import Image
 
 pytest.importorskip("transformers", reason="the checkpoints need transformers")
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from support.official_parts import TOWER, Weights, replace_weights, split, weights_of, without_tower
 from support.tiny_official import VISION, write_official
 
 from llmga.chat.checkpoints import CheckpointOptions, read_checkpoint
@@ -25,9 +24,6 @@ from llmga.chat.checkpoints.vision import SquashedPictures, config_of, find_towe
 from llmga.chat.folders import load_local_engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-TOWER = "model.vision_tower.vision_tower."
-Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -49,33 +45,6 @@ def same(ours: Weights, theirs: Weights) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def weights_of(folder: Path) -> Weights:
-    return load_file(folder / "model.safetensors")
-
-
-def replace_weights(folder: Path, weights: Weights) -> None:
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def split(folder: Path, suffix: str) -> list[Path]:
-    """The weights as two parts with an index, as ``.safetensors`` or ``.bin``."""
-    weights = weights_of(folder)
-    (folder / "model.safetensors").unlink()
-    stem, whole = (
-        ("model", "model.safetensors") if suffix == ".safetensors" else ("pytorch_model", "pytorch_model.bin")
-    )
-    names, files = sorted(weights), []
-    where = {}
-    for i, part in enumerate((names[::2], names[1::2])):
-        path = folder / f"{stem}-{i + 1:05}-of-00002{suffix}"
-        tensors = {name: weights[name] for name in part}
-        save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
-        where |= dict.fromkeys(part, path.name)
-        files.append(path)
-    (folder / f"{whole}.index.json").write_text(json.dumps({"weight_map": where}))
-    return files
-
-
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
 def test_parts_are_one_model(folder: Path, expected: Weights, suffix: str) -> None:
     split(folder, suffix)
@@ -90,12 +59,6 @@ def test_one_pickle(folder: Path, expected: Weights, old: bool) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin", _use_new_zipfile_serialization=not old)
     assert same(read_checkpoint(folder).weights, expected)
-
-
-def without_tower(folder: Path) -> Weights:
-    weights = weights_of(folder)
-    replace_weights(folder, {name: value for name, value in weights.items() if not name.startswith(TOWER)})
-    return {name.removeprefix(TOWER): value for name, value in weights.items() if name.startswith(TOWER)}
 
 
 @pytest.mark.parametrize("form", ["folder", "whole clip", "file", "inside"])
@@ -208,163 +171,6 @@ def test_pixels_are_those_of_transformers_after_the_squash() -> None:
     theirs = torch.as_tensor(CLIPImageProcessor(**size)(square, return_tensors="pt")["pixel_values"])[0]
     # Two grey levels of 255: some versions of transformers resize with torch and not with PIL.
     torch.testing.assert_close(SquashedPictures(28)(picture), theirs, rtol=0, atol=2 / 255 / 0.26)
-
-
-class Trap:
-    """Unpickled without care it writes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable, tuple]:
-        return Path.write_text, (self.path, "it ran")
-
-
-def pickled(folder: Path, value: object) -> None:
-    (folder / "model.safetensors").unlink()
-    torch.save(value, folder / "pytorch_model.bin")
-
-
-def edit(folder: Path, **values: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def change(folder: Path, do: Callable[[Weights], object]) -> None:
-    weights = weights_of(folder)
-    do(weights)
-    replace_weights(folder, weights)
-
-
-def cut(path: Path, keep: float) -> None:
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
-
-
-def drop_part(folder: Path, suffix: str) -> None:
-    split(folder, suffix)[1].unlink()
-
-
-def repeat_a_tensor(folder: Path) -> None:
-    one, two = split(folder, ".safetensors")
-    save_file(load_file(two) | {"model.norm.weight": torch.ones(64), "lm_head.weight": torch.ones(2)}, two)
-    save_file(load_file(one) | {"model.norm.weight": torch.ones(64), "lm_head.weight": torch.ones(2)}, one)
-
-
-NORM = "model.norm.weight"
-DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "truncated": (
-        lambda f: cut(f / "model.safetensors", 0.6),
-        r"model/model.safetensors is cut off: half a download",
-    ),
-    "truncated pickle": (
-        lambda f: (pickled(f, weights_of(f)), cut(f / "pytorch_model.bin", 0.6)),
-        r"model/pytorch_model.bin is a damaged or incomplete PyTorch file",
-    ),
-    "a tensor is missing": (
-        lambda f: change(f, lambda w: w.pop(NORM)),
-        r"'?model'? lacks the tensor model.norm.weight;",
-    ),
-    "the projector is missing": (
-        lambda f: change(f, lambda w: [w.pop(name) for name in list(w) if "mm_projector" in name]),
-        r"model lacks the tensors model.mm_projector.0.bias, .* and 1 more;",
-    ),
-    "a tensor is renamed": (
-        lambda f: change(f, lambda w: w.update({"transformer.norm.weight": w.pop(NORM)})),
-        r"'transformer.norm.weight' belongs to no part",
-    ),
-    "a tensor too many": (
-        lambda f: change(f, lambda w: w.update({"model.layers.7.mlp.up_proj.weight": torch.ones(2)})),
-        r"model has the tensor model.layers.7.mlp.up_proj.weight, which its config.json has no place for",
-    ),
-    "a wrong shape": (
-        lambda f: change(f, lambda w: w.update({NORM: torch.ones(63)})),
-        r"the tensor 'model.norm.weight' has the shape \(63,\), its config.json wants \(64,\)",
-    ),
-    "a pickle with code": (
-        lambda f: pickled(f, {NORM: Trap(f.parent / "ran")}),
-        r"model/pytorch_model.bin is a PyTorch file that holds more than weights, could run code and was not opened",
-    ),
-    "an old pickle with code": (
-        lambda f: (
-            pickled(f, {}),
-            (f / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(f.parent / "ran"))),
-        ),
-        r"pytorch_model.bin is a PyTorch file that holds more than weights",
-    ),
-    "a pickle of something else": (
-        lambda f: pickled(f, [1, 2]),
-        r"something else than tensors by name",
-    ),
-    "a missing part": (
-        lambda f: drop_part(f, ".safetensors"),
-        r"model/model-00002-of-00002.safetensors is missing, one of the 2 parts",
-    ),
-    "a missing pickle": (
-        lambda f: drop_part(f, ".bin"),
-        r"model/pytorch_model-00002-of-00002.bin is missing, one of the 2 parts",
-    ),
-    "a part twice": (
-        repeat_a_tensor,
-        r"repeats the tensors lm_head.weight, model.norm.weight of another part",
-    ),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"'model' has no weights"),
-    "no config": (
-        lambda f: (f / "config.json").unlink(),
-        r"'model' is not a model folder: it has no config.json",
-    ),
-    "a broken config": (
-        lambda f: (f / "config.json").write_text("{"),
-        r"model/config.json is not valid JSON",
-    ),
-    "remote code": (
-        lambda f: edit(f, trust_remote_code=True),
-        r"has the key 'trust_remote_code', which asks to run code",
-    ),
-    "another projector": (
-        lambda f: edit(f, mm_projector_type="linear"),
-        r"mm_projector_type must be 'mlp2x_gelu', got 'linear'",
-    ),
-    "another layout of pictures": (
-        lambda f: edit(f, mm_patch_merge_type="spatial_unpad"),
-        r"mm_patch_merge_type must be 'flat', got 'spatial_unpad'",
-    ),
-    "an unknown model": (lambda f: edit(f, model_type="llava_mpt"), r"llava_mpt"),
-    "no tower": (without_tower, r"'model' holds no vision tower; give vision_tower as 'vision_tower'"),
-    "no tokenizer": (
-        lambda f: [path.unlink() for path in f.glob("tokenizer*")],
-        r"the language model 'model' cannot be loaded: ",
-    ),
-    "a pointer": (
-        lambda f: (f / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"),
-        r"is a Git LFS pointer",
-    ),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_checkpoint_says_why_and_runs_nothing(folder: Path, damage: str) -> None:
-    spoil, message = DAMAGED[damage]
-    spoil(folder)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        load_local_engine(folder)
-    assert str(folder.parent) not in str(caught.value)
-    assert not (folder.parent / "ran").exists()
-
-
-def test_code_that_the_checkpoint_names_is_not_run(folder: Path) -> None:
-    """LLMGA's types are read by this package, so that an ``auto_map`` is not needed and not followed."""
-    marker = folder.parent / "ran"
-    (folder / "modeling.py").write_text(
-        f"open({str(marker)!r}, 'w').close()\nclass Y: ...\n", encoding="utf-8"
-    )
-    edit(folder, auto_map={"AutoModel": "modeling.Y", "AutoConfig": "modeling.Y"})
-    assert load_local_engine(folder).knows_tags
-    assert not marker.exists()
-
-
-def test_the_trap_would_have_run(tmp_path: Path) -> None:
-    pickle.loads(pickle.dumps(Trap(tmp_path / "ran")))  # noqa: S301
-    assert (tmp_path / "ran").exists()
 
 
 def test_the_command(folder: Path, tmp_path: Path) -> None:

@@ -159,6 +159,32 @@ def test_outside_the_mask_the_latent_stays(name: str) -> None:
     torch.testing.assert_close(whole, run(EDITS[name], curved("source"), curved("target")), atol=1e-6, rtol=0)
 
 
+def test_outside_the_mask_rf_inversion_sees_the_picture_at_the_noise_of_each_step() -> None:
+    mask = (noise("mask", 1, 1, 6, 5) > 0).float()
+    outside = mask.expand_as(LATENT) == 0
+    seen: list[torch.Tensor] = []
+    run(
+        rf_inversion_edit,
+        curved("source"),
+        curved("target"),
+        mask=mask,
+        on_step=lambda i, n, x: seen.append(x),
+    )
+    steps = len(SIGMAS) - 1
+    noisy, back = seen[steps - 1], seen[steps:]
+    for x, sigma in zip(back, SIGMAS[1:], strict=True):
+        expected = LATENT + sigma * (noisy - LATENT)
+        torch.testing.assert_close(x[outside], expected[outside], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_half_precision_latent_is_edited_in_float32(name: str) -> None:
+    half = LATENT.half()
+    found = run(EDITS[name], curved("source"), curved("target"), half)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, run(EDITS[name], curved("source"), curved("target"), half.float()))
+
+
 @pytest.mark.parametrize("name", EDITS)
 def test_a_batch_is_the_loop_and_a_seed_the_same_edit(name: str) -> None:
     both = run(EDITS[name], curved("source"), curved("target"))
@@ -192,6 +218,7 @@ def test_latents_may_have_frames_and_steps_are_counted(name: str) -> None:
         (flow_edit, SIGMAS, {"n_max": 2, "n_min": 3}, "n_min 3"),
         (flow_edit, SIGMAS, {"n_avg": 0}, "n_avg 0"),
         (rf_inversion_edit, SIGMAS, {"eta": 1.5}, "eta 1.5"),
+        (rf_inversion_edit, SIGMAS, {"gamma": -0.5}, "gamma -0.5"),
         (rf_inversion_edit, SIGMAS, {"eta_steps": 6}, "eta_steps 6"),
     ],
 )

@@ -13,7 +13,8 @@ from email.utils import format_datetime
 import pytest
 from PIL import Image
 from support.endpoint_chat import ASK, KEY, REPLY, all_gone, ask, check_discreet, engine, spellings
-from support.openai_server import OWN_BEHAVIOURS, OpenAIServer
+from support.openai_behaviours import OWN_BEHAVIOURS
+from support.openai_server import OpenAIServer
 
 from llmga.chat.conversation import Picture
 from llmga.chat.endpoints import Endpoint

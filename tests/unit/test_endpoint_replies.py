@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from support.openai_server import BEHAVIOURS, Exchange, OpenAIServer, Script, head
+from support.openai_behaviours import BEHAVIOURS, Exchange, Script, head
+from support.openai_server import OpenAIServer
 
 from llmga.chat import Conversation, Sampling, respond
 from llmga.chat.conversation import Picture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.openai_server import document
+from support.openai_behaviours import document
 from support.recorded_server import Answers, RecordedServer
 
 from llmga.chat.conversation import Conversation

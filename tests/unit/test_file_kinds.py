@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.kinds_of_files import CONTENTS, WEIGHTS
+from support.kinds_of_contents import CONTENTS
+from support.kinds_of_weights import WEIGHTS
 from support.weight_headers import write_json, write_sparse
 
 from llmga.chat.checkpoints import read_checkpoint

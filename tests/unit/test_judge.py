@@ -99,6 +99,12 @@ def questions(*texts: str) -> str:
             [("", "Is it red?"), ("", "Is it round?"), ("", "有一颗星吗？")],
         ),
         ('{"questions": [{"claim": "a", "question": "A?"}, {"claim": "b", "que', [("a", "A?")]),
+        (
+            '{"questions": [{"claim": "a", "question": "A?"}, {"claim": "b", "question": "A?"}]}',
+            [("a", "A?")],
+        ),
+        ('{"questions": ["A?"]} or {"questions": ["B?"]}', [("", "A?")]),
+        ("A" * 500 + "?", [("", "A" * 400)]),
         ("{}", []),
         ("I will not.", []),
     ],
@@ -148,6 +154,8 @@ def test_a_yes_is_one_at_the_beginning_of_a_reply(text: Any, answer: bool | None
             {},
         ),
         ('{"answers": [{"number": 1, "answer": "no"}, {"number": 1, "answer": "yes"}]}', {0: (False, "")}),
+        ('{"answers": [{"number": 0, "answer": "no"}]}', {}),
+        (f'{{"answers": [{{"answer": "no", "why": "{"w" * 500}"}}]}}', {0: (False, "w" * 400)}),
         ("yes", {}),
         ("[" * 60, {}),
     ],
@@ -164,7 +172,8 @@ def test_questions_are_derived_from_the_request_under_a_schema() -> None:
         PictureClaim("claim of Is it round?", "Is it round?"),
     )
     assert "a red ball\n" in engine.words[0] and "at most 2" in engine.words[0]
-    assert engine.schemas[0]["properties"]["questions"]["maxItems"] == 2
+    listed = engine.schemas[0]["properties"]["questions"]
+    assert (listed["minItems"], listed["maxItems"]) == (1, 2)
 
 
 def test_a_reply_without_questions_is_asked_again_and_then_an_error() -> None:
@@ -227,6 +236,17 @@ def test_a_picture_that_fails_does_not_cost_the_others_theirs() -> None:
         check_each(engine, (), CLAIMS[:1], **SPOKEN)
 
 
+def test_seeds_stay_below_2_to_the_64() -> None:
+    engine = Replying(["no", "yes"])
+    check_each(engine, (BLUE, RED), CLAIMS[:1], sampling=Sampling(seed=2**64 - 1), on_text=lambda text: None)
+    assert [sampling.seed for _, sampling in engine.asked] == [2**64 - 1, 0]
+
+
+def test_half_a_surrogate_pair_in_a_reply_is_replaced() -> None:
+    check = check_claims(Replying(["It is \ud83d.", "Who knows?"]), RED, CLAIMS[:1], **SPOKEN)
+    assert check.verdicts[0].why == "It is ?."
+
+
 def test_the_best_is_the_first_of_equals_and_never_one_that_failed() -> None:
     good, bad = (PictureCheck((ClaimVerdict(CLAIMS[0], met),)) for met in (True, None))
     failed = PictureCheck(failure="gone")
@@ -266,6 +286,21 @@ def test_painting_is_repeated_until_a_picture_is_right() -> None:
     assert len(never) == 2 and never[-1].score == 0.0
     lenient = repeat_until(Seeing(), paint, "a thing", CLAIMS[:1], threshold=0.0, **SPOKEN)
     assert len(lenient) == 1
+
+
+def test_what_is_wrong_in_the_best_picture_is_rewritten_and_only_before_another_attempt() -> None:
+    """Two pictures of which the first is better, a reply without a prompt, then one picture that is no better."""
+    engine = Replying(["yes", "no", "no", "no", "No idea.", "no", "no"])
+    prompts: list[str] = []
+
+    def paint(prompt: str, attempt: int) -> Sequence[Picture]:
+        prompts.append(prompt)
+        return (GREEN,) if attempt else (RED, BLUE)
+
+    made = repeat_until(engine, paint, "a ball", CLAIMS, attempts=2, asking="one by one", **SPOKEN)
+    assert prompts == ["a ball", "a ball"] and [one.best for one in made] == [0, 0]
+    assert [sampling.seed for _, sampling in engine.asked] == [5, 5, 6, 6, 5, 7, 7]
+    assert "- no: it is round" in engine.words[4] and "it is red" not in engine.words[4]
 
 
 def test_questions_of_ones_own_are_lines() -> None:

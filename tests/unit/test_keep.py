@@ -9,11 +9,12 @@ import pytest
 import torch
 from support.local_edits import KINDS, make_edit, photographs
 from support.real_files import photograph
+from support.soft_scenes import shifted, soft_scene, with_square
 
 from llmga.images import channels_last
 from llmga.paint.colour_fit import fit_colours
 from llmga.paint.keep import keep_rest
-from llmga.paint.registration import Registration, apply_registration, blur, estimate_registration
+from llmga.paint.registration import Registration, apply_registration, estimate_registration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,25 +23,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def photos() -> dict[str, torch.Tensor]:
     photograph("chelsea.png")  # skips with what to install
     return photographs("skimage")
-
-
-def scene(height: int = 96, width: int = 112, seed: int = 0) -> torch.Tensor:
-    """Soft random blobs, (1, 3, H, W): something to align in a moment."""
-    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
-    soft = blur(noise, 3)
-    return ((soft - soft.mean()) * 6 + 0.5).clamp(0.05, 0.95)
-
-
-def with_square(image: torch.Tensor, top: int = 30, left: int = 40, side: int = 26) -> torch.Tensor:
-    image = image.clone()
-    image[..., top : top + side, left : left + side] = 1 - image[
-        ..., top : top + side, left : left + side
-    ].flip(1)
-    return image
-
-
-def shifted(image: torch.Tensor, x: float, y: float) -> torch.Tensor:
-    return apply_registration(image, Registration((1.0, 1.0), (-x, -y)))[0]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -70,11 +52,11 @@ def test_a_made_edit_of_a_photograph(kind: str, seed: int) -> None:
 
 
 def test_nothing_changed_gives_the_original() -> None:
-    image = channels_last(scene())
+    image = channels_last(soft_scene())
     (same,) = keep_rest(image, image)
     assert torch.equal(same.image, image[0]) and not same.mask.any() and same.share == 0
     assert same.alignment.is_identity() and same.outside_before == math.inf
-    moved = channels_last((shifted(scene(), 2.5, -1.5) * 0.9 + 0.05).clamp(0, 1))
+    moved = channels_last((shifted(soft_scene(), 2.5, -1.5) * 0.9 + 0.05).clamp(0, 1))
     (kept,) = keep_rest(image, moved)
     assert torch.equal(kept.image, image[0]) and not kept.mask.any()
     assert "no change was found" in kept.report() and "+2.5, -1.5 pixels" in kept.report()
@@ -82,7 +64,7 @@ def test_nothing_changed_gives_the_original() -> None:
 
 @pytest.mark.parametrize("zoom", [(1.0, 1.0), (1.1, 0.95)])
 def test_alignment_leaves_out_what_changed(zoom: tuple[float, float]) -> None:
-    image = scene(160, 200)
+    image = soft_scene(160, 200)
     moved = apply_registration(
         with_square(image, side=60), Registration((1 / zoom[0], 1 / zoom[1]), (-5 / zoom[0], 3 / zoom[1]))
     )[0]
@@ -91,13 +73,13 @@ def test_alignment_leaves_out_what_changed(zoom: tuple[float, float]) -> None:
 
 
 def test_unrelated_and_tiny_pictures_are_not_aligned() -> None:
-    assert estimate_registration(scene(seed=1), scene(seed=2)).is_identity()
+    assert estimate_registration(soft_scene(seed=1), soft_scene(seed=2)).is_identity()
     assert estimate_registration(torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)).is_identity()
-    assert estimate_registration(scene(4, 300), scene(4, 300)).is_identity()
+    assert estimate_registration(soft_scene(4, 300), soft_scene(4, 300)).is_identity()
 
 
 def test_colours_are_fitted_to_what_did_not_change() -> None:
-    image = scene(128, 128)
+    image = soft_scene(128, 128)
     gain, bias = torch.tensor([0.9, 1.05, 1.1]), torch.tensor([0.03, -0.02, 0.01])
     cast = image * gain[:, None, None] + bias[:, None, None]
     fit = fit_colours(image, with_square(cast, side=50), torch.ones(1, 1, 128, 128, dtype=torch.bool))
@@ -111,7 +93,7 @@ def test_colours_are_fitted_to_what_did_not_change() -> None:
 
 
 def test_a_given_mask_says_where() -> None:
-    image, edited = scene(), with_square(shifted(scene(), 3, 2))
+    image, edited = soft_scene(), with_square(shifted(soft_scene(), 3, 2))
     mask = torch.zeros(1, 96, 112)
     mask[:, 20:70, 30:80] = 1
     (found,) = keep_rest(channels_last(image), channels_last(edited), mask, feather=6)
@@ -127,14 +109,14 @@ def test_a_given_mask_says_where() -> None:
     assert everything.share == 1 and "connect a mask" in everything.report()
     side = torch.zeros(1, 96, 112)
     side[..., :9] = 1
-    beyond = keep_rest(channels_last(image), channels_last(shifted(scene(), -4, 0)), side, feather=0)[0]
+    beyond = keep_rest(channels_last(image), channels_last(shifted(soft_scene(), -4, 0)), side, feather=0)[0]
     assert 0.3 < beyond.uncovered < 0.6 and "lies beyond" in beyond.report()
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_type_alpha_and_values_beyond_the_range_stay(channels: int, dtype: torch.dtype) -> None:
-    original = channels_last(scene().mean(1, keepdim=True).expand(-1, channels, -1, -1)).to(dtype)
+    original = channels_last(soft_scene().mean(1, keepdim=True).expand(-1, channels, -1, -1)).to(dtype)
     edited = original[..., :3].clone()
     edited[:, 30:56, 40:66] = 0.1
     original[:, :4] = 1.25
@@ -150,8 +132,8 @@ def test_type_alpha_and_values_beyond_the_range_stay(channels: int, dtype: torch
 
 
 def test_a_batch_is_the_loop() -> None:
-    original = torch.cat([channels_last(scene(seed=1)), channels_last(scene(seed=2))])
-    edited = torch.cat([channels_last(with_square(scene(seed=1))), channels_last(scene(seed=2))])
+    original = torch.cat([channels_last(soft_scene(seed=1)), channels_last(soft_scene(seed=2))])
+    edited = torch.cat([channels_last(with_square(soft_scene(seed=1))), channels_last(soft_scene(seed=2))])
     masks = torch.zeros(2, 8, 8)
     masks[1, 2:4, 2:4] = 1
     together = keep_rest(original, edited, masks)
@@ -163,7 +145,7 @@ def test_a_batch_is_the_loop() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (67, 53), (48, 1500)])
 def test_any_size(size: tuple[int, int]) -> None:
-    image = scene(*size)
+    image = soft_scene(*size)
     edited = with_square(image, 2, 12, 14) if size[0] > 20 else image
     (found,) = keep_rest(channels_last(image), channels_last(edited))
     assert found.image.shape == (*size, 3)
@@ -171,7 +153,7 @@ def test_any_size(size: tuple[int, int]) -> None:
 
 
 def test_an_edited_picture_of_another_size() -> None:
-    image, square = scene(96, 112), with_square(scene(96, 112))
+    image, square = soft_scene(96, 112), with_square(soft_scene(96, 112))
     larger = torch.nn.functional.interpolate(square, (144, 160), mode="bicubic").clamp(0, 1)
     (found,) = keep_rest(channels_last(image), channels_last(larger), feather=0)
     truth = torch.zeros(96, 112, dtype=torch.bool)
@@ -181,7 +163,7 @@ def test_an_edited_picture_of_another_size() -> None:
 
 
 def test_growing_and_softening() -> None:
-    image, edited = channels_last(scene()), channels_last(with_square(scene()))
+    image, edited = channels_last(soft_scene()), channels_last(with_square(soft_scene()))
     (plain,) = keep_rest(image, edited, feather=0)
     (grown,) = keep_rest(image, edited, feather=0, grow=5)
     (soft,) = keep_rest(image, edited, feather=8)
@@ -191,7 +173,7 @@ def test_growing_and_softening() -> None:
 
 
 def test_what_is_wrong_is_said_and_cancel_passes() -> None:
-    image = channels_last(scene())
+    image = channels_last(soft_scene())
     with pytest.raises(ValueError, match="edited holds 3 pictures and original 2"):
         keep_rest(image.expand(2, -1, -1, -1), image.expand(3, -1, -1, -1))
     with pytest.raises(

@@ -24,12 +24,11 @@ pytest.importorskip("transformers", reason="the language model is a transformers
 from safetensors.torch import load_file
 from transformers import AutoProcessor
 
-from llmga.chat import SYSTEM_PROMPT, TASKS, Conversation, Picture, Reply, Sampling, respond
+from llmga.chat import SYSTEM_PROMPT, Conversation, Picture, Sampling, respond
 from llmga.chat.folders import load_local_engine
 from llmga.train import build
 from llmga.train.llava_layouts import official_to_transformers, to_official
 from llmga.train.turns import IGNORED
-from miniworld.checks.chat import Answer, _answer, _scored, _talk, edit_made
 from miniworld.models.chat_folder import new_llava, write_processor
 from miniworld.models.language import LanguageConfig, _encoder, _rows, _texts, figures, train_language
 from miniworld.models.projector import align
@@ -37,8 +36,7 @@ from miniworld.models.tokenised import Dialogues, bundles, load_rows, save_rows
 from miniworld.models.vision import HUBS
 from miniworld.world.dataset import Scenes, as_images, painted
 from miniworld.world.dialogues import Talk
-from miniworld.world.edits import KINDS, sample_edit
-from miniworld.world.facts import WORDS, Facts, caption_facts, facts, kept
+from miniworld.world.facts import WORDS, caption_facts, kept
 from miniworld.world.records import RECORD_KINDS, sample_hole
 from miniworld.world.render import render
 from miniworld.world.scene import COLOURS, PLACES, SHAPES, sample_scene
@@ -353,52 +351,3 @@ def test_from_nothing_to_a_folder_that_talks(tmp_path: Path) -> None:
         )
         said.append(reply.conversation.turns[-1].text)
     assert all(said)  # not equal: a folder of the official layout talks in its family's own template
-
-
-def _reply(raw: str, prompts: tuple[str, ...] = ()) -> Reply:
-    return Reply(raw, prompts, Conversation().say("user", "?").say("assistant", raw))
-
-
-def test_judging_a_reply() -> None:
-    given = Facts((), background="sand")
-    good = "<gen_image> a red star on sand </gen_image>"
-    assert _scored("x", "one", _reply(good, ("a red star on sand",)), given) == Answer("x", True, 1, 1)
-    assert not _scored("x", "one", _reply(good + good, ("a", "b")), given).formed
-    assert not _scored("x", "one", _reply("a star on sand"), given).formed
-    assert not _scored("x", "caption", _reply(good, ("a",)), given).formed
-    assert _scored("x", "caption", _reply("a star on snow"), given) == Answer("x", True, 0, 1)
-    assert _scored("x", "several", _reply(f"One. {good} Two. {good}"), given).formed
-    assert not _scored("x", "several", _reply(f"One. {good}"), given).formed
-    assert _scored("x", "one", None, given) == Answer("x", False, 0, 1)
-
-
-def test_perfect_and_silent_models_get_what_they_deserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    from miniworld.checks import chat
-
-    asked: list[str] = []
-
-    def silent(folder, temperature, conversation, task, instruction, pictures, seed):
-        asked.append(instruction)
-        needs = TASKS[task].needs_picture
-        assert bool(pictures) >= needs and all(picture.size == (128, 128) for picture in pictures)
-
-    monkeypatch.setattr(chat, "ask", silent)
-    for task in (each.name for each in chat._TAUGHT):
-        answer = _answer(Path(), 0.2, task, 7)
-        assert not answer.formed and answer.kept == 0
-    talk = _talk(Path(), 0.2, 11)
-    assert len(talk) == 8 and not any(answer.formed for answer in talk)
-    assert all(asked[-8:])
-
-
-def test_an_edit_is_made_if_what_it_asks_for_is_found_and_nothing_else_is_needed() -> None:
-    for kind in KINDS:
-        for seed in range(40):
-            try:
-                edit = sample_edit(sample_scene(seed, (2, 4)), seed, kind)
-                break
-            except ValueError:
-                continue
-        source, target = facts(edit.source), facts(edit.target)
-        assert edit_made(source, target, caption_facts(edit.detailed[1])), kind
-        assert not edit_made(source, target, caption_facts(edit.detailed[0])), kind

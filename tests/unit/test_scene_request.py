@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from support.openai_server import BEHAVIOURS, Exchange, OpenAIServer, event, head
+from support.openai_behaviours import BEHAVIOURS, Exchange, event, head
+from support.openai_server import OpenAIServer
 
 from llmga.chat.conversation import Conversation, Picture
 from llmga.chat.endpoints import Endpoint

@@ -15,7 +15,14 @@ from llmga.diffusion import DiffusersContext, DiffusersDenoiser, Site
 from llmga.edit.inversion import Trajectory, invert
 from llmga.edit.positions import text_positions
 from llmga.scene import GuidanceSettings, ObjectCache, SceneSession, SceneSettings
-from llmga.scene.attention import WordAttention, WordTaps, guidance_sites, shift, word_attention
+from llmga.scene.attention import (
+    WordAttention,
+    WordTaps,
+    guidance_sites,
+    saliency_site,
+    shift,
+    word_attention,
+)
 from llmga.scene.guidance import LayoutGuidance
 from llmga.scene.losses import LossWeights, alone_loss
 from llmga.scene.plan import SceneBox, SceneObject, ScenePlan
@@ -135,6 +142,20 @@ def test_sites_of_other_networks_than_sd15() -> None:
 
     small = cross(("input", 4), ("middle", 0), ("output", 0), ("output", 1))
     assert [site[:2] for site in guidance_sites(small)] == [("middle", 0), ("output", 0), ("output", 1)]
+    assert [site[:2] for site in guidance_sites(small, "up")] == [("output", 0), ("output", 1)]
+    assert (saliency_site(small)[:2], saliency_site(small, "up")[:2]) == (("input", 4), ("output", 1))
+    with pytest.raises(ValueError, match="no cross-attention on its way up"):
+        saliency_site(cross(("input", 4)), "up")
+    with pytest.raises(ValueError, match="layers must be one of published, up; got 'down'"):
+        SceneSettings(layers="down")  # type: ignore[arg-type]
+
+
+def test_the_layers_on_the_way_up_place_objects_in_both_stages(session: SceneSession[Any]) -> None:
+    up = session.paint(PLAN, SIZE, replace(SETTINGS, layers="up"), seed=3)
+    published = session.paint(PLAN, SIZE, SETTINGS, seed=3)
+    assert not torch.equal(up.latent, published.latent) and not up.objects[0].cached
+    for one in up.objects:
+        assert {site.block for maps in one.run.word_maps for site in maps} == {"output"}
 
 
 def test_shifting_loses_what_leaves() -> None:

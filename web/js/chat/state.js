@@ -38,7 +38,7 @@ class Chat extends EventTarget {
     this.last = null; // the record of the last reply
     this.live = null; // { text, state: "waiting" | "loading" | "writing" | "stopped" } while one is written
     this.prompts = null; // ids of the prompts in which it is written; null where that is not known
-    this.early = null; // an output that came before the ids
+    this.early = []; // what came before the ids, to be taken when they are known
   }
 
   get blocked() {
@@ -111,11 +111,20 @@ class Chat extends EventTarget {
   // Pictures of a node that this chat leads to: of the last reply, or of the one before while another is waited for.
   addPainted(images, promptId) {
     if (!this.settled || !(this.last || this.busy)) return;
+    if (this.awaited) {
+      this.early.push(() => this.addPainted(images, promptId));
+      return;
+    }
     const before = this.busy && this.prompts !== null && !this.prompts.includes(promptId);
     const turn = this.settled.length + (before ? -1 : 1);
     if (turn < 1) return;
     writePainted(this.node, withPictures(readPainted(this.node), images, turn, before || !this.last ? 0 : this.chosen));
     this.tell("change");
+  }
+
+  // Whether the id of the prompt that answers is on its way: a run whose results are cached ends before the page knows it.
+  get awaited() {
+    return this.busy && this.prompts?.length === 0;
   }
 
   // Whether something of that prompt is about the reply that is waited for; what names no prompt is.
@@ -152,7 +161,7 @@ class Chat extends EventTarget {
   // What a person stops: the reply that is waited for or written.
   async halt() {
     if (!this.busy) return;
-    this.halted = this.prompts?.length === 0; // its id is on its way
+    this.halted = this.awaited;
     if (!this.halted) await cancel(this.prompts ?? []);
   }
 
@@ -162,7 +171,7 @@ class Chat extends EventTarget {
     const record = readRecord(raw);
     if (!record) return;
     if (!this.concerns(promptId)) {
-      if (!this.prompts.length) this.early = { output, promptId }; // perhaps ours, whose id is on its way
+      if (this.awaited) this.early.push(() => this.setOutput(output, promptId));
       return;
     }
     this.live = null;
@@ -321,7 +330,7 @@ class Chat extends EventTarget {
       this.live = { text: "", state: "waiting" };
       this.prompts = []; // until the page knows: no other prompt's end is this one's
     }
-    this.early = null;
+    this.early = [];
     this.halted = false;
     this.tell("change");
     try {
@@ -330,7 +339,7 @@ class Chat extends EventTarget {
       if (!queued) this.stop();
       else if (this.prompts !== null) this.prompts = ids.length ? ids : null;
       if (this.halted) await cancel(ids);
-      if (this.early) this.setOutput(this.early.output, this.early.promptId);
+      for (const take of this.early.splice(0)) take();
       if (ids.length && ids.every((id) => ended.includes(id))) this.stop();
     } catch (error) {
       this.stop();

@@ -1,0 +1,156 @@
+"""Check of the loop: paint, let the chat model judge the picture, and paint again until it is right.
+
+Short captions of scenes with a pair of colour and shape that training never shows are painted, where the painter often
+fails. The judge asks whether each object is there, at its place; what it chooses is read by the reader, beside what the
+first picture, the mean of all, and the reader's own choice give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from llmga.chat import Picture, Sampling
+from llmga.chat.judge import PictureClaim, best_index, check_claims, repeat_until
+from llmga.evaluate import Estimate, mean, rate, table, write_json
+from llmga.images import channels_last, to_pil
+
+from ..files import CHECKPOINT, LANGUAGE, READER
+from ..models.painter import load_pipeline
+from ..models.reader import Reader, load_reader
+from ..models.sampling import PaintConfig, paint
+from ..world.captions import short_caption, with_article
+from ..world.phrases import QUESTIONS, WHERE
+from ..world.scene import Scene, sample_scene
+from .chat import chat_engine
+from .edits import seen
+
+RESULT = "check_loop.json"
+
+
+@dataclass(frozen=True)
+class LoopConfig(PaintConfig):
+    """Which scenes, and how often each may be painted."""
+
+    scenes: int = 192
+    objects: tuple[int, int] = (1, 3)
+    attempts: int = 3
+
+
+@dataclass(frozen=True)
+class LoopRun:
+    """One scene: how many of its objects are right in each of the pictures, and which of them were chosen.
+
+    Args:
+        right: of each picture, in the order in which they are painted.
+        painted: how many the loop painted.
+        chosen: by the loop.
+        best: by the judge, of all pictures.
+    """
+
+    objects: int
+    right: tuple[int, ...]
+    painted: int
+    chosen: int
+    best: int
+
+
+def check_loop(
+    out: Path, config: LoopConfig, on_step: Callable[[int, int], object] | None = None
+) -> dict[str, dict[str, Estimate]]:
+    """Paint each scene ``attempts`` times, and let the judge stop earlier; writes ``check_loop.json``.
+
+    Raises:
+        FileNotFoundError: a model is missing.
+    """
+    pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
+    scenes = [
+        sample_scene(config.seed * 60_000_000 + i, config.objects, "unseen_pair")
+        for i in range(config.scenes)
+    ]
+    captions = [short_caption(scene, i) for i, scene in enumerate(scenes)]
+    pictures = []  # of each attempt (scenes, 3, S, S)
+    for attempt in range(config.attempts):
+        each = PaintConfig(config.steps, config.guidance, config.batch, config.seed + attempt)
+        pictures.append(paint(pipeline, captions, each))
+    runs = []
+    for number, scene in enumerate(scenes):
+        runs.append(
+            judged(out / LANGUAGE, reader, scene, [each[number : number + 1] for each in pictures], number)
+        )
+        if on_step:
+            on_step(number + 1, len(scenes))
+    found = loop_results(runs)
+    write_json(out / RESULT, {"config": config, "results": found, "scenes": runs})
+    return found
+
+
+def judged(
+    folder: Path, reader: Reader, scene: Scene, pictures: Sequence[torch.Tensor], number: int
+) -> LoopRun:
+    """Run the loop of one scene over its pictures, (1, 3, S, S) in -1 .. 1 each."""
+    engine, claims, sampling = chat_engine(folder), claims_of(scene), Sampling(number, 0.0, max_new_tokens=8)
+    shown = [Picture.from_pil(to_pil(channels_last(each / 2 + 0.5))[0]) for each in pictures]
+    attempts = repeat_until(
+        engine, lambda prompt, attempt: [shown[attempt]], "", claims, attempts=len(shown), rewrite=False,
+        asking="one by one", sampling=sampling, on_text=_silent,
+    )  # fmt: skip
+    checks = [attempt.checks[0] for attempt in attempts]
+    rest = [
+        check_claims(engine, each, claims, asking="one by one", sampling=sampling, on_text=_silent)
+        for each in shown[len(checks) :]
+    ]
+    right = tuple(objects_right(reader, scene, each) for each in pictures)
+    return LoopRun(len(scene.objects), right, len(checks), best_index(checks), best_index([*checks, *rest]))
+
+
+def claims_of(scene: Scene) -> list[PictureClaim]:
+    """One question for each object: whether it is there, with its colour, shape and place."""
+    named = [with_article(f"{one.colour} {one.shape} {WHERE[one.place]}") for one in scene.objects]
+    return [PictureClaim(one, QUESTIONS["exists"][0][0].format(thing=one)) for one in named]
+
+
+def objects_right(reader: Reader, scene: Scene, painted: torch.Tensor) -> int:
+    """How many objects the reader finds at their places, in their colours and shapes."""
+    reading = reader.read(painted)
+    there = ((one, seen(reading, one.place)) for one in scene.objects)
+    return sum(
+        got is not None and (got["colour"], got["shape"]) == (one.colour, one.shape) for one, got in there
+    )
+
+
+def loop_results(runs: Sequence[LoopRun]) -> dict[str, dict[str, Estimate]]:
+    """By way of choosing: objects that are right, scenes in which all are, and pictures that were painted for it."""
+    objects = [run.objects for run in runs]
+    chosen = {
+        "first picture": ([run.right[0] for run in runs], [1] * len(runs)),
+        "loop": ([run.right[run.chosen] for run in runs], [run.painted for run in runs]),
+        "best of all by the judge": ([run.right[run.best] for run in runs], [len(run.right) for run in runs]),
+        "best of all by the reader": ([max(run.right) for run in runs], [len(run.right) for run in runs]),
+    }
+    rows = {
+        name: {
+            "objects": rate(right, objects),
+            "scenes": rate([a == b for a, b in zip(right, objects, strict=True)]),
+            "painted": mean([float(one) for one in painted]),
+        }
+        for name, (right, painted) in chosen.items()
+    }
+    every = {
+        "objects": rate([sum(run.right) / len(run.right) for run in runs], objects),
+        "scenes": mean([sum(one == run.objects for one in run.right) / len(run.right) for run in runs]),
+        "painted": mean([float(len(run.right)) for run in runs]),
+    }
+    return {"first picture": rows.pop("first picture"), "all seeds, on average": every, **rows}
+
+
+def loop_table(results: dict[str, dict[str, Estimate]]) -> str:
+    """The results as text, a line for each way."""
+    return table(results, counts=True)
+
+
+def _silent(text: str) -> None:
+    """Nobody reads along."""
