@@ -17,6 +17,7 @@ import comfy.patcher_extension
 import comfy.utils
 import folder_paths
 import torch
+from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from comfy_execution.validation import validate_node_input
 from server import PromptServer
@@ -120,7 +121,7 @@ def announce_loading(patcher: Any = None, size: int = 0) -> None:
     client = getattr(server, "client_id", None)
     if server is None or client is None or context is None or size <= 0:
         return
-    about = {"node": context.node_id, "prompt_id": context.prompt_id, "gigabytes": round(size / 1e9, 2)}
+    about = {"node": running_node(), "prompt_id": context.prompt_id, "gigabytes": round(size / 1e9, 2)}
     server.send_sync("llmga.loading", about, client)
 
 
@@ -266,9 +267,12 @@ def folder_below(place: str, name: str) -> Path:
 
 
 def running_node() -> str:
-    """The running node's execution id: "7", or "3:7" inside the subgraph node 3; "" when nothing runs."""
+    """The running node as the page knows it: "7", or "3:7" inside the subgraph node 3; "" when nothing runs.
+
+    A copy that ComfyUI added while it runs (``host_repeat``) is the node that it was made from.
+    """
     context = get_executing_context()
-    return "" if context is None else str(context.node_id)
+    return "" if context is None else str(get_progress_state().dynprompt.get_display_node_id(context.node_id))
 
 
 def own_origins() -> frozenset[tuple[str, int]]:

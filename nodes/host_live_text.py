@@ -35,7 +35,7 @@ class LiveText:
         context = get_executing_context()
         self._server = getattr(PromptServer, "instance", None)
         self._client = getattr(self._server, "client_id", None)
-        self._about = {} if context is None else {"node": context.node_id, "prompt_id": context.prompt_id}
+        self._about = {} if context is None else {"node": host.running_node(), "prompt_id": context.prompt_id}
         self._engine = engine if isinstance(engine, CountsTokens) else None
         self._limit = limit
         self._bar = comfy.utils.ProgressBar(limit) if limit and self._engine and context is not None else None

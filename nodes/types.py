@@ -32,6 +32,9 @@ Elements = io.Custom("ARRAY")
 Crop = io.Custom("LLMGA_CROP")
 """A ``llmga.paint.crop.Crop``: the whole pictures, and where their parts were cut out."""
 
+Regions = io.Custom("LLMGA_REGIONS")
+"""A ``llmga.paint.regions.Regions``: the regions of one picture, and what is painted of them so far."""
+
 
 def seed_input(tooltip: str) -> io.Int.Input:
     return io.Int.Input(

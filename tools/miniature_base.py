@@ -13,11 +13,13 @@ from miniworld.world.render import render
 from miniworld.world.scene import SIZES, Scene, sample_scene
 
 from .miniature import FOLDERS, picture_size
-from .miniature_values import CAPTIONED, ENDPOINT, EXAMPLE, HISTORY, NARROW, PAINTED, TALK
+from .miniature_values import CAPTIONED, ENDPOINT, EXAMPLE, HISTORY, NARROW, PAINTED, TALK, TWO_HOLES
 from .props import EXAMPLE as EXAMPLE_SEED
 
 LEFT_THIRD = (0.04, 0.3, 0.36, 0.7)
 """The hole of the example, around its heart: left, top, right, bottom, in parts of the side."""
+BOTTOM = (0.42, 0.66, 0.78, 0.98)
+"""A second hole of the example, where nothing stands."""
 GAIN, BIAS = 0.85, 30
 """What a badly painted hole has of the true colours."""
 
@@ -77,7 +79,7 @@ def centred(scene: Scene) -> Scene:
 
 
 def write_pictures(folder: Path, side: int) -> None:
-    """The example with a hole as its mask, its middle to be continued, and a version whose hole was badly painted.
+    """The example with a hole as its mask and with two, its middle to be continued, and a version with a badly painted hole.
 
     Args:
         side: of the pictures, in pixels.
@@ -90,6 +92,9 @@ def write_pictures(folder: Path, side: int) -> None:
     holed = picture.copy()
     holed.putalpha(mask)
     holed.save(folder / EXAMPLE)
+    mask.paste(0, [round(edge * side) for edge in BOTTOM])
+    holed.putalpha(mask)
+    holed.save(folder / TWO_HOLES)
     middle = render(centred(example_scene()), side).image
     middle.crop((side // 4, 0, 3 * side // 4, side)).save(folder / NARROW)
     painted = picture.copy()

@@ -21,6 +21,7 @@ HISTORY = "paper shapes"
 EXAMPLE = "example.png"
 NARROW = "example_narrow.png"
 PAINTED = "example_painted.png"
+TWO_HOLES = "example_two_holes.png"
 CAPTIONED = "my_set"
 """The folder that template 31 captions."""
 
@@ -59,6 +60,8 @@ VALUES: dict[tuple[str, str], Any] = {
 SIDES = {
     ("LLMGA_CropForPainting", "width"): 1.0,
     ("LLMGA_CropForPainting", "height"): 1.0,
+    ("LLMGA_CropEachRegion", "width"): 1.0,
+    ("LLMGA_CropEachRegion", "height"): 1.0,
     ("ImagePadForOutpaint", "left"): 0.25,
     ("ImagePadForOutpaint", "right"): 0.25,
     ("EmptyLatentImage", "width"): 1.0,
@@ -156,6 +159,10 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     # The edges hold the layout, so the words should not ask for another.
     "controlnet": {"LLMGA Chat": _say("Put everything on snow.", "edit")},
     "inpaint": {"LLMGA Chat": _say("a yellow star at the left", "inpaint")},
+    "inpaint_regions": {
+        "Load Image": {"image": TWO_HOLES},
+        "Crop Each Region": {"instructions": "a yellow star at the left\na red ring at the bottom"},
+    },
     "inpaint_sdxl": {"LLMGA Chat": _say("a purple ring at the left", "inpaint")},
     "outpaint": {
         "LLMGA Chat": _say("a yellow star at the left", "outpaint"),

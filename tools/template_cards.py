@@ -53,8 +53,8 @@ def words_of(server: ComfyServer, prompt: dict[str, Any]) -> Painted:
     painted = Painted()
     for node_id, node in prompt.items():
         inputs = node["inputs"]
-        if inputs.get("instruction"):
-            painted.said.append(inputs["instruction"])
+        asked = [inputs.get("instruction"), *str(inputs.get("instructions", "")).splitlines()]
+        painted.said += [words for words in asked if words and isinstance(words, str)]
         if node["class_type"] == "LoadImage" and painted.before is None:
             path = server.base / "input" / inputs["image"]
             painted.before = path.read_bytes() if uses_mask(prompt, node_id) else without_mask(path)

@@ -32,7 +32,10 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             "CFGNorm",
         ),
     ),
-    "Mask": ("#5a4a4a", ("LLMGA_PrepareMask", "ImagePadForOutpaint", "LLMGA_CropForPainting")),
+    "Mask": (
+        "#5a4a4a",
+        ("LLMGA_PrepareMask", "ImagePadForOutpaint", "LLMGA_CropForPainting", "LLMGA_CropEachRegion"),
+    ),
     "Conversation": (
         "#5c4a72",
         (
@@ -125,6 +128,8 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             "LLMGA_DiffRIRRestore",
             "What was restored",
             "LLMGA_StitchPainting",
+            "LLMGA_StitchRegions",
+            "What was painted",
             "LLMGA_KeepTheRest",
             "What was kept",
             "What was changed",

@@ -337,6 +337,22 @@ TEMPLATES = {
         "16 GB",
         ("qwen_image_edit", "instruction_edit"),
     ),
+    "inpaint_regions": Template(
+        "34 Paint several holes",
+        "Paint several areas in the MaskEditor and write a line for each, from left to right, into **Crop Each Region**. "
+        "The language model sees one hole at a time and writes what belongs there; it is painted, and everything up to "
+        "**Stitch Regions** runs again for the next hole, in the picture with the one before. All are stitched into the "
+        "original at once; every other pixel stays as it is.",
+        QWEN_SD15 + " inpainting",
+        "8 GB",
+        ("inpaint", "outpaint"),
+        (
+            SD15_INPAINTING,
+            "**Your holes:** right-click **Load Image**, *Open in MaskEditor*, paint over what should go. A batch of masks "
+            "works, too: one region each.",
+            RESTORER,
+        ),
+    ),
     "paint_until_right": Template(
         "33 Paint until it is right",
         "Two pictures are painted, and **LLMGA Judge** looks at them: it asks yes/no questions that follow from your "

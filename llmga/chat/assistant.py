@@ -82,7 +82,8 @@ def respond(
 ) -> Reply:
     """Ask the engine for one reply and find its prompts.
 
-    All tasks but ``describe`` and ``chat`` must bring a prompt. A reply
+    All tasks but ``describe`` and ``chat`` must bring a prompt. Under ``ask_again`` and ``error`` an engine that can be held
+    to the format is. A reply
     without one, or with a refusal, goes by the policy: ``ask_again`` reminds of the format once, with another
     seed; ``whole_reply`` takes the text as the prompt, but never that of a refusal; ``keep_previous`` takes
     the prompts of the latest reply in the conversation that has some; ``error`` stops. ``chat`` brings the
@@ -128,7 +129,9 @@ def respond(
     asked = conversation.say("user", request, tuple(pictures))
 
     wanted = {"caption": 0, "anything": 0, "pages": pages}.get(expects, 1)
-    sampling = replace(sampling, stop_after=wanted if expects in ("one", "pages") else 0)
+    # The other policies have a use for a reply without tags.
+    held = wanted if policy in ("ask_again", "error") else 0
+    sampling = replace(sampling, stop_after=wanted if expects in ("one", "pages") else 0, min_prompts=held)
     parsed = _generate(engine, asked, sampling, on_text)
     asked_again = len(parsed.prompts) < wanted and policy == "ask_again"
     if asked_again:

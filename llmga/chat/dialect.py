@@ -28,11 +28,13 @@ PictureFormat = Literal["auto", "png", "jpeg"]
 ThinkingSwitch = Literal["", "chat_template_kwargs", "enable_thinking", "reasoning_effort"]
 
 Unload = Literal["", "ollama", "llamacpp", "lmstudio", "vllm"]
+Constraint = Literal["", "llamacpp", "vllm", "vllm_guided", "structural_tag"]
 
 _REFUSED_SYSTEM = re.compile(
     r"system[\s_-]{1,3}(?:role|prompt|message|instruction)|role[^a-z]{1,3}system|developer instruction",
     re.IGNORECASE,
 )
+_REFUSED_FORM = re.compile(r"grammar|structured_outputs|structural_tag|response_format", re.IGNORECASE)
 _NEW_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 # A limit that was passed is no missing parameter: the number has to change, and the owner decides which.
 _LIMIT = re.compile(
@@ -54,6 +56,8 @@ class Dialect:
             ``enable_thinking``), ``enable_thinking`` itself, or ``reasoning_effort`` ("medium" or "low"). Without it
             nothing is sent, and the server decides.
         extra: parameters added to each request, of ``EXTRA``; they win over what ``thinking`` sends.
+        constrain: how the server is held to the form of a prompt, ``<gen_image> … </gen_image>``, where a task expects one
+            and no thinking is asked for; see ``engines.prompt_form.form_parameters``. "" leaves it to the model.
         unload: the kind of server, which is then asked to free its memory when a node has asked all that it asks; "" leaves
             the model loaded.
         picture_format: "auto" sends PNG up to a size and JPEG above it.
@@ -70,6 +74,7 @@ class Dialect:
     stream: bool = True
     thinking: ThinkingSwitch = ""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    constrain: Constraint = ""
     unload: Unload = ""
     picture_format: PictureFormat = "auto"
     max_picture_bytes: int = 3_500_000
@@ -90,6 +95,8 @@ class Dialect:
                 raise ValueError(f"{flag!r} must be true or false")
         if self.thinking not in get_args(ThinkingSwitch):
             raise ValueError(f"'thinking' must be one of {', '.join(get_args(ThinkingSwitch)[1:])}")
+        if self.constrain not in get_args(Constraint):
+            raise ValueError(f"'constrain' must be one of {', '.join(get_args(Constraint)[1:])}")
         if self.unload not in get_args(Unload):
             raise ValueError(f"'unload' must be one of {', '.join(get_args(Unload)[1:])}")
         if not isinstance(self.extra, Mapping) or not set(self.extra) <= EXTRA:
@@ -146,6 +153,8 @@ class Dialect:
             named: the parameter that its error document names, if it does.
         """
         refusal = refusal[:4000]
+        if self.constrain and _REFUSED_FORM.search(f"{named} {refusal}"):
+            return replace(self, constrain="")
         if self.system and _REFUSED_SYSTEM.search(refusal):
             return replace(self, system=False)
         if (name := self._refused(refusal, named)) is None:
@@ -159,6 +168,8 @@ class Dialect:
 
     def difference(self, after: Dialect) -> str:
         """What requests do differently after this one, in words for the log."""
+        if self.constrain != after.constrain:
+            return "it refuses the grammar of prompts ('constrain'), which is left out"
         if self.system != after.system:
             return "it takes no system prompt, which now stands in front of the first message"
         if self.stream != after.stream:

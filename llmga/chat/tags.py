@@ -88,9 +88,16 @@ def count_closed(reply: str) -> int:
         if not tag["close"]:
             opened = tag.end()
         elif opened is not None:
-            count += bool(reply[opened : tag.start()].strip())
+            count += bool(_disarmed(_bare(reply[opened : tag.start()].strip())))
             opened = None
     return count
+
+
+def open_block(reply: str) -> str | None:
+    """What stands behind the last ``<gen_image>`` that is not closed, or None if there is none."""
+    reply = _unescape(without_thinking(reply))
+    tags = list(_TAG.finditer(reply))
+    return reply[tags[-1].end() :] if tags and not tags[-1]["close"] else None
 
 
 def without_thinking(reply: str) -> str:

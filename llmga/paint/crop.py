@@ -85,21 +85,12 @@ def crop(
             f"mask {empty[0]} is empty: there is nothing to paint; draw one in Load Image (Open in MaskEditor)"
         )
     boxes = tuple(
-        _middle(one, width, height) if i in empty else _box(one, width, height, context, enlarge)
+        middle_box(one, width, height) if i in empty else hole_box(one, width, height, context, enlarge)
         for i, one in enumerate(mask)
     )
-    parts, part_masks = [], []
-    for picture, hole, box in zip(image, mask, boxes, strict=True):
-        rows, inside_rows = _clamped(box.top, box.height, picture.shape[0], image.device)
-        columns, inside_columns = _clamped(box.left, box.width, picture.shape[1], image.device)
-        inside = inside_rows[:, None] & inside_columns
-        parts.append(_resized(picture[rows][:, columns].movedim(-1, 0)[None], height, width, "bicubic"))
-        part_masks.append(_resized((hole[rows][:, columns] * inside)[None, None], height, width, "bilinear"))
-    return (
-        channels_last(torch.cat(parts)),
-        holes(torch.cat(part_masks)[:, 0]),
-        Crop(image, mask, boxes, empty),
-    )
+    parts = [cut_out(*one, width, height) for one in zip(image, mask, boxes, strict=True)]
+    part, part_mask = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+    return part, part_mask, Crop(image, mask, boxes, empty)
 
 
 def stitch(
@@ -131,21 +122,43 @@ def stitch(
         old, box = part.image[i % count], part.boxes[i % count]
         if i < count:
             weight = inner_ramp(part.mask[i : i + 1], blend)[0, ..., None]
-        new = channels_last(_resized(picture[None], box.height, box.width, "bicubic"))[0]
-        top, left = max(0, box.top), max(0, box.left)
-        bottom, right = (
-            min(a, b) for a, b in zip(old.shape, (box.top + box.height, box.left + box.width), strict=False)
-        )
-        new = new[top - box.top : bottom - box.top, left - box.left : right - box.left]
-        share = weight[top:bottom, left:right]
+        new, place_of = put_back(picture, box, old.shape[0], old.shape[1])
+        share = weight[place_of]
         result = old.clone()
-        place = result[top:bottom, left:right]
+        place = result[place_of]
         place.copy_(torch.where(share > 0, torch.lerp(place, new, share), place))
         whole.append(result)
     return torch.stack(whole)
 
 
-def _middle(mask: torch.Tensor, width: int, height: int) -> Box:
+def cut_out(
+    picture: torch.Tensor, hole: torch.Tensor, box: Box, width: int, height: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A box of one picture (H, W, 3) and of its mask (H, W), scaled: (height, width, 3) and (height, width).
+
+    Beyond the picture's edge the edge is repeated, and the mask is 0.
+    """
+    rows, inside_rows = _clamped(box.top, box.height, picture.shape[0], picture.device)
+    columns, inside_columns = _clamped(box.left, box.width, picture.shape[1], picture.device)
+    inside = inside_rows[:, None] & inside_columns
+    part = _resized(picture[rows][:, columns].movedim(-1, 0)[None], height, width, "bicubic")
+    part_mask = _resized((hole[rows][:, columns] * inside)[None, None], height, width, "bilinear")
+    return channels_last(part)[0], holes(part_mask[0, 0])
+
+
+def put_back(
+    painted: torch.Tensor, box: Box, height: int, width: int
+) -> tuple[torch.Tensor, tuple[slice, slice]]:
+    """A painted part (3, h, w) scaled to its box, (rows, columns, 3), without what lies beyond a picture of ``height`` ×
+    ``width``; and the rows and columns of the picture that it covers."""
+    part = channels_last(_resized(painted[None], box.height, box.width, "bicubic"))[0]
+    top, left = max(0, box.top), max(0, box.left)
+    bottom, right = min(height, box.top + box.height), min(width, box.left + box.width)
+    part = part[top - box.top : bottom - box.top, left - box.left : right - box.left]
+    return part, (slice(top, bottom), slice(left, right))
+
+
+def middle_box(mask: torch.Tensor, width: int, height: int) -> Box:
     """The middle of a picture at its own scale, where there is no hole to show."""
     sides = [height, width]
     starts = [
@@ -154,7 +167,8 @@ def _middle(mask: torch.Tensor, width: int, height: int) -> Box:
     return Box(*starts, *sides)
 
 
-def _box(mask: torch.Tensor, width: int, height: int, context: float, enlarge: bool) -> Box:
+def hole_box(mask: torch.Tensor, width: int, height: int, context: float, enlarge: bool) -> Box:
+    """Where the part around a hole (H, W) lies; see ``crop``, whose ValueError of the part's shape it raises."""
     rows, columns = (torch.nonzero((mask > 0).any(axis)).flatten().tolist() for axis in (1, 0))
     spans = [(ends[0], ends[-1] + 1) for ends in (rows, columns)]
     # More context than there is picture would only repeat its edges.

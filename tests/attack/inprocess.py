@@ -88,6 +88,7 @@ class NodeRunner:
         self.values["LLMGA_CROP"] = [
             self.run("LLMGA_CropForPainting", image=self.values["IMAGE"][0], width=32, height=32)[2]
         ]
+        self.values["LLMGA_REGIONS"] = [self.run("LLMGA_CropEachRegion", width=32, height=32)[3]]
         self.values["LLMGA_INVERSION"] = [self.run("LLMGA_Invert", image=self.values["IMAGE"][1], steps=2)[0]]
         planned = self.run("LLMGA_ScenePlan")
         self.values["LLMGA_SCENE"], self.values["BOUNDING_BOX"] = [planned[0]], [planned[3]]

@@ -32,6 +32,7 @@ NODES = (
     "LLMGA_CaptionFolder",
     "LLMGA_Chat",
     "LLMGA_ChatPerPicture",
+    "LLMGA_CropEachRegion",
     "LLMGA_CropForPainting",
     "LLMGA_DiffRIRLoader",
     "LLMGA_DiffRIRRestore",
@@ -58,6 +59,7 @@ NODES = (
     "LLMGA_SceneSynthesis",
     "LLMGA_SeamReport",
     "LLMGA_StitchPainting",
+    "LLMGA_StitchRegions",
     "LLMGA_UNetLoader",
 )
 LANGUAGES = ("en", "zh")

@@ -65,7 +65,9 @@ def test_prompt_is_found_and_the_exchange_is_kept() -> None:
         "assistant", "Gladly. <gen_image> a red fox </gen_image>"
     )
     ((heard, sampling),) = engine.heard
-    assert heard.turns == reply.conversation.turns[:-1] and sampling == Sampling(seed=7, stop_after=1)
+    assert heard.turns == reply.conversation.turns[:-1] and sampling == Sampling(
+        seed=7, stop_after=1, min_prompts=1
+    )
 
 
 def test_seed_picks_the_phrasing_and_repeats_it() -> None:
@@ -106,7 +108,9 @@ def test_ask_again_reminds_once_and_keeps_the_good_exchange(first: str) -> None:
     second, sampling = engine.heard[1]
     assert [turn.role for turn in second.turns] == ["user", "assistant", "user"]
     assert second.turns[1].text == first and "<gen_image>" in second.turns[2].text
-    assert sampling.seed not in (6, 7, 8) and sampling == Sampling(seed=sampling.seed, stop_after=1)
+    assert sampling.seed not in (6, 7, 8) and sampling == Sampling(
+        seed=sampling.seed, stop_after=1, min_prompts=1
+    )
     again = ScriptedEngine(first, FOX)
     assert ask(again, policy="ask_again") == reply and again.heard == engine.heard
 

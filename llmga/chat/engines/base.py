@@ -40,6 +40,8 @@ class Sampling:
         thinking: the model is asked to think before it answers; else it is asked not to, where it can be asked.
         thought_tokens: 0 .. 32768, for a thought alone, whether it was asked for or not. ``max_new_tokens`` is then what
             the answer has.
+        min_prompts: the answer must hold so many closed ``<gen_image>`` blocks, 0 .. 64. An engine that cannot be held to it
+            ignores it, and a reply with too few ``max_new_tokens`` for its tags has them cut off.
     """
 
     seed: int = 0
@@ -49,6 +51,7 @@ class Sampling:
     stop_after: int = 0
     thinking: bool = False
     thought_tokens: int = THOUGHT_TOKENS
+    min_prompts: int = 0
 
     def __post_init__(self) -> None:
         _check("seed", self.seed, 0, 2**64 - 1, int)
@@ -56,6 +59,7 @@ class Sampling:
         _check("top_p", self.top_p, 0.0, 1.0, (int, float))
         _check("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS, int)
         _check("stop_after", self.stop_after, 0, 64, int)
+        _check("min_prompts", self.min_prompts, 0, 64, int)
         if not isinstance(self.thinking, bool):
             raise ValueError(f"thinking must be True or False, got {self.thinking!r}")
         _check("thought_tokens", self.thought_tokens, 0, MAX_THOUGHT_TOKENS, int)

@@ -27,6 +27,7 @@ from .background import in_thread
 from .base import OnText, Said, Sampling, check_conversation
 from .completion import CompletionReader, UnreadableReply
 from .connection import Origin, checked_addresses, headers_of, tls_context, tls_failure
+from .prompt_form import form_parameters
 from .redaction import excerpt, without_key, words_of
 from .refusals import RETRYABLE, advice, named_parameter, retry_after
 from .requests import messages_of
@@ -191,6 +192,8 @@ def _request_body(
     if schema is not None:
         form = {"name": str(schema.get("title", "answer")), "schema": dict(schema), "strict": True}
         wanted["response_format"] = {"type": "json_schema", "json_schema": form}
+    elif sampling.min_prompts and not sampling.thinking:
+        wanted |= form_parameters(dialect.constrain, sampling.min_prompts)
     messages = messages_of(conversation, dialect)
     return json.dumps(dialect.body(messages, model, wanted, sampling.thinking)).encode("ascii")
 

@@ -16,6 +16,7 @@ from .base import OnText, Said, Sampling, check_conversation, check_pictures_are
 from .chat_template import render_template
 from .lookup import decode_greedily
 from .prefix import Position, PrefixCache, pictures_in, positions_of
+from .prompt_form import PromptForm
 from .stream import FolderSampling, GumbelMaxSampler, NamedTokens, RepetitionPenalty, Stream
 from .thought import ThoughtReader, opens_thought, template_variables
 from .transformers_names import cache_name, generate_takes_pictures_after_a_cache
@@ -121,13 +122,16 @@ class LocalEngine:
         penalty = RepetitionPenalty(
             self.folder_sampling.repetition_penalty, used if self.trained_phrases else 0
         )
+        form = PromptForm(stream, self._tokenizer, self._end_ids, sampling.min_prompts, max_new_tokens)
         try:
             if self.lookup and not sampling.temperature and self.prefixes.usable:
                 new_ids, cache = decode_greedily(
-                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup, self._named, penalty
-                )
+                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup, self._named, penalty, form
+                )  # fmt: skip
             else:
-                new_ids, cache = self._generate(placed, cache, stream, max_new_tokens, sampling, penalty)
+                new_ids, cache = self._generate(
+                    placed, cache, stream, max_new_tokens, sampling, penalty, form
+                )
         finally:
             for hook in hooks:
                 hook.remove()
@@ -216,6 +220,7 @@ class LocalEngine:
         max_new_tokens: int,
         sampling: Sampling,
         penalty: RepetitionPenalty,
+        form: PromptForm,
     ) -> tuple[list[int], Any]:
         """The reply's token ids, and the cache of all that was read."""
         output = self.net.generate(
@@ -227,6 +232,7 @@ class LocalEngine:
                 self._named,
                 penalty,
                 *([GumbelMaxSampler(sampling, self.folder_sampling.top_k)] if sampling.temperature else []),
+                form,
             ],
             stopping_criteria=[stream],
             return_dict_in_generate=True,

@@ -47,6 +47,7 @@ def decode_greedily(
     ahead: int,
     named: Any,
     penalty: Any,
+    form: Any,
 ) -> tuple[list[int], Any]:
     """The greedy reply's tokens after those of ``inputs``, and the cache of all but its last.
 
@@ -55,7 +56,8 @@ def decode_greedily(
         cache: of the first ``cached`` tokens, or None.
         stream: has ``put(tokens)`` and ``stopped``; see ``stream.Stream``.
         ahead: guesses in one step.
-        named, penalty: logits processors; see ``stream.NamedTokens`` and ``stream.RepetitionPenalty``.
+        named, penalty, form: logits processors; see ``stream.NamedTokens``, ``stream.RepetitionPenalty`` and
+            ``prompt_form.PromptForm``.
     """
     ids = inputs["input_ids"][0].tolist()
     first = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
@@ -71,30 +73,25 @@ def decode_greedily(
     def cached_length() -> int:
         return cache.get_seq_length() if cache is not None else 0
 
-    def choose(logits: torch.Tensor, following: list[int]) -> list[int]:
-        """The likeliest token behind all so far, and behind each of ``following`` in turn; ``logits`` (positions, rows)."""
-        scores = named(None, logits.float())
-        for i in range(len(scores)):
-            before = torch.tensor([[*ids, *new, *following[:i]]], device=device)
-            scores[i : i + 1] = penalty(before, scores[i : i + 1])
-        return scores.argmax(-1).tolist()
+    def take(logits: torch.Tensor) -> int:
+        """Append the likeliest token behind all so far; ``logits`` (rows,)."""
+        before = torch.tensor([[*ids, *new]], device=device)
+        scores = penalty(before, named(None, logits.float()[None]))
+        new.append(int(form(before, scores).argmax()))
+        stream.put(new[-1:])
+        return new[-1]
 
     new: list[int] = []
     output = step(ids[cached:], **first, **last_only)
     cache = output[cache_name()]
-    new += choose(output.logits[0, -1:], [])
-    stream.put(new)
+    take(output.logits[0, -1])
     while not stream.stopped and len(new) < max_new_tokens:
         guesses = guess(ids + new, min(ahead, max_new_tokens - len(new) - 1))
         output = step([new[-1], *guesses])
         cache = output[cache_name()]
-        chosen = choose(output.logits[0], guesses)
-        right = next((i for i, token in enumerate(guesses) if token != chosen[i]), len(guesses))
+        right = 0
+        while take(output.logits[0, right]) in guesses[right : right + 1] and not stream.stopped:
+            right += 1
         if wrong := len(guesses) - right:
             cache.crop(-wrong)
-        for token in chosen[: right + 1]:
-            new.append(token)
-            stream.put([token])
-            if stream.stopped:
-                break
     return new, cache

@@ -61,6 +61,11 @@ class Stream:
         """How many tokens have come."""
         return self._received
 
+    @property
+    def answer_room(self) -> int:
+        """How many tokens the answer may still have."""
+        return self._sampling.max_new_tokens - self._received + self._thought_tokens
+
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """Stopping criterion: the whole sequence (1, tokens) in, (1,) bool out."""
         self.put(input_ids[0, self._start + self._received :].tolist())

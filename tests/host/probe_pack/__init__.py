@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from types import SimpleNamespace
 
 import torch
@@ -185,6 +186,28 @@ class ProbeDtype(io.ComfyNode):
         return io.NodeOutput(str(image.dtype))
 
 
+class ProbeWait(io.ComfyNode):
+    """Gives a picture on, or waits to be cancelled where the text says so."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LLMGATest_Wait",
+            category="test",
+            inputs=[io.Image.Input("image"), io.String.Input("text")],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image, text):
+        import comfy.model_management
+
+        while text == "wait":
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            time.sleep(0.01)
+        return io.NodeOutput(image)
+
+
 def equal(first, second) -> bool:
     if isinstance(first, torch.Tensor):
         return isinstance(second, torch.Tensor) and torch.equal(first, second)
@@ -197,7 +220,7 @@ def equal(first, second) -> bool:
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self):
-        return [ProbeEngine, ProbeValue, ProbeLanguageModel, ProbeSame, ProbeModules, ProbeDtype]
+        return [ProbeEngine, ProbeValue, ProbeLanguageModel, ProbeSame, ProbeModules, ProbeDtype, ProbeWait]
 
 
 async def comfy_entrypoint():
