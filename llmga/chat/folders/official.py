@@ -14,7 +14,7 @@ from ..engines.transformers_names import dtype_argument
 from ..folder_bounds import check_image_processor
 from ..folder_check import one_kind_of_error
 from ..folder_copy import folder_copy
-from .loaded import LOCAL_ONLY, check_loaded, log_dtype, read_sampling
+from .loaded import LOCAL_ONLY, check_loaded, log_dtype, memory_note, quantise_loaded, read_sampling
 
 reads = is_official
 
@@ -30,10 +30,12 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
             None,
             config=checkpoint.config,
             state_dict=checkpoint.weights,
-            **{dtype_argument(): dtype or checkpoint.dtype},
+            **{dtype_argument(): checkpoint.dtype if options.weight_bits else dtype or checkpoint.dtype},
             output_loading_info=True,
         )
         check_loaded(info)
+        checkpoint.weights.clear()  # the network holds them now
+        quantised = (quantise_loaded(net, options.weight_bits, dtype),) if options.weight_bits else ()
         if checkpoint.eos_ids:
             net.generation_config.eos_token_id = list(checkpoint.eos_ids)
         processor: Any = checkpoint.processor()
@@ -44,4 +46,6 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
         log_dtype(folder, net, dtype)
         own = (folder / "generation_config.json").is_file()
         sampling, said = read_sampling(folder if own else options.base or folder, SAMPLING_DEFAULTS)
-        return LocalEngine(net, processor, folder.name, (*checkpoint.notes, *said), sampling)
+        return LocalEngine(
+            net, processor, folder.name, (*checkpoint.notes, *quantised, memory_note(net), *said), sampling
+        )

@@ -15,7 +15,15 @@ from ..engines.transformers_names import dtype_argument
 from ..folder_bounds import check_image_processor, check_network
 from ..folder_check import check_model_folder, one_kind_of_error
 from ..folder_copy import folder_copy
-from .loaded import LOCAL_ONLY, check_loaded, log_dtype, read_sampling
+from .loaded import (
+    LOCAL_ONLY,
+    check_loaded,
+    log_dtype,
+    memory_note,
+    quantise_loaded,
+    read_sampling,
+    stored_dtype,
+)
 
 _PROBE = "llmga-probe"
 
@@ -49,16 +57,22 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
             folder,
             config=config,
             **LOCAL_ONLY,
-            **{dtype_argument(): dtype or "auto"},
+            **{dtype_argument(): stored_dtype(header) if options.weight_bits else dtype or "auto"},
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # check_loaded names them
         )
         check_loaded(info)
         check_finite(net.named_parameters(), folder.name)
+        quantised = (quantise_loaded(net, options.weight_bits, dtype),) if options.weight_bits else ()
         log_dtype(folder, net, dtype)
         sampling, said = read_sampling(folder)
-        notes = (f"transformers folder, model_type {config.model_type}", *said)
+        notes = (
+            f"transformers folder, model_type {config.model_type}",
+            *quantised,
+            memory_note(net),
+            *said,
+        )
         return LocalEngine(net, processor, folder.name, notes, sampling)
 
 
