@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from llmga.chat import Conversation, Picture, Sampling
 from llmga.chat.checkpoints import CheckpointOptions
 from llmga.chat.engines.local import LocalEngine
+from llmga.chat.engines.weight_only import WeightOnlyLinear
 from llmga.chat.folders import load_local_engine
-from llmga.chat.folders.weight_only import WeightOnlyLinear
 from miniworld.checks.chat import check_chat, held_out_scenes
 from miniworld.models.random_language import write_tiny_text
 from miniworld.world.records import sample_record
@@ -55,7 +55,7 @@ def write_wide(folder: Path) -> Path:
 
     write_tiny_text(folder, seed=1)
     tiny = AutoConfig.from_pretrained(folder)
-    config = type(tiny)(**WIDE, eos_token_id=tiny.eos_token_id, tie_word_embeddings=False)
+    config = type(tiny)(**WIDE | {"eos_token_id": tiny.eos_token_id, "tie_word_embeddings": False})
     with torch.device("meta"):
         net = AutoModelForCausalLM.from_config(config).bfloat16()
     net = net.to_empty(device="cpu")

@@ -16,8 +16,8 @@ from llmga.chat.checkpoints import CheckpointOptions
 from llmga.chat.conversation import Conversation
 from llmga.chat.engines.base import Sampling
 from llmga.chat.engines.local import LocalEngine
+from llmga.chat.engines.weight_only import GROUP, WeightOnlyLinear, quantise
 from llmga.chat.folders import load_local_engine
-from llmga.chat.folders.weight_only import GROUP, WeightOnlyLinear, quantise
 from miniworld.models.random_language import write_tiny_qwen_vl, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,7 @@ import torch
 from ...files.header import Header
 from ...files.json_files import read_object
 from ..engines.stream import FolderSampling
-from .weight_only import WeightOnlyLinear, quantise
+from ..engines.weight_only import quantise
 
 _log = logging.getLogger(__name__)
 
@@ -136,33 +136,6 @@ def quantise_loaded(net: Any, bits: int, dtype: torch.dtype | None) -> str:
             in_float32 = dtype == torch.float16 and any(part in name for part in float32)  # as transformers
             weight.data = weight.data.to(torch.float32 if in_float32 else dtype)
     return str(said)
-
-
-def memory_note(net: Any) -> str:
-    """A sentence on the most memory that a model takes where it computes: weights, working space, keys and values."""
-    tensors = {id(value): value.nbytes for value in (*net.parameters(), *net.buffers())}
-    parts = [f"{sum(tensors.values()) / 1e9:.2f} GB of weights"]
-    unpacked = [
-        layer.in_features * layer.out_features * net.dtype.itemsize
-        for layer in net.modules()
-        if isinstance(layer, WeightOnlyLinear)
-    ]
-    if unpacked:
-        parts.append(f"{2 * max(unpacked) / 1e9:.2f} GB while a layer is unpacked")
-    if per_token := _cache_size(net):
-        parts.append(f"{2048 * per_token / 1e9:.2f} GB for every 2048 tokens read and written")
-    return f"memory at most: {', '.join(parts)}"
-
-
-def _cache_size(net: Any) -> int:
-    """Bytes of the keys and values of one token, 0 where the config does not say it in the usual words."""
-    config = net.config.get_text_config()
-    layers, heads = (getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
-    width = getattr(config, "hidden_size", None)
-    if not (layers and heads and width):
-        return 0
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    return 2 * layers * key_heads * (getattr(config, "head_dim", None) or width // heads) * net.dtype.itemsize
 
 
 def log_dtype(folder: Path, net: Any, asked: torch.dtype | None) -> None:

@@ -10,11 +10,12 @@ import torch
 from ..checkpoints.official import SAMPLING_DEFAULTS, is_official, read_checkpoint
 from ..checkpoints.options import CheckpointOptions
 from ..engines.local import LocalEngine
+from ..engines.memory import memory_note
 from ..engines.transformers_names import dtype_argument
 from ..folder_bounds import check_image_processor
 from ..folder_check import one_kind_of_error
 from ..folder_copy import folder_copy
-from .loaded import LOCAL_ONLY, check_loaded, log_dtype, memory_note, quantise_loaded, read_sampling
+from .loaded import LOCAL_ONLY, check_loaded, log_dtype, quantise_loaded, read_sampling
 
 reads = is_official
 
