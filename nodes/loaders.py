@@ -23,8 +23,6 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
     "float32": torch.float32,
-    "int8": None,
-    "int4": None,
 }
 WEIGHT_BITS = {"int8": 8, "int4": 4}
 
@@ -49,7 +47,7 @@ class ModelLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=list(PRECISIONS),
+                    options=[*PRECISIONS, *WEIGHT_BITS],
                     default="auto",
                     optional=True,
                     advanced=True,
@@ -95,7 +93,7 @@ class ModelLoader(io.ComfyNode):
         from ..llmga.chat.checkpoints import CheckpointOptions
         from ..llmga.chat.folders import load_local_engine
 
-        dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]
+        dtype = PRECISIONS.get(check.choice("precision", precision, [*PRECISIONS, *WEIGHT_BITS]))
         check.integer("lookup", lookup, 0, MAX_LOOKUP)
         check.choice("family", family, [ANY_FAMILY, *FAMILIES])
         folder = place_of(model, check.flag("download", download))
