@@ -54,8 +54,8 @@ def write_wide(folder: Path) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     write_tiny_text(folder, seed=1)
-    tiny = AutoConfig.from_pretrained(folder)
-    config = type(tiny)(**WIDE | {"eos_token_id": tiny.eos_token_id, "tie_word_embeddings": False})
+    tiny: Any = AutoConfig.from_pretrained(folder)
+    config = type(tiny)(**WIDE, eos_token_id=tiny.eos_token_id, tie_word_embeddings=False)
     with torch.device("meta"):
         net = AutoModelForCausalLM.from_config(config).bfloat16()
     net = net.to_empty(device="cpu")

@@ -98,7 +98,7 @@ def ask_to_unpack(config: Any) -> None:
 
     found = getattr(config, KEY, None)
     method = quant_method_of({KEY: found})
-    if method is None or not QUANT_METHODS[method].unpacked:
+    if found is None or method is None or not QUANT_METHODS[method].unpacked:
         return
     settings = transformers.FineGrainedFP8Config if method == "fp8" else transformers.CompressedTensorsConfig
     if "dequantize" in inspect.signature(settings.__init__).parameters:
