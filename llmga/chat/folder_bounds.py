@@ -99,7 +99,7 @@ def check_network(net: torch.nn.Module, header: Header, where: str, packed: bool
     Args:
         net: on the meta device.
         header: of all weight files of the model together.
-        packed: the files may hold several numbers in one: two of 4 bits in a byte, eight in a 32-bit number.
+        packed: the files may hold several numbers in one: two of 4 bits in a byte, up to 16 of 2 bits in a 32-bit one.
     """
     in_one = {"U8": 2, "I8": 2, "I32": 16, "I64": 32} if packed else {}
     stored = sum(math.prod(weight.shape) * in_one.get(weight.dtype, 1) for weight in header.values())

@@ -262,6 +262,18 @@ class Studio:
             rows.append(row | held() | {"card": self.card.used, "peak": self.card.peak})
         return rows
 
+    def in_int4(self, total: int) -> dict[str, Any]:
+        """A reply of the language model in int4 on a card of ``total`` bytes, equal to that without ComfyUI or not."""
+        self.management.unload_all_models()
+        self.card.total = total
+        options = comfy_inprocess.pack("llmga.chat.checkpoints").CheckpointOptions(weight_bits=4)
+        alone = comfy_inprocess.pack("llmga.chat.folders").load_local_engine(
+            self.language, torch.float32, options
+        )
+        engine = self.engine("int4")
+        equal = self.reply(engine, WISHES[0]) == self.reply(alone, WISHES[0])
+        return {"equal": equal, "loaded": self.loaded()[LANGUAGE], "note": engine.notes[1]}
+
 
 def write_large(folder: Path) -> Path:
     """A language model with the miniature's tokenizer and random weights of the sizes in ``LARGE``."""
@@ -280,18 +292,6 @@ def write_large(folder: Path) -> Path:
     (folder / "model.safetensors").unlink()
     net.save_pretrained(folder)
     return folder
-
-    def in_int4(self, total: int) -> dict[str, Any]:
-        """A reply of the language model in int4 on a card of ``total`` bytes, equal to that without ComfyUI or not."""
-        self.management.unload_all_models()
-        self.card.total = total
-        options = comfy_inprocess.pack("llmga.chat.checkpoints").CheckpointOptions(weight_bits=4)
-        alone = comfy_inprocess.pack("llmga.chat.folders").load_local_engine(
-            self.language, torch.float32, options
-        )
-        engine = self.engine("int4")
-        equal = self.reply(engine, WISHES[0]) == self.reply(alone, WISHES[0])
-        return {"equal": equal, "loaded": self.loaded()[LANGUAGE], "note": engine.notes[1]}
 
 
 def held() -> dict[str, int]:
