@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io
 
-from . import check, host, host_gill
+from . import check, host, host_gill, host_memory
 from .loaders import NO_MODEL, PRECISIONS
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class GILLLoader(io.ComfyNode):
             *([made.vision.net] if made.vision else ()),
             *([made.decision] if made.decision else ()),
         ]
-        made.place = host.managed(torch.nn.ModuleList(nets))
+        made.place = host_memory.managed(torch.nn.ModuleList(nets))
         sizes = parts.sizes
         readout = (
             f"{made.language.name}, {str(made.language.dtype).removeprefix('torch.')}; head {sizes.head}, text states "

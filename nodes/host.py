@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
-import comfy.patcher_extension
 import comfy.utils
 import folder_paths
 import torch
@@ -280,38 +278,6 @@ def own_origins() -> frozenset[tuple[str, int]]:
     server = getattr(PromptServer, "instance", None)
     port = getattr(server, "port", None)
     return frozenset({("127.0.0.1", port), ("::1", port), ("localhost", port)}) if port else frozenset()
-
-
-class _Managed(torch.nn.Module):
-    """A network in the shape ModelPatcher expects: it assigns ``device``, which a transformers model does not allow."""
-
-    def __init__(self, net: torch.nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.device = next(net.parameters()).device
-
-
-def managed(net: torch.nn.Module, forget: Callable[[], object] | None = None) -> Callable[[], torch.device]:
-    """Put a network under ComfyUI's memory management; ``forget`` is called whenever the host takes it off the device.
-
-    Returns a function to call right before each use: it brings the whole network to the compute device, pushing other
-    models out if it must, and returns the device. Full loads only: a transformers module that stayed behind on the CPU
-    would not be noticed by the patcher.
-    """
-    patcher = comfy.model_patcher.ModelPatcher(
-        _Managed(net),
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.text_encoder_offload_device(),
-    )
-    if forget is not None:
-        patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_DETACH, lambda *_: forget())
-
-    def load() -> torch.device:
-        announce_loading(patcher)
-        comfy.model_management.load_models_gpu([patcher], force_full_load=True)
-        return patcher.load_device
-
-    return load
 
 
 def language_model_dtype(device: torch.device | None = None) -> torch.dtype:

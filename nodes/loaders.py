@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy_api.latest import io
@@ -11,8 +12,12 @@ from comfy_api.latest import io
 from ..llmga.chat.checkpoints.families import FAMILIES
 from ..llmga.chat.endpoints import find_endpoint, load_endpoints
 from ..llmga.chat.published import PUBLISHED_MODELS, download_language_model
-from . import check, host
+from . import check, host, host_memory
 from .types import Engine
+
+if TYPE_CHECKING:
+    from ..llmga.chat.checkpoints import CheckpointOptions
+    from ..llmga.chat.engines.local import LocalEngine
 
 NO_MODEL = "(no folder in models/LLM)"
 NO_ENDPOINT = "(no endpoint configured)"
@@ -24,6 +29,7 @@ PRECISIONS = {
     "float16": torch.float16,
     "float32": torch.float32,
 }
+WEIGHT_BITS = {"int8": 8, "int4": 4}
 
 
 class ModelLoader(io.ComfyNode):
@@ -46,11 +52,13 @@ class ModelLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=list(PRECISIONS),
+                    options=[*PRECISIONS, *WEIGHT_BITS],
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="The weights' type in memory. auto: bfloat16 or float16 on a GPU, float32 on the CPU.",
+                    tooltip="The weights' type in memory. auto: bfloat16 or float16 on a GPU, float32 on the CPU. int8 and "
+                    "int4: computed as auto, but the language model's layers take half or 0.28 of bfloat16's memory; int4 "
+                    "costs some accuracy. The readout says what is taken.",
                 ),
                 io.Int.Input(
                     "lookup",
@@ -88,25 +96,39 @@ class ModelLoader(io.ComfyNode):
     @host.guarded
     def execute(cls, model, precision, lookup, family, download) -> io.NodeOutput:
         from ..llmga.chat.checkpoints import CheckpointOptions
-        from ..llmga.chat.folders import load_local_engine
 
-        dtype = PRECISIONS[check.choice("precision", precision, list(PRECISIONS))]
+        dtype = PRECISIONS.get(check.choice("precision", precision, [*PRECISIONS, *WEIGHT_BITS]))
         check.integer("lookup", lookup, 0, MAX_LOOKUP)
         check.choice("family", family, [ANY_FAMILY, *FAMILIES])
         folder = place_of(model, check.flag("download", download))
-        host.announce_loading(size=sum(path.stat().st_size for path in folder.glob("*.safetensors")))
-        engine = load_local_engine(
-            folder,
-            dtype=dtype or host.language_model_dtype(),
-            options=CheckpointOptions(
-                family=None if family == ANY_FAMILY else family, towers=tuple(host.clip_vision_files())
-            ),
+        options = CheckpointOptions(
+            family=None if family == ANY_FAMILY else family,
+            towers=tuple(host.clip_vision_files()),
+            weight_bits=WEIGHT_BITS.get(precision),
         )
-        engine.load = host.managed(engine.net, engine.forget)
-        engine.lookup = lookup
+        engine = shared_engine(folder, dtype or host.language_model_dtype(), options, lookup)
         readout = "\n".join((f"{engine.name}: {str(engine.net.dtype).removeprefix('torch.')}", *engine.notes))
         host.logger.info("%s", readout.replace("\n", "; "))
         return io.NodeOutput(engine, ui={"text": [readout]})
+
+
+_engines: weakref.WeakValueDictionary[Any, LocalEngine] = weakref.WeakValueDictionary()
+
+
+def shared_engine(folder: Path, dtype: torch.dtype, options: CheckpointOptions, lookup: int) -> LocalEngine:
+    """The engine of a folder: the same one for every loader that asks for the same, as long as one of them holds it."""
+    from ..llmga.chat.folders import load_local_engine
+
+    files = tuple((path.name, host.state_of(path)) for path in sorted(folder.iterdir()))
+    key = (folder, files, dtype, options, lookup)
+    engine = _engines.get(key)
+    if engine is None:
+        host.announce_loading(size=sum(path.stat().st_size for path in folder.glob("*.safetensors")))
+        engine = load_local_engine(folder, dtype, options)
+        engine.load = host_memory.managed_language_model(engine)
+        engine.lookup = lookup
+        _engines[key] = engine
+    return engine
 
 
 def choices() -> dict[str, Path | None]:

@@ -14,7 +14,7 @@ from ..llmga.restore import DiffRIRS2, load_restorer, restore
 from ..llmga.restore.colour import ColourMatch, match_colour
 from ..llmga.restore.network_input import resize_to
 from ..llmga.restore.seam import Disparity, Seam, seam
-from . import check, host
+from . import check, host, host_memory
 from .types import Restorer as RestorerType
 
 NO_RESTORER = "(no file in models/diffrir)"
@@ -91,7 +91,7 @@ class DiffRIRLoader(io.ComfyNode):
         kind = "DiffRIR" if loaded.reference else "DiffIR (it does not look at the reference)"
         count = sum(weight.numel() for weight in net.parameters())
         what = f"{kind} x{loaded.scale}, {count:,} weights, {precision}"
-        return io.NodeOutput(Restorer(net, host.managed(net), what), what, ui={"text": [what]})
+        return io.NodeOutput(Restorer(net, host_memory.managed(net), what), what, ui={"text": [what]})
 
 
 class DiffRIRRestore(io.ComfyNode):

@@ -93,14 +93,16 @@ def check_types(header: Header, where: str) -> None:
             )
 
 
-def check_network(net: torch.nn.Module, header: Header, where: str) -> None:
+def check_network(net: torch.nn.Module, header: Header, where: str, packed: bool = False) -> None:
     """Raise ``ValueError`` for a network that is far larger than its weight files.
 
     Args:
         net: on the meta device.
         header: of all weight files of the model together.
+        packed: the files may hold several numbers in one: two of 4 bits in a byte, up to 16 of 2 bits in a 32-bit one.
     """
-    stored = sum(math.prod(weight.shape) for weight in header.values())
+    in_one = {"U8": 2, "I8": 2, "I32": 16, "I64": 32} if packed else {}
+    stored = sum(math.prod(weight.shape) * in_one.get(weight.dtype, 1) for weight in header.values())
     asked = sum(value.numel() for values in (net.parameters(), net.buffers()) for value in values)
     if asked > 2 * stored + _SLACK:
         raise ValueError(

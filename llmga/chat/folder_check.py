@@ -18,6 +18,7 @@ from ..files.index import listed_files
 from ..files.json_files import read_object
 from ..files.known_kinds import check_language_model
 from .folder_bounds import check_counts, check_dtypes, check_layers, check_preprocessor, check_types
+from .quantised_folders import KEY, check_quantisation, quant_method_of
 from .tokenizer_bounds import check_tokenizer
 
 LLMGA_TYPES = ("llava_llama", "llava_mistral", "llava_gemma", "llava_Phi3", "llava_Qwen2")
@@ -27,9 +28,9 @@ _OWN_CODE = "asks to run code that comes with the model; delete it if transforme
 REFUSED_KEYS = {
     "trust_remote_code": _OWN_CODE,
     "transformers_weights": "names another weight file than the one that is checked; delete it",
-    "quantization_config": "needs a quantised runtime; take the unquantised model",
+    KEY: "is only read at the top of a transformers folder's config.json; take the unquantised model",
 }
-"""Keys that no config of a folder may hold, at any depth, and why."""
+"""Keys that no config of a folder may hold, at any depth, and why; ``check_quantisation`` says where one may."""
 
 _LONGEST_REASON = 2000
 _TEMPORARY = re.compile(r"[^\s'\"]{0,200}llmga-folder-[^\s'\"/\\]{0,20}[/\\]")
@@ -43,8 +44,14 @@ _PACKAGES = (
     "torchvision",
     "torchaudio",
     "einops",
+    "accelerate",
+    "bitsandbytes",
+    "compressed-tensors",
+    "gptqmodel",
+    "optimum",
+    "autoawq",
 )
-"""What some families of transformers need beside it: SmolVLM, Gemma 3n, …"""
+"""What some families of transformers need beside it (SmolVLM, Gemma 3n, …), and its quantisers."""
 _OBJECTS = ("chat_template.json", "special_tokens_map.json", "added_tokens.json")
 """Files beside the configs of which transformers takes for granted that each is a JSON object."""
 WEIGHT_INDEX = "model.safetensors.index.json"
@@ -77,8 +84,10 @@ def check_model_folder(folder: Path) -> Header:
     if len(header) > MAX_TENSORS:
         raise ValueError(f"{folder.name!r} has {len(header):,} tensors; {MAX_TENSORS:,} are allowed")
     check_language_model(files[0], header)
-    check_layers(read_object(folder / "config.json"), header, f"{folder.name}/config.json")
-    check_types(header, folder.name)
+    config = read_object(folder / "config.json")
+    check_layers(config, header, f"{folder.name}/config.json")
+    if quant_method_of(config) is None:
+        check_types(header, folder.name)
     return header
 
 
@@ -93,7 +102,8 @@ def check_configs(folder: Path) -> str:
 
     Raises:
         FileNotFoundError: there is no ``config.json``.
-        ValueError: a config is not a JSON object or holds a key of ``REFUSED_KEYS``, or there is no ``model_type``.
+        ValueError: a config is not a JSON object or holds a key of ``REFUSED_KEYS``, or there is no ``model_type``, or its
+            weights are quantised in a way that is not read.
     """
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
@@ -108,6 +118,9 @@ def check_configs(folder: Path) -> str:
         for name, config in configs.items():
             if "auto_map" in _keys(config):
                 raise ValueError(f"{folder.name}/{name} has the key 'auto_map', which {_OWN_CODE}")
+    if model_type not in LLMGA_TYPES:
+        check_quantisation(configs["config.json"], f"{folder.name}/config.json")
+        configs["config.json"].pop(KEY, None)
     for name, config in configs.items():
         for key in sorted(_keys(config) & REFUSED_KEYS.keys()):
             raise ValueError(f"{folder.name}/{name} has the key {key!r}, which {REFUSED_KEYS[key]}")
@@ -145,6 +158,11 @@ def _keys(config: dict[str, Any]) -> set[str]:
 def _weight_files(folder: Path) -> list[Path]:
     files = listed_files(folder, "model.safetensors")
     if files is None:
+        if any(path.suffix == ".gguf" for path in folder.iterdir()):
+            raise ValueError(
+                f"{folder.name!r} has its weights as GGUF, which a llama.cpp server runs as they are: start `llama-server "
+                "-m FILE.gguf` and connect LLMGA Endpoint; or take the safetensors files, with 'precision' int4"
+            )
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
         if pickles:
             raise ValueError(

@@ -50,6 +50,7 @@ class LocalEngine:
         trained_phrases: it is one of LLMGA's own models, whose training asked in ``tasks.TRAINED`` phrases.
         load: called right before generation; puts ``net`` where it shall run and returns that device. A host
             replaces it; at first it leaves ``net`` where its parameters are.
+        planned: tokens that the run about to begin reads and writes at most, for a host that makes room in ``load``.
         prefixes: keys and values of earlier conversations, on the device where ``net`` ran; a host that moves ``net`` away
             calls ``forget``.
         lookup: tokens guessed in one step of a greedy reply that may repeat the conversation; 0 guesses none.
@@ -76,6 +77,7 @@ class LocalEngine:
         self.knows_tags = hasattr(net.config, "llmga_family")
         self.trained_phrases = self.knows_tags
         self.load: Callable[[], torch.device] = lambda: next(net.parameters()).device
+        self.planned = 0
         self.prefixes = PrefixCache(net)
         self.lookup = 0
         self._stream: Stream | None = None
@@ -114,6 +116,7 @@ class LocalEngine:
         may_think = opened or self._thoughts.may_think
         wanted = sampling.max_new_tokens + (sampling.thought_tokens if may_think else 0)
         max_new_tokens = min(wanted, self._room(inputs))
+        self.planned = used + max_new_tokens
         device = self.load()
         stream = Stream(self._thoughts.decode, self._end_ids, on_text, sampling, used, opened)
         self._stream = stream
@@ -189,7 +192,7 @@ class LocalEngine:
     def _room(self, inputs: dict[str, Any]) -> int:
         """How many tokens fit behind these inputs; raises ``ValueError`` if none does, or the model lacks one of them."""
         self._check_known(inputs["input_ids"])
-        used = inputs["input_ids"].shape[1]
+        self.planned = used = inputs["input_ids"].shape[1]
         limit = getattr(self.net.config.get_text_config(), "max_position_embeddings", None) or 2**31
         if used >= limit:
             raise ValueError(

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from ...files.header import Header
 from ...files.json_files import read_object
 from ..engines.stream import FolderSampling
+from ..engines.weight_only import quantise
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +103,39 @@ def _is_top_k(value: Any) -> bool:
 
 def _is_penalty(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and 0 < value <= MAX_PENALTY
+
+
+_STORED = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float32}
+
+
+def stored_dtype(header: Header) -> torch.dtype:
+    """The type in which most bytes of a folder's weights are stored; bfloat16 for those of 8 bits."""
+    sizes: dict[str, int] = {}
+    for weight in header.values():
+        sizes[weight.dtype] = sizes.get(weight.dtype, 0) + math.prod(weight.shape)
+    return _STORED.get(max(sizes, key=lambda name: sizes[name]), torch.bfloat16)
+
+
+def quantise_loaded(net: Any, bits: int, dtype: torch.dtype | None) -> str:
+    """Quantise a model that was loaded in the type of its files, so that its weights are views of them, and give the rest
+    the type that it computes in.
+
+    Args:
+        net: it is changed.
+        bits: 8 or 4.
+        dtype: None is that of the files.
+
+    Returns:
+        A sentence on what was quantised.
+    """
+    stored = net.dtype
+    said = quantise(net, bits)
+    float32 = tuple(getattr(net, "_keep_in_fp32_modules", None) or ())
+    for name, weight in net.named_parameters():
+        if dtype is not None and weight.dtype == stored:
+            in_float32 = dtype == torch.float16 and any(part in name for part in float32)  # as transformers
+            weight.data = weight.data.to(torch.float32 if in_float32 else dtype)
+    return str(said)
 
 
 def log_dtype(folder: Path, net: Any, asked: torch.dtype | None) -> None:

@@ -54,7 +54,7 @@ def load_local_engine(
         folder: with ``config.json``, safetensors weights, tokenizer, chat template and, for a vision-language model, its
             image processor. For an official checkpoint see ``checkpoints.read_checkpoint``.
         dtype: of the weights; None is the one they are stored in.
-        options: for an official checkpoint alone, except ``towers``, which other layouts leave alone.
+        options: for an official checkpoint alone, except ``towers``, which other layouts leave alone, and ``weight_bits``.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.

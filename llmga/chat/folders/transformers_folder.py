@@ -11,11 +11,20 @@ from ...files.tensors import check_finite
 from ..checkpoints.options import CheckpointOptions
 from ..checkpoints.slow_tokenizer import read_as_slow
 from ..engines.local import LocalEngine
+from ..engines.memory import memory_note
 from ..engines.transformers_names import dtype_argument
 from ..folder_bounds import check_image_processor, check_network
 from ..folder_check import check_model_folder, one_kind_of_error
 from ..folder_copy import folder_copy
-from .loaded import LOCAL_ONLY, check_loaded, log_dtype, read_sampling
+from ..quantised_folders import KEY, ask_to_unpack, check_precision, quant_method_of, quantisation_note
+from .loaded import (
+    LOCAL_ONLY,
+    check_loaded,
+    log_dtype,
+    quantise_loaded,
+    read_sampling,
+    stored_dtype,
+)
 
 _PROBE = "llmga-probe"
 
@@ -36,6 +45,8 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
 
     with one_kind_of_error(folder), folder_copy(folder) as copy:
         config = transformers.AutoConfig.from_pretrained(copy, **LOCAL_ONLY)
+        method = quant_method_of({KEY: getattr(config, KEY, None)})
+        check_precision(method, options.weight_bits)
         has_vision = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         if not has_vision and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
             raise ValueError(f"its model_type {config.model_type!r} is not a chat model")
@@ -44,21 +55,29 @@ def load(folder: Path, dtype: torch.dtype | None, options: CheckpointOptions) ->
             transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM
         )
         with torch.device("meta"):
-            check_network(auto.from_config(config), header, folder.name)
+            check_network(auto.from_config(config), header, folder.name, packed=method is not None)
+        ask_to_unpack(config)
         net, info = auto.from_pretrained(
             folder,
             config=config,
             **LOCAL_ONLY,
-            **{dtype_argument(): dtype or "auto"},
+            **{dtype_argument(): stored_dtype(header) if options.weight_bits else dtype or "auto"},
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # check_loaded names them
         )
         check_loaded(info)
         check_finite(net.named_parameters(), folder.name)
+        quantised = (quantise_loaded(net, options.weight_bits, dtype),) if options.weight_bits else ()
         log_dtype(folder, net, dtype)
         sampling, said = read_sampling(folder)
-        notes = (f"transformers folder, model_type {config.model_type}", *said)
+        notes = (
+            f"transformers folder, model_type {config.model_type}",
+            *quantisation_note(method),
+            *quantised,
+            memory_note(net),
+            *said,
+        )
         return LocalEngine(net, processor, folder.name, notes, sampling)
 
 
