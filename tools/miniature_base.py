@@ -92,7 +92,8 @@ def write_pictures(folder: Path, side: int) -> None:
     holed = picture.copy()
     holed.putalpha(mask)
     holed.save(folder / EXAMPLE)
-    mask.paste(0, [round(edge * side) for edge in BOTTOM])
+    left, top, right, bottom = (round(edge * side) for edge in BOTTOM)
+    mask.paste(0, (left, top, right, bottom))
     holed.putalpha(mask)
     holed.save(folder / TWO_HOLES)
     middle = render(centred(example_scene()), side).image
