@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 from .assistant import respond
+from .batch import StopAfterFailures
 from .conversation import Conversation, Picture
 from .engines.base import ChatEngine, HasStructuredOutput, OnText, Said, Sampling
 from .engines.endpoint import EndpointError
@@ -186,7 +188,8 @@ def check_each(
     sampling: Sampling,
     **settings: Any,
 ) -> list[PictureCheck]:
-    """``check_claims`` of each picture; one that fails does not stop the others.
+    """``check_claims`` of each picture; one that fails does not stop the others, but an endpoint that fails three times in a
+    row is not asked about the rest (see ``StopAfterFailures``).
 
     Args:
         settings: what else ``check_claims`` takes.
@@ -199,10 +202,12 @@ def check_each(
         raise ValueError(f"a check needs pictures and questions, got {len(pictures)} and {len(claims)}")
     checks: list[PictureCheck] = []
     first: ValueError | EndpointError | None = None
+    engine_calls = StopAfterFailures()
     for i, picture in enumerate(pictures):
         own = replace(sampling, seed=(sampling.seed + i) % _SEEDS)
         try:
-            checks.append(check_claims(engine, picture, claims, sampling=own, **settings))
+            ask = partial(check_claims, engine, picture, claims, sampling=own, **settings)
+            checks.append(engine_calls.call(ask))
         except (ValueError, EndpointError) as error:
             first = first or error
             checks.append(PictureCheck(failure=str(error)))

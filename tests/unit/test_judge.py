@@ -236,6 +236,16 @@ def test_a_picture_that_fails_does_not_cost_the_others_theirs() -> None:
         check_each(engine, (), CLAIMS[:1], **SPOKEN)
 
 
+def test_an_endpoint_that_is_gone_is_not_asked_about_every_picture() -> None:
+    engine = Replying(["yes", *[EndpointError("gone")] * 3])
+    checks = check_each(engine, (RED, BLUE, GREEN, RED, BLUE, GREEN), CLAIMS[:1], **SPOKEN)
+    assert len(engine.asked) == 4 and [check.failure for check in checks[:4]] == ["", "gone", "gone", "gone"]
+    assert {check.failure for check in checks[4:]} == {
+        "not asked, because the endpoint failed 3 times in a row"
+    }
+    assert best_index(checks) == 0
+
+
 def test_seeds_stay_below_2_to_the_64() -> None:
     engine = Replying(["no", "yes"])
     check_each(engine, (BLUE, RED), CLAIMS[:1], sampling=Sampling(seed=2**64 - 1), on_text=lambda text: None)
