@@ -23,6 +23,8 @@ from miniworld.models.random_language import write_tiny_llava, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+_WRONG_TYPE = "a value has the wrong type or is missing"
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -162,6 +164,8 @@ BOUNDS: dict[str, tuple[Callable[[Path], object], str]] = {
         r"vocab.txt is a folder or a device",
     ),
     "divides by zero": (template("{{ 1/0 }}"), r"refuses this conversation: ZeroDivisionError"),
+    "a sum of number and text": (template("{{ 1 + 'a' }}"), rf"conversation: TypeError: {_WRONG_TYPE}$"),
+    "a field of a number": (template("{{ (1).upper() }}"), r"refuses this conversation: "),
     "a huge text": (template("{{ 'a' * 10**10 }}"), r"refuses .* longer than"),
     "a huge range": (template("{% for i in range(10**12) %}{% endfor %}"), r"refuses .* Range too big"),
     "nested ranges": (
@@ -345,6 +349,14 @@ def test_vision_needs_its_processor(folders, tmp_path: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     with pytest.raises(ValueError, match="'model' cannot be loaded: "):
         load_local_engine(folder)
+
+
+def test_a_patch_size_of_text_is_said_without_the_words_of_python(folders, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["llava"], tmp_path / "model"))
+    edit_json(folder / "processor_config.json", patch_size="14")
+    with pytest.raises(ValueError, match=rf"'model' cannot be loaded: .*{_WRONG_TYPE}") as caught:
+        load_local_engine(folder)
+    assert "operand" not in str(caught.value)
 
 
 def test_an_error_of_transformers_shows_no_path(tmp_path: Path) -> None:

@@ -86,7 +86,14 @@ def render_template(
         ValueError,
     ) as error:
         # What Python raises for a template's own mistakes: 1/0, range(10**12), a number added to a text.
-        raise ValueError(f"{type(error).__name__}: {str(error)[:500]}") from error
+        raise ValueError(f"{type(error).__name__}: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What an exception says to a person: of Python's own about types and attributes, what they mean."""
+    if isinstance(error, (AttributeError, TypeError)):
+        return "a value has the wrong type or is missing"
+    return str(error)[:500]
 
 
 class _Watch:

@@ -13,7 +13,7 @@ from PIL import Image
 from ..conversation import Conversation, Picture
 from ..formats import break_control, control_pattern
 from .base import OnText, Said, Sampling, check_conversation, check_pictures_are_seen
-from .chat_template import render_template
+from .chat_template import reason_of, render_template
 from .lookup import decode_greedily
 from .prefix import Position, PrefixCache, pictures_in, positions_of
 from .prompt_form import PromptForm
@@ -355,7 +355,7 @@ class LocalEngine:
             self._encode(Conversation().say("user", "?", (picture,) * self.supports_pictures))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(
-                f"{self.name!r} cannot read a picture ({error}); is its processor_config.json complete?"
+                f"{self.name!r} cannot read a picture ({reason_of(error)}); is its processor_config.json complete?"
             ) from error
 
     def _find_end_ids(self) -> set[int]:
