@@ -138,7 +138,9 @@ def test_a_newcomer_is_offered_the_files_of_the_first_templates(
                 .map(({ name, url, directory }) => [name, url, directory])"""
         )
         assert sorted(listed) == sorted([name, MODELS[name].url, MODELS[name].directory] for name in files)
-        page.get_by_role("button", name=re.compile("missing models", re.IGNORECASE)).first.click()
+        # "View details" on frontend 1.49, which counts a missing model among the errors.
+        named = re.compile("missing models|view details", re.IGNORECASE)
+        page.get_by_role("button", name=named).first.click()
         page.get_by_text(re.compile("download", re.IGNORECASE)).first.wait_for()
         screenshot(page, f"a newcomer, {name}")
         shown = page.locator("body").inner_text()
