@@ -158,10 +158,10 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "edit_with_mask": {},
     # The edges hold the layout, so the words should not ask for another.
     "controlnet": {"LLMGA Chat": _say("Put everything on snow.", "edit")},
-    "inpaint": {"LLMGA Chat": _say("a yellow star at the left", "inpaint")},
+    "inpaint": {"LLMGA Chat": _say("a large red star at the left", "inpaint")},
     "inpaint_regions": {
         "Load Image": {"image": TWO_HOLES},
-        "Crop Each Region": {"instructions": "a yellow star at the left\na red ring at the bottom"},
+        "Crop Each Region": {"instructions": "a large red star at the left\na purple ring at the bottom"},
     },
     "inpaint_sdxl": {"LLMGA Chat": _say("a purple ring at the left", "inpaint")},
     "outpaint": {
