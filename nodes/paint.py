@@ -9,6 +9,7 @@ from ..llmga.images import fit_mask
 from ..llmga.paint.crop import Box, Crop, crop, stitch
 from ..llmga.paint.prepare import DRAWINGS, draw_masks, harden
 from . import check, host
+from .crop_inputs import checked_crop, crop_inputs
 from .types import Crop as CropType
 
 GIVEN = "given"
@@ -130,41 +131,7 @@ class CropForPainting(io.ComfyNode):
                 io.Mask.Input(
                     "mask", tooltip="1 = to be painted. Any size; one for all pictures or one for each."
                 ),
-                io.Int.Input(
-                    "width",
-                    default=512,
-                    optional=True,
-                    min=8,
-                    max=8192,
-                    step=8,
-                    tooltip="Of the part: 512 for SD1.5, 1024 for SDXL.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=512,
-                    optional=True,
-                    min=8,
-                    max=8192,
-                    step=8,
-                    tooltip="Of the part: 512 for SD1.5, 1024 for SDXL.",
-                ),
-                io.Float.Input(
-                    "context",
-                    default=1.5,
-                    optional=True,
-                    min=1.0,
-                    max=8.0,
-                    step=0.1,
-                    tooltip="How much is shown around the hole: the part's sides, at least, as multiples of the hole's, 1 "
-                    "to 8.",
-                ),
-                io.Boolean.Input(
-                    "enlarge",
-                    default=False,
-                    optional=True,
-                    tooltip="On: a small hole is painted larger than it is, with more detail. Off: never more than the "
-                    "picture's own pixels; the part shows more around the hole instead.",
-                ),
+                *crop_inputs(),
             ],
             outputs=[
                 io.Image.Output(display_name="part", tooltip="The parts, all of width × height."),
@@ -177,11 +144,7 @@ class CropForPainting(io.ComfyNode):
     @host.guarded
     def execute(cls, image, mask, width, height, context, enlarge) -> io.NodeOutput:
         image, mask = check.image("image", image), check.mask("mask", mask)
-        check.integer("width", width, 8, 8192)
-        check.integer("height", height, 8, 8192)
-        check.number("context", context, 1, 8)
-        check.flag("enlarge", enlarge)
-        part, part_mask, plan = crop(image, mask, width, height, context, enlarge)
+        part, part_mask, plan = crop(image, mask, *checked_crop(width, height, context, enlarge))
         readout = "\n".join(_placed(i, box, i in plan.empty) for i, box in enumerate(plan.boxes))
         return io.NodeOutput(part, part_mask, plan, ui={"text": [readout]})
 

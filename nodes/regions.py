@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..llmga.paint.regions import MAX_REGIONS, SPLITS, add_painted, crop_region, start_regions
 from ..llmga.paint.regions import Regions as RegionsOfPicture
 from . import check, host
+from .crop_inputs import checked_crop, crop_inputs
 from .host_repeat import Repeated, find_repeated, run_again
 from .types import Regions
 
@@ -64,41 +65,7 @@ class CropEachRegion(io.ComfyNode):
                     tooltip="masks: each mask is a region. areas: each area of a mask that is apart from the others. auto: "
                     "areas of a single mask, otherwise masks.",
                 ),
-                io.Int.Input(
-                    "width",
-                    default=512,
-                    optional=True,
-                    min=8,
-                    max=8192,
-                    step=8,
-                    tooltip="Of the part: 512 for SD1.5, 1024 for SDXL and later.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=512,
-                    optional=True,
-                    min=8,
-                    max=8192,
-                    step=8,
-                    tooltip="Of the part: 512 for SD1.5, 1024 for SDXL and later.",
-                ),
-                io.Float.Input(
-                    "context",
-                    default=1.5,
-                    optional=True,
-                    min=1.0,
-                    max=8.0,
-                    step=0.1,
-                    tooltip="How much is shown around the hole: the part's sides, at least, as multiples of the hole's, 1 "
-                    "to 8.",
-                ),
-                io.Boolean.Input(
-                    "enlarge",
-                    default=False,
-                    optional=True,
-                    tooltip="On: a small hole is painted larger than it is, with more detail. Off: never more than the "
-                    "picture's own pixels; the part shows more around the hole instead.",
-                ),
+                *crop_inputs(),
                 Regions.Input(
                     "regions",
                     optional=True,
@@ -133,13 +100,7 @@ class CropEachRegion(io.ComfyNode):
                 check.choice("split", split, SPLITS),  # type: ignore[arg-type]
             )
         check.instance("regions", regions, RegionsOfPicture, "Stitch Regions")
-        part, part_mask, regions = crop_region(
-            regions,
-            check.integer("width", width, 8, 8192),
-            check.integer("height", height, 8, 8192),
-            check.number("context", context, 1, 8),
-            check.flag("enlarge", enlarge),
-        )
+        part, part_mask, regions = crop_region(regions, *checked_crop(width, height, context, enlarge))
         return io.NodeOutput(
             part, part_mask, regions.instruction, regions, regions.picture[None], regions.mask[None], regions.index,
             ui={"text": [regions.report()]},
