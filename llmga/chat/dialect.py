@@ -57,7 +57,7 @@ class Dialect:
             nothing is sent, and the server decides.
         extra: parameters added to each request, of ``EXTRA``; they win over what ``thinking`` sends.
         constrain: how the server is held to the form of a prompt, ``<gen_image> … </gen_image>``, where a task expects one
-            and no thinking is asked for; see ``engines.prompt_form.form_parameters``. "" leaves it to the model.
+            and no thinking is asked for; see ``engines.prompt_grammar.form_parameters``. "" leaves it to the model.
         unload: the kind of server, which is then asked to free its memory when a node has asked all that it asks; "" leaves
             the model loaded.
         picture_format: "auto" sends PNG up to a size and JPEG above it.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from support.openai_server import document
+from support.openai_behaviours import document
 from support.recorded_server import RecordedServer
 
 pytest.importorskip("transformers", reason="the local engine needs transformers")
@@ -21,7 +21,7 @@ from llmga.chat.endpoints import Endpoint
 from llmga.chat.engines.base import Said, Sampling
 from llmga.chat.engines.endpoint import EndpointEngine
 from llmga.chat.engines.local import LocalEngine
-from llmga.chat.engines.prompt_form import form_parameters, prompt_grammar
+from llmga.chat.engines.prompt_grammar import form_parameters, prompt_grammar
 from llmga.chat.folders import load_local_engine
 from llmga.chat.tags import count_closed, open_block, parse
 from miniworld.models.random_language import write_tiny_llava, write_tiny_text

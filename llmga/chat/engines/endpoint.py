@@ -27,7 +27,7 @@ from .background import in_thread
 from .base import OnText, Said, Sampling, check_conversation
 from .completion import CompletionReader, UnreadableReply
 from .connection import Origin, checked_addresses, headers_of, tls_context, tls_failure
-from .prompt_form import form_parameters
+from .prompt_grammar import form_parameters
 from .redaction import excerpt, without_key, words_of
 from .refusals import RETRYABLE, advice, named_parameter, retry_after
 from .requests import messages_of

@@ -1,7 +1,6 @@
-"""The form of a reply with prompts, ``… <gen_image> a prompt </gen_image> …``, as what runs a model can be held to it.
+"""The form of a reply with prompts, ``… <gen_image> a prompt </gen_image> …``, to which a local model is held token by token.
 
-A local model is held to it token by token (``PromptForm``), a server by a grammar or a structural tag that is sent with the
-request (``form_parameters``).
+A server is held to it by what is sent with the request, see ``prompt_grammar``.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from typing import Any
 
 import torch
 
-from ..dialect import Constraint
 from ..refusal import is_refusal
 from ..tags import count_closed, open_block
+from .prompt_grammar import CLOSING, OPENING
 from .stream import Stream
 
-OPENING, CLOSING = "<gen_image>", "</gen_image>"
 _FILLER = " picture"
 """The prompt that is left when the reply has no room for one of the model's own."""
 
@@ -78,40 +76,3 @@ def _only(scores: torch.Tensor, token: int) -> torch.Tensor:
     alone = torch.full_like(scores, -torch.inf)
     alone[..., token] = 0
     return alone
-
-
-def form_parameters(kind: Constraint, count: int) -> dict[str, Any]:
-    """What a request holds so that the server's reply has at least ``count`` closed prompts.
-
-    Args:
-        kind: "llamacpp": ``grammar`` in GBNF. "vllm": the same in ``structured_outputs``; "vllm_guided": in
-            ``guided_grammar``, as before vLLM 0.12. "structural_tag": ``response_format``, as vLLM and SGLang take it.
-
-    Source: llama.cpp ``grammars/README.md``, vLLM ``docs/features/structured_outputs.md``, XGrammar's structural tags.
-    """
-    match kind:
-        case "llamacpp":
-            return {"grammar": prompt_grammar(count)}
-        case "vllm":
-            return {"structured_outputs": {"grammar": prompt_grammar(count)}}
-        case "vllm_guided":
-            return {"guided_grammar": prompt_grammar(count)}
-        case "structural_tag":
-            # Tags proper would allow no word before the first, or none of them to be there.
-            form = {"type": "grammar", "grammar": prompt_grammar(count)}
-            return {"response_format": {"type": "structural_tag", "format": form}}
-    return {}
-
-
-def prompt_grammar(count: int) -> str:
-    """At least ``count`` prompts between their tags, with text before, between and behind, in GBNF.
-
-    Outside of the tags no ``<`` is allowed, so that no tag can be spelt half.
-    """
-    blocks = " ".join(["block text"] * count)
-    return (
-        f"root ::= text {blocks} (block text)*\n"
-        f'block ::= "{OPENING}" prompt "{CLOSING}"\n'
-        'prompt ::= " "? [^<> \\t\\r\\n"\'`] [^<]*\n'
-        "text ::= [^<]*\n"
-    )
