@@ -1,4 +1,4 @@
-"""The form of a reply with prompts, ``… <gen_image> a prompt </gen_image> …``, to which a local model is held token by token.
+"""The form of a reply with prompts, ``… <gen_image> a prompt </gen_image> …``, held token by token in a local model.
 
 A server is held to it by what is sent with the request, see ``prompt_grammar``.
 """
