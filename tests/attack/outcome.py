@@ -7,8 +7,17 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-CLEAR = ("ValueError", "WrongFileError", "EndpointError", "FileNotFoundError", "ConnectionError")
-"""Names of exceptions that are written for a person, by their last part."""
+CLEAR = (
+    "ValueError",
+    "FileNotFoundError",
+    "ConnectionError",
+    "EndpointError",
+    "ScenePlanError",
+    "TemplateLimit",
+    "UnreadableReply",
+    "WrongFileError",
+)
+"""Names of exceptions that are written for a person, by their last part: three of Python's, and those of the library."""
 # A library's own ValueErrors that reach a person are as bare as its TypeErrors.
 _INTERNAL = re.compile(
     r"not enough values to unpack|too many values to unpack|invalid literal for|could not convert string|cannot convert|"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import logging
 import os
@@ -20,7 +21,7 @@ from attack.budget import Budget
 from attack.file_corpus import ANY_FILE, CANARY, SAFETENSORS
 from attack.inprocess import Socket
 from attack.isolated import Ended, each
-from attack.outcome import classify, place_of
+from attack.outcome import CLEAR, classify, place_of
 from attack.report import Counts, Finding, grouped, percentile, read, write
 from attack.scoreboard import MISSED, failed, rows, written
 from attack.sections import direct, disk, files, load
@@ -59,6 +60,21 @@ class TestOutcome:
         except KeyError as error:
             assert place_of(error, [Path(__file__).parent]).startswith("KeyError at test_attack.py:")
             assert place_of(error, [Path(__file__).parent]).endswith("(raising_node)")
+
+
+def test_every_error_of_the_library_that_a_node_may_raise_counts_as_clear() -> None:
+    """Over HTTP only the name of its class is seen."""
+    beside_nodes = {"client.py", "data", "evaluate", "train"}  # what no node runs
+    bases = {"ValueError", "RuntimeError"}
+    found = {
+        node.name
+        for path in (ROOT / "llmga").rglob("*.py")
+        if path.relative_to(ROOT / "llmga").parts[0] not in beside_nodes
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and bases & {getattr(base, "id", "") for base in node.bases}
+    }
+    assert "ScenePlanError" in found
+    assert {name for name in found if not name.startswith("_")} <= {*CLEAR}
 
 
 def raising_node(inputs: dict[str, int]) -> int:
