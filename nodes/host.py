@@ -242,6 +242,7 @@ def kept_picture(sha256: str) -> Path:
     return Path(folder_paths.get_input_directory()) / PICTURES / f"{sha256}.png"
 
 
+_LONGEST_NAME = 200  # characters of a folder's name in an error
 FOLDERS = ("input", "output")
 """Where a workflow may name a folder of pictures."""
 
@@ -259,8 +260,8 @@ def folder_below(place: str, name: str) -> Path:
         )
     root = folder_paths.get_output_directory() if place == "output" else folder_paths.get_input_directory()
     found = Path(root) / name
-    if not found.is_dir():
-        raise FileNotFoundError(f"folder {name!r} is not in ComfyUI's {place} folder")
+    if not os.path.isdir(found):  # Path.is_dir raises for a name that no file can have
+        raise FileNotFoundError(f"folder {name[:_LONGEST_NAME]!r} is not in ComfyUI's {place} folder")
     return found
 
 

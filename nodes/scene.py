@@ -162,8 +162,12 @@ class ScenePlanner(io.ComfyNode):
         written = check.optional_text("plan", plan).strip()
         history = Conversation() if history is None else history
         check.instance("history", history, Conversation, "LLMGA Scene Plan")
-        if written or boxes is not None:
-            parsed = _written(written) if written else from_bounding_boxes(boxes, width, height)
+        if written:
+            with check.about("plan"):
+                parsed = _written(written)
+        elif boxes is not None:
+            with check.about("boxes"):
+                parsed = from_bounding_boxes(boxes, width, height)
         else:
             sampling = Sampling(seed, temperature, max_new_tokens=max_new_tokens)
             parsed, history = _planned(engine, check.text("prompt", prompt), sampling, image, history)
@@ -307,6 +311,8 @@ def _planned(
             "there is nothing to plan with: connect a language model to 'engine', write a 'plan', or connect 'boxes'"
         )
     require_engine(engine)
+    if not prompt.strip():
+        raise ValueError("prompt is empty: say in a sentence what the picture shall show, or write a 'plan'")
     pictures = [] if image is None else to_pil(check.image("image", image)[:1])
     planned = plan_scene(
         engine,

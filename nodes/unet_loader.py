@@ -85,9 +85,9 @@ class UNetLoader(io.ComfyNode):
         check.choice("variant", variant, VARIANTS)
         host.require_reachable(host_unet.DIFFUSION_MODELS, "unet", unet)
         check.choice("weight_dtype", weight_dtype, list(host_unet.WEIGHT_DTYPES))
-        found = find_unet(
-            place_of(check.choice("unet", unet, list(choices())), check.flag("download", download)), variant
-        )
+        place = place_of(check.choice("unet", unet, list(choices())), check.flag("download", download))
+        with check.about("unet"):
+            found = find_unet(place, variant)
         readout = found.describe()
         return io.NodeOutput(host_unet.load_unet(found, weight_dtype), readout, ui={"text": [readout]})
 

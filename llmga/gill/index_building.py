@@ -76,7 +76,9 @@ def build_index(
     if not pictures.is_dir():
         raise FileNotFoundError(f"there is no folder {pictures.name!r}")
     if gill.vision is None:
-        raise ValueError("this GILL has no vision encoder, so it cannot see pictures; choose one in 'vision'")
+        raise ValueError(
+            "'gill' has no vision encoder, so it cannot see pictures; choose one in 'vision' of LLMGA GILL Loader"
+        )
     model = embedding_key(gill)
     wanted = list(list_pictures(pictures, folder))
     if not wanted or len(wanted) > MAX_INDEXED:

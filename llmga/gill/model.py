@@ -134,7 +134,7 @@ class GILL:
         """
         if self.vision is None:
             raise ValueError(
-                "this GILL has no vision encoder, so it cannot see pictures; choose one in 'vision'"
+                "'gill' has no vision encoder, so it cannot see pictures; choose one in 'vision' of LLMGA GILL Loader"
             )
         return self.vision.pooled(self.vision.pixels(picture)[None]).to(self.parts.img_rows.device)
 

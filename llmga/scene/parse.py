@@ -73,7 +73,7 @@ def parse_plan(reply: str, prompt: str = "") -> ParsedPlan:
         notes.append(f"the plan keeps the first {MAX_SCENE_TEXT} characters of the sentence")
     document = _document(answer)
     if document is None:
-        raise ScenePlanError('the reply holds no JSON object with "objects", "background" and "negative"')
+        raise ScenePlanError('there is no JSON object with "objects", "background" and "negative"')
     return _plan_of(document, prompt[:MAX_SCENE_TEXT], notes)
 
 

@@ -73,6 +73,8 @@ def test_no_other_folder_is_read_or_written(places: Path, folder: str) -> None:
 def test_what_is_wrong_is_said(places: Path) -> None:
     with pytest.raises(FileNotFoundError, match="'none' is not in ComfyUI's output folder"):
         caption("none", "output")
+    with pytest.raises(FileNotFoundError, match="'x{200}' is not in ComfyUI's output folder"):
+        caption("x" * 300, "output")
     wrong = {"place": "user", "seed": -1, "overwrite": 1, "task": "story", "style": "x", "language": "fr",
              "trigger_word": "x" * 201, "exclude": 5, "folder": 7, "engine": object(), "thinking": "x"}  # fmt: skip
     for name, value in wrong.items():

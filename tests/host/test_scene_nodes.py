@@ -118,13 +118,13 @@ def test_a_language_model_plans_and_is_asked_again_once() -> None:
     ("options", "message"),
     [
         ({"text": " "}, "there is nothing to plan with: connect a language model to 'engine'"),
-        ({"text": "a fox"}, "the reply holds no JSON object"),
+        ({"text": "a fox"}, "^plan: there is no JSON object"),
         ({"text": '{"format": "llmga-scene", "version": 9}'}, "version 9"),
         ({"width": 8}, "width must be a whole number from 64"),
         ({"separate": 1}, "separate must be true or false"),
         ({"text": " ", "engine": 7}, "engine must come from an LLMGA loader"),
         ({"history": 7}, "history must come from LLMGA Scene Plan"),
-        ({"text": " ", "boxes": 7}, "the boxes must be a list"),
+        ({"text": " ", "boxes": 7}, "^boxes: the boxes must be a list"),
         ({"text": 7}, "plan must be text"),
     ],
 )

@@ -78,7 +78,7 @@ def test_an_earlier_plan_is_changed_in_its_own_conversation() -> None:
 @pytest.mark.parametrize(
     ("bad", "fault"),
     [
-        ("A snail beside a car.", "holds no JSON object"),
+        ("A snail beside a car.", "there is no JSON object"),
         ('{"objects": [{"name": "a snail", "box": [0, 0, 1e9, 1]}]}', 'a snail): its "box" holds 1e+09'),
         ("I'm sorry, but I cannot help with that request.", "it refuses"),
         (Said("", "hmm", unfinished=True), "ends inside the model's thinking"),
