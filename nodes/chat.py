@@ -206,7 +206,7 @@ class Chat(io.ComfyNode):
     @classmethod
     def check_lazy_status(cls, engine=None, edited_reply="", **inputs) -> list[str]:
         """The language model is not needed, and so not loaded, where its reply is given or a value is wrong."""
-        if str(edited_reply or "").strip():
+        if not isinstance(edited_reply, str | None) or (edited_reply or "").strip():
             return []
         instruction, task = inputs.get("instruction"), inputs.get("task", "refine")
         asked = find_task(task, task_names())

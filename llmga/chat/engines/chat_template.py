@@ -74,6 +74,8 @@ def render_template(
         return "".join(text)
     except TemplateLimit:
         raise
+    except jinja2.UndefinedError as error:
+        raise ValueError("it asks for something that no conversation has") from error
     except jinja2.TemplateError as error:
         raise ValueError(str(error)[:500] or type(error).__name__) from error
     except (
