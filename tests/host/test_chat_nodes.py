@@ -194,10 +194,11 @@ def test_loading_again_sees_what_was_saved_since(server: ComfyServer) -> None:
 def test_a_saved_history_is_served_to_nobody(server: ComfyServer) -> None:
     import urllib.error
 
-    saved = server.base / "user" / "__llmga" / "histories" / "changing.json"
+    server.run({**local_chat(), "3": node("LLMGA_SaveHistory", history=["2", 4], name="private")})
+    saved = server.base / "user" / "__llmga" / "histories" / "private.json"
     assert json.loads(saved.read_text(encoding="utf-8"))["format"] == "llmga-conversation"
     with pytest.raises(urllib.error.HTTPError):
-        server.request("/userdata/..%2F__llmga%2Fhistories%2Fchanging.json")
+        server.request("/userdata/..%2F__llmga%2Fhistories%2Fprivate.json")
 
 
 def per_picture(**inputs: Any) -> dict[str, Any]:
