@@ -22,7 +22,7 @@ from .host_conflicts import refuse_step_wrappers
 from .prompt_encoder import Conditioning
 
 LEAST_SIGMA = 1e-3
-"""The sigma that stands for 0: the host gives the denoised picture, and (x - denoised) / sigma is no velocity at 0."""
+"""The sigma that stands for 0: the host gives the denoised picture, and (x - denoised) / sigma is not defined at 0."""
 WANTED = "connect a flow model such as Flux, SD3, Qwen-Image or Z-Image (Load Diffusion Model)"
 Velocities = Mapping[str, Velocity]
 
