@@ -81,6 +81,15 @@ def instance(name: str, value: Any, kind: type, wanted: str) -> Any:
     return value
 
 
+def vae(value: Any) -> Any:
+    """The value of the input "vae": looked at before the work whose result it decodes."""
+    if not hasattr(value, "encode") or not hasattr(value, "decode"):
+        raise ValueError(
+            f"vae must be a VAE, got {type(value).__name__}; the checkpoint may hold none: connect Load VAE"
+        )
+    return value
+
+
 def file_name(name: str, value: Any) -> str:
     """A plain name, in any script, that is safe as a file name on every system: no path, no hidden file, no device."""
     if not is_file_name(value):

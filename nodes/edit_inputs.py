@@ -15,6 +15,7 @@ from .host_denoiser import HostRunner, Identity
 from .prompt_encoder import LAYOUTS, Conditioning, HostPromptEncoder, clip_encoders
 
 MOST_STEPS = 999
+LATENT_CHANNELS = 4  # of SD1.5 and SDXL
 MODEL_TOOLTIP = (
     "An SD1.5 or SDXL model that predicts noise (eps or v), with its LoRAs. Not inpainting, flow or compiled models, nor "
     "IPAdapter, SAG, PAG, HyperTile, ToMe."
@@ -37,9 +38,8 @@ class HostCodec:
     vae: Any
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        vae = self._checked()
         try:
-            samples = vae.encode(image)
+            samples = self.vae.encode(image)
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -54,7 +54,7 @@ class HostCodec:
         return self.from_samples(samples)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        return self._checked().decode(self.to_samples(latent)).float().cpu().clamp(0, 1)
+        return self.vae.decode(self.to_samples(latent)).float().cpu().clamp(0, 1)
 
     def from_samples(self, samples: torch.Tensor) -> torch.Tensor:
         """The model's latents from those of a LATENT."""
@@ -64,20 +64,13 @@ class HostCodec:
         """The ``samples`` of a LATENT from the model's latents."""
         return self.model.model.process_latent_out(latent.float().cpu())
 
-    def _checked(self) -> Any:
-        if not hasattr(self.vae, "encode") or not hasattr(self.vae, "decode"):
-            raise ValueError(
-                f"vae must be a VAE, got {type(self.vae).__name__}; the checkpoint may hold none"
-            )
-        return self.vae
-
 
 @dataclass(frozen=True)
 class HostModels:
     """MODEL, CLIP and VAE of one checkpoint.
 
     Raises:
-        ValueError: the model cannot be edited with; see ``require_editable``.
+        ValueError: the model cannot be edited with (see ``require_editable``), or ``vae`` is none.
     """
 
     model: Any
@@ -86,6 +79,13 @@ class HostModels:
 
     def __post_init__(self) -> None:
         host_denoiser.require_editable(self.model)
+        check.vae(self.vae)
+        channels = getattr(self.vae, "latent_channels", LATENT_CHANNELS)
+        if channels != LATENT_CHANNELS:
+            raise ValueError(
+                f"vae makes latents of {channels} channels and 'model' reads {LATENT_CHANNELS}; connect the VAE of the "
+                "checkpoint that 'model' is from"
+            )
 
     @property
     def codec(self) -> HostCodec:

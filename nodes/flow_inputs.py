@@ -163,8 +163,7 @@ def encoded_latent(model: Any, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: it is not a VAE, or its latents are not the model's.
     """
-    if not hasattr(vae, "encode") or not hasattr(vae, "decode"):
-        raise ValueError(f"vae must be a VAE, got {type(vae).__name__}; connect Load VAE")
+    check.vae(vae)
     latent = torch.cat([vae.encode(one[None]) for one in pixels]).float().cpu()
     form = model.get_model_object("latent_format")
     if latent.shape[1] != form.latent_channels:

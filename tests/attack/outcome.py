@@ -19,6 +19,9 @@ CLEAR = (
 )
 """Names of exceptions that are written for a person, by their last part: three of Python's, and those of the library."""
 # A library's own ValueErrors that reach a person are as bare as its TypeErrors.
+_ENDPOINT = re.compile(
+    r"^endpoint '[^']+' "
+)  # the record is what stands in the input "engine", under its owner's name
 _INTERNAL = re.compile(
     r"not enough values to unpack|too many values to unpack|invalid literal for|could not convert string|cannot convert|"
     r"index out of range|ambiguous|TextEncodeInput|unsupported operand|object is not|has no attribute"
@@ -33,8 +36,11 @@ def classify(kind: str, message: str, names: Iterable[str]) -> str:
         message: its text.
         names: of the inputs that an error may be about.
     """
-    if kind.rpartition(".")[2] not in CLEAR or not message.strip() or _INTERNAL.search(message):
+    last = kind.rpartition(".")[2]
+    if last not in CLEAR or not message.strip() or _INTERNAL.search(message):
         return "bare"
+    if last == "EndpointError" and _ENDPOINT.match(message):
+        return "named"
     return "named" if any(re.search(rf"\b{re.escape(name)}\b", message) for name in names) else "unnamed"
 
 

@@ -233,6 +233,19 @@ def test_wrong_inputs_of_a_synthesis(trio: Any, options: dict[str, Any], message
         paint(trio, **options)
 
 
+def test_a_wrong_vae_is_refused_before_anything_is_painted(
+    trio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, clip, vae = trio
+    session = comfy.pack("nodes.scene_synthesis").SceneSession
+    monkeypatch.setattr(session, "paint", lambda *_, **__: pytest.fail("it painted"))
+    with pytest.raises(ValueError, match="vae must be a VAE, got str"):
+        paint((model, clip, "a name"))
+    monkeypatch.setattr(vae, "latent_channels", 16)
+    with pytest.raises(ValueError, match="vae makes latents of 16 channels and 'model' reads 4"):
+        paint(trio)
+
+
 def test_a_cancel_stops_at_the_next_step(trio: Any) -> None:
     management: Any = importlib.import_module("comfy.model_management")
     before = paint(trio)[0]

@@ -40,6 +40,9 @@ class TestOutcome:
         [
             ("ValueError", "steps must be a whole number from 1 to 999, got -1", "named"),
             ("llmga.chat.engines.endpoint.EndpointError", "endpoint 'a' (steps): no reply", "named"),
+            ("EndpointError", "endpoint 'demo' broke the connection after 0 characters", "named"),
+            ("EndpointError", "broke the connection after 0 characters", "unnamed"),
+            ("ValueError", "endpoint 'demo' broke the connection after 0 characters", "unnamed"),
             ("ValueError", "the numbers do not fit", "unnamed"),
             ("ValueError", "the footsteps do not fit", "unnamed"),
             ("ValueError", "too many values to unpack (expected 2): steps", "bare"),

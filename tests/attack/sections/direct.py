@@ -10,6 +10,7 @@ from typing import Any
 from tools import ROOT
 
 from ..budget import Budget
+from ..good_widgets import CHEAP
 from ..inprocess import NodeRunner, is_finite
 from ..isolated import Ended, each
 from ..outcome import classify, place_of
@@ -78,7 +79,8 @@ def perform(runner: NodeRunner, call: Call) -> Result:
     rng, values = random.Random(call.seed), python()
     given: dict[str, Any] = {}
     for socket in runner.sockets[call.node]:
-        if not socket.optional or (socket.name not in SELDOM and rng.random() < 0.5):
+        needed = not socket.optional or socket.name in CHEAP  # a default of 50 steps tries nothing more
+        if needed or (socket.name not in SELDOM and rng.random() < 0.5):
             given[socket.name] = runner.good(socket, rng)
     given |= {name: values[value]() for name, value in call.hostile}
     started = time.perf_counter()

@@ -82,7 +82,7 @@ class Maker:
         info, inputs = self.infos[name]["input"], {}
         for group, chance in (("required", 0.99), ("optional", 0.4)):
             for socket, spec in info.get(group, {}).items():
-                if self.rng.random() < chance:
+                if socket in CHEAP or self.rng.random() < chance:  # a default of 50 steps tries nothing more
                     inputs[socket] = self._value(prompt, socket, spec, deep)
         if self.rng.random() < 0.02:
             inputs["unknown"] = self.rng.choice(list(JSON.values()))
