@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -96,9 +97,11 @@ def _ridges(images: torch.Tensor) -> torch.Tensor:
 
 def _tracked(weak: torch.Tensor, strong: torch.Tensor) -> torch.Tensor:
     """The strong pixels, and the weak ones that a chain of weak ones connects to them (8 neighbours)."""
-    while True:
-        grown = weak & (F.max_pool2d(strong.float(), 3, 1, 1) > 0)
-        grown |= strong
-        if torch.equal(grown, strong):
-            return strong
-        strong = grown
+    from scipy.ndimage import label
+
+    neighbours = np.zeros((3, 3, 3), bool)
+    neighbours[1] = True  # within a picture, not from one to the next
+    lines, count = label((weak | strong)[:, 0].cpu().numpy(), neighbours)
+    kept = np.zeros(count + 1, bool)
+    kept[lines[strong[:, 0].cpu().numpy()]] = True
+    return torch.from_numpy(kept[lines])[:, None].to(weak.device)

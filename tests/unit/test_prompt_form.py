@@ -172,7 +172,7 @@ FIELDS = {
 @pytest.mark.parametrize("kind", FIELDS)
 def test_a_server_is_sent_its_own_kind_of_constraint(kind: Any) -> None:
     (sent,) = asked(kind, Sampling(min_prompts=2))
-    assert sent[FIELDS[kind]] == form_parameters(kind, 2)[FIELDS[kind]]
+    assert sent[FIELDS[kind]] == form_parameters(kind, 2, Sampling().max_new_tokens)[FIELDS[kind]]
     for without in (Sampling(), Sampling(min_prompts=1, thinking=True)):
         (sent,) = asked(kind, without)
         assert not set(FIELDS.values()) & sent.keys()
@@ -208,7 +208,7 @@ def test_a_record_may_name_it_and_no_other() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_grammar_takes_what_has_the_form_and_nothing_else(count: int) -> None:
     """Its rules as a regular expression, which they can be: there is no recursion."""
-    pattern = as_regex(prompt_grammar(count))
+    pattern = as_regex(prompt_grammar(count, 1024))
     block = "<gen_image> a red fox, by the sea.\nAt dawn </gen_image>"
     assert pattern.fullmatch("Here:\n" + " and ".join([block] * count) + " Enjoy!")
     assert pattern.fullmatch(block * (count + 2))
@@ -218,11 +218,26 @@ def test_the_grammar_takes_what_has_the_form_and_nothing_else(count: int) -> Non
     assert len(parse(block * count).prompts) == count
 
 
+@pytest.mark.parametrize("room", [16, 96, 512])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_prompts_that_the_grammar_asks_for_have_room(count: int, room: int) -> None:
+    """Four characters a token, as in English; the room of two tags and a short prompt at least."""
+    pattern = as_regex(prompt_grammar(count, room))
+    longest = max(
+        n for n in range(4 * room) if pattern.fullmatch("x" * n + "<gen_image>a</gen_image>" * count)
+    )
+    prompt = max(
+        n for n in range(4 * room) if pattern.fullmatch(f"<gen_image>a{'x' * n}</gen_image>" * count)
+    )
+    assert count * (longest + prompt) / 4 + 16 * count <= max(room, 20 * count)
+    assert prompt > 2 * longest
+
+
 def as_regex(grammar: str) -> re.Pattern[str]:
     rules = dict(line.split(" ::= ") for line in grammar.strip().splitlines())
 
     def expanded(rule: str) -> str:
-        parts = re.findall(r'"[^"]*"\??|\[[^\]]*\][*]?|\([^)]*\)\*|\w+', rules.get(rule, rule))
+        parts = re.findall(r'"[^"]*"\??|\[[^\]]*\](?:[*]|{[^}]*})?|\([^)]*\)\*|\w+', rules.get(rule, rule))
         return "".join(map(part_of, parts))
 
     def part_of(part: str) -> str:

@@ -193,7 +193,7 @@ def _request_body(
         form = {"name": str(schema.get("title", "answer")), "schema": dict(schema), "strict": True}
         wanted["response_format"] = {"type": "json_schema", "json_schema": form}
     elif sampling.min_prompts and not sampling.thinking:
-        wanted |= form_parameters(dialect.constrain, sampling.min_prompts)
+        wanted |= form_parameters(dialect.constrain, sampling.min_prompts, sampling.max_new_tokens)
     messages = messages_of(conversation, dialect)
     return json.dumps(dialect.body(messages, model, wanted, sampling.thinking)).encode("ascii")
 
