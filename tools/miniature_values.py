@@ -134,6 +134,10 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "LLMGA Chat": _say("Paint the heart purple.", "edit"),
         "KSampler": {"denoise": 0.7},
     },
+    "klein_edit": {
+        "LLMGA Chat": _say("Paint the heart purple.", "edit"),
+        "BasicScheduler": {"denoise": 0.7},
+    },
     # A seed of which the base UNet paints nothing beside: of detailed prompts it does in one of two pictures.
     "chat_with_host_model": {"LLMGA Chat": _say(_STAR, "refine"), "KSampler": {"seed": 2}},
     "text_to_image_sdxl": {

@@ -19,6 +19,7 @@ PASSED_THROUGH = {
     "CFGNorm": "model",
     "FluxKontextMultiReferenceLatentMethod": "conditioning",
     "FluxKontextImageScale": "image",
+    "ReferenceLatent": "conditioning",
 }
 LATENTS = ("EmptySD3LatentImage", "EmptyFlux2LatentImage", "EmptyChromaRadianceLatentImage")
 FLOW_NODES = ("LLMGA_FlowEdit",)
@@ -102,10 +103,16 @@ def _replace(prompt: Prompt, node: dict[str, Any]) -> None:
         # No words of an instruction but those of the picture as it is to be: the chat's prompt, not its whole reply.
         text = [inputs["prompt"][0], 1] if isinstance(inputs["prompt"], list) else inputs["prompt"]
         node.update(class_type="CLIPTextEncode", inputs={"clip": inputs["clip"], "text": text})
+    elif kind == "CLIPTextEncode" and _is_reply(prompt, inputs["text"]):
+        inputs["text"] = [inputs["text"][0], 1]  # of a chat that writes instructions, as above
     elif kind == "Flux2Scheduler":
         model = next(one["inputs"]["model"] for one in prompt.values() if one["class_type"] == "CFGGuider")
         inputs = {"model": model, "scheduler": "normal", "steps": inputs["steps"], "denoise": 1.0}
         node.update(class_type="BasicScheduler", inputs=inputs, _meta={"title": "BasicScheduler"})
+
+
+def _is_reply(prompt: Prompt, value: Any) -> bool:
+    return isinstance(value, list) and value[1] == 0 and prompt[value[0]]["class_type"] == "LLMGA_Chat"
 
 
 def links(prompt: Prompt, node_id: str) -> list[tuple[dict[str, Any], str, int]]:

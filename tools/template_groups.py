@@ -75,6 +75,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             "CLIPTextEncode",
             "ConditioningZeroOut",
             "FluxKontextMultiReferenceLatentMethod",
+            "ReferenceLatent",
             "Tokens and chunks",
             "Canny",
             "Edges",

@@ -362,6 +362,14 @@ TEMPLATES = {
         "12 GB",
         ("krea_2", "talk_and_change"),
     ),
+    "klein_edit": Template(
+        "35 Edit by words, FLUX.2 Klein",
+        "As 30, with FLUX.2 Klein 4B in 4 steps: the picture is its reference, the language model looks at it and writes "
+        "what to change, and **LLMGA Keep the Rest** puts back the rest.",
+        "Qwen3-VL 4B · FLUX.2 Klein 4B",
+        "8 GB",
+        ("talk_and_change", "qwen_image_edit_keep"),
+    ),
 }
 START = "chat_with_host_model"
 START_HERE = Template(
