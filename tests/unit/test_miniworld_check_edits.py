@@ -104,6 +104,7 @@ def test_an_untouched_object_that_changes_is_not_kept():
     other = (
         {"colour": "red" if old.colour != "red" else "blue"},
         {"size": "small" if old.size != "small" else "large"},
+        {"texture": "dotted" if old.texture != "dotted" else "striped"},
     )
     for change in other:
         scene = replace(
@@ -114,10 +115,14 @@ def test_an_untouched_object_that_changes_is_not_kept():
         assert found.right and found.kept == found.untouched - 1
 
 
-def test_texture_is_not_judged():
+def test_of_what_was_edited_only_what_was_asked_for_is_judged():
     wanted = an_edit("reshape")
     flip = {"plain": "dotted", "dotted": "striped", "striped": "plain"}
-    objects = tuple(replace(o, texture=flip[o.texture]) for o in wanted.target.objects)
+    objects = tuple(
+        o if o in wanted.source.objects else replace(o, texture=flip[o.texture])
+        for o in wanted.target.objects
+    )
+    assert objects != wanted.target.objects
     found = scored(wanted, replace(wanted.target, objects=objects))
     assert found.right and found.kept == found.untouched
 
