@@ -126,7 +126,8 @@ class Judge(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="best", tooltip="The picture with the highest score, the first of equals."
+                    display_name="best",
+                    tooltip="The picture with the highest score, the likeliest of equals.",
                 ),
                 io.Float.Output(
                     display_name="score", tooltip="Its share of questions answered with yes, 0 to 1."

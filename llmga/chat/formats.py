@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .conversation import Conversation, Turn
 
 VISION_BLOCK = "<|vision_start|><|image_pad|><|vision_end|>"
 NO_THOUGHT = "<think>\n\n</think>\n\n"
+_TOKEN_ATTRIBUTES = ("image_token", "video_token", "audio_token", "placeholder_token")
+"""Attributes of a processor that may name a control token."""
 LLAMA3_DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 
 
@@ -73,6 +76,15 @@ def control_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
     """Matches each of the tokens, the longest first; a single character or white space cannot be broken and is left out."""
     found = sorted({token for token in tokens if len(token.strip()) > 1}, key=len, reverse=True)
     return re.compile("|".join(re.escape(token) for token in found) or r"(?!)")
+
+
+def control_tokens(processor: Any) -> re.Pattern[str]:
+    """Matches what the tokenizer would read as a control token instead of text, the longest first."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens |= {str(token) for token in tokenizer.all_special_tokens}
+    tokens |= {str(getattr(processor, name, None) or "") for name in _TOKEN_ATTRIBUTES}
+    return control_pattern(tokens)
 
 
 def break_control(pattern: re.Pattern[str], text: str) -> str:

@@ -5,7 +5,8 @@ and the score is the share of yes. What was answered no becomes a better prompt,
 is right. Any ``ChatEngine`` that sees pictures is a judge; one with structured output is held to a schema.
 
 The method is that of TIFA (ICCV 2023, arXiv 2303.11897) and DSG (ICLR 2024, arXiv 2310.18235), in plain form: no graph of
-dependencies, one model for questions and answers. The wording is ours.
+dependencies, one model for questions and answers. The wording is ours. Asked one by one, a model that gives the probability
+of its answer is judged by that, as in VQAScore (ECCV 2024, arXiv 2404.01291): it tells two pictures apart that both pass.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Literal, get_args
 from .assistant import respond
 from .batch import StopAfterFailures
 from .conversation import Conversation, Picture
-from .engines.base import ChatEngine, HasStructuredOutput, OnText, Said, Sampling
+from .engines.base import ChatEngine, HasStructuredOutput, HasWordProbabilities, OnText, Said, Sampling
 from .engines.endpoint import EndpointError
 from .judge_replies import read_answers, read_questions, read_yes_no
 from .refusal import is_refusal
@@ -51,6 +52,7 @@ _BETTER = (
     "Rewrite the prompt so that the next picture is right. Keep what is right, say what is wrong more plainly and nearer to "
     "the beginning, and add nothing else. Write the result in exactly this form: <gen_image> the prompt </gen_image>"
 )
+_ANSWERED = 0.5  # of the probability on yes and no, from which a reply begins with one of them
 _SECOND_SEED = 0x9E3779B97F4A7C15  # far from the seeds next to the first, which a batch uses
 _SEEDS = 2**64
 _QUOTED = 200  # characters of a reply in an error
@@ -71,15 +73,18 @@ class ClaimVerdict:
     Args:
         met: None if the reply holds neither yes nor no; it then counts as no.
         why: the model's reason, or "".
+        likely: how likely yes is against no, 0 .. 1; None where the engine does not say.
     """
 
     claim: PictureClaim
     met: bool | None
     why: str = ""
+    likely: float | None = None
 
     def __str__(self) -> str:
         word = {True: "yes", False: "no", None: "not answered"}[self.met]
-        return f"{word}: {self.claim.text}" + (f" ({self.why})" if self.why else "")
+        share = "" if self.likely is None else f" {self.likely:.2f}"
+        return f"{word}{share}: {self.claim.text}" + (f" ({self.why})" if self.why else "")
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,12 @@ class PictureCheck:
     def score(self) -> float:
         """The share of claims that are met, 0 .. 1."""
         return sum(one.met is True for one in self.verdicts) / len(self.verdicts) if self.verdicts else 0.0
+
+    @property
+    def likely(self) -> float:
+        """The mean of how likely the claims are to be met, 0 .. 1; 1 or 0 for each of which only the answer is known."""
+        each = [float(one.met is True) if one.likely is None else one.likely for one in self.verdicts]
+        return sum(each) / len(each) if each else 0.0
 
     @property
     def wrong(self) -> tuple[ClaimVerdict, ...]:
@@ -167,17 +178,17 @@ def check_claims(
     """
     if asking not in get_args(Asking):
         raise ValueError(f"'asking' must be one of {', '.join(get_args(Asking))}, got {asking!r}")
-    answers: dict[int, tuple[bool | None, str]] = {}
+    verdicts: dict[int, ClaimVerdict] = {}
     if asking == "together" and len(claims) > 1:
         listed = "\n".join(f"{i}. {claim.question}" for i, claim in enumerate(claims, 1))
         asked = Conversation(system=_SYSTEM).say("user", _ANSWERS.format(questions=listed), (picture,))
         fields = {"number": {"type": "integer"}, "answer": {"enum": ["yes", "no"]}, "why": {"type": "string"}}
         reply = _ask(engine, asked, sampling, on_text, _schema("answers", fields, len(claims)))
-        answers = read_answers(reply, len(claims))
+        verdicts = {i: ClaimVerdict(claims[i], *one) for i, one in read_answers(reply, len(claims)).items()}
     for i, claim in enumerate(claims):
-        if answers.get(i, (None, ""))[0] is None:
-            answers[i] = _ask_alone(engine, picture, claim, sampling, on_text)
-    return PictureCheck(tuple(ClaimVerdict(claim, *answers[i]) for i, claim in enumerate(claims)))
+        if i not in verdicts or verdicts[i].met is None:
+            verdicts[i] = _ask_alone(engine, picture, claim, sampling, on_text)
+    return PictureCheck(tuple(verdicts[i] for i in range(len(claims))))
 
 
 def check_each(
@@ -217,8 +228,11 @@ def check_each(
 
 
 def best_index(checks: Sequence[PictureCheck]) -> int:
-    """The picture with the highest score, the first of equals; one that could not be checked only if none could."""
-    return max(range(len(checks)), key=lambda i: (not checks[i].failure, checks[i].score, -i))
+    """The picture with the highest score, of equals the likeliest, then the first; one that could not be checked only if
+    none could."""
+    return max(
+        range(len(checks)), key=lambda i: (not checks[i].failure, checks[i].score, checks[i].likely, -i)
+    )
 
 
 def better_prompt(
@@ -303,15 +317,21 @@ def repeat_until(
 
 def _ask_alone(
     engine: ChatEngine, picture: Picture, claim: PictureClaim, sampling: Sampling, on_text: OnText
-) -> tuple[bool | None, str]:
+) -> ClaimVerdict:
     """The bare question, which small models were trained on; a reply that is neither yes nor no is asked for once more."""
     asked = Conversation(system=YES_NO_SYSTEM_PROMPT).say("user", claim.question, (picture,))
-    answer = _answer(engine, engine.generate(asked, sampling, on_text))
+    if isinstance(engine, HasWordProbabilities):
+        said, (yes, no) = engine.generate_with_probabilities(asked, sampling, on_text, ("yes", "no"))
+        if yes + no >= _ANSWERED:
+            return ClaimVerdict(claim, yes >= no, likely=yes / (yes + no))
+    else:
+        said = engine.generate(asked, sampling, on_text)
+    answer = _answer(engine, said)
     met = read_yes_no(answer)
     if met is None:
         again = asked.say("assistant", answer or "…").say("user", _YES_OR_NO)
         met = read_yes_no(_answer(engine, engine.generate(again, sampling, on_text)))
-    return met, "" if met is not None else answer[:_QUOTED].strip()
+    return ClaimVerdict(claim, met, "" if met is not None else answer[:_QUOTED].strip())
 
 
 def _ask(

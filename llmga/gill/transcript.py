@@ -6,8 +6,7 @@ import re
 from typing import Literal, get_args
 
 from ..chat.conversation import Conversation
-from ..chat.engines.local import control_tokens
-from ..chat.formats import break_control
+from ..chat.formats import break_control, control_tokens
 from .model import GILL, PromptPart
 
 TranscriptStyle = Literal["questions", "plain"]

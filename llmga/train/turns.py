@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from PIL import Image
 
-from ..chat.engines.local import control_tokens
+from ..chat.formats import control_tokens
 
 IGNORED = -100
 """The label of a token that is not learned, as PyTorch's cross-entropy has it."""

@@ -266,6 +266,44 @@ def test_the_best_is_the_first_of_equals_and_never_one_that_failed() -> None:
     assert bad.score == 0.0 and bad.wrong == bad.verdicts
 
 
+class Weighing(Replying):
+    """An engine that says how likely yes and no are, in the order of the questions."""
+
+    likely: Sequence[tuple[float, float]] = ()
+
+    def generate_with_probabilities(
+        self, conversation: Conversation, sampling: Sampling, on_text: OnText, words: Sequence[str]
+    ) -> tuple[Said, tuple[float, ...]]:
+        assert words == ("yes", "no")
+        return self.generate(conversation, sampling, on_text), self.likely[len(self.asked) - 1]
+
+
+def test_an_engine_that_weighs_its_answer_is_judged_by_the_weight() -> None:
+    engine = Weighing(["Yes", "Yes"])
+    engine.likely = [(0.6, 0.2), (0.3, 0.6)]
+    check = check_claims(engine, RED, CLAIMS, asking="one by one", **SPOKEN)
+    assert [one.met for one in check.verdicts] == [True, False]
+    assert [one.likely for one in check.verdicts] == pytest.approx([0.75, 1 / 3])
+    assert check.score == 0.5 and check.likely == pytest.approx((0.75 + 1 / 3) / 2)
+    assert str(check.verdicts[0]) == "yes 0.75: it is red"
+
+
+def test_a_reply_that_begins_otherwise_is_read_by_its_words() -> None:
+    engine = Weighing(["Yes, it is.", "No."])
+    engine.likely = [(0.1, 0.01), (0.3, 0.1)]
+    check = check_claims(engine, RED, CLAIMS, asking="one by one", **SPOKEN)
+    assert [(one.met, one.likely) for one in check.verdicts] == [(True, None), (False, None)]
+
+
+def test_of_equals_the_best_is_the_likeliest() -> None:
+    def checked(*likely: float | None) -> PictureCheck:
+        return PictureCheck(tuple(ClaimVerdict(CLAIMS[0], True, likely=one) for one in likely))
+
+    assert best_index([checked(0.6, 0.7), checked(0.9, 0.8), checked(0.7, 0.9)]) == 1
+    assert best_index([checked(0.9), checked(None)]) == 1
+    assert best_index([PictureCheck((ClaimVerdict(CLAIMS[0], False, likely=0.49),)), checked(0.51)]) == 1
+
+
 def test_a_better_prompt_is_asked_for_by_what_is_wrong() -> None:
     wrong = PictureCheck((ClaimVerdict(CLAIMS[0], True), ClaimVerdict(CLAIMS[1], False, "a square")))
     engine = Replying(["Here: <gen_image> a round red ball </gen_image>"])

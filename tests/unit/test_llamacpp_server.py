@@ -84,7 +84,9 @@ def test_a_plan_of_a_scene_by_its_schema(server: LlamaCppServer) -> None:
     short["properties"]["objects"]["maxItems"] = 2
     answer = engine(server).generate_json(talk, sampling, lambda text: None, short).answer
     assert set(json.loads(answer)) == {"objects", "background", "negative"}
-    for one in json.loads(answer)["objects"]:  # llama.cpp holds numbers to no bounds, so no plan need come of it
+    for one in json.loads(answer)[
+        "objects"
+    ]:  # llama.cpp holds numbers to no bounds, so no plan need come of it
         assert len(one["box"]) == 4 and len(one["descriptions"]) == 3
 
 

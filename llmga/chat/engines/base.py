@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -188,6 +188,24 @@ class HasStructuredOutput(Protocol):
 
         Args:
             schema: a JSON schema of an object; its ``title`` names it.
+
+        Raises:
+            ValueError: see ``ChatEngine.generate``.
+        """
+        ...
+
+
+@runtime_checkable
+class HasWordProbabilities(Protocol):
+    """An engine that also says how likely each of some words was as the first of its reply."""
+
+    def generate_with_probabilities(
+        self, conversation: Conversation, sampling: Sampling, on_text: OnText, words: Sequence[str]
+    ) -> tuple[Said, tuple[float, ...]]:
+        """``ChatEngine.generate`` and for each word, 0 .. 1; near 0 for all where the reply begins otherwise.
+
+        Args:
+            words: in lower case; capitals and a space before a word do not count.
 
         Raises:
             ValueError: see ``ChatEngine.generate``.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 
 from ..conversation import Conversation, Picture
-from ..formats import break_control, control_pattern
+from ..formats import break_control, control_tokens
 from .base import OnText, Said, Sampling, check_conversation, check_pictures_are_seen
 from .chat_template import reason_of, render_template
+from .first_word import FirstWord
 from .lookup import decode_greedily
 from .prefix import Position, PrefixCache, pictures_in, positions_of
 from .prompt_form import PromptForm
@@ -24,8 +24,6 @@ from .transformers_names import cache_name, generate_takes_pictures_after_a_cach
 _log = logging.getLogger(__name__)
 
 _PROBE = "llmga-probe"
-_TOKEN_ATTRIBUTES = ("image_token", "video_token", "audio_token", "placeholder_token")
-"""Attributes of a processor that may name a control token."""
 
 
 class LocalEngine:
@@ -105,6 +103,18 @@ class LocalEngine:
         Raises:
             ValueError: also if the context has no room for the conversation or the chat template refuses it.
         """
+        return self._reply(conversation, sampling, on_text, self._named)
+
+    def generate_with_probabilities(
+        self, conversation: Conversation, sampling: Sampling, on_text: OnText, words: Sequence[str]
+    ) -> tuple[Said, tuple[float, ...]]:
+        """See ``HasWordProbabilities``; they are those of temperature 1."""
+        first = FirstWord(self._named, self._tokenizer, words)
+        return self._reply(conversation, sampling, on_text, first), first.probabilities
+
+    def _reply(
+        self, conversation: Conversation, sampling: Sampling, on_text: OnText, named: NamedTokens | FirstWord
+    ) -> Said:
         check_conversation(conversation, self)
         on_text("")
         messages = self._messages(conversation)
@@ -129,11 +139,11 @@ class LocalEngine:
         try:
             if self.lookup and not sampling.temperature and self.prefixes.usable:
                 new_ids, cache = decode_greedily(
-                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup, self._named, penalty, form
+                    self.net, placed, cache, cached, stream, max_new_tokens, self.lookup, named, penalty, form
                 )  # fmt: skip
             else:
                 new_ids, cache = self._generate(
-                    placed, cache, stream, max_new_tokens, sampling, penalty, form
+                    placed, cache, stream, max_new_tokens, sampling, named, penalty, form
                 )
         finally:
             for hook in hooks:
@@ -222,6 +232,7 @@ class LocalEngine:
         stream: Stream,
         max_new_tokens: int,
         sampling: Sampling,
+        named: NamedTokens | FirstWord,
         penalty: RepetitionPenalty,
         form: PromptForm,
     ) -> tuple[list[int], Any]:
@@ -232,7 +243,7 @@ class LocalEngine:
             do_sample=False,
             max_new_tokens=max_new_tokens,
             logits_processor=[
-                self._named,
+                named,
                 penalty,
                 *([GumbelMaxSampler(sampling, self.folder_sampling.top_k)] if sampling.temperature else []),
                 form,
@@ -377,15 +388,6 @@ class LocalEngine:
         if not isinstance(value, torch.Tensor):
             return value
         return value.to(device, self._dtype if value.is_floating_point() else value.dtype)
-
-
-def control_tokens(processor: Any) -> re.Pattern[str]:
-    """Matches what the tokenizer would read as a control token instead of text, the longest first."""
-    tokenizer = getattr(processor, "tokenizer", processor)
-    tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    tokens |= {str(token) for token in tokenizer.all_special_tokens}
-    tokens |= {str(getattr(processor, name, None) or "") for name in _TOKEN_ATTRIBUTES}
-    return control_pattern(tokens)
 
 
 def _blocks(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
