@@ -12,8 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "stream", "response_format")
+PARAMETERS = (
+    *("temperature", "top_p", "max_tokens", "seed", "stream", "response_format"),
+    *("logprobs", "top_logprobs"),
+)
 """What a request may do without."""
+_TOGETHER = {"logprobs", "top_logprobs"}  # neither is of use without the other
 RENAMED = {"max_tokens": "max_completion_tokens"}
 """The newer names of parameters that servers refuse under the old one."""
 EXTRA = frozenset(
@@ -127,7 +131,8 @@ class Dialect:
             del given["top_p"]
         if not self.stream:
             del given["stream"]
-        sent = {self.rename.get(name, name): value for name, value in given.items() if name not in self.omit}
+        omit = {*self.omit, *(_TOGETHER if _TOGETHER & {*self.omit} else ())}
+        sent = {self.rename.get(name, name): value for name, value in given.items() if name not in omit}
         if not self.system:
             messages = _without_system(messages)
         return {"model": model, "messages": messages, **sent, **self._added(thinking)}

@@ -377,3 +377,43 @@ def test_thinking_is_switched_as_the_record_says(record: dict, off: dict, on: di
         assert Dialect(**record).body([], "m", {}, thinking) == bare | expected
     with pytest.raises(ValueError, match="'thinking' must be one of chat_template_kwargs"):
         Dialect(thinking="yes")  # pyright: ignore[reportArgumentType]
+
+
+def first_tokens(*documents: Any) -> dict[str, float]:
+    reader = CompletionReader()
+    for one in documents:
+        reader.feed(b"data: " + json.dumps({"choices": [one]}).encode() + b"\n\n")
+    return reader.first_tokens
+
+
+def test_how_likely_the_first_token_was() -> None:
+    """OpenAI's form, of the first piece that has it; anything else is passed over."""
+    top = [{"token": "Yes", "logprob": -0.5, "bytes": [89]}, {"token": " no", "logprob": -2}]
+    weighed = {"delta": {"content": "Yes"}, "logprobs": {"content": [{"token": "Yes", "top_logprobs": top}]}}
+    later = {"delta": {"content": "."}, "logprobs": {"content": [{"token": ".", "top_logprobs": [top[1]]}]}}
+    found = first_tokens({"delta": {"role": "assistant"}, "logprobs": None}, weighed, later)
+    assert found == pytest.approx({"Yes": 0.60653, " no": 0.13534}, rel=1e-4)
+    odd = (
+        {"token": 3, "logprob": -1},
+        {"token": "a", "logprob": "x"},
+        {"token": "b", "logprob": 2},
+        "c",
+        None,
+    )
+    for logprobs in (
+        None,
+        [],
+        {"content": []},
+        {"content": [{}]},
+        {"content": [{"top_logprobs": odd}]},
+        {"tokens": ["a"]},
+    ):
+        assert first_tokens({"delta": {"content": "a"}, "logprobs": logprobs}) == {}
+
+
+def test_a_server_that_refuses_one_of_both_is_sent_neither() -> None:
+    wanted = {"logprobs": True, "top_logprobs": 20}
+    adapted = Dialect().adapted("top_logprobs must be at most 5", "top_logprobs")
+    assert adapted is not None and adapted.omit == ("top_logprobs",)
+    assert not {*wanted} & adapted.body([], "tiny", wanted).keys()
+    assert {*wanted} <= Dialect().body([], "tiny", wanted).keys()

@@ -90,6 +90,22 @@ def test_a_plan_of_a_scene_by_its_schema(server: LlamaCppServer) -> None:
         assert len(one["box"]) == 4 and len(one["descriptions"]) == 3
 
 
+def test_how_likely_a_word_is_by_its_logprobs(server: LlamaCppServer) -> None:
+    here, there = load_local_engine(ROOT / "miniature" / "LLM" / "llmga-mini"), engine(server)
+    words = ("a", "yes", "no", "there")
+    for said in ("Is there a red star?", "How many objects are there?", "What do you see?"):
+        talk, sampling = Conversation().say("user", said), Sampling(temperature=0.0, max_new_tokens=4)
+        ours, theirs = (
+            one.generate_with_probabilities(talk, sampling, lambda text: None, words) for one in (here, there)
+        )
+        assert theirs[0] == ours[0]
+        for a, b in zip(ours[1], theirs[1], strict=True):
+            assert b == pytest.approx(
+                a, rel=0.02, abs=0.005
+            )  # its keys and values are float16; the unlikely count as 0
+        assert sum(theirs[1]) > 0.1
+
+
 def test_a_server_of_one_model_cannot_unload_and_the_error_says_what_would(server: LlamaCppServer) -> None:
     with pytest.raises(EndpointError, match=r"'llama' did not free its memory.*router mode"):
         engine(server, unload="llamacpp").unload()

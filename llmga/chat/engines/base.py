@@ -17,6 +17,8 @@ MAX_THOUGHT_TOKENS = 32768
 THOUGHT_TOKENS = 2048
 """How long a thought may be by default: about a page and a half of text."""
 
+_SPACES = " \tĠ▁"
+"""What stands before a word in a vocabulary: a space, as byte-level and SentencePiece tokenizers spell it."""
 OnText = Callable[[str], None]
 """``on_text(text_so_far)``: called for new text and at least about twice a second while nothing arrives.
 
@@ -225,6 +227,11 @@ class HasPromptEmbeddings(Protocol):
                 pictures that the engine cannot see.
         """
         ...
+
+
+def spells(token: str, word: str) -> bool:
+    """Whether a token is a word in lower case, or that with capitals or a space before it."""
+    return token.lstrip(_SPACES).lower() == word
 
 
 def _check(name: str, value: float, low: float, high: float, kind: type | tuple[type, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Literal
 
 from ..conversation import MAX_TEXT
@@ -13,6 +14,7 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
 """By which it is clear what a body is, white space before it not counted."""
+_MOST_TOKENS = 100
 
 
 class UnreadableReply(ValueError):  # noqa: N818 - it is told apart from other errors by what it is
@@ -36,6 +38,8 @@ class CompletionReader:
         """``[DONE]`` was read."""
         self.finished = False
         """A ``finish_reason`` was read: nothing has to follow."""
+        self.first_tokens: dict[str, float] = {}
+        """Of the reply's first token: how likely it and others were, 0 .. 1, where the server says so."""
         self._texts: list[str] = []
         self._size = 0
         self._thoughts: list[str] = []
@@ -150,6 +154,8 @@ class CompletionReader:
         return True
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
+        if not self.first_tokens:
+            self.first_tokens = _first_tokens(choice.get("logprobs"))
         streamed = choice.get("delta")
         message = streamed if isinstance(streamed, dict) and streamed else choice.get("message")
         if isinstance(message, dict) and (message is streamed or not self._texts):
@@ -214,6 +220,23 @@ def _texts(inner: Any) -> list[str]:
         return [inner]
     parts = inner if isinstance(inner, list) else []
     return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+
+
+def _first_tokens(logprobs: Any) -> dict[str, float]:
+    """Probabilities of the first token, from what chat completions have under ``logprobs``; empty if it is anything else."""
+    match logprobs:
+        case {"content": [{"top_logprobs": [*entries]}, *_]}:
+            found = [
+                (one.get("token"), one.get("logprob"))
+                for one in entries[:_MOST_TOKENS]
+                if isinstance(one, dict)
+            ]
+            return {
+                token: math.exp(value)
+                for token, value in found
+                if isinstance(token, str) and isinstance(value, (int, float)) and value <= 0
+            }
+    return {}
 
 
 def _form_of(head: bytes) -> Form | None:

@@ -9,28 +9,25 @@ that drips a byte a second passes them.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ...quiet import no_http_logs
 from ..conversation import Conversation
-from ..dialect import Dialect
 from ..endpoints import Endpoint
 from .background import in_thread
-from .base import OnText, Said, Sampling, check_conversation
+from .base import OnText, Said, Sampling, check_conversation, spells
 from .completion import CompletionReader, UnreadableReply
 from .connection import Origin, checked_addresses, headers_of, tls_context, tls_failure
-from .prompt_grammar import form_parameters
 from .redaction import excerpt, without_key, words_of
 from .refusals import RETRYABLE, advice, named_parameter, retry_after
-from .requests import messages_of
+from .requests import request_body
 from .server_memory import Command, load_command, send_command, unload_command
 
 if TYPE_CHECKING:
@@ -99,13 +96,21 @@ class EndpointEngine:
             ValueError: the conversation does not end with a user turn, or shows pictures to a model that cannot see them.
             EndpointError: no whole reply arrived before the deadline.
         """
-        return self._generate(conversation, sampling, on_text, None)
+        return self._generate(conversation, sampling, on_text)
 
     def generate_json(
         self, conversation: Conversation, sampling: Sampling, on_text: OnText, schema: Mapping[str, Any]
     ) -> Said:
         """See ``HasStructuredOutput``: ``response_format`` with a schema; a server that refuses it is asked without."""
         return self._generate(conversation, sampling, on_text, schema)
+
+    def generate_with_probabilities(
+        self, conversation: Conversation, sampling: Sampling, on_text: OnText, words: Sequence[str]
+    ) -> tuple[Said, tuple[float, ...]]:
+        """See ``HasWordProbabilities``: by ``logprobs``, of the likeliest tokens alone; all 0 where a server has none."""
+        said = self._generate(conversation, sampling, on_text, weighed=True)
+        likely = self._call.first_tokens.items() if self._call else ()
+        return said, tuple(sum(share for token, share in likely if spells(token, word)) for word in words)
 
     def unload(self) -> None:
         """Free the server's memory, where the record says which kind of server it is; see ``CanUnload``.
@@ -128,7 +133,8 @@ class EndpointEngine:
         conversation: Conversation,
         sampling: Sampling,
         on_text: OnText,
-        schema: Mapping[str, Any] | None,
+        schema: Mapping[str, Any] | None = None,
+        weighed: bool = False,
     ) -> Said:
         check_conversation(conversation, self)
         key = _read_key(self._endpoint)
@@ -139,7 +145,7 @@ class EndpointEngine:
         self._may_sleep = False
         while True:
             try:
-                return self._ask(conversation, sampling, key, deadline, on_text, schema)
+                return self._ask(conversation, sampling, key, deadline, on_text, schema, weighed)
             except _RefusedRequest as refused:
                 adapted = self._dialect.adapted(refused.words, refused.parameter) if left else None
                 if adapted is None:
@@ -156,8 +162,9 @@ class EndpointEngine:
         deadline: float,
         on_text: OnText,
         schema: Mapping[str, Any] | None,
+        weighed: bool,
     ) -> Said:
-        body = _request_body(self._endpoint.model, conversation, sampling, self._dialect, schema)
+        body = request_body(self._endpoint.model, conversation, sampling, self._dialect, schema, weighed)
         self._call = call = _Call(self._endpoint, self._forbidden, body, key, deadline)
         with in_thread(call.run) as result:
             while not wait((result,), timeout=TICK_S).done:
@@ -174,28 +181,6 @@ class _RefusedRequest(Exception):  # noqa: N818 - it becomes an EndpointError un
     def __init__(self, error: EndpointError, words: str, parameter: str) -> None:
         super().__init__()
         self.error, self.words, self.parameter = error, words, parameter
-
-
-def _request_body(
-    model: str,
-    conversation: Conversation,
-    sampling: Sampling,
-    dialect: Dialect,
-    schema: Mapping[str, Any] | None = None,
-) -> bytes:
-    wanted: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_new_tokens + sampling.thought_tokens * sampling.thinking,
-        "seed": sampling.seed % 2**31,  # servers hold it in anything from int32 to int64
-    }
-    if schema is not None:
-        form = {"name": str(schema.get("title", "answer")), "schema": dict(schema), "strict": True}
-        wanted["response_format"] = {"type": "json_schema", "json_schema": form}
-    elif sampling.min_prompts and not sampling.thinking:
-        wanted |= form_parameters(dialect.constrain, sampling.min_prompts, sampling.max_new_tokens)
-    messages = messages_of(conversation, dialect)
-    return json.dumps(dialect.body(messages, model, wanted, sampling.thinking)).encode("ascii")
 
 
 def _read_key(endpoint: Endpoint) -> str:
@@ -229,6 +214,11 @@ class _Call:
     def text(self) -> str:
         """The reply so far."""
         return self._reader.text
+
+    @property
+    def first_tokens(self) -> dict[str, float]:
+        """See ``CompletionReader.first_tokens``."""
+        return self._reader.first_tokens
 
     @property
     def pieces(self) -> int:

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-_SPACES = " \tĠ▁"
-"""What stands before a word in a vocabulary: a space, as byte-level and SentencePiece tokenizers spell it."""
+from .base import spells
 
 
 class FirstWord:
@@ -25,10 +24,7 @@ class FirstWord:
     def __init__(self, processor: Callable[..., torch.Tensor], tokenizer: Any, words: Sequence[str]) -> None:
         self._processor = processor
         vocabulary = tokenizer.get_vocab()
-        self._ids = [
-            [row for token, row in vocabulary.items() if token.lstrip(_SPACES).lower() == word]
-            for word in words
-        ]
+        self._ids = [[row for token, row in vocabulary.items() if spells(token, word)] for word in words]
         self.probabilities: tuple[float, ...] = ()
         """Of each word, 0 .. 1; empty before the first token."""
 

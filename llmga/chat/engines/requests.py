@@ -1,19 +1,55 @@
-"""The messages of a chat completion request, with its pictures in a size and format that the server takes."""
+"""A chat completion request, with its pictures in a size and format that the server takes."""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from ..conversation import Conversation, Picture, Turn
 from ..dialect import Dialect
+from .base import Sampling
+from .prompt_grammar import form_parameters
 
 PNG_UP_TO = 1_000_000
 """Bytes up to which "auto" sends a picture as PNG."""
 _QUALITIES = (92, 85, 75)
 _SMALLEST_SIDE = 64
+_TOP_TOKENS = 20  # the most that OpenAI, vLLM and Ollama give
 LEFT_OUT = "[{count} earlier picture{s} left out of this request]"
+
+
+def request_body(
+    model: str,
+    conversation: Conversation,
+    sampling: Sampling,
+    dialect: Dialect,
+    schema: Mapping[str, Any] | None = None,
+    weighed: bool = False,
+) -> bytes:
+    """The request as JSON.
+
+    Args:
+        schema: that the answer is to follow.
+        weighed: ask how likely each token was.
+    """
+    wanted: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_new_tokens + sampling.thought_tokens * sampling.thinking,
+        "seed": sampling.seed % 2**31,  # servers hold it in anything from int32 to int64
+    }
+    if schema is not None:
+        form = {"name": str(schema.get("title", "answer")), "schema": dict(schema), "strict": True}
+        wanted["response_format"] = {"type": "json_schema", "json_schema": form}
+    elif sampling.min_prompts and not sampling.thinking:
+        wanted |= form_parameters(dialect.constrain, sampling.min_prompts, sampling.max_new_tokens)
+    if weighed:
+        wanted |= {"logprobs": True, "top_logprobs": _TOP_TOKENS}
+    messages = messages_of(conversation, dialect)
+    return json.dumps(dialect.body(messages, model, wanted, sampling.thinking)).encode("ascii")
 
 
 def messages_of(conversation: Conversation, dialect: Dialect) -> list[dict[str, Any]]:
