@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -27,12 +27,18 @@ GAP = 28
 GUTTER = 56
 """Between columns, for the links."""
 MARGIN = 20
-GROUP_GAP = 24
+GROUP_GAP = 18
 LARGE_ENOUGH = 0.59
 """ComfyUI draws texts from 8 / 14 on; beyond this scale, fewer links behind nodes count more than size."""
 LONG = 8000
 """Pixels of links that are as bad as one link behind a node."""
+READABLE, TOO_SMALL = 0.551, 3000
+"""Below this scale, each unit of it costs so much: reroutes lead links around nodes, but nothing makes small text larger."""
+PADDING = (20, 16)
+"""Pixels that ComfyUI adds to a template's width and height when it fits the whole into the window."""
 STARTS, TRIES = 2, 5000
+CLIMBS, STEPS = 4, 6000
+"""Of the search for a plan to begin with."""
 HEAT = 1.5
 """By how many links a change may be worse at the start of a search."""
 
@@ -60,7 +66,8 @@ class Layout:
     @property
     def cost(self) -> float:
         """The lower, the better."""
-        return self.behind + self.length / LONG + 300 * max(0.0, LARGE_ENOUGH - self.scale) - self.scale
+        small = 300 * max(0.0, LARGE_ENOUGH - self.scale) + TOO_SMALL * max(0.0, READABLE - self.scale)
+        return self.behind + self.length / LONG + small - self.scale
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,13 @@ class Plan:
     heights: tuple[int, ...]
     below: tuple[bool, ...]
     width: int
+
+    @staticmethod
+    def drawn(groups: Sequence[Group], random: Random) -> Plan:
+        """Any plan."""
+        heights = tuple(random.randrange(200, 1400, 40) for _ in groups)
+        below = tuple(random.random() < 0.5 for _ in groups)
+        return Plan(tuple(groups), heights, below, random.randrange(1200, 2800, 60))
 
     def changed(self, random: Random) -> Plan:
         """One thing of it otherwise."""
@@ -132,9 +146,11 @@ def _rerouted(layout: Layout, links: Links) -> Layout:
 def _search(
     groups: Sequence[Group], sizes: dict[str, tuple[float, float]], links: Links, random: Random
 ) -> Layout:
-    """Simulated annealing: a worse layout is gone on from the more rarely, the worse it is and the longer it lasts."""
-    height = random.randrange(500, 1100)
-    plan = Plan(tuple(groups), (height,) * len(groups), (False,) * len(groups), 1800)
+    """Simulated annealing: a worse layout is gone on from the more rarely, the worse it is and the longer it lasts.
+
+    It begins with a plan that is shown large, for single changes of a small one hardly ever lead to one.
+    """
+    plan = _large(groups, sizes, links, random)
     now = best = _layout(plan, sizes, links)
     for i in range(TRIES):
         tried = plan.changed(random)
@@ -146,13 +162,32 @@ def _search(
     return best
 
 
+def _large(
+    groups: Sequence[Group], sizes: dict[str, tuple[float, float]], links: Links, random: Random
+) -> Plan:
+    """The plan that is shown largest of ``CLIMBS``, each improved in ``STEPS`` steps of some changes, whatever its links."""
+    found: list[tuple[float, Plan]] = []
+    for _ in range(CLIMBS):
+        plan, scale = Plan.drawn(groups, random), 0.0
+        for _ in range(STEPS):
+            tried = plan
+            for _ in range(random.randrange(1, 5)):
+                tried = tried.changed(random)
+            reached = min(LARGE_ENOUGH, _layout(tried, sizes, links, -math.inf).scale)
+            if reached >= scale:
+                plan, scale = tried, reached
+        found.append((scale, plan))
+    return max(found, key=lambda one: one[0])[1]
+
+
 def _layout(plan: Plan, sizes: dict[str, tuple[float, float]], links: Links, bar: float = math.inf) -> Layout:
     """The layout of a plan; its links are counted only where it costs less than ``bar`` without."""
     places, frames = _shelves(plan, sizes)
-    _, _, width, height = bounds(places.values())
-    scale = SHOWN * min(WINDOW[0] / width, WINDOW[1] / height)
     layout = Layout(
-        {one: places[one] for one in sizes}, {g: box for g, box in frames.items() if g.name}, scale, 0
+        {one: places[one] for one in sizes},
+        {group: box for group, box in frames.items() if group.name},
+        shown_at(places.values()),
+        0,
     )
     if layout.cost > bar:
         return layout
@@ -215,6 +250,12 @@ def bounds(boxes: Any) -> Box:
     right = max(x + w for x, _, w, _ in boxes)
     bottom = max(y + h for _, y, _, h in boxes)
     return left, top, right - left, bottom - top
+
+
+def shown_at(boxes: Iterable[Box]) -> float:
+    """The scale at which ComfyUI shows nodes that it has just opened in a window of ``WINDOW``."""
+    _, _, width, height = bounds(boxes)
+    return SHOWN * min(WINDOW[0] / (width + PADDING[0]), WINDOW[1] / (height + PADDING[1]))
 
 
 def overlapping(boxes: dict[str, Box], title: float = TITLE) -> list[tuple[str, str]]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from .template_links import HANDLE, SLOT, TITLE, Link, Links, Point, curves, insides
 
-MOST_HANDLE = 80
-"""Pixels of the longest handle at a reroute."""
+MOST_HANDLE = 20
+"""Pixels of the longest handle at a reroute, as ComfyUI sets it (``LiteGraph.Reroute.SplineOffset``)."""
 BESIDE = (18, 36)
 """Pixels from a node's side at which a reroute may stand, so that several links fit between two columns."""
 ABOVE = (14, 38)

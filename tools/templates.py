@@ -21,6 +21,7 @@ from .assistant import assistant
 from .chromium import find
 from .comfy_server import ComfyServer
 from .frontend import chromium, new_page, visit
+from .help_pictures import write_help_pictures
 from .miniature_base import furnish
 from .miniature_values import WORDS
 from .props import write_example
@@ -113,6 +114,7 @@ def make(browser: Browser | None, server: ComfyServer, pages: Pages, name: str, 
         painted = words_of(server, small) if missing else paint(server, small)
         with browser.new_page(viewport={"width": SIDE, "height": SIDE}) as page:
             write_card(page, WORKFLOWS / f"{template.title}.jpg", template, painted)
+            write_help_pictures(name, WORKFLOWS / f"{template.title}.jpg")
             for copy in copies:
                 mine = replace(copy, models=START_HERE.models, card=START_HERE.card)
                 write_card(page, ON_THE_MINIATURE / f"{copy.title}.jpg", mine, painted)

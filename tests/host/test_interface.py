@@ -185,6 +185,10 @@ def test_the_help_page_is_served_and_explains_every_socket(
     assert page.startswith(f"# {ours[name]['display_name']}\n")
     for heading in ("## Inputs", "## Outputs", "## Example", "## When it fails"):
         assert heading in page, f"{name}.md has no {heading!r}"
+    for picture in re.findall(
+        r"!\[.+?\]\((.+?)\)", page
+    ):  # the help panel takes it from the folder of the pages
+        assert server.request(f"/extensions/{PACK_FOLDER}/docs/{picture}").startswith(b"\xff\xd8")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
