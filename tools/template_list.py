@@ -1,8 +1,7 @@
 """The shipped workflows in the order in which a person meets them: title, what they show, what they need, what to try next.
 
 A title is a file name and what ComfyUI's template browser shows, so it is numbered with two digits: browsers and file
-systems then sort alike. A link to a template takes no blanks, so the one that is linked to has hyphens. The name of an
-entry is that of its API prompt, which stays.
+systems then sort alike. A link takes no blanks, so the linked one has hyphens. An entry has its API prompt's name.
 """
 
 from __future__ import annotations
