@@ -137,8 +137,8 @@ class Mixture:
                     raise ValueError(f"{part.path}, record {index}: {error}") from error
                 if sample.image is not None and not pictures:
                     raise ValueError(
-                        f"{part.path}, record {index}: its {part.task} sample shows a picture, and the base reads words alone; "
-                        f"set base to a model with a vision tower, or leave the part {name!r} out of mixture"
+                        f"{part.path}, record {index}: its {part.task} sample shows a picture, and the base reads words "
+                        f"alone; set base to a model with a vision tower, or leave the part {name!r} out of mixture"
                     )
 
     @property

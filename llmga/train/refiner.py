@@ -63,16 +63,17 @@ class RefinerConfig:
 def run(config: RefinerConfig, output: Path) -> Path:
     """Train what a configuration describes, from the newest whole checkpoint in ``output`` or from the start.
 
-    Writes ``checkpoints/``, ``log.jsonl``, ``adapter/`` (as PEFT reads it) and, with ``merge``, ``result/``: a transformers
-    folder with the processor and its chat template. The samples, their order and all random numbers follow from the seed, and
-    a checkpoint holds the optimizer and the generators: a run that was killed goes on as the one that was not.
+    Writes ``checkpoints/``, ``log.jsonl``, ``adapter/`` (as PEFT reads it) and, with ``merge``, ``result/``, a
+    transformers folder with the processor and its chat template. The samples, their order and all random numbers
+    follow from the seed, and a checkpoint holds the optimizer and the generators: a run that was killed goes on as the
+    one that was not.
 
     Returns:
         The folder ``result``, or ``adapter`` without ``merge``.
 
     Raises:
-        ValueError: TRL is missing, the base cannot be taught or reads no pictures while the mixture has some, or the settings
-            do not fit each other or the checkpoint.
+        ValueError: TRL is missing, the base cannot be taught or reads no pictures while the mixture has some, or the
+            settings do not fit each other or the checkpoint.
         FloatingPointError: the loss is no longer finite.
     """
     if not config.base:
@@ -107,7 +108,9 @@ def load_base(base: str, precision: str) -> tuple[Any, Any]:
     known = transformers.AutoConfig.from_pretrained(base)
     has_vision = type(known) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     if not has_vision and type(known) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ValueError(f"base is a {known.model_type!r}, which is neither a vision-language nor a chat model")
+        raise ValueError(
+            f"base is a {known.model_type!r}, which is neither a vision-language nor a chat model"
+        )
     model: Any = transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM
     reader: Any = transformers.AutoProcessor if has_vision else transformers.AutoTokenizer
     processor = reader.from_pretrained(base)

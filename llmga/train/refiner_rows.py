@@ -29,8 +29,9 @@ _Spoken = tuple[str, str, bool]  # role, text, whether it shows the picture
 class AnswerRow(NamedTuple):
     """One row of a batch.
 
-    ``sequences`` are (1, T): input_ids, attention_mask, labels and what else the processor makes for each token. ``pictures``
-    is what the vision tower takes; empty for a row of words. ``cut`` is whether its end was lost to ``max_length``.
+    ``sequences`` are (1, T): input_ids, attention_mask, labels and what else the processor makes for each token.
+    ``pictures`` is what the vision tower takes; empty for a row of words. ``cut`` is whether its end was lost
+    to ``max_length``.
     """
 
     sequences: dict[str, torch.Tensor]
@@ -94,8 +95,8 @@ class AnswerEncoder:
         picture = sample.picture()
         if picture is not None and not self.has_vision:
             raise ValueError(
-                "the sample shows a picture, and the base reads words alone; set base to a model with a vision tower, or leave "
-                "the parts with pictures out of mixture"
+                "the sample shows a picture, and the base reads words alone; set base to a model with a vision tower, or "
+                "leave the parts with pictures out of mixture"
             )
         spoken = self._spoken(sample, sample.system or system)
         shown = None if picture is None else self._scaled(picture)
@@ -132,9 +133,9 @@ class AnswerEncoder:
             start, stop = len(asked), self._stop(answered)
             if answered[:start] != asked or stop <= start:
                 raise ValueError(
-                    f"the chat template gives the answer {text[:80]!r} no exact place: it writes no control token behind it, "
-                    "or what it writes of a conversation with its answer does not begin with what it writes to ask for one. "
-                    "A base that always thinks is such a one: take its instruct version"
+                    f"the chat template gives the answer {text[:80]!r} no exact place: it writes no control token behind "
+                    "it, or what it writes of a conversation with its answer does not begin with what it writes to ask "
+                    "for one. A base that always thinks is such a one: take its instruct version"
                 )
             if whole[:stop] == answered[:stop]:
                 labels[start:stop] = whole[start:stop]
@@ -197,7 +198,7 @@ class AnswerEncoder:
         return [{"type": "image"}] * shows_image + [{"type": "text", "text": text}]
 
     def _adds_bos(self, text: str) -> bool:
-        """Whether the tokenizer is to add what begins every text: for words alone the template does, as the engine has it."""
+        """Whether the tokenizer is to add what begins every text; for words alone the template does, as in the engine."""
         bos = self._tokenizer.bos_token
         return self.has_vision and not (bos and text.startswith(bos))
 

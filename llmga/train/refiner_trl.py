@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer under the settings of ``LoopConfig``, with checkpoints that are whole or absent and a log of JSON lines."""
+"""TRL's SFTTrainer under the settings of ``LoopConfig``, with atomic checkpoints and a log as the other stages have."""
 
 from __future__ import annotations
 
@@ -87,12 +87,17 @@ def make_trainer(
         """The mixture has shuffled the samples, epoch by epoch; they are taken as they come."""
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+            samples: Any = self.train_dataset if train_dataset is None else train_dataset
+            return SequentialSampler(samples)
+
+        def _send_telemetry(self) -> None:
+            """TRL reports each run to its makers; this library reports nothing."""
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             if self.lr_scheduler is None:
+                moved: Any = optimizer or self.optimizer
                 self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                    optimizer or self.optimizer, lambda step: learning_rate(loop, step) / (loop.lr or 1)
+                    moved, lambda step: learning_rate(loop, step) / (loop.lr or 1)
                 )
                 self._created_lr_scheduler = True
             return self.lr_scheduler
@@ -105,6 +110,9 @@ def make_trainer(
         processing_class=processor,
         peft_config=lora,
     )
+    # Qwen's and Gemma's vision-language classes say that their own loss takes no count of tokens, but TRL's does. Without it
+    # the loss of a step is a mean over its parts, in which a token of a short answer counts more than one of a long answer.
+    trainer.model_accepts_loss_kwargs = True
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise ValueError(
             "the stage refiner trains whole weights in every process; launch it without FSDP and DeepSpeed"
@@ -174,7 +182,8 @@ def _records(
                 return
             if not math.isfinite(logs["loss"]):
                 raise FloatingPointError(
-                    f"the loss is {logs['loss']} by step {state.global_step}; lower loop.lr, or raise loop.warmup or loop.clip"
+                    f"the loss is {logs['loss']} by step {state.global_step}; lower loop.lr, or raise loop.warmup "
+                    "or loop.clip"
                 )
             if main:
                 names = {"accuracy": "mean_token_accuracy", "grad_norm": "grad_norm", "lr": "learning_rate"}

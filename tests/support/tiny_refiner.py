@@ -1,4 +1,4 @@
-"""Bases for the refiner under a megabyte: Qwen2.5-VL, Qwen3-VL and Qwen3 of their own classes, with their published templates."""
+"""Bases for the refiner under a megabyte: Qwen2.5-VL, Qwen3-VL and Qwen3, with their published templates."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from typing import Any
 
 import torch
 
+from llmga.data.samples import SampleTurn
 from miniworld.models.random_language import write_tiny_qwen_vl, write_tiny_text
 from support.chat_templates import QWEN3, QWEN3_VL, QWEN25_VL
+
+TALK = (
+    SampleTurn("user", "Draw a cat.", True),
+    SampleTurn("assistant", "<gen_image> a cat </gen_image>"),
+    SampleTurn("user", "And a dog"),
+    SampleTurn("assistant", "No."),
+)
 
 TEXT: dict[str, Any] = {
     "hidden_size": 64,
@@ -20,6 +28,7 @@ TEXT: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 16,
     "max_position_embeddings": 4096,
+    "initializer_range": 0.1,
     "tie_word_embeddings": False,
 }
 
@@ -42,7 +51,12 @@ def write_qwen3_vl(folder: Path) -> Path:
     import transformers
 
     tokenizer = _processor_files(folder, "Qwen3VLProcessor", QWEN3_VL, patch=16)
-    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0, "mrope_interleaved": True}
+    rope = {
+        "rope_type": "default",
+        "mrope_section": [2, 3, 3],
+        "rope_theta": 10000.0,
+        "mrope_interleaved": True,
+    }
     vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64}
     config = transformers.Qwen3VLConfig(
         text_config={**TEXT, **_ids(tokenizer), "rope_parameters": rope, "rope_scaling": rope},
