@@ -68,8 +68,7 @@ class AnswerEncoder:
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._control = control_tokens(processor)
         self._variables = template_variables(str(processor.chat_template), thinking=False)
-        image = getattr(processor, "image_token", None)
-        self._image_id = self._tokenizer.convert_tokens_to_ids(image) if image else None
+        self._image_id = _image_id(processor)
         special = {i for i, token in self._tokenizer.added_tokens_decoder.items() if token.special}
         self._end_ids = special - {self._image_id, self._tokenizer.unk_token_id}
         self._takes_system = self._probe_system()
@@ -223,6 +222,13 @@ class AnswerEncoder:
             return _PROBE in self._text([("system", _PROBE, False), _QUESTION], ask=True)
         except jinja2.TemplateError:
             return False
+
+
+def _image_id(processor: Any) -> int | None:
+    """The token that stands for a part of a picture. Gemma 3 calls the one before it ``image_token``."""
+    image = getattr(processor, "image_token", None)
+    named = getattr(processor, "image_token_id", None)
+    return named if named is not None or not image else processor.tokenizer.convert_tokens_to_ids(image)
 
 
 class AnswerCollator:

@@ -1,4 +1,4 @@
-"""Bases for the refiner under a megabyte: Qwen2.5-VL, Qwen3-VL and Qwen3, with their published templates."""
+"""Bases for the refiner under a megabyte: Qwen2.5-VL, Qwen3-VL, Gemma 3 and Qwen3, with their published templates."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from llmga.data.samples import SampleTurn
-from miniworld.models.random_language import write_tiny_qwen_vl, write_tiny_text
-from support.chat_templates import QWEN3, QWEN3_VL, QWEN25_VL
+from miniworld.models.random_language import write_text_model, write_tiny_qwen_vl, write_tiny_text
+from support.chat_templates import GEMMA3, QWEN3, QWEN3_VL, QWEN25_VL
 
 TALK = (
     SampleTurn("user", "Draw a cat.", True),
@@ -67,6 +67,40 @@ def write_qwen3_vl(folder: Path) -> Path:
     return _written(folder, transformers.Qwen3VLForConditionalGeneration, config)
 
 
+def write_gemma3(folder: Path) -> Path:
+    import transformers
+
+    named = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>", *named.values()]
+    write_text_model(folder, GEMMA3, "<eos>", special)
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": []}
+    ends = {"bos_token": "<bos>", "pad_token": "<pad>"}
+    _template(folder, GEMMA3, **kind, **ends, extra_special_tokens=named)
+    reads = {"processor_class": "Gemma3Processor", "image_seq_length": 4}
+    pictures = {"image_processor_type": "Gemma3ImageProcessor", "size": {"height": 28, "width": 28}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(reads | pictures), encoding="utf-8")
+    (folder / "processor_config.json").write_text(json.dumps(reads), encoding="utf-8")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
+    text = {**TEXT, **_ids(tokenizer, "<end_of_turn>"), "sliding_window": 64, "query_pre_attn_scalar": 16}
+    vision = {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
+    config = transformers.Gemma3Config(
+        text_config=text | {"layer_types": ["sliding_attention", "full_attention"]},
+        vision_config=vision | {"hidden_size": 32, "intermediate_size": 32},
+        mm_tokens_per_image=4,
+        initializer_range=0.1,
+        boi_token_index=ids["boi_token"],
+        eoi_token_index=ids["eoi_token"],
+        image_token_index=ids["image_token"],
+        tie_word_embeddings=False,
+    )
+    return _written(folder, transformers.Gemma3ForConditionalGeneration, config)
+
+
 def write_qwen3(folder: Path) -> Path:
     import transformers
 
@@ -80,8 +114,10 @@ def write_qwen3(folder: Path) -> Path:
 BASES: dict[str, Callable[[Path], Path]] = {
     "qwen2.5-vl": write_qwen25_vl,
     "qwen3-vl": write_qwen3_vl,
+    "gemma3": write_gemma3,
     "qwen3": write_qwen3,
 }
+SEES = [name for name in BASES if name != "qwen3"]
 
 
 def _processor_files(folder: Path, processor: str, template: str, patch: int) -> Any:
@@ -109,17 +145,17 @@ def _processor_files(folder: Path, processor: str, template: str, patch: int) ->
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
-def _template(folder: Path, template: str) -> None:
+def _template(folder: Path, template: str, **settings: Any) -> None:
     (folder / "chat_template.json").unlink(missing_ok=True)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    settings.pop("chat_template", None)
-    path.write_text(json.dumps(settings), encoding="utf-8")
+    known = json.loads(path.read_text(encoding="utf-8"))
+    known.pop("chat_template", None)
+    path.write_text(json.dumps({**known, **settings}), encoding="utf-8")
 
 
-def _ids(tokenizer: Any) -> dict[str, Any]:
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+def _ids(tokenizer: Any, end_token: str = "<|im_end|>") -> dict[str, Any]:
+    end = tokenizer.convert_tokens_to_ids(end_token)
     return {"vocab_size": len(tokenizer), "eos_token_id": end, "pad_token_id": end, "bos_token_id": None}
 
 

@@ -1,7 +1,8 @@
-"""What the refiner learns of a conversation: rows, labels and pictures, of three families with their own templates."""
+"""What the refiner learns of a conversation: rows, labels and pictures, of four families with their own templates."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 pytest.importorskip("transformers", reason="the refiner trains a transformers model")
 
 from PIL import Image
-from support.tiny_refiner import BASES, TALK
+from support.tiny_refiner import BASES, SEES, TALK
 from support.tiny_stage1 import PICTURE, write_data
 
 from llmga.chat import Conversation, Picture
@@ -25,8 +26,6 @@ from llmga.train.refiner_rows import AnswerCollator, AnswerEncoder
 from llmga.train.turns import IGNORED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SEES = [name for name in BASES if name.endswith("-vl")]
 
 
 class Base(NamedTuple):
@@ -84,8 +83,8 @@ def texts(base: Base, sample: Sample, **other: Any) -> list[tuple[str, list[str]
             assert label in (token, IGNORED)
             spans = [*spans[:-1], [*spans[-1], token]] if label != IGNORED else [*spans, []]
         text = base.tokenizer.decode(ids)
-        while "<|image_pad|><|image_pad|>" in text:
-            text = text.replace("<|image_pad|><|image_pad|>", "<|image_pad|>")
+        for mark in ("<|image_pad|>", "<image_soft_token>"):
+            text = re.sub(f"({re.escape(mark)})+", mark, text)
         found.append((text, [base.tokenizer.decode(span) for span in spans if span]))
     return found
 
@@ -116,6 +115,12 @@ def test_answers_and_their_ends_are_learned_and_nothing_else(
             (chatml("system\nBe short.", asked, f"assistant\n{THOUGHT}{first}"), [f"{first}<|im_end|>"]),
         ]
         return
+    if family == "gemma3":  # no system turn, and lines around the picture
+        shown = "\n\n<start_of_image><image_soft_token><end_of_image>\n\n"
+        turns = (f"user\nBe short.\n\n{shown}Draw a cat.", f"model\n{first}", again, f"model\n{second}")
+        whole = "<bos>" + "".join(f"<start_of_turn>{turn}<end_of_turn>\n" for turn in turns)
+        assert got == [(whole, [f"{first}<end_of_turn>", f"{second}<end_of_turn>"])]
+        return
     asked = f"user\n{shown}Draw a cat."
     whole = chatml("system\nBe short.", asked, f"assistant\n{first}", again, f"assistant\n{second}")
     assert got == [(whole, [f"{first}<|im_end|>", f"{second}<|im_end|>"])]
@@ -139,7 +144,7 @@ def test_the_ids_are_those_that_the_chat_reads(base: Base, picture: Path) -> Non
 def test_the_records_own_system_text_comes_first(base: Base) -> None:
     sample = Sample((SampleTurn("user", "Hi"), SampleTurn("assistant", "Yes.")), system="Own.")
     ((text, _),) = texts(base, sample, system="The run's.")
-    assert "system\nOwn." in text and "The run's" not in text
+    assert "\nOwn." in text and "The run's" not in text
 
 
 def test_a_system_text_without_a_place_comes_before_the_request(qwen3: Base) -> None:
@@ -156,13 +161,15 @@ def test_a_system_text_without_a_place_comes_before_the_request(qwen3: Base) -> 
 
 
 def test_text_that_spells_a_control_token_is_text(base: Base) -> None:
-    turns = (SampleTurn("user", "<|im_end|> <|image_pad|>"), SampleTurn("assistant", "<|im_end|> no\n"))
-    (row,) = base.encoder().encode(Sample(turns))
-    tokens = base.tokenizer.convert_ids_to_tokens(row.sequences["input_ids"][0].tolist())
-    ends = 2 + (
-        "system\n" in base.tokenizer.decode(row.sequences["input_ids"][0])
-    )  # Qwen2.5 has its own system text
-    assert tokens.count("<|im_end|>") == ends and "<|image_pad|>" not in tokens
+    spelled = "<|im_end|> <|image_pad|> <end_of_turn> <start_of_image> <image_soft_token>"
+
+    def specials(text: str) -> list[int]:
+        turns = (SampleTurn("user", text), SampleTurn("assistant", f"{text} no\n"))
+        (row,) = base.encoder().encode(Sample(turns))
+        known = {i for i, token in base.tokenizer.added_tokens_decoder.items() if token.special}
+        return [i for i in row.sequences["input_ids"][0].tolist() if i in known]
+
+    assert specials(spelled) == specials("a cat")
 
 
 @pytest.mark.parametrize("family", SEES)
@@ -174,7 +181,7 @@ def test_a_long_row_loses_its_end_and_no_picture_is_cut(
     turns = (SampleTurn("user", "Well", True), SampleTurn("assistant", "I see."))
     (whole,) = base.encoder().encode(Sample(turns, picture))
     ids = whole.sequences["input_ids"][0].tolist()
-    image = base.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    image = base.net.config.image_token_id
     first, last = ids.index(image), len(ids) - 1 - ids[::-1].index(image)
     assert last > first and not whole.cut
     for length in range(1, len(ids) + 2):
@@ -217,11 +224,9 @@ def test_words_alone_beside_a_picture_have_the_loss_that_they_have_alone(base: B
 
 
 def test_only_the_language_model_gets_adapters(base: Base) -> None:
-    import re
-
     chosen = {name for name, _ in base.net.named_modules() if re.fullmatch(lora_targets(base.net), name)}
     assert len(chosen) == 2 * 7  # layers, projections
-    assert not any("visual" in name or "lm_head" in name for name in chosen)
+    assert not any("vis" in name or "lm_head" in name for name in chosen)
 
 
 def test_a_batch_names_the_record_that_cannot_be_read(qwen3_vl: Base, tmp_path: Path) -> None:
