@@ -68,7 +68,8 @@ class AnswerEncoder:
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._control = control_tokens(processor)
         self._variables = template_variables(str(processor.chat_template), thinking=False)
-        self._image_id = _image_id(processor)
+        image = getattr(processor, "image_token", None)
+        self._image_id = self._tokenizer.convert_tokens_to_ids(image) if image else None
         special = {i for i, token in self._tokenizer.added_tokens_decoder.items() if token.special}
         self._end_ids = special - {self._image_id, self._tokenizer.unk_token_id}
         self._takes_system = self._probe_system()
@@ -174,16 +175,17 @@ class AnswerEncoder:
         ``plain`` and ``ids`` are the same before and behind it. A row without a picture has it at its end, empty.
         """
         marks = [i for i, token in enumerate(ids) if token == self._image_id]
-        start, stop = (marks[0], marks[-1] + 1) if marks else (len(ids), len(ids))
+        if plain == ids:  # words alone, or a picture of a single token
+            return labels, *((marks[0], marks[-1] + 1) if marks else (len(ids), len(ids)))
         head = len(os.path.commonprefix([plain, ids]))
         tail = len(os.path.commonprefix([plain[head:][::-1], ids[head:][::-1]]))
-        learned = [label for label in labels[head : len(plain) - tail] if label != IGNORED]
-        if learned or (plain != ids and not marks):
+        if not marks or any(label != IGNORED for label in labels[head : len(plain) - tail]):
             raise ValueError(
                 "the base's processor changes the text of an answer, so that what is learned has no exact place"
             )
         spread = labels[:head] + [IGNORED] * (len(ids) - tail - head) + labels[len(plain) - tail :]
-        return spread, start, stop
+        # Gemma 3 has lines and other tokens around those that the tower fills, and names the first of them alone.
+        return spread, min(head, marks[0]), max(len(ids) - tail, marks[-1] + 1)
 
     def _text(self, spoken: Sequence[_Spoken], ask: bool = False) -> str:
         messages = [{"role": role, "content": self._content(text, shows)} for role, text, shows in spoken]
@@ -222,13 +224,6 @@ class AnswerEncoder:
             return _PROBE in self._text([("system", _PROBE, False), _QUESTION], ask=True)
         except jinja2.TemplateError:
             return False
-
-
-def _image_id(processor: Any) -> int | None:
-    """The token that stands for a part of a picture. Gemma 3 calls the one before it ``image_token``."""
-    image = getattr(processor, "image_token", None)
-    named = getattr(processor, "image_token_id", None)
-    return named if named is not None or not image else processor.tokenizer.convert_tokens_to_ids(image)
 
 
 class AnswerCollator:

@@ -120,7 +120,15 @@ def test_the_loss_is_the_mean_over_the_learned_tokens_of_a_step(
 
 def test_a_resumed_run_is_the_uninterrupted_one(data: Path, bases: dict[str, Path], tmp_path: Path) -> None:
     # Dropout, a cosine and Adam's moments: all of the state counts.
-    loop = {"steps": 4, "schedule": "cosine", "warmup": 1, "lr": 1e-2, "save_every": 1, "keep": 9}
+    loop = {
+        "steps": 4,
+        "schedule": "cosine",
+        "warmup": 1,
+        "lr": 1e-2,
+        "save_every": 1,
+        "log_every": 3,
+        "keep": 9,
+    }
     config = config_of(data, bases["qwen3-vl"], loop, lora_dropout=0.3)
     whole = run(config, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
