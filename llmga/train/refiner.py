@@ -24,7 +24,7 @@ from .refiner_rows import AnswerCollator, AnswerEncoder
 from .refiner_trl import make_trainer, precision_of, sft_arguments, train_from_newest
 from .stage1 import MixtureConfig
 
-_OLDEST_TRL = (1, 16)
+_OLDEST_TRL = "1.16"
 
 
 @dataclass(frozen=True)
@@ -176,12 +176,14 @@ def _train(config: RefinerConfig, output: Path, net: Any, collator: AnswerCollat
 
 def _check_trl() -> None:
     """Raise ``ValueError`` where TRL is missing or too old."""
+    from packaging.version import Version
+
     try:
         found = importlib.metadata.version("trl")
     except importlib.metadata.PackageNotFoundError:
         found = ""
-    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < _OLDEST_TRL:
+    if not found or Version(found) < Version(_OLDEST_TRL):
         raise ValueError(
-            f"the stage refiner needs trl {'.'.join(map(str, _OLDEST_TRL))} or newer, got "
+            f"the stage refiner needs trl {_OLDEST_TRL} or newer, got "
             f"{found or 'none'}: pip install 'llmga[refiner]'"
         )

@@ -172,6 +172,13 @@ def test_text_that_spells_a_control_token_is_text(base: Base) -> None:
     assert specials(spelled) == specials("a cat")
 
 
+def test_white_space_around_an_answer_is_not_learned(base: Base) -> None:
+    # "assistant\n" and a line break behind it would become one token, and the answer have no exact place.
+    sample = Sample((SampleTurn("user", "Hi"), SampleTurn("assistant", "\n\n Yes. \n")))
+    ((_, (answer,)),) = texts(base, sample)
+    assert answer.removesuffix("<|im_end|>").removesuffix("<end_of_turn>") == "Yes."
+
+
 @pytest.mark.parametrize("family", SEES)
 def test_a_long_row_loses_its_end_and_no_picture_is_cut(
     family: str, tmp_path_factory: pytest.TempPathFactory, picture: Path

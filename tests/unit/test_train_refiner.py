@@ -137,7 +137,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, bases: dict[str, Pat
     shutil.rmtree(killed / "step-00000004")
     (killed / "step-00000003" / "optimizer.pt").write_bytes(b"half")
     (killed / "checkpoint-4").mkdir()
-    (killed / "checkpoint-4" / "trainer_state.json").write_text("{")
+    (killed / "checkpoint-4" / "pytorch_model.bin").write_bytes(b"half")
     shutil.rmtree(tmp_path / "killed" / "result")
     shutil.rmtree(tmp_path / "killed" / "adapter")
     resumed = run(config, tmp_path / "killed")
@@ -145,6 +145,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, bases: dict[str, Pat
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "killed")
     assert not (killed / "checkpoint-4").exists()
+    assert not (killed / "step-00000004" / "pytorch_model.bin").exists()
     again = load_file(
         run(config, tmp_path / "whole") / "model.safetensors"
     )  # a finished run writes it once more
