@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from ..chat.engines.local import control_tokens
-from ..chat.engines.thought import template_variables
+from ..chat.engines.thought import opens_thought, template_variables
 from ..chat.formats import break_control
 from ..data.mixture import Mixture
 from ..data.samples import Sample
@@ -101,8 +101,8 @@ class AnswerEncoder:
         spoken = self._spoken(sample, sample.system or system)
         shown = None if picture is None else self._scaled(picture)
         return [
-            self._row(spoken[:count], labels, shown if any(shows for *_, shows in spoken[:count]) else None)
-            for count, labels in self._answers(spoken)
+            self._row(text, labels, shown if any(shows for *_, shows in spoken[:count]) else None)
+            for text, labels, count in self._answers(spoken)
         ]
 
     def _spoken(self, sample: Sample, system: str) -> list[_Spoken]:
@@ -121,31 +121,43 @@ class AnswerEncoder:
             spoken[0] = (role, f"{said}\n\n{text}", shows)
         return spoken
 
-    def _answers(self, spoken: Sequence[_Spoken]) -> list[tuple[int, list[int]]]:
-        """Of each row how many turns it holds, and its labels while a picture is one mark; the whole comes first."""
-        whole = self._ids(self._text(spoken))
+    def _answers(self, spoken: Sequence[_Spoken]) -> list[tuple[str, list[int], int]]:
+        """Of each row its text, its labels while a picture is one mark, and how many turns it holds; the whole first."""
+        text = self._text(spoken)
+        whole = self._ids(text)
         labels, rows = [IGNORED] * len(whole), []
-        for k, (role, text, _) in enumerate(spoken):
+        for k, (role, answer, _) in enumerate(spoken):
             if role != "assistant":
                 continue
-            asked = self._ids(self._text(spoken[:k], ask=True))
-            answered = whole if k + 1 == len(spoken) else self._ids(self._text(spoken[: k + 1]))
+            request, given = self._exchange(spoken[: k + 1])
+            asked, answered = self._ids(request), self._ids(given)
             start, stop = len(asked), self._stop(answered)
             if answered[:start] != asked or stop <= start:
                 raise ValueError(
-                    f"the chat template gives the answer {text[:80]!r} no exact place: it writes no control token behind "
-                    "it, or what it writes of a conversation with its answer does not begin with what it writes to ask "
-                    "for one. A base that always thinks is such a one: take its instruct version"
+                    f"the chat template gives the answer {answer[:80]!r} no exact place: it writes no control token "
+                    "behind it, or what it writes of a conversation with its answer does not begin with what it writes "
+                    "to ask for one. A base that always thinks is such a one: take its instruct version"
                 )
             if whole[:stop] == answered[:stop]:
                 labels[start:stop] = whole[start:stop]
             else:
                 ignored = [IGNORED] * len(answered)
-                rows.append((k + 1, ignored[:start] + answered[start:stop] + ignored[stop:]))
-        return [(len(spoken), labels), *rows]
+                rows.append((given, ignored[:start] + answered[start:stop] + ignored[stop:], k + 1))
+        learned = any(label != IGNORED for label in labels)
+        return [(text, labels, len(spoken)), *rows] if learned else rows
 
-    def _row(self, spoken: Sequence[_Spoken], labels: list[int], picture: Image.Image | None) -> AnswerRow:
-        text = self._text(spoken)
+    def _exchange(self, spoken: Sequence[_Spoken]) -> tuple[str, str]:
+        """What asks for the last turn, an answer, and what ends with it.
+
+        Where a template opens an answer with an empty thought and leaves that out afterwards (Qwen3.5), it is put in.
+        """
+        request, given = self._text(spoken[:-1], ask=True), self._text(spoken)
+        before = given[: given.rfind(spoken[-1][1])]
+        if given.startswith(request) or not request.startswith(before) or opens_thought(before, request):
+            return request, given
+        return request, request + given[len(before) :]
+
+    def _row(self, text: str, labels: list[int], picture: Image.Image | None) -> AnswerRow:
         plain = self._ids(text)
         if self.has_vision:
             images = None if picture is None else [[picture]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 pytest.importorskip("transformers", reason="the refiner trains a transformers model")
 
 from PIL import Image
+from support.chat_templates import QWEN35
 from support.tiny_refiner import BASES, SEES, TALK
 from support.tiny_stage1 import PICTURE, write_data
 
@@ -126,17 +128,45 @@ def test_answers_and_their_ends_are_learned_and_nothing_else(
     assert got == [(whole, [f"{first}<|im_end|>", f"{second}<|im_end|>"])]
 
 
+def test_a_template_that_leaves_an_empty_thought_out_afterwards(qwen3: Base, tmp_path: Path) -> None:
+    shutil.copytree(qwen3.folder, tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").write_text(QWEN35, encoding="utf-8")
+    base = Base(tmp_path / "base", *load_base(str(tmp_path / "base"), "no"))
+    asked, again = "user\nDraw a cat.", "user\nAnd a dog"
+    first, second = "<gen_image> a cat </gen_image>", "No."  # the first begins as the thought does
+    sample = talk(base, tmp_path / "none.png")
+    assert texts(base, sample) == [
+        (chatml(asked, f"assistant\n{THOUGHT}{first}"), [f"{first}<|im_end|>"]),
+        (
+            chatml(asked, f"assistant\n{first}", again, f"assistant\n{THOUGHT}{second}"),
+            [f"{second}<|im_end|>"],
+        ),
+    ]
+    the_chat_reads_these(base, sample, ())
+
+
 def test_the_ids_are_those_that_the_chat_reads(base: Base, picture: Path) -> None:
-    engine = load_local_engine(base.folder)
     sample = talk(base, picture)
-    shown = (Picture.from_pil(PICTURE),) if sample.image else ()
+    the_chat_reads_these(base, sample, (Picture.from_pil(PICTURE),) if sample.image else ())
+
+
+def the_chat_reads_these(base: Base, sample: Sample, shown: tuple[Picture, ...]) -> None:
+    """Each answer is learned behind what the engine reads before it."""
+    engine = load_local_engine(base.folder)
     first = Conversation(system="Be short.").say("user", TALK[0].text, shown)
     second = first.say("assistant", TALK[1].text).say("user", TALK[2].text)
-    whole, *others = base.encoder().encode(sample, "Be short.")
-    for asked, row in ((first, [*others, whole][0]), (second, whole)):
+    rows = base.encoder().encode(sample, "Be short.")
+    for asked, text in ((first, TALK[1].text), (second, TALK[3].text)):
         read = engine._encode(asked)
-        ids = row.sequences["input_ids"][:, : read["input_ids"].shape[1]]
-        assert torch.equal(ids, read["input_ids"])
+        start = read["input_ids"].shape[1]
+        learned = base.tokenizer(text, add_special_tokens=False)["input_ids"]
+        (row,) = (
+            row
+            for row in rows
+            if row.sequences["labels"][0, start - 1 : start].tolist() == [IGNORED]
+            and row.sequences["labels"][0, start : start + len(learned)].tolist() == learned
+        )
+        assert torch.equal(row.sequences["input_ids"][:, :start], read["input_ids"])
         for name in row.pictures:
             assert torch.equal(row.pictures[name], read[name])
 
