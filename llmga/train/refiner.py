@@ -75,6 +75,9 @@ def run(config: RefinerConfig, output: Path) -> Path:
         ValueError: TRL is missing, the base cannot be taught or reads no pictures while the mixture has some, or the
             settings do not fit each other or the checkpoint.
         FloatingPointError: the loss is no longer finite.
+
+    Source: TRL 1.16, ``SFTTrainer``, on the mixture of LLMGA's stage 1. Deviation: pictures keep their shape, where LLMGA
+    squashes them to a square.
     """
     if not config.base:
         raise ValueError("base (a transformers folder of a model with a chat template) is needed")
@@ -82,44 +85,59 @@ def run(config: RefinerConfig, output: Path) -> Path:
     from accelerate.state import AcceleratorState
 
     mixture = config.mixture.mixture(config.loop.seed)
-    net, processor = load_base(config.base, precision_of(config.loop))
-    encoder = AnswerEncoder(processor, config.max_length, config.max_pixels)
+    encoder = AnswerEncoder(load_processor(config.base), config.max_length, config.max_pixels)
     mixture.check(pictures=encoder.has_vision)
+    net = load_net(config.base, precision_of(config.loop))
     collator = AnswerCollator(mixture, encoder, config.system)
     try:
         with determinism(config.loop.deterministic), forked_random_state():
-            return _train(config, output, net, collator, len(mixture))
+            return _train(config, output, net, collator, {"examples": len(mixture)})
     finally:
         # accelerate keeps its settings for the life of the process; the next run may have others.
         AcceleratorState._reset_state()
 
 
-def load_base(base: str, precision: str) -> tuple[Any, Any]:
-    """A base and its processor (its tokenizer, where it reads words alone).
-
-    Args:
-        precision: ``bf16`` loads bfloat16 weights, anything else float32.
+def load_processor(base: str) -> Any:
+    """The processor of a base; its tokenizer, where it reads words alone.
 
     Raises:
-        ValueError: it is not a chat model.
+        ValueError: the base is not a chat model, or its files are not complete.
     """
     import transformers
 
-    known = transformers.AutoConfig.from_pretrained(base)
-    has_vision = type(known) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    if not has_vision and type(known) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ValueError(
-            f"base is a {known.model_type!r}, which is neither a vision-language nor a chat model"
-        )
-    model: Any = transformers.AutoModelForImageTextToText if has_vision else transformers.AutoModelForCausalLM
+    has_vision = _has_vision(base)
     reader: Any = transformers.AutoProcessor if has_vision else transformers.AutoTokenizer
     processor = reader.from_pretrained(base)
     if has_vision != hasattr(processor, "image_processor"):
         raise ValueError(f"{base}: preprocessor_config.json or processor_config.json is missing")
     if not processor.chat_template:  # fine-tunes keep it with the tokenizer alone
         processor.chat_template = getattr(processor, "tokenizer", processor).chat_template
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return model.from_pretrained(base, **{dtype_argument(): dtype}), processor
+    return processor
+
+
+def load_net(base: str, precision: str) -> Any:
+    """The network of a base: bfloat16 weights where ``precision`` is ``bf16``, else float32."""
+    import transformers
+
+    vision, words = transformers.AutoModelForImageTextToText, transformers.AutoModelForCausalLM
+    model: Any = vision if _has_vision(base) else words
+    return model.from_pretrained(
+        base, **{dtype_argument(): torch.bfloat16 if precision == "bf16" else torch.float32}
+    )
+
+
+def _has_vision(base: str) -> bool:
+    import transformers
+
+    try:
+        known = transformers.AutoConfig.from_pretrained(base)
+    except OSError as error:
+        raise ValueError(f"base {base!r} cannot be read: {error}") from error
+    if type(known) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return True
+    if type(known) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return False
+    raise ValueError(f"base is a {known.model_type!r}, which is neither a vision-language nor a chat model")
 
 
 def lora_targets(net: Any) -> str:
@@ -133,7 +151,9 @@ def lora_targets(net: Any) -> str:
     return rf"(.*\.)?language_model\..*\.({layers})" if within else rf".*\.({layers})"
 
 
-def _train(config: RefinerConfig, output: Path, net: Any, collator: AnswerCollator, samples: int) -> Path:
+def _train(
+    config: RefinerConfig, output: Path, net: Any, collator: AnswerCollator, identity: dict[str, int]
+) -> Path:
     from peft import LoraConfig
 
     # Training writes into these what is not the result's: no cache, other end tokens.
@@ -153,7 +173,7 @@ def _train(config: RefinerConfig, output: Path, net: Any, collator: AnswerCollat
     main = trainer.accelerator.is_main_process
     if main:
         write_config(config, output / "config.yaml")
-    train_from_newest(trainer, collator, config.loop, output, samples)
+    train_from_newest(trainer, collator, config.loop, output, identity | {"lora_rank": config.lora_rank})
     folder = output / ("result" if config.merge else "adapter")
     if main:
         trained = trainer.accelerator.unwrap_model(trainer.model)

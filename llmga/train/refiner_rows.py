@@ -56,6 +56,9 @@ class AnswerEncoder:
 
     Raises:
         ValueError: there is no chat template, or it gives an answer no exact place.
+
+    Source: ``TurnEncoder``, for bases whose processor is not a LLaVA's. TRL 1.16's own masks (``assistant_only_loss``) need
+    ``{% generation %}`` in the template, which it brings for templates that it knows by their text alone.
     """
 
     def __init__(self, processor: Any, max_length: int, max_pixels: int = 1 << 20) -> None:
@@ -200,10 +203,15 @@ class AnswerEncoder:
         return spread, min(head, marks[0]), max(len(ids) - tail, marks[-1] + 1)
 
     def _text(self, spoken: Sequence[_Spoken], ask: bool = False) -> str:
+        import jinja2
+
         messages = [{"role": role, "content": self._content(text, shows)} for role, text, shows in spoken]
-        return self.processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=ask, **self._variables
-        )
+        try:
+            return self.processor.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=ask, **self._variables
+            )
+        except jinja2.TemplateError as error:
+            raise ValueError(f"the base's chat template refuses this conversation: {error}") from error
 
     def _content(self, text: str, shows_image: bool) -> Any:
         if not self.has_vision:
@@ -230,11 +238,9 @@ class AnswerEncoder:
         return picture.resize(size, Image.Resampling.BICUBIC)
 
     def _probe_system(self) -> bool:
-        import jinja2
-
         try:
             return _PROBE in self._text([("system", _PROBE, False), _QUESTION], ask=True)
-        except jinja2.TemplateError:
+        except ValueError:
             return False
 
 

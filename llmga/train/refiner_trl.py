@@ -121,24 +121,19 @@ def make_trainer(
 
 
 def train_from_newest(
-    trainer: Any, collator: AnswerCollator, loop: LoopConfig, output: Path, samples: int
+    trainer: Any, collator: AnswerCollator, loop: LoopConfig, output: Path, identity: dict[str, int]
 ) -> None:
     """Train to the end, from the newest whole checkpoint in ``output`` or from the start.
 
     Args:
-        samples: of one epoch of the mixture.
+        identity: what must not change in a run that is resumed, beside its seed and its batches.
 
     Raises:
         ValueError: the checkpoint is of another run.
         FloatingPointError: the loss is no longer finite.
     """
     root, main = output / "checkpoints", trainer.accelerator.is_main_process
-    identity = {
-        "seed": loop.seed,
-        "batch": loop.batch,
-        "micro_batch": loop.micro_batch,
-        "examples": samples,
-    }
+    identity = {"seed": loop.seed, "batch": loop.batch, "micro_batch": loop.micro_batch, **identity}
     if main:
         left = [*checkpoint.sweep_run(output), *root.glob(_UNFINISHED)]
         for path in left:

@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("transformers", reason="the refiner trains a transformers model")
 
 from PIL import Image
-from support.chat_templates import QWEN35
+from support.chat_templates import QWEN3, QWEN35
 from support.tiny_refiner import BASES, SEES, TALK
 from support.tiny_stage1 import PICTURE, write_data
 
@@ -23,11 +23,15 @@ from llmga.chat.folders import load_local_engine
 from llmga.data.mixture import Mixture, Part
 from llmga.data.samples import RandomHole, Sample, SampleTurn
 from llmga.paint.masks import MIXES
-from llmga.train.refiner import load_base, lora_targets
+from llmga.train.refiner import load_net, load_processor, lora_targets
 from llmga.train.refiner_rows import AnswerCollator, AnswerEncoder
 from llmga.train.turns import IGNORED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def base_in(folder: Path) -> Base:
+    return Base(folder, load_net(str(folder), "no"), load_processor(str(folder)))
 
 
 class Base(NamedTuple):
@@ -46,19 +50,19 @@ class Base(NamedTuple):
 @pytest.fixture(scope="module", params=BASES)
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
     folder = BASES[request.param](tmp_path_factory.mktemp("models") / request.param)
-    return Base(folder, *load_base(str(folder), "no"))
+    return base_in(folder)
 
 
 @pytest.fixture(scope="module")
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Base:
     folder = BASES["qwen3"](tmp_path_factory.mktemp("models") / "qwen3")
-    return Base(folder, *load_base(str(folder), "no"))
+    return base_in(folder)
 
 
 @pytest.fixture(scope="module")
 def qwen3_vl(tmp_path_factory: pytest.TempPathFactory) -> Base:
     folder = BASES["qwen3-vl"](tmp_path_factory.mktemp("models") / "qwen3-vl")
-    return Base(folder, *load_base(str(folder), "no"))
+    return base_in(folder)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +135,7 @@ def test_answers_and_their_ends_are_learned_and_nothing_else(
 def test_a_template_that_leaves_an_empty_thought_out_afterwards(qwen3: Base, tmp_path: Path) -> None:
     shutil.copytree(qwen3.folder, tmp_path / "base")
     (tmp_path / "base" / "chat_template.jinja").write_text(QWEN35, encoding="utf-8")
-    base = Base(tmp_path / "base", *load_base(str(tmp_path / "base"), "no"))
+    base = base_in(tmp_path / "base")
     asked, again = "user\nDraw a cat.", "user\nAnd a dog"
     first, second = "<gen_image> a cat </gen_image>", "No."  # the first begins as the thought does
     sample = talk(base, tmp_path / "none.png")
@@ -214,7 +218,7 @@ def test_a_long_row_loses_its_end_and_no_picture_is_cut(
     family: str, tmp_path_factory: pytest.TempPathFactory, picture: Path
 ) -> None:
     folder = BASES[family](tmp_path_factory.mktemp("models") / family)
-    base = Base(folder, *load_base(str(folder), "no"))
+    base = base_in(folder)
     turns = (SampleTurn("user", "Well", True), SampleTurn("assistant", "I see."))
     (whole,) = base.encoder().encode(Sample(turns, picture))
     ids = whole.sequences["input_ids"][0].tolist()
@@ -327,4 +331,14 @@ def test_a_base_that_is_no_chat_model(tmp_path: Path) -> None:
 
     CLIPTextConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="'clip_text_model', which is neither"):
-        load_base(str(tmp_path), "no")
+        load_processor(str(tmp_path))
+    with pytest.raises(ValueError, match="base .*nowhere' cannot be read"):
+        load_processor(str(tmp_path / "nowhere"))
+
+
+def test_a_template_that_refuses_a_conversation(qwen3: Base) -> None:
+    processor = type(qwen3.processor).from_pretrained(qwen3.folder)
+    processor.chat_template = "{{ raise_exception('say please') if 'Hi' in messages[0].content }}" + QWEN3
+    sample = Sample((SampleTurn("user", "Hi"), SampleTurn("assistant", "Yes.")))
+    with pytest.raises(ValueError, match="refuses this conversation: say please"):
+        AnswerEncoder(processor, 500).encode(sample)

@@ -23,7 +23,7 @@ from llmga.chat.folders import load_local_engine
 from llmga.data.schemas import Dialogue, Message, write_records
 from llmga.train import build, presets, read_config, refiner
 from llmga.train.command import main
-from llmga.train.refiner import RefinerConfig, load_base, run
+from llmga.train.refiner import RefinerConfig, load_net, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,7 +77,7 @@ def test_one_lesson_is_learned_and_the_engine_says_it(
     asked = Conversation().say("user", "Draw this.", (Picture.from_pil(PICTURE),) * sees)
     said = engine.generate(asked, Sampling(temperature=0, max_new_tokens=60), lambda text: None)
     assert said.answer == ANSWER and not said.unfinished  # it ends by the end token that it learned
-    before, after = (load_base(str(folder), "no")[0].state_dict() for folder in (bases[family], result))
+    before, after = (load_net(str(folder), "no").state_dict() for folder in (bases[family], result))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.endswith("_proj.weight") and "vis" not in name for name in changed)
@@ -89,7 +89,7 @@ def test_one_lesson_is_learned_and_the_engine_says_it(
 def adapter_is_what_was_merged(base: Path, adapter: Path, merged: dict[str, torch.Tensor]) -> None:
     from peft import PeftModel
 
-    net = PeftModel.from_pretrained(load_base(str(base), "no")[0], str(adapter)).merge_and_unload()
+    net = PeftModel.from_pretrained(load_net(str(base), "no"), str(adapter)).merge_and_unload()
     for name, value in net.state_dict().items():
         torch.testing.assert_close(value, merged[name], rtol=1e-5, atol=1e-6)
 
@@ -150,9 +150,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, bases: dict[str, Pat
         run(config, tmp_path / "whole") / "model.safetensors"
     )  # a finished run writes it once more
     assert all(torch.equal(one[name], again[name]) for name in one)
-    other = replace(config, loop=replace(config.loop, seed=1))
-    with pytest.raises(ValueError, match="was trained with .*another output folder"):
-        run(other, tmp_path / "whole")
+    for other in (replace(config, loop=replace(config.loop, seed=1)), replace(config, lora_rank=4)):
+        with pytest.raises(ValueError, match="was trained with .*another output folder"):
+            run(other, tmp_path / "whole")
 
 
 def test_the_learning_rate_is_that_of_the_other_stages(
