@@ -87,7 +87,7 @@ def run(config: RefinerConfig, output: Path) -> Path:
     mixture = config.mixture.mixture(config.loop.seed)
     encoder = AnswerEncoder(load_processor(config.base), config.max_length, config.max_pixels)
     mixture.check(pictures=encoder.has_vision)
-    net = load_net(config.base, precision_of(config.loop))
+    net = load_base(config.base, precision_of(config.loop))
     collator = AnswerCollator(mixture, encoder, config.system)
     try:
         with determinism(config.loop.deterministic), forked_random_state():
@@ -115,7 +115,7 @@ def load_processor(base: str) -> Any:
     return processor
 
 
-def load_net(base: str, precision: str) -> Any:
+def load_base(base: str, precision: str) -> Any:
     """The network of a base: bfloat16 weights where ``precision`` is ``bf16``, else float32."""
     import transformers
 

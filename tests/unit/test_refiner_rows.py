@@ -23,7 +23,7 @@ from llmga.chat.folders import load_local_engine
 from llmga.data.mixture import Mixture, Part
 from llmga.data.samples import RandomHole, Sample, SampleTurn
 from llmga.paint.masks import MIXES
-from llmga.train.refiner import load_net, load_processor, lora_targets
+from llmga.train.refiner import load_base, load_processor, lora_targets
 from llmga.train.refiner_rows import AnswerCollator, AnswerEncoder
 from llmga.train.turns import IGNORED
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def base_in(folder: Path) -> Base:
-    return Base(folder, load_net(str(folder), "no"), load_processor(str(folder)))
+    return Base(folder, load_base(str(folder), "no"), load_processor(str(folder)))
 
 
 class Base(NamedTuple):

@@ -23,7 +23,7 @@ from llmga.chat.folders import load_local_engine
 from llmga.data.schemas import Dialogue, Message, write_records
 from llmga.train import build, presets, read_config, refiner
 from llmga.train.command import main
-from llmga.train.refiner import RefinerConfig, load_net, run
+from llmga.train.refiner import RefinerConfig, load_base, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,7 +77,7 @@ def test_one_lesson_is_learned_and_the_engine_says_it(
     asked = Conversation().say("user", "Draw this.", (Picture.from_pil(PICTURE),) * sees)
     said = engine.generate(asked, Sampling(temperature=0, max_new_tokens=60), lambda text: None)
     assert said.answer == ANSWER and not said.unfinished  # it ends by the end token that it learned
-    before, after = (load_net(str(folder), "no").state_dict() for folder in (bases[family], result))
+    before, after = (load_base(str(folder), "no").state_dict() for folder in (bases[family], result))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.endswith("_proj.weight") and "vis" not in name for name in changed)
@@ -89,7 +89,7 @@ def test_one_lesson_is_learned_and_the_engine_says_it(
 def adapter_is_what_was_merged(base: Path, adapter: Path, merged: dict[str, torch.Tensor]) -> None:
     from peft import PeftModel
 
-    net = PeftModel.from_pretrained(load_net(str(base), "no"), str(adapter)).merge_and_unload()
+    net = PeftModel.from_pretrained(load_base(str(base), "no"), str(adapter)).merge_and_unload()
     for name, value in net.state_dict().items():
         torch.testing.assert_close(value, merged[name], rtol=1e-5, atol=1e-6)
 
