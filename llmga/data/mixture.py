@@ -118,19 +118,28 @@ class Mixture:
         """The first epoch."""
         return (self[index] for index in range(len(self)))
 
-    def check(self) -> None:
+    def check(self, pictures: bool = True) -> None:
         """Read every record of every file once, so that a bad one is told before a run and not hours into it.
 
+        Args:
+            pictures: whether samples may show pictures.
+
         Raises:
-            ValueError: one is not as its task's schema says, or holds no answer; the message names file and record.
+            ValueError: one is not as its task's schema says, holds no answer, or shows a picture where none may be; the
+                message names file and record.
         """
         rng = np.random.default_rng(0)
         for name, part in self._parts.items():
             for index, record in enumerate(self._records[name].scan()):
                 try:
-                    make_sample(part.task, record, Path(part.images), self._recipe, rng)
+                    sample = make_sample(part.task, record, Path(part.images), self._recipe, rng)
                 except ValueError as error:
                     raise ValueError(f"{part.path}, record {index}: {error}") from error
+                if sample.image is not None and not pictures:
+                    raise ValueError(
+                        f"{part.path}, record {index}: its {part.task} sample shows a picture, and the base reads words "
+                        f"alone; set base to a model with a vision tower, or leave the part {name!r} out of mixture"
+                    )
 
     @property
     def quotas(self) -> dict[str, int]:

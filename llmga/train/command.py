@@ -14,6 +14,7 @@ from .config_keys import describe_keys
 
 STAGES = {
     "stage1": (".stage1", "Stage1Config"),
+    "refiner": (".refiner", "RefinerConfig"),
     "stage2": (".stage2", "Stage2Config"),
     "controlnet": (".controlnet", "ControlNetConfig"),
     "diffrir-s1": (".diffrir_s1", "S1Config"),

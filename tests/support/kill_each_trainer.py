@@ -10,12 +10,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from support.kill_and_resume import Training, kill_and_resume
+from support.tiny_refiner import BASES
 from support.tiny_restoration import train_gan_tiny, train_s1_tiny, train_s2_tiny
 from support.tiny_stage1 import write_base, write_data
 from support.tiny_training import World, components
@@ -33,6 +35,8 @@ def trainings(folder: Path) -> dict[str, Training]:
     named: dict[str, Callable[..., Any]] = {
         name: partial(_stage1, data=data, base=base, **settings) for name, settings in STAGE1.items()
     }
+    if find_spec("trl"):
+        named["refiner"] = partial(_refiner, data=data, base=BASES["qwen3-vl"](folder / "qwen3-vl"))
     named |= {"stage2-t2i": _stage2, "stage2-inpainting": partial(_stage2, task="inpainting")}
     named["controlnet"] = _controlnet
     named |= {
@@ -50,6 +54,15 @@ def _stage1(output: Path, *, data: Path, base: Path, **settings: Any) -> None:
 
     torch.set_num_threads(1)
     run(build(Stage1Config, values(data, base, LOOP, **settings)), output)
+
+
+def _refiner(output: Path, *, data: Path, base: Path) -> None:
+    from llmga.train import build
+    from llmga.train.refiner import RefinerConfig, run
+    from support.tiny_stage1 import values
+
+    torch.set_num_threads(1)
+    run(build(RefinerConfig, values(data, base, LOOP, lora_dropout=0.1)), output)
 
 
 def _stage2(output: Path, **settings: Any) -> None:
