@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from ..chat.engines.local import control_tokens
 from ..chat.engines.thought import opens_thought, template_variables
-from ..chat.formats import break_control
+from ..chat.formats import break_control, control_tokens
 from ..data.mixture import Mixture
 from ..data.samples import Sample
 from .turns import IGNORED
