@@ -169,7 +169,7 @@ def _word_by_word(
     if len(source_words) != len(target_words):
         raise ValueError(
             f"mode replace needs prompts of as many words, punctuation included; source has {len(source_words)}, target "
-            f"{len(target_words)}; take mode refine"
+            f"{len(target_words)}; change target_prompt, or take mode refine"
         )
     pairs: _Pairs = []
     for old, new in zip(source_words, target_words, strict=True):

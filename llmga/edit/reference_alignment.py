@@ -120,7 +120,7 @@ def _replacement(
     if len(source_words) != len(target_words):
         raise ValueError(
             f"mode replace needs prompts of as many words, punctuation included; source has {len(source_words)}, target "
-            f"{len(target_words)}; take mode refine"
+            f"{len(target_words)}; change target_prompt, or take mode refine"
         )
     source_codes, target_codes = token_codes(source), token_codes(target)
     swapped = [

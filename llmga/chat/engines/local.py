@@ -207,7 +207,7 @@ class LocalEngine:
         if used >= limit:
             raise ValueError(
                 f"the conversation has {used} tokens (a picture is many) and the model {self.name!r} reads "
-                f"{limit}, the reply included; shorten 'history' or 'instruction'"
+                f"{limit}, the reply included; shorten 'history', 'instruction' or 'request'"
             )
         return limit - used
 
