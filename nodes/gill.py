@@ -23,6 +23,7 @@ IndexType = io.Custom("LLMGA_PICTURE_INDEX")
 
 NO_GILL = "(no file in models/gill)"
 NONE = "none"
+OWN = "the language model's own"
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ class GILLLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "vision",
-                    options=[NONE, *host.names_on_disk(host_gill.vision_models)],
+                    options=[NONE, OWN, *host.names_on_disk(host_gill.vision_models)],
                     default=NONE,
                     optional=True,
                     tooltip="The CLIP vision model, in models/clip_vision: CLIP ViT-L/14 for the published file. none: GILL "
-                    "sees no pictures.",
+                    "sees no pictures. The language model's own: where its folder is a LLaVA, and GILL was trained with it.",
                 ),
                 io.Combo.Input(
                     "decision",
@@ -105,15 +106,18 @@ class GILLLoader(io.ComfyNode):
         folders, files, towers = host.language_models(), host_gill.gill_files(), host_gill.vision_models()
         host.require_reachable(host.GILLS, "gill", gill)
         check.choice("gill", gill, list(files))
-        check.choice("vision", vision, [NONE, *towers])
+        check.choice("vision", vision, [NONE, OWN, *towers])
         check.choice("decision", decision, [NONE, *files])
         dtype = (
             PRECISIONS[check.choice("precision", precision, list(PRECISIONS))] or host.language_model_dtype()
         )
         parts = load_parts(files[gill])
+        towers[OWN] = folders[check.choice("language", language, list(folders))]
+        with check.about("vision"):
+            tower = None if vision == NONE else load_vision(towers[vision], dtype)
         made = GILL(
-            load_language(folders[check.choice("language", language, list(folders))], dtype),
-            None if vision == NONE else load_vision(towers[vision], dtype),
+            load_language(folders[language], dtype),
+            tower,
             parts,
             None if decision == NONE else load_decision(files[decision]),
         )

@@ -24,7 +24,7 @@ API = ROOT / "workflows" / "api"
 PACK = ROOT / "miniworld" / "pack"
 """The node pack that teaches ComfyUI the miniature's architecture, with the workflows on the miniature."""
 NEEDED = (f"checkpoints/{CHECKPOINT}", f"diffusion_models/{STAGE2}", f"LLM/{LANGUAGE_MODEL}/config.json")
-FOLDERS = ("checkpoints", "diffusion_models", "LLM", "diffrir", "controlnet")
+FOLDERS = ("checkpoints", "diffusion_models", "LLM", "diffrir", "controlnet", "gill")
 PAINTERS = {"base": "painted by the base UNet", "stage 2": "painted by the stage-2 UNet"}
 
 

@@ -13,6 +13,8 @@ CHECKPOINT = "llmga-mini.safetensors"
 LANGUAGE_MODEL = "llmga-mini"
 RESTORER = "llmga-mini-x1.safetensors"
 CONTROLNET = "llmga-mini-canny.safetensors"
+GILL = "llmga-mini.safetensors"
+GILL_DECISION = "llmga-mini-decision.safetensors"
 ENDPOINT = "miniature"
 STAGE2 = str(
     Path("llmga-mini-t2i", "unet", "diffusion_pytorch_model.safetensors")
@@ -36,6 +38,11 @@ VALUES: dict[tuple[str, str], Any] = {
     ("LLMGA_ChatPerPicture", "policy"): "whole_reply",
     ("LLMGA_EditInstruction", "policy"): "whole_reply",
     ("LLMGA_LongCLIPEncode", "negative_text"): "",
+    ("LLMGA_GILLLoader", "language"): LANGUAGE_MODEL,
+    ("LLMGA_GILLLoader", "gill"): GILL,
+    ("LLMGA_GILLLoader", "vision"): "the language model's own",
+    ("LLMGA_GILLLoader", "decision"): GILL_DECISION,
+    ("LLMGA_PictureIndex", "folder"): CAPTIONED,
     ("LLMGA_SaveHistory", "name"): HISTORY,
     ("LLMGA_LoadHistory", "name"): HISTORY,
     ("LLMGA_UNetLoader", "unet"): "llmga-mini-inpainting/",
@@ -181,9 +188,21 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "scene": {},
     "scene_by_hand": {},
     "scene_into_photo": {},
-    "gill_story": {},
-    "gill_retrieve_or_generate": {},
-    "language_or_embedding": {},
+    "gill_story": {
+        "First picture": {"message": "a large red star on snow"},
+        "Next picture": {"message": "a blue ring at the left on snow"},
+    },
+    "gill_retrieve_or_generate": {
+        "LLMGA GILL Chat": {
+            "message": "a large orange heart at the left on a brick wall",
+            "picture": "always",
+            "transcript": "plain",
+        }
+    },
+    "language_or_embedding": {
+        "LLMGA Chat": _say(_STAR, "refine"),
+        "LLMGA GILL Chat": {"message": _STAR},
+    },
     "paint_until_right": {
         "LLMGA Chat": _say(_STAR, "refine"),
         "LLMGA Judge": _JUDGED | {"questions": "Is there a red star?\nIs there a ring?"},
