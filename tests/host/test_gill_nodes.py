@@ -177,10 +177,15 @@ def test_cancel_ends_a_reply_and_the_next_is_as_if_nothing_had_happened(server: 
     assert readout(run(server, prompt)[0]) == expected
 
 
+OWN = "the language model's own"
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
         ({"2": talk(message="")}, "there is nothing to read"),
+        # Its tower is read, and is another one than this GILL was trained with.
+        ({"1": loader(vision=OWN)}, "trained for a vision encoder of width 64; 'llmga-mini-random' has 32"),
         ({"2": talk(top_p=0.5)}, "top_p cannot be used at temperature 0"),
         ({"1": loader(vision="none"), "2": talk(image=["3", 0])}, "cannot see pictures"),
         (

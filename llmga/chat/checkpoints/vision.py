@@ -32,6 +32,7 @@ INSIDE = "vision_tower"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 _HEAD = 64  # channels of one attention head in every CLIP
+_PATCHES = "embeddings.patch_embedding.weight"
 _PREFIX = "vision_tower.vision_model."
 
 
@@ -68,17 +69,18 @@ def read_tower(source: Path) -> tuple[dict[str, Any], Tensors]:
     if not source.exists():
         raise FileNotFoundError(f"vision_tower: there is no {source.name!r}")
     found = read_model(source) if source.is_dir() else read_file(source)
-    named = {}
-    bare = "embeddings.patch_embedding.weight" in found  # as transformers 5 saves a CLIPVisionModel
-    for name, value in found.items():
-        rest = re.sub(r"^.*?vision_model\.", "", name) if "vision_model." in name else name if bare else None
-        if rest is not None and not rest.endswith("position_ids"):
-            named[_PREFIX + rest] = value
-    if f"{_PREFIX}embeddings.patch_embedding.weight" not in named:
+    # "vision_model." alone, behind "vision_tower." or "model.vision_tower.", or, as transformers 5 saves it, left out
+    before = [name.removesuffix(_PATCHES) for name in found if name.endswith(_PATCHES)]
+    if not before:
         raise ValueError(
             f"vision_tower: {source.name!r} is not a CLIP vision model of transformers (it has no "
-            "vision_model.embeddings.patch_embedding.weight)"
+            f"vision_model.{_PATCHES})"
         )
+    named = {
+        _PREFIX + name.removeprefix(before[0]): value
+        for name, value in found.items()
+        if name.startswith(before[0]) and not name.endswith("position_ids")
+    }
     if source.is_dir() and (source / "config.json").is_file():
         config = read_object(source / "config.json")
         return {**config.get("vision_config", config), "model_type": "clip_vision_model"}, named
