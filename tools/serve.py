@@ -64,13 +64,13 @@ class Address:
 
 def main(argv: list[str]) -> int:
     address, arguments = read(argv)
+    if is_taken(address.port):
+        say(f"port {address.port} is taken, perhaps by another `serve`; end that one, or choose with --port")
+        return 2
     host = find()
     if host.path is None:
         say(f"there is no ComfyUI to start: {host.note}")
         return 1
-    if is_taken(address.port):
-        say(f"port {address.port} is taken, perhaps by another `serve`; end that one, or choose with --port")
-        return 2
     try:
         models = miniature.find()
     except FileNotFoundError as error:

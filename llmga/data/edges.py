@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,8 @@ def _tracked(weak: torch.Tensor, strong: torch.Tensor) -> torch.Tensor:
 
     neighbours = np.zeros((3, 3, 3), bool)
     neighbours[1] = True  # within a picture, not from one to the next
-    lines, count = label((weak | strong)[:, 0].cpu().numpy(), neighbours)
+    found: Any = label((weak | strong)[:, 0].cpu().numpy(), neighbours)
+    lines, count = found
     kept = np.zeros(count + 1, bool)
     kept[lines[strong[:, 0].cpu().numpy()]] = True
     return torch.from_numpy(kept[lines])[:, None].to(weak.device)
