@@ -17,9 +17,11 @@ from . import ROOT
 from .terminal import say
 
 SUITES = ("lint", "unit", "host", "browser")
-PARALLEL = {"unit": "worksteal", "host": "loadfile"}
-"""The suites that run in several processes, and how pytest-xdist shares their tests out: a host file keeps its server."""
-MOST_WORKERS = 8  # each holds torch, 0.5 to 1 GB
+PARALLEL = {"unit": ("worksteal", 8), "host": ("loadfile", 8), "browser": ("worksteal", 3)}
+"""How pytest-xdist shares a suite's tests out, a host file keeping its server, and to how many processes at most.
+
+Each holds torch, 0.5 to 1 GB; in the browser suite a ComfyUI and a Chromium besides.
+"""
 NO_TESTS = 5  # pytest's exit code
 
 
@@ -76,9 +78,9 @@ def run(name: str, python: str, arguments: Sequence[str]) -> Outcome:
         report = Path(folder) / "report.xml"
         command = [python, "-m", "pytest", f"tests/{name}", "-q", f"--junitxml={report}"]
         env = {**os.environ, "HF_HUB_OFFLINE": "1"}  # a test that would fetch a model fails instead
-        if name in PARALLEL:
-            command += ["-n", str(min(cores(), MOST_WORKERS)), "--dist", PARALLEL[name]]
-            env["OMP_NUM_THREADS"] = "1"  # the processes would take each other's cores
+        share, most = PARALLEL[name]
+        command += ["-n", str(min(cores(), most)), "--dist", share]
+        env["OMP_NUM_THREADS"] = "1"  # the processes would take each other's cores
         code = subprocess.run([*command, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, env=env).returncode
         outcome = read_report(name, report, code, narrowed=bool(arguments))
     outcome.seconds = time.monotonic() - started

@@ -288,7 +288,7 @@ class TestSuites:
         suites.run("browser", sys.executable, [])
         (unit, environ), (host, _), (browser, _) = started
         assert unit[unit.index("-n") + 1] == "8" and unit[-2:] == ["-n", "0"]
-        assert environ["OMP_NUM_THREADS"] == "1" and "-n" not in browser
+        assert environ["OMP_NUM_THREADS"] == "1" and browser[browser.index("-n") + 1] == "3"
         assert host[host.index("--dist") + 1] == "loadfile"
 
     @pytest.mark.parametrize("source", ["import os; os._exit(0)", "import nothing_of_this_name", ""])
