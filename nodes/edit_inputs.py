@@ -70,7 +70,7 @@ class HostModels:
     """MODEL, CLIP and VAE of one checkpoint.
 
     Raises:
-        ValueError: the model cannot be edited with (see ``require_editable``), or ``vae`` is none.
+        ValueError: the model cannot be edited with (see ``require_editable``), or ``vae`` is not a VAE of its channels.
     """
 
     model: Any

@@ -113,7 +113,8 @@ class GILLLoader(io.ComfyNode):
         )
         parts = load_parts(files[gill])
         towers[OWN] = folders[check.choice("language", language, list(folders))]
-        with check.about("vision"):
+        wrong = "vision: choose a file of models/clip_vision, or none" if vision == OWN else "vision"
+        with check.about(wrong):
             tower = None if vision == NONE else load_vision(towers[vision], dtype)
         made = GILL(
             load_language(folders[language], dtype),

@@ -320,9 +320,9 @@ def _ask_alone(
 ) -> ClaimVerdict:
     """The bare question, which small models were trained on; a reply that is neither yes nor no is asked for once more."""
     asked = Conversation(system=YES_NO_SYSTEM_PROMPT).say("user", claim.question, (picture,))
-    if isinstance(engine, HasWordProbabilities):
+    if isinstance(engine, HasWordProbabilities) and not sampling.thinking:  # a thought would come first
         said, (yes, no) = engine.generate_with_probabilities(asked, sampling, on_text, ("yes", "no"))
-        if yes + no >= _ANSWERED:
+        if yes + no >= _ANSWERED and not said.thought:
             return ClaimVerdict(claim, yes >= no, likely=yes / (yes + no))
     else:
         said = engine.generate(asked, sampling, on_text)

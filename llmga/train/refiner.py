@@ -141,9 +141,18 @@ def _has_vision(base: str) -> bool:
 
 
 def lora_targets(net: Any) -> str:
-    """A pattern, as PEFT reads it, of the linear layers of the language model without its output layer."""
+    """A pattern, as PEFT reads it, of the linear layers of the language model without its output layer.
+
+    Raises:
+        ValueError: it has none, or they cannot be told from those of a vision tower.
+    """
     names = [name for name, module in net.named_modules() if isinstance(module, torch.nn.Linear)]
     within = [name for name in names if "language_model." in name]
+    if not within and any("vision" in name for name in names):
+        raise ValueError(
+            f"the language model of {type(net).__name__} cannot be told from its vision tower, which is not trained; take a "
+            "base whose parts are called language_model and vision_tower, such as Qwen3-VL or Gemma 3"
+        )
     chosen = [name for name in within or names if name.rpartition(".")[2] != "lm_head"]
     if not chosen:
         raise ValueError(f"{type(net).__name__} has no linear layers in its language model to adapt")

@@ -176,9 +176,10 @@ def _records(
             if "loss" not in logs:  # the summary at the end
                 return
             if not math.isfinite(logs["loss"]):
+                advice = "raise max_length, " if collator.cut else ""  # a cut talk may have no answer left
                 raise FloatingPointError(
-                    f"the loss is {logs['loss']} by step {state.global_step}; lower loop.lr, or raise loop.warmup "
-                    "or loop.clip"
+                    f"the loss is {logs['loss']} by step {state.global_step}; {advice}lower loop.lr, or raise "
+                    "loop.warmup or loop.clip"
                 )
             if main:
                 names = {"accuracy": "mean_token_accuracy", "grad_norm": "grad_norm", "lr": "learning_rate"}

@@ -37,8 +37,6 @@ BEHIND = {"30 Edit by words and keep the rest": 2}
 """Links that may still pass behind a node: two in Nodes 2.0, why is not known yet."""
 TITLES = [template.title for template in TEMPLATES.values()]
 COPIES = sorted(path.stem for path in ON_THE_MINIATURE.glob("*.json"))
-# It goes on with what this one saves.
-ORDER = {"12 Go on with a saved conversation": "11 Two turns, saved"}
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +94,14 @@ def test_every_template_has_a_copy_on_the_miniature() -> None:
     assert {*COPIES} == {START_HERE.title, *TITLES} - lacking
 
 
-@pytest.mark.parametrize(
-    "renderer", RENDERERS
-)  # above the titles: the second finds what the first has painted
+@pytest.mark.parametrize("renderer", RENDERERS)
 @pytest.mark.parametrize("title", COPIES)
 def test_run_paints_on_the_miniature(browser: Browser, world: ComfyServer, title: str, renderer: str) -> None:
     with new_page(browser, world) as page:
-        seen = open_template(page, world, title, "classic", MINIATURE_FOLDER)
+        seen = open_template(page, world, title, renderer, MINIATURE_FOLDER)
         entry = wait_for_history(page, world, run(page, world), PATIENCE)
         page.wait_for_timeout(500)
-        screenshot(page, f"{title}, painted")
+        screenshot(page, f"{title}, painted, {renderer}")
         assert entry["status"]["status_str"] == "success", entry["status"]
         images = [image for ui in entry["outputs"].values() for image in ui.get("images", ())]
         saved = [image for image in images if image["type"] == "output"]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
 from miniworld.models.gguf_file import write_gguf
 from tools import ROOT
+from tools.patience import PATIENCE
 
 _FOLDER = ROOT / "miniature" / "LLM" / "llmga-mini"
 _SCRIPT = """
 import sys, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.n_ctx, params.cpuparams.n_threads = sys.argv[1], 2048, 1
+params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
 server = xllamacpp.Server(params)
 print("listening on", server.listening_address, flush=True)
 sys.stdin.read()
@@ -46,10 +49,15 @@ class LlamaCppServer:
             text=True,
         )
         assert self._process.stdout is not None
+        patience = threading.Timer(PATIENCE, self._process.kill)
+        patience.start()
         for line in self._process.stdout:
             if line.startswith("listening on "):
+                patience.cancel()
                 self.root = line.split()[-1]
                 return
+        patience.cancel()
+        self.close()
         raise RuntimeError((folder / "server.log").read_text())
 
     def close(self) -> None:

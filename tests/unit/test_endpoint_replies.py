@@ -399,6 +399,9 @@ def test_how_likely_the_first_token_was() -> None:
         {"token": "b", "logprob": 2},
         "c",
         None,
+        {"token": "d", "logprob": -(10**400)},
+        {"token": "e", "logprob": False},
+        {"token": "f", "logprob": float("-inf")},
     )
     for logprobs in (
         None,
@@ -417,3 +420,28 @@ def test_a_server_that_refuses_one_of_both_is_sent_neither() -> None:
     assert adapted is not None and adapted.omit == ("top_logprobs",)
     assert not {*wanted} & adapted.body([], "tiny", wanted).keys()
     assert {*wanted} <= Dialect().body([], "tiny", wanted).keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "Logprobs is not enabled for models/gemini-2.5-flash"),
+        (400, "Unsupported value: 'top_logprobs' must be at most 5"),
+        (403, "You are not allowed to request logprobs from this model"),
+        (501, "logprobs is not implemented"),
+    ],
+)
+def test_a_server_without_them_is_asked_without(
+    status: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for all: the next question leaves them out from the start."""
+    monkeypatch.setitem(BEHAVIOURS, "case", script_of(refusal(message, status, if_present="logprobs")))
+    with OpenAIServer(REPLY) as server:
+        server.behave("case")
+        engine = EndpointEngine(Endpoint("server", server.url, "m", deadline_s=20))
+        for requests in (2, 3):
+            talk = Conversation().say("user", "Is it red?")
+            said, likely = engine.generate_with_probabilities(
+                talk, Sampling(), lambda text: None, ("yes", "no")
+            )
+            assert said.answer and likely == (0, 0) and len(server.requests) == requests

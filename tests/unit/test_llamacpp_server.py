@@ -14,7 +14,7 @@ from support.llamacpp_server import LlamaCppServer, skip_reason
 from llmga.chat.conversation import Conversation
 from llmga.chat.dialect import Dialect
 from llmga.chat.endpoints import Endpoint
-from llmga.chat.engines.base import Sampling
+from llmga.chat.engines.base import MAX_NEW_TOKENS, Sampling
 from llmga.chat.engines.endpoint import EndpointEngine, EndpointError
 from llmga.chat.folders import load_local_engine
 from llmga.chat.tags import count_closed, parse
@@ -67,6 +67,12 @@ def test_its_grammar_holds_a_hot_model_to_the_form(server: LlamaCppServer) -> No
         answer = say(held, "hello there", replace(HOT, seed=seed, min_prompts=1))
         assert count_closed(answer) >= 1 and parse(answer).prompts[0].strip()
     assert not all(count_closed(say(free, "hello there", replace(HOT, seed=seed))) for seed in range(20))
+
+
+def test_it_takes_the_grammar_of_the_longest_reply(server: LlamaCppServer) -> None:
+    held = engine(server, constrain="llamacpp")
+    say(held, SAID[0], Sampling(temperature=0.0, max_new_tokens=MAX_NEW_TOKENS, min_prompts=1))
+    assert held._dialect.constrain == "llamacpp"  # a server that refuses it is asked without
 
 
 def test_several_prompts_by_its_grammar(server: LlamaCppServer) -> None:

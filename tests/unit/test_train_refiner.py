@@ -12,7 +12,7 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the refiner trains a transformers model")
-pytest.importorskip("trl", reason="TRL trains the refiner: pip install 'llmga[refiner]'")
+pytest.importorskip("trl", minversion="1.16", reason="TRL trains the refiner: pip install 'llmga[refiner]'")
 
 from safetensors.torch import load_file
 from support.tiny_refiner import BASES, SEES

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...quiet import no_http_logs
@@ -38,7 +39,8 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.125
 CONNECT_S = 10.0
 IDLE_S = 120.0  # silence within a body; before it begins a server may load its model, or have a queue
-MAX_REPLY_BYTES = 8 * 2**20  # some 300 bytes of stream per token, times MAX_NEW_TOKENS, with room
+# Some 300 bytes of stream per token, times MAX_NEW_TOKENS, with room; 2 kB with logprobs, which only short replies have.
+MAX_REPLY_BYTES = 8 * 2**20
 MAX_ERROR_BYTES = 4096
 RETRIES = 3
 RETRY_BASE_S = 0.5
@@ -148,6 +150,8 @@ class EndpointEngine:
                 return self._ask(conversation, sampling, key, deadline, on_text, schema, weighed)
             except _RefusedRequest as refused:
                 adapted = self._dialect.adapted(refused.words, refused.parameter) if left else None
+                if adapted is None and left and "logprob" in refused.words.lower():  # refused in many words
+                    adapted = replace(self._dialect, omit=(*self._dialect.omit, "logprobs"))
                 if adapted is None:
                     raise refused.error from None
                 logger.warning("endpoint %r: %s; asking again", self.name, self._dialect.difference(adapted))
@@ -352,7 +356,7 @@ class _Call:
             )
         said = await self._head(response)
         error = self._error(f"answered {status}: {what}", said, retry_in)
-        if status in (400, 422):
+        if status in (400, 422) or (status in (403, 501) and b"logprobs" in said.lower()):
             raise _RefusedRequest(error, words_of(said), named_parameter(said))
         return error
 

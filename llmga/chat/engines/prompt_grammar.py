@@ -9,6 +9,7 @@ from ..dialect import Constraint
 OPENING, CLOSING = "<gen_image>", "</gen_image>"
 _TAG_TOKENS = 16
 """What both tags of a prompt may take: tokenizers that do not know them spell each in four to seven tokens."""
+_MOST = 2400  # llama.cpp refuses repetitions from 2,000 on, and three quarters of these are a prompt's
 _CHARACTERS = 2.5
 """Of a token, for the bounds: English has four, so what they leave is closed well before the room ends. Scripts with a token
 for each character may still run out of it."""
@@ -48,7 +49,7 @@ def prompt_grammar(count: int, room: int) -> str:
     Args:
         room: tokens that the reply may have.
     """
-    characters = max(8, int(_CHARACTERS * (room / count - _TAG_TOKENS)))
+    characters = min(_MOST, max(8, int(_CHARACTERS * (room / count - _TAG_TOKENS))))
     needed = " ".join(["before block"] * count)
     return (
         f"root ::= {needed} text (more text)*\n"
