@@ -234,7 +234,10 @@ def _first_tokens(logprobs: Any) -> dict[str, float]:
             return {
                 token: math.exp(value)
                 for token, value in found
-                if isinstance(token, str) and type(value) in (int, float) and -1e4 < value <= 0
+                if isinstance(token, str)
+                and isinstance(value, (int, float))
+                and value is not False
+                and -1e4 < value <= 0
             }
     return {}
 
