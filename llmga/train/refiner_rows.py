@@ -54,7 +54,7 @@ class AnswerEncoder:
         max_pixels: a larger picture is scaled down to as many, its aspect kept.
 
     Raises:
-        ValueError: there is no chat template, or it gives an answer no exact place.
+        ValueError: there is no chat template, or where its answers stand cannot be told.
 
     Source: ``TurnEncoder``, for bases whose processor is not a LLaVA's. TRL 1.16's own masks (``assistant_only_loss``) need
     ``{% generation %}`` in the template, which it brings for templates that it knows by their text alone.
