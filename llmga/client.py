@@ -19,6 +19,8 @@ from typing import Any
 
 TIMEOUT = 600.0
 """Seconds after which an answer or a prompt is no longer waited for."""
+_LOOK_S = 5.0
+"""Seconds between two looks into the queue, which the server sends whole."""
 
 OnEvent = Callable[[str, Any], None]
 """``on_event(kind, data)``: the server's own message types with their dicts, and ``"binary"`` with bytes."""
@@ -145,18 +147,27 @@ class ComfyClient:
         """The history entry of a prompt once it has succeeded, its events passed on while it runs.
 
         Raises:
-            PromptFailedError, PromptInterruptedError: it ended otherwise.
+            PromptFailedError, PromptInterruptedError: it ended otherwise; the latter also where it was taken out of the
+                queue before it ran.
             ServerError: the server ended.
             TimeoutError: it is still running after ``timeout`` seconds.
         """
         timeout = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
+        next_look = time.monotonic() + _LOOK_S
         while time.monotonic() < deadline:
             if self._receive(prompt_id, on_event):
                 continue
+            there = True
+            if (
+                time.monotonic() >= next_look
+            ):  # before the history, which a prompt enters as it leaves the queue
+                there, next_look = self._is_queued(prompt_id), time.monotonic() + _LOOK_S
             entry = self.history(prompt_id)
             if entry is not None:
                 return _successful(prompt_id, entry)
+            if not there:
+                raise PromptInterruptedError(f"prompt {prompt_id} was taken out of the queue")
         raise TimeoutError(f"prompt {prompt_id} is still running after {timeout:.0f} s")
 
     def run(
@@ -166,7 +177,18 @@ class ComfyClient:
         return self.wait(self.queue(prompt), timeout, on_event)
 
     def interrupt(self, prompt_id: str | None = None) -> None:
+        """End a prompt, whether it runs or still waits in the queue; without an id whatever runs now.
+
+        ComfyUI forgets an interruption that reaches it between taking a prompt from the queue and starting it.
+        """
+        if prompt_id:
+            self.request("/queue", {"delete": [prompt_id]})
         self.request("/interrupt", {"prompt_id": prompt_id} if prompt_id else {})
+
+    def _is_queued(self, prompt_id: str) -> bool:
+        """Whether a prompt runs or waits."""
+        queues = self.get("/queue")
+        return any(prompt_id in entry[:2] for entries in queues.values() for entry in entries)
 
     def free(self) -> None:
         """Unload the models and drop the caches."""

@@ -14,6 +14,7 @@ import pytest
 from support.graphs import chat, checkpoint, encode, endpoint, node, preview
 from support.host import ENVIRONMENT, KEY, PROBES
 from support.openai_server import OpenAIServer
+from support.waiting import until
 
 from tools.comfy_client import ComfyError, PromptInterruptedError
 from tools.comfy_server import ComfyServer
@@ -70,6 +71,7 @@ def test_the_key_is_sent_and_shows_up_nowhere(
     assistant.behave("silent")
     waiting = server.queue(picture("cancelled"))
     heard.append(json.dumps(server.get("/queue")))
+    assert until(lambda: assistant.active)
     server.interrupt(waiting)
     with pytest.raises(PromptInterruptedError):
         server.wait(waiting, on_event=on_event)
