@@ -111,7 +111,7 @@ class Judge(io.ComfyNode):
                     default="together",
                     optional=True,
                     tooltip="together: all questions in one turn for each picture. one by one: slower, better with small "
-                    "language models.",
+                    "language models; says how likely yes is where the engine can.",
                 ),
                 io.Boolean.Input(
                     "rewrite",

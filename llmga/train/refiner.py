@@ -81,7 +81,7 @@ def run(config: RefinerConfig, output: Path) -> Path:
     """
     if not config.base:
         raise ValueError("base (a transformers folder of a model with a chat template) is needed")
-    _check_trl()
+    require_trl()
     from accelerate.state import AcceleratorState
 
     mixture = config.mixture.mixture(config.loop.seed)
@@ -203,7 +203,7 @@ def _train(
     return folder
 
 
-def _check_trl() -> None:
+def require_trl() -> None:
     """Raise ``ValueError`` where TRL is missing or too old."""
     from packaging.version import Version
 

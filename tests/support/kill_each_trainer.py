@@ -10,12 +10,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from llmga.train.refiner import require_trl
 from support.kill_and_resume import Training, kill_and_resume
 from support.tiny_refiner import BASES
 from support.tiny_restoration import train_gan_tiny, train_s1_tiny, train_s2_tiny
@@ -35,8 +35,11 @@ def trainings(folder: Path) -> dict[str, Training]:
     named: dict[str, Callable[..., Any]] = {
         name: partial(_stage1, data=data, base=base, **settings) for name, settings in STAGE1.items()
     }
-    if find_spec("trl"):
+    try:
+        require_trl()
         named["refiner"] = partial(_refiner, data=data, base=BASES["qwen3-vl"](folder / "qwen3-vl"))
+    except ValueError as missing:
+        sys.stderr.write(f"refiner skipped: {missing}\n")
     named |= {"stage2-t2i": _stage2, "stage2-inpainting": partial(_stage2, task="inpainting")}
     named["controlnet"] = _controlnet
     named |= {

@@ -67,13 +67,13 @@ def read_tower(source: Path) -> tuple[dict[str, Any], Tensors]:
         ValueError: it is not a CLIP vision tower in transformers' naming.
     """
     if not source.exists():
-        raise FileNotFoundError(f"vision_tower: there is no {source.name!r}")
+        raise FileNotFoundError(f"there is no vision tower {source.name!r}")
     found = read_model(source) if source.is_dir() else read_file(source)
     # "vision_model." alone, behind "vision_tower." or "model.vision_tower.", or, as transformers 5 saves it, left out
     before = [name.removesuffix(_PATCHES) for name in found if name.endswith(_PATCHES)]
     if not before:
         raise ValueError(
-            f"vision_tower: {source.name!r} is not a CLIP vision model of transformers (it has no "
+            f"the vision tower {source.name!r} is not a CLIP vision model of transformers (it has no "
             f"vision_model.{_PATCHES})"
         )
     named = {
@@ -119,7 +119,7 @@ def config_of(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     try:
         return _config_of(weights)
     except KeyError as error:
-        raise ValueError(f"vision_tower lacks the tensor {error}; download it again") from error
+        raise ValueError(f"the vision tower lacks the tensor {error}; download it again") from error
 
 
 def _config_of(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _config_of(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     hidden, patch = kernel.shape[0], kernel.shape[-1]
     if hidden % _HEAD:
         raise ValueError(
-            f"vision_tower has a width of {hidden}, not a multiple of {_HEAD}; give a folder with a config.json"
+            f"the vision tower has a width of {hidden}, not a multiple of {_HEAD}; give a folder with a config.json"
         )
     return {
         "model_type": "clip_vision_model",
