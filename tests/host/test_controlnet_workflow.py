@@ -16,7 +16,7 @@ from llmga.data.edges import canny
 from llmga.evaluate import edges_found
 from tools import ROOT, miniature
 from tools.comfy_runner import ComfyRunner, comfy_runner
-from tools.miniature_values import CHECKPOINT, CONTROLNET
+from tools.miniature_values import CONTROLNET
 
 WORKFLOW = ROOT / "workflows" / "api" / "controlnet.json"
 
@@ -30,28 +30,9 @@ def models() -> Path:
 
 
 @pytest.fixture(scope="module")
-def running(
-    comfyui: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[ComfyRunner, bool]]:
-    """A server with the miniature and its ControlNet, and whether that is trained; else it is a random one."""
-    folder = tmp_path_factory.mktemp("miniature")
-    for name in miniature.FOLDERS:
-        if (models / name).is_dir():
-            (folder / name).symlink_to(models / name)
-    trained = (folder / "controlnet" / CONTROLNET).is_file()
-    if not trained:
-        from safetensors.torch import save_file
-
-        from llmga.diffusion.ldm import controlnet_to_ldm
-        from miniworld.models.painter import load_pipeline
-        from miniworld.models.random_diffusion import random_controlnet
-
-        unet = load_pipeline(models / "checkpoints" / CHECKPOINT).unet
-        (folder / "controlnet").mkdir()
-        names = controlnet_to_ldm(random_controlnet(unet).state_dict())
-        save_file(names, folder / "controlnet" / CONTROLNET)
-    with comfy_runner(folder, "http://127.0.0.1:9/v1", tmp_path_factory.mktemp("pictures")) as runner:
-        yield runner, trained
+def runner(comfyui: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyRunner]:
+    with comfy_runner(models, "http://127.0.0.1:9/v1", tmp_path_factory.mktemp("pictures")) as running:
+        yield running
 
 
 def painted(runner: ComfyRunner, strength: float) -> tuple[list[torch.Tensor], list[str]]:
@@ -68,8 +49,7 @@ def painted(runner: ComfyRunner, strength: float) -> tuple[list[torch.Tensor], l
     return [picture.permute(2, 0, 1)[None] / 255 for picture in pictures], texts
 
 
-def test_the_chat_writes_and_the_edges_are_drawn_by(running: tuple[ComfyRunner, bool]) -> None:
-    runner, trained = running
+def test_the_chat_writes_and_the_edges_are_drawn_by(runner: ComfyRunner) -> None:
     steered, texts = painted(runner, 1.0)
     free, again = painted(runner, 0.0)
     side = miniature.picture_size()
@@ -78,17 +58,16 @@ def test_the_chat_writes_and_the_edges_are_drawn_by(running: tuple[ComfyRunner, 
     for one, other in zip(steered, free, strict=True):
         assert one.shape == other.shape == (1, 3, side, side)
         assert one.std() > 0.05 and (one - other).abs().max() > 20 / 255
-    if trained:
-        widgets = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-        (edges,) = (node["inputs"] for node in widgets.values() if node["class_type"] == "Canny")
-        limits = edges["low_threshold"], edges["high_threshold"]
-        example = Image.open(runner.server.base / "input" / "example.png").convert("RGB")
-        shown = torch.from_numpy(np.array(example.resize((side, side)))).permute(2, 0, 1)[None] / 255
-        wanted = canny(shown, *limits)
-        kept, nothing = (
-            [edges_found(canny(one, *limits), wanted)[0] for one in set_] for set_ in (steered, free)
-        )
-        assert all(a > b for a, b in zip(kept, nothing, strict=True))
+    widgets = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    (edges,) = (node["inputs"] for node in widgets.values() if node["class_type"] == "Canny")
+    limits = edges["low_threshold"], edges["high_threshold"]
+    example = Image.open(runner.server.base / "input" / "example.png").convert("RGB")
+    shown = torch.from_numpy(np.array(example.resize((side, side)))).permute(2, 0, 1)[None] / 255
+    wanted = canny(shown, *limits)
+    kept, nothing = (
+        [edges_found(canny(one, *limits), wanted)[0] for one in set_] for set_ in (steered, free)
+    )
+    assert all(a > b for a, b in zip(kept, nothing, strict=True))
 
 
 def test_the_file_of_the_shipped_graph_is_the_miniatures() -> None:
