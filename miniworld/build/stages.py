@@ -244,9 +244,8 @@ def _language(context: BuildContext, folder: Path) -> dict[str, Any]:
 
 def _gill(context: BuildContext, folder: Path) -> dict[str, Any]:
     config, pipeline = context.recipe.gill, load_pipeline(context.out / CHECKPOINT)
-    result = train_gill(
-        config, context.painted(config.scenes), context.out / LANGUAGE, pipeline, folder / "parts"
-    )
+    source, cache = context.painted(config.scenes), context.work / "cache" / "gill"
+    result = train_gill(config, source, context.out / LANGUAGE, pipeline, folder / "parts", cache)
     _copy(result / GILL_RESULT, context.out / GILL_FILE)
     result = train_decision(config, context.out / LANGUAGE, context.out / GILL_FILE, folder / "decision")
     _copy(result / DECISION_RESULT, context.out / GILL_DECISION_FILE)

@@ -18,11 +18,10 @@ from llmga.gill.model import PromptPart
 
 from ..files import CHECKPOINT, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, READER
 from ..models.architecture import picture_size, picture_size_of_checkpoint
-from ..models.gill import frozen_models, is_owned, story
+from ..models.gill import caption_of, frozen_models, is_owned, story
 from ..models.painter import load_pipeline
 from ..models.reader import load_reader
 from ..models.sampling import PaintConfig, paint
-from ..world.captions import short_caption
 from ..world.render import render
 from ..world.scene import Scene, sample_scene
 from .painter import Rates, score, truth_of
@@ -114,7 +113,7 @@ def check_captions(gill: GILL, out: Path, config: GILLCheckConfig) -> Measured:
     """Short captions of held-out scenes as a prompt and as GILL's embedding: what the generation head alone loses."""
     pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
     scenes = [sample_scene(config.seed * 10_000_000 + i, (1, 3), "validation") for i in range(config.count)]
-    captions = [short_caption(scene, i) for i, scene in enumerate(scenes)]
+    captions = [caption_of(scene) for scene in scenes]
     contexts = torch.stack([conditioning_of(gill, [caption]) for caption in captions])
     truth = truth_of(scenes)
     return {
@@ -131,9 +130,7 @@ def check_retrieval(gill: GILL, config: GILLCheckConfig, size: int) -> Measured:
     total = config.count + config.distractors
     scenes = [sample_scene(config.seed * 50_000_000 + i, (1, 3), "validation") for i in range(total)]
     rows = torch.cat([gill.parts.picture_embedding(gill.pooled(picture_of(scene, size))) for scene in scenes])
-    queries = [
-        gill.picture_states([short_caption(scene, i)]) for i, scene in enumerate(scenes[: config.count])
-    ]
+    queries = [gill.picture_states([caption_of(scene)]) for scene in scenes[: config.count]]
     scores = gill.parts.query_embedding(torch.stack(queries)) @ rows.T
     places = (scores > scores.diagonal()[:, None]).sum(1)  # how many are nearer than its own
     chance = {f"recall@{k}": rate([k / total] * config.count) for k in (1, 5)}
@@ -147,8 +144,8 @@ def check_decision(gill: GILL, config: GILLCheckConfig) -> Measured:
     """Generate or retrieve: how often that is right, where right is whether the index can hold such a picture."""
     scenes = [sample_scene(config.seed * 60_000_000 + i, (1, 3), "validation") for i in range(config.count)]
     right, always = [], []
-    for i, scene in enumerate(scenes):
-        chosen = decide(gill.decision, gill.picture_states([short_caption(scene, i)])[0]).source
+    for scene in scenes:
+        chosen = decide(gill.decision, gill.picture_states([caption_of(scene)])[0]).source
         right.append(float((chosen == "retrieve") == is_owned(scene)))
         always.append(float(not is_owned(scene)))
     return {"decision model": {"accuracy": rate(right)}, "always generate": {"accuracy": rate(always)}}

@@ -32,26 +32,37 @@ class MiniatureGILL:
     training: GILLConfig
     decision: GILLDecisionConfig
     scenes: int
-    """How many of the painted scenes it learns from."""
+    """How many of the painted scenes it learns from,"""
+    objects: int
+    """less those of more objects than this: the caption of few is soon learned, and SD1.5 reads 77 tokens."""
 
 
 class WorldCaptions:
-    """The painted scenes with short captions, as ``llmga.train.gill_data.CaptionedExamples``."""
+    """The painted scenes of at most so many objects with their captions, as ``llmga.train.gill_data.CaptionedExamples``."""
 
-    def __init__(self, source: Painted) -> None:
-        self._source = source
+    def __init__(self, source: Painted, objects: int) -> None:
+        self._source, self._objects = source, objects
+        scenes = [source.scenes[i] for i in range(len(source.pictures))]
+        self._chosen = [i for i, scene in enumerate(scenes) if len(scene.objects) <= objects]
+        self._captions = [caption_of(scenes[i]) for i in self._chosen]
 
     def __len__(self) -> int:
-        return len(self._source.pictures)
+        return len(self._chosen)
 
     def caption(self, i: int) -> str:
-        return short_caption(self._source.scenes[i], i)
+        return self._captions[i]
 
     def picture(self, i: int) -> Image.Image:
-        return Image.fromarray(self._source.pictures[i])
+        return Image.fromarray(self._source.pictures[self._chosen[i]])
 
     def fingerprint(self) -> str:
-        return f"short captions of {self._source.scenes}, {self._source.pictures.shape[1]} pixels"
+        side = self._source.pictures.shape[1]
+        return f"captions in one wording of up to {self._objects} objects of {self._source.scenes}, {side} pixels"
+
+
+def caption_of(scene: Scene) -> str:
+    """The short caption in one wording, row by row: an embedding is a mean over what it could be, words too."""
+    return short_caption(scene, 0, order="reading")
 
 
 def frozen_models(language: Path) -> tuple[FrozenLanguage, FrozenVision]:
@@ -65,11 +76,14 @@ def text_of(pipeline: Any) -> StableDiffusionText:
     return StableDiffusionText(Components(*parts, dict(pipeline.scheduler.config)))
 
 
-def train_gill(config: MiniatureGILL, source: Painted, language: Path, pipeline: Any, folder: Path) -> Path:
-    """Train GILL's parts; returns the folder of the result."""
-    examples = WorldCaptions(source)
-    trainer = GILLTrainer(config.training, *frozen_models(language), examples, text_of(pipeline))
-    return train(trainer, config.training.loop, folder)
+def train_gill(
+    config: MiniatureGILL, source: Painted, language: Path, pipeline: Any, folder: Path, cache: Path
+) -> Path:
+    """Train GILL's parts; returns the folder of the result. What the frozen encoders give is kept under ``cache``."""
+    examples = WorldCaptions(source, config.objects)
+    settings = replace(config.training, cache=cache if config.training.cache else None)
+    trainer = GILLTrainer(settings, *frozen_models(language), examples, text_of(pipeline))
+    return train(trainer, settings.loop, folder)
 
 
 def train_decision(config: MiniatureGILL, language: Path, parts: Path, folder: Path) -> Path:
@@ -85,7 +99,7 @@ def train_decision(config: MiniatureGILL, language: Path, parts: Path, folder: P
 def decision_prompts(count: int, seed: int) -> LabelledPrompts:
     """Captions, and whether the index can hold such a picture (1, retrieve) or cannot (0, generate)."""
     scenes = Scenes(count, seed)
-    captions = tuple(short_caption(scenes[i], i) for i in range(count))
+    captions = tuple(caption_of(scenes[i]) for i in range(count))
     return LabelledPrompts(captions, tuple(int(is_owned(scenes[i])) for i in range(count)))
 
 
@@ -98,4 +112,4 @@ def story(scene: Scene) -> tuple[Sequence[str], Sequence[Scene]]:
     """A sentence for each object, and the picture after each sentence: all objects that were named so far."""
     steps = [replace(scene, objects=scene.objects[: i + 1]) for i in range(len(scene.objects))]
     alone = [replace(scene, objects=(thing,)) for thing in scene.objects]
-    return [short_caption(one, i) for i, one in enumerate(alone)], steps
+    return [caption_of(one) for one in alone], steps
