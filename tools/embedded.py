@@ -1,8 +1,8 @@
 """Runs a workflow's API prompt on ``llmga`` and diffusers alone, where no ComfyUI is to be had.
 
-Each function below, and in ``embedded_pictures``, stands for one node class of the shipped workflows; the graph itself is
-the same file that ComfyUI runs. It is a way to see the story anywhere, not a second ComfyUI: other node classes are an
-error.
+Each function below, in ``embedded_pictures`` and in ``embedded_models``, stands for one node class of the shipped
+workflows; the graph itself is the same file that ComfyUI runs. It is a way to see the story anywhere, not a second ComfyUI:
+other node classes are an error.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from llmga.chat import Conversation, Picture, Sampling, read_transcript, respond
 from llmga.images import from_pil, paint_hole_black, read_picture, to_pil
 from llmga.text import encode_sd15
 
+from .embedded_models import MODEL_NODES
 from .embedded_pictures import PICTURE_NODES
-from .embedded_step import Inpainting, Many, OnEvent, Prompt, Result, Step, Workspace, run_each
+from .embedded_step import Conditioned, Many, OnEvent, Prompt, Result, Step, Workspace, run_each
 
 
 class EmbeddedRunner:
@@ -173,7 +174,7 @@ def sample(
 ) -> Result:
     """Euler's method on ComfyUI's "normal" schedule, which is what the workflows ask for; noise from the CPU.
 
-    A conditioning is a tensor, or ``Inpainting`` with what an inpainting UNet sees beside the latent.
+    A conditioning is a tensor, or ``Conditioned`` with more than text.
     """
     from diffusers import EulerDiscreteScheduler
 
@@ -184,13 +185,15 @@ def sample(
     euler.set_timesteps(steps)
     noise = torch.randn(latent_image.shape, generator=torch.Generator().manual_seed(seed))
     x = noise * (1 + euler.sigmas[0] ** 2).sqrt()
-    beside = positive.beside.repeat(2, 1, 1, 1) if isinstance(positive, Inpainting) else None
-    contexts: list[Any] = [getattr(one, "context", one) for one in (positive, negative)]
-    context = torch.cat(contexts)
+    wanted, other = (
+        one if isinstance(one, Conditioned) else Conditioned(one) for one in (positive, negative)
+    )
+    context = torch.cat([wanted.context, other.context])
+    beside = x[:, :0] if wanted.beside is None else wanted.beside
     for t in euler.timesteps:
-        seen = euler.scale_model_input(x, t).repeat(2, 1, 1, 1)
-        seen = seen if beside is None else torch.cat([seen, beside], 1)
-        eps_cond, eps_uncond = model(seen, t, context).sample.chunk(2)
+        seen = torch.cat([euler.scale_model_input(x, t), beside], 1).repeat(2, 1, 1, 1)
+        added = {} if wanted.control is None else wanted.control.residuals(range(len(x)), seen, t, context)
+        eps_cond, eps_uncond = model(seen, t, context, **added).sample.chunk(2)
         x = euler.step(eps_uncond + cfg * (eps_cond - eps_uncond), t, x, return_dict=False)[0]
     return (x,), {}
 
@@ -262,3 +265,4 @@ NODES: dict[str, Callable[..., Result]] = {
     "PreviewAny": preview,
 }
 NODES.update(PICTURE_NODES)
+NODES.update(MODEL_NODES)

@@ -28,7 +28,7 @@ from llmga.restore.colour import match_colour
 from llmga.restore.seam import seam
 from llmga.text import longest
 
-from .embedded_step import Inpainting, Many, Result, Step
+from .embedded_step import Conditioned, Many, Result, Step
 
 RING = 16
 """Pixels around a hole that a colour correction looks at, as in DiffRIR Restore."""
@@ -202,7 +202,7 @@ def inpaint_conditioning(step: Step, positive, negative, vae, pixels, mask, nois
     image = (channels_first(pixels) - 0.5) * (1 - holes) + 0.5
     latent = DiffusersCodec(vae).encode(channels_last(image))
     beside = torch.cat([F.interpolate(holes, latent.shape[-2:]), latent], 1)
-    seen = (Inpainting(positive, beside), Inpainting(negative, beside))
+    seen = (Conditioned(positive, beside), Conditioned(negative, beside))
     return (*seen, torch.zeros_like(latent)), {}
 
 

@@ -32,11 +32,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Inpainting:
-    """A conditioning (B, rows, width), and mask and masked latent (B, 5, h, w) that the UNet sees beside its latent."""
+class Conditioned:
+    """A conditioning (B, rows, width) with more than text."""
 
     context: torch.Tensor
-    beside: torch.Tensor
+    beside: torch.Tensor | None = None
+    """Mask and masked latent (B, 5, h, w) that an inpainting UNet sees beside its latent."""
+    control: Any = None
+    """A ControlNet with its edges, ``miniworld.models.sampling.Control``."""
 
 
 Result = tuple[tuple[Any, ...], dict[str, Any]]

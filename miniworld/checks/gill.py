@@ -18,10 +18,11 @@ from llmga.gill.model import PromptPart
 
 from ..files import CHECKPOINT, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, READER
 from ..models.architecture import picture_size, picture_size_of_checkpoint
-from ..models.gill import caption_of, frozen_models, is_owned, story
+from ..models.gill import frozen_models, is_owned, story
 from ..models.painter import load_pipeline
 from ..models.reader import load_reader
 from ..models.sampling import PaintConfig, paint
+from ..world.captions import caption_of
 from ..world.render import render
 from ..world.scene import Scene, sample_scene
 from .painter import Rates, score, truth_of

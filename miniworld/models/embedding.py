@@ -17,7 +17,7 @@ from llmga.train import train
 from llmga.train.components import Components
 from llmga.train.embedding import EmbeddingConfig, EmbeddingTrainer
 
-from ..world.captions import detailed_caption, short_caption
+from ..world.captions import caption_of, detailed_caption, short_caption
 from ..world.edits import sample_edit
 from ..world.scene import Scene, sample_scene
 
@@ -58,7 +58,11 @@ def conversation_of_edits(seed: int, turns: int = TURNS, split: Any = "train") -
 
 
 class EditRequests:
-    """Requests of conversations of edits, as ``llmga.train.embedding.Requests``: one for each turn of each."""
+    """Requests of conversations of edits, as ``llmga.train.embedding.Requests``: one for each turn of each.
+
+    The prompt is the scene's short caption in one wording. Of detailed prompts in many wordings, which nothing in the request
+    foretells, an embedding learns the mean, and paints backgrounds alone.
+    """
 
     def __init__(self, conversations: int, seed: int = 0) -> None:
         self._conversations = [conversation_of_edits(seed * 1_000_003 + i) for i in range(conversations)]
@@ -75,7 +79,7 @@ class EditRequests:
 
     def prompt(self, i: int) -> str:
         number, turn = self._places[i]
-        return self._conversations[number][turn].prompt
+        return caption_of(self._conversations[number][turn].scene)
 
 
 def without_words(turns: Sequence[EditTurn]) -> Conversation:

@@ -17,7 +17,7 @@ from llmga.train.gill import GILLConfig, GILLTrainer
 from llmga.train.gill_data import LabelledPrompts, StableDiffusionText
 from llmga.train.gill_decision import GILLDecisionConfig, GILLDecisionTrainer
 
-from ..world.captions import short_caption
+from ..world.captions import caption_of
 from ..world.dataset import Painted, Scenes
 from ..world.scene import BACKGROUNDS, Scene
 
@@ -58,11 +58,6 @@ class WorldCaptions:
     def fingerprint(self) -> str:
         side = self._source.pictures.shape[1]
         return f"captions in one wording of up to {self._objects} objects of {self._source.scenes}, {side} pixels"
-
-
-def caption_of(scene: Scene) -> str:
-    """The short caption in one wording, row by row: an embedding is a mean over what it could be, words too."""
-    return short_caption(scene, 0, order="reading")
 
 
 def frozen_models(language: Path) -> tuple[FrozenLanguage, FrozenVision]:

@@ -42,6 +42,11 @@ def short_caption(
     return template.format(list=items, on=ON[scene.background])
 
 
+def caption_of(scene: Scene) -> str:
+    """The short caption in one wording, its objects row by row; embeddings are trained on it, as they learn means."""
+    return short_caption(scene, 0, order="reading")
+
+
 def listed(
     scene: Scene, seed: int, *, held_out: bool = False, moved: Moved | None = None, order: Order = "any"
 ) -> str:

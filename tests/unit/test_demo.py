@@ -10,7 +10,12 @@ import pytest
 from PIL import Image
 
 from miniworld.models.painter import write_half, write_single_file
-from miniworld.models.random_diffusion import random_pipeline, write_inpainting_unet, write_restorer
+from miniworld.models.random_diffusion import (
+    random_pipeline,
+    write_controlnet,
+    write_inpainting_unet,
+    write_restorer,
+)
 from miniworld.models.random_language import write_tiny_llava
 from miniworld.world.captions import detailed_caption
 from miniworld.world.facts import facts
@@ -32,6 +37,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random_unet.save_config(unet.parent)
     write_half(random_unet.state_dict(), unet)
     write_inpainting_unet(folder / "diffusion_models" / "llmga-mini-inpainting")
+    write_controlnet(folder / "controlnet" / miniature_values.CONTROLNET)
     write_restorer(folder / "diffrir" / miniature_values.RESTORER)
     write_tiny_llava(folder / "LLM" / miniature.LANGUAGE_MODEL)
     return folder
@@ -101,7 +107,7 @@ def test_a_prompt_in_the_worlds_words_is_drawn_as_it_says() -> None:
 def test_the_story_runs_without_comfyui(
     stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All chapters on the embedded engine, with the language model behind its server; one is left out and says so."""
+    """All chapters on the embedded engine, with the language model behind its server."""
     monkeypatch.setenv("LLMGA_MINIATURE", str(stand_in))
     monkeypatch.setenv("COMFYUI_PATH", "none")
     monkeypatch.setattr(demo, "OUTPUT", tmp_path / "demo")
@@ -112,13 +118,30 @@ def test_the_story_runs_without_comfyui(
             monkeypatch.setitem(miniature_values.VALUES, (class_type, key), 2 if key == "steps" else 8)
     assert demo.main([]) == 0
     names = {path.name for path in (tmp_path / "demo").iterdir()}
-    told = [name for name in demo.STORY if name != "controlnet"]
-    assert {f"{name}_00.png" for name in told} | {f"{name}_stage2_00.png" for name in demo.TWICE} <= names
+    assert {f"{name}_00.png" for name in demo.STORY} | {
+        f"{name}_stage2_00.png" for name in demo.TWICE
+    } <= names
     assert {"similar_image_shown.png", "contact_sheet.png", "report.html", "transcript.md"} <= names
     transcript = (tmp_path / "demo" / "transcript.md").read_text(encoding="utf-8")
-    for name in told:
+    for name in demo.STORY:
         for inputs in miniature.REQUESTS[name].values():
             assert inputs.get("instruction", "") in transcript
+
+
+def test_a_chapter_whose_model_is_missing_is_left_out_and_says_so(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = tmp_path / "miniature"
+    lacking.mkdir()
+    for entry in stand_in.iterdir():
+        if entry.name != "controlnet":
+            (lacking / entry.name).symlink_to(entry)
+    monkeypatch.setenv("LLMGA_MINIATURE", str(lacking))
+    monkeypatch.setenv("COMFYUI_PATH", "none")
+    monkeypatch.setattr(demo, "OUTPUT", tmp_path / "demo")
+    monkeypatch.setattr(demo, "STORY", {"controlnet": demo.STORY["controlnet"]})
+    assert demo.main([]) == 0
+    transcript = (tmp_path / "demo" / "transcript.md").read_text(encoding="utf-8")
     assert "the miniature has no llmga-mini-canny.safetensors yet" in transcript
 
 

@@ -148,7 +148,7 @@ def test_conversations_of_edits_go_on_and_hold_no_words_between() -> None:
     assert {turn.text for turn in chat.turns if turn.role == "assistant"} == {"<gen_image> </gen_image>"}
     requests = EditRequests(2)
     assert requests.conversation(1) == without_words(conversation_of_edits(0)[:2])
-    assert requests.prompt(1) == conversation_of_edits(0)[1].prompt
+    assert requests.prompt(1) == caption_of(conversation_of_edits(0)[1].scene)
 
 
 def test_a_reply_without_a_prompt_is_painted_as_it_is() -> None:
