@@ -130,6 +130,15 @@ def _check_gill(options: argparse.Namespace, command: list[str]) -> None:
     sys.stdout.write(gill_table(found) + "\n")
 
 
+def _check_gill_heads(options: argparse.Namespace, command: list[str]) -> None:
+    from llmga.evaluate import table
+
+    from .checks.gill_heads import HeadsConfig, check_heads
+
+    config = HeadsConfig(count=options.count, steps=options.steps)
+    sys.stdout.write(table(check_heads(options.out, config, options.work)) + "\n")
+
+
 def _check_turns(options: argparse.Namespace, command: list[str]) -> None:
     from tqdm import tqdm
 
@@ -166,6 +175,7 @@ VERBS = {
     "check-chat": _check_chat,
     "check-edits": _check_edits,
     "check-gill": _check_gill,
+    "check-gill-heads": _check_gill_heads,
     "check-judge": _check_judge,
     "check-loop": _check_loop,
     "check-turns": _check_turns,
@@ -237,6 +247,13 @@ def _parser() -> argparse.ArgumentParser:
     gill.add_argument("--out", type=Path, required=True, help="the folder of the models")
     gill.add_argument("--count", type=int, default=256, help="of stories, and of captions")
     gill.add_argument("--steps", type=int, default=25, help="of denoising")
+    heads = verbs.add_parser("check-gill-heads", help="train and measure each kind of GILL's generation head")
+    heads.add_argument("--out", type=Path, required=True, help="the folder of the models")
+    heads.add_argument(
+        "--work", type=Path, default=Path("build/gill-heads"), help="the folder of the trainings"
+    )
+    heads.add_argument("--count", type=int, default=96, help="captions that are painted")
+    heads.add_argument("--steps", type=int, default=25, help="of denoising")
     turns = verbs.add_parser(
         "check-turns", help="measure words and embeddings turn by turn (the paper's figure 5)"
     )

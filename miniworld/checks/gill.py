@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from llmga.evaluate import Estimate, rate, table
+from llmga.evaluate import Estimate, contact_sheet, rate, table, write_json
 from llmga.gill import GILL, load_decision, load_parts
 from llmga.gill.answer import decide
 from llmga.gill.model import PromptPart
@@ -25,9 +25,12 @@ from ..models.sampling import PaintConfig, paint
 from ..world.captions import caption_of
 from ..world.render import render
 from ..world.scene import Scene, sample_scene
+from .controlnet import pictures_of
 from .painter import Rates, score, truth_of
 
 OnDone = Callable[[int, int], object]
+RESULT = "check_gill.json"
+_SHEET = 10
 Measured = dict[str, dict[str, Estimate]]
 
 
@@ -54,17 +57,19 @@ def load_miniature_gill(out: Path, parts: Path | None = None) -> GILL:
 def check_gill(
     out: Path, config: GILLCheckConfig, on_done: OnDone = lambda done, of: None
 ) -> dict[str, Measured]:
-    """Everything that is measured, by table and condition.
+    """Everything that is measured, by table and condition; writes ``check_gill.json`` and a sheet of the first stories.
 
     Raises:
         FileNotFoundError: one of the miniature's files is missing.
     """
     gill = load_miniature_gill(out)
-    return {
+    results = {
         "generation": check_stories(gill, out, config, on_done),
         "retrieval": check_retrieval(gill, config, picture_size_of_checkpoint(out / CHECKPOINT)),
         "decision": check_decision(gill, config),
     }
+    write_json(out / RESULT, {"config": config, "results": results})
+    return results
 
 
 def check_stories(
@@ -98,31 +103,18 @@ def check_stories(
             done += 1
             on_done(done, of)
         contexts[name] = torch.stack(rows)
-    truth = truth_of(scenes)
-    results: Measured = {}
-    for name, captions in (("prompt, 1 caption", last), (f"prompt, {number} captions", whole)):
-        results[name] = _columns(score(reader.read(paint(pipeline, captions, config, max_chunks=1)), truth))
-    for name, context in contexts.items():
-        results[name] = _columns(score(reader.read(paint(pipeline, last, config, contexts=context)), truth))
-    results["chance"] = _columns(
-        score(reader.read(paint(pipeline, whole, config, max_chunks=1)), truth.roll(1, 0))
-    )
-    return results
-
-
-def check_captions(gill: GILL, out: Path, config: GILLCheckConfig) -> Measured:
-    """Short captions of held-out scenes as a prompt and as GILL's embedding: what the generation head alone loses."""
-    pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
-    scenes = [sample_scene(config.seed * 10_000_000 + i, (1, 3), "validation") for i in range(config.count)]
-    captions = [caption_of(scene) for scene in scenes]
-    contexts = torch.stack([conditioning_of(gill, [caption]) for caption in captions])
-    truth = truth_of(scenes)
-    return {
-        "prompt": _columns(score(reader.read(paint(pipeline, captions, config, max_chunks=1)), truth)),
-        f"GILL, {gill.parts.sizes.head}": _columns(
-            score(reader.read(paint(pipeline, captions, config, contexts=contexts)), truth)
-        ),
+    painted = {
+        "prompt, 1 caption": paint(pipeline, last, config, max_chunks=1),
+        f"prompt, {number} captions": paint(pipeline, whole, config, max_chunks=1),
     }
+    painted |= {name: paint(pipeline, last, config, contexts=context) for name, context in contexts.items()}
+    rows = [pictures_of(scenes[:_SHEET], size), *(pictures[:_SHEET] for pictures in painted.values())]
+    contact_sheet([row / 2 + 0.5 for row in rows], out / "pictures" / "gill.png", _SHEET)
+    truth = truth_of(scenes)
+    read = {name: reader.read(pictures) for name, pictures in painted.items()}
+    results = {name: columns(score(reading, truth)) for name, reading in read.items()}
+    results["chance"] = columns(score(read[f"prompt, {number} captions"], truth.roll(1, 0)))
+    return results
 
 
 @torch.no_grad()
@@ -175,5 +167,6 @@ def gill_table(measured: dict[str, Any]) -> str:
     return "\n\n".join(f"{name}\n{table(rows)}" for name, rows in measured.items())
 
 
-def _columns(rates: Rates) -> dict[str, Estimate]:
+def columns(rates: Rates) -> dict[str, Estimate]:
+    """Of what the reader found, what GILL's tables show."""
     return {name: rates[name] for name in ("background", "place", "colour", "shape", "empty")}

@@ -60,8 +60,8 @@ def conversation_of_edits(seed: int, turns: int = TURNS, split: Any = "train") -
 class EditRequests:
     """Requests of conversations of edits, as ``llmga.train.embedding.Requests``: one for each turn of each.
 
-    The prompt is the scene's short caption in one wording. Of detailed prompts in many wordings, which nothing in the request
-    foretells, an embedding learns the mean, and paints backgrounds alone.
+    The prompt is the scene's short caption in one wording. Of detailed prompts in many wordings, which nothing in the
+    request foretells, an embedding learns the mean, and paints backgrounds alone.
     """
 
     def __init__(self, conversations: int, seed: int = 0) -> None:

@@ -15,6 +15,7 @@ from llmga.chat import Conversation, OnText, Said, Sampling
 from llmga.gill import GILL, DecisionModel, GILLParts, GILLSizes, load_vision, save_decision, save_parts
 from llmga.gill.embedding import EmbeddingHead, EmbeddingSizes, load_embedding_head, save_embedding_head
 from llmga.train import read_config
+from llmga.train.loop import LoopConfig
 from miniworld.build.build import build
 from miniworld.build.recipe import RECIPES, Recipe
 from miniworld.build.stages import STAGES
@@ -26,13 +27,16 @@ from miniworld.checks.gill import (
     interleaved,
     load_miniature_gill,
 )
+from miniworld.checks.gill_heads import HeadsConfig, caption_states, check_heads, with_head
 from miniworld.checks.painter import truth_of
 from miniworld.checks.turns import TurnsConfig, agreement, check_turns, in_words, plot_turns, turns_table
 from miniworld.files import CHECKPOINT, EMBEDDING, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, MANIFEST, READER
 from miniworld.models.architecture import CONTEXT_DIM
 from miniworld.models.embedding import EditRequests, conversation_of_edits, without_words
 from miniworld.models.gill import OWNED, decision_prompts, frozen_models, story
+from miniworld.models.painter import load_pipeline
 from miniworld.models.reader import Reading
+from miniworld.world.captions import caption_of
 from miniworld.world.dataset import ATTRIBUTES
 from miniworld.world.scene import sample_scene
 from tools import ROOT
@@ -135,6 +139,23 @@ def test_stories_are_painted_under_every_condition(gill: GILL, out: Path) -> Non
         "chance",
     ]
     assert all(row["colour"].count == 4 for row in found.values())
+
+
+def test_a_head_learns_and_leaves_the_other_parts_alone(gill: GILL, out: Path, tmp_path: Path) -> None:
+    loop = LoopConfig(steps=30, batch=8, micro_batch=8, lr=1e-3, mixed_precision="no", cpu=True)
+    config = HeadsConfig(captions=16, count=2, steps=2, training=loop)
+    before = {name: value.clone() for name, value in gill.parts.state_dict().items()}
+    found = check_heads(out, config, tmp_path, ("linear", "gill_mapper"))
+    assert list(found) == ["prompt", "linear", "gill_mapper"] and found["prompt"]["distance"].value == 0
+    untrained = with_head(gill.parts, "linear", loop.seed)
+    assert untrained.sizes.head == "linear" and torch.equal(untrained.img_rows, gill.parts.img_rows)
+    scenes = [sample_scene(7 * 10_000_000 + i, (1, 3), "validation") for i in range(2)]
+    asked = caption_states(gill, load_pipeline(out / CHECKPOINT), scenes)
+    with torch.no_grad():
+        far = (untrained.conditioning(asked.states) - asked.targets).norm(dim=-1).mean().item()
+    assert found["linear"]["distance"].value < 0.9 * far
+    assert all(torch.equal(value, before[name]) for name, value in gill.parts.state_dict().items())
+    assert (out / "check_gill_heads.json").is_file()
 
 
 def test_conversations_of_edits_go_on_and_hold_no_words_between() -> None:
