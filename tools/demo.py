@@ -62,6 +62,14 @@ STORY = {
         "A seam taken out",
         "A hole that was painted with the wrong colours, before and after DiffRIR.",
     ),
+    "gill_story": (
+        "A story's next picture, by GILL",
+        "GILL has no prompt: what it makes of the words and of the first picture goes to the painter as numbers.",
+    ),
+    "language_or_embedding": (
+        "The same wish in words and as an embedding",
+        "LLMGA's prompt on the one side, GILL's embedding on the other, from the same noise.",
+    ),
     "picture_book": ("A story in pictures", "One request, several prompts, a picture for each."),
 }
 TWICE = ("text_to_image", "similar_image", "chat_with_endpoint", "continue_conversation")
@@ -143,6 +151,8 @@ def collect(chapter: Chapter, prompt: Prompt, shown: dict[str, dict[str, Any]]) 
                 node["inputs"]["instruction"] or f"(shows a picture; the task is {node['inputs']['task']})"
             )
             chapter.said += [("you", asked), *(("LLMGA", text) for text in texts)]
+        elif "message" in node["inputs"]:
+            chapter.said += [("you", node["inputs"]["message"]), *(("GILL", text) for text in texts)]
         elif title == "Prompt":
             chapter.prompt = "\n".join(texts)
         elif texts:

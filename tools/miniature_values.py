@@ -189,12 +189,12 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "scene_by_hand": {},
     "scene_into_photo": {},
     "gill_story": {
-        "First picture": {"message": "a large red star on snow"},
-        "Next picture": {"message": "a blue ring at the left on snow"},
+        "First picture": {"message": "on snow, a large red star at the left"},
+        "Next picture": {"message": "on snow, a large blue ring at the right"},
     },
     "gill_retrieve_or_generate": {
         "LLMGA GILL Chat": {
-            "message": "a large orange heart at the left on a brick wall",
+            "message": "on a brick wall, a large orange heart at the left",
             "picture": "always",
             "transcript": "plain",
         }

@@ -67,7 +67,7 @@ def contact_sheet(chapters: list[Chapter]) -> Image.Image:
 
 def _lines(chapter: Chapter) -> list[tuple[str, str]]:
     """The wrapped lines beside a chapter's pictures, each with its colour."""
-    colours = {"you": "#9ec5ff", "LLMGA": "#c8c8d0", "prompt": "#f2d38b"}
+    colours = {"you": "#9ec5ff", "LLMGA": "#c8c8d0", "GILL": "#c8c8d0", "prompt": "#f2d38b"}
     texts = [(who, text) for who, text in chapter.said if text != chapter.prompt]
     if chapter.prompt:
         texts.append(("prompt", chapter.prompt))

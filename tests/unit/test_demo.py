@@ -7,8 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+from llmga.gill import (
+    DecisionModel,
+    GILLParts,
+    GILLSizes,
+    load_language,
+    load_vision,
+    save_decision,
+    save_parts,
+)
+from miniworld.models.architecture import CONTEXT_DIM
 from miniworld.models.painter import write_half, write_single_file
 from miniworld.models.random_diffusion import (
     random_pipeline,
@@ -40,7 +51,17 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_controlnet(folder / "controlnet" / miniature_values.CONTROLNET)
     write_restorer(folder / "diffrir" / miniature_values.RESTORER)
     write_tiny_llava(folder / "LLM" / miniature.LANGUAGE_MODEL)
+    write_gill(folder)
     return folder
+
+
+def write_gill(folder: Path) -> None:
+    """A GILL that has learned nothing, for the stand-in's own language model and vision tower."""
+    language = folder / "LLM" / miniature.LANGUAGE_MODEL
+    widths = load_language(language, torch.float32).width, load_vision(language, torch.float32).width
+    parts = GILLParts(GILLSizes(*widths, retrieval=16, text=CONTEXT_DIM, head_width=16, head_layers=1))
+    save_parts(parts, folder / "gill" / miniature_values.GILL)
+    save_decision(DecisionModel(widths[0]), folder / "gill" / miniature_values.GILL_DECISION)
 
 
 def test_what_is_missing_of_a_miniature_is_named(
