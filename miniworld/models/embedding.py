@@ -58,7 +58,8 @@ def conversation_of_edits(seed: int, turns: int = TURNS, split: Any = "train") -
 
 
 class EditRequests:
-    """Requests of conversations of edits, as ``llmga.train.embedding.Requests``: one for each turn of each.
+    """Requests of conversations of edits, as ``llmga.train.embedding.Requests``: one for each turn of each, and as many that
+    begin a conversation, for what these ask for must be learned before edits of it can be.
 
     The prompt is the scene's short caption in one wording. Of detailed prompts in many wordings, which nothing in the
     request foretells, an embedding learns the mean, and paints backgrounds alone.
@@ -66,9 +67,10 @@ class EditRequests:
 
     def __init__(self, conversations: int, seed: int = 0) -> None:
         self._conversations = [conversation_of_edits(seed * 1_000_003 + i) for i in range(conversations)]
-        self._places = [
-            (i, turn) for i, turns in enumerate(self._conversations) for turn in range(len(turns))
-        ]
+        edits = [(i, turn) for i, turns in enumerate(self._conversations) for turn in range(len(turns))]
+        begun = range(conversations, conversations + len(edits))
+        self._conversations += [conversation_of_edits(seed * 1_000_003 + i, turns=1) for i in begun]
+        self._places = [*edits, *((i, 0) for i in begun)]
 
     def __len__(self) -> int:
         return len(self._places)
