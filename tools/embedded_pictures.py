@@ -54,8 +54,8 @@ def chat_per_picture(
     return (Many(texts), Many(prompts), failed), {"text": [*texts, *filter(None, [failed])]}
 
 
-def batch_images(step: Step, image1: torch.Tensor, image2: torch.Tensor) -> Result:
-    return (torch.cat([image1, image2]),), {}
+def batch_images(step: Step, **images: torch.Tensor) -> Result:
+    return (torch.cat([images[name] for name in sorted(images)]),), {}
 
 
 def edit_instruction(
@@ -258,7 +258,7 @@ def preview_mask(step: Step, mask: torch.Tensor) -> Result:
 
 PICTURE_NODES: dict[str, Callable[..., Result]] = {
     "LLMGA_ChatPerPicture": chat_per_picture,
-    "ImageBatch": batch_images,
+    "BatchImagesNode": batch_images,
     "LLMGA_EditInstruction": edit_instruction,
     "LLMGA_Invert": invert,
     "LLMGA_InversionEdit": inversion_edit,

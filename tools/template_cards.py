@@ -10,6 +10,7 @@ import html
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .comfy_server import ComfyServer
 
 SIDE = 512
+LONGEST = 160
+"""Characters of what was said, on a card."""
 PAGE = """<style>
     * { box-sizing: border-box } body { margin: 0; height: 512px; background: #17181c; color: #f2f4f8;
         font: 19px/1.35 system-ui, sans-serif; display: flex; flex-direction: column; padding: 20px; gap: 14px }
@@ -32,6 +35,8 @@ PAGE = """<style>
     figure { margin: 0; flex: 0 1 auto; min-width: 0; text-align: center; font-size: 15px; color: #b9bfca }
     figure img { height: 218px; max-width: 100%; object-fit: contain; border-radius: 10px; display: block }
     figure:only-child img { height: 300px }
+    main:has(figure:nth-of-type(3)) img { height: auto }
+    h1 { margin: 0; font-size: 40px; font-weight: 600; text-align: center }
     i { font-style: normal; font-size: 30px; color: #8fa3d9 }
     footer { display: flex; justify-content: space-between; font-size: 17px; color: #d7dbe3;
         border-top: 1px solid #3a3d45; padding-top: 12px }
@@ -45,6 +50,7 @@ class Painted:
 
     said: list[str] = field(default_factory=list)
     before: bytes | None = None
+    caption: str = "before"
     after: list[bytes] = field(default_factory=list)
 
 
@@ -53,7 +59,10 @@ def words_of(server: ComfyServer, prompt: dict[str, Any]) -> Painted:
     painted = Painted()
     for node_id, node in prompt.items():
         inputs = node["inputs"]
-        asked = [inputs.get("instruction"), *str(inputs.get("instructions", "")).splitlines()]
+        asked = [inputs.get(name) for name in ("instruction", "message")]
+        asked += str(inputs.get("instructions", "")).splitlines()
+        if node["class_type"] == "LLMGA_ScenePlan":
+            asked.append(inputs["prompt"])
         painted.said += [words for words in asked if words and isinstance(words, str)]
         if node["class_type"] == "LoadImage" and painted.before is None:
             path = server.base / "input" / inputs["image"]
@@ -69,21 +78,28 @@ def paint(server: ComfyServer, prompt: dict[str, Any]) -> Painted:
         if node["class_type"] == "SaveImage":
             images = entry["outputs"].get(node_id, {}).get("images", ())
             painted.after += [server.view(image) for image in images]
+        if node["class_type"] == "LLMGA_CaptionFolder":
+            picture = min((server.base / "input" / node["inputs"]["folder"]).glob("*.png"))
+            painted.before, painted.caption = without_mask(picture), ""
+            painted.said.append(picture.with_suffix(".txt").read_text(encoding="utf-8"))
     return painted
 
 
 def write_card(page: Page, path: Path, template: Template, painted: Painted) -> int:
-    """Write a card as JPEG; its size in bytes."""
-    figures = [("before" if painted.after else "", painted.before)] if painted.before else []
+    """Write a card as JPEG; its size in bytes. Where there is no picture, it shows the template's title."""
+    figures = [(painted.caption, painted.before)] if painted.before else []
     figures += [("after" if painted.before else "", picture) for picture in painted.after]
     shown = "<i>→</i>".join(
         f'<figure><img src="{data_url(picture)}">{caption}</figure>'
         for caption, picture in figures[:3]
         if picture
     )
-    said = "".join(f"<p>{html.escape(words)}</p>" for words in painted.said[:2])
+    shown = shown or f"<h1>{html.escape(template.title[3:])}</h1>"
+    said = [*dict.fromkeys(painted.said)][:2]
+    lines = [html.escape(shorten(words, LONGEST, placeholder=" …")) for words in said]
+    bubbles = "".join(f"<p>{line}</p>" for line in lines)
     page.set_content(
-        PAGE.replace("{said}", said)
+        PAGE.replace("{said}", bubbles)
         .replace("{pictures}", shown)
         .replace("{models}", html.escape(template.models))
         .replace("{card}", template.card)

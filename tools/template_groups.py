@@ -9,10 +9,10 @@ from typing import Any
 # In the order of reading: a group's name, its colour, and its nodes by title or class.
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Models": (
-        "#3f5159",
+        "#6f93a8",
         (
             "LoadImage",
-            "ImageBatch",
+            "Batch Images",
             "LLMGA_LoadHistory",
             "Load CLIP (chat)",
             "CLIPLoader",
@@ -33,11 +33,11 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Mask": (
-        "#5a4a4a",
+        "#b08484",
         ("LLMGA_PrepareMask", "ImagePadForOutpaint", "LLMGA_CropForPainting", "LLMGA_CropEachRegion"),
     ),
     "Conversation": (
-        "#5c4a72",
+        "#9a82c4",
         (
             "LLMGA Chat",
             "LLMGA Chat per Picture",
@@ -65,7 +65,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Conditioning": (
-        "#4a6350",
+        "#7aa886",
         (
             "FluxKontextImageScale",
             "LLMGA_LongCLIPEncode",
@@ -83,7 +83,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Edit": (
-        "#4a5f63",
+        "#6aa3ab",
         (
             "LLMGA_Invert",
             "LLMGA_PromptToPromptOptions",
@@ -99,7 +99,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Painting": (
-        "#6b5a3e",
+        "#b8935a",
         (
             "InpaintModelConditioning",
             "VAEEncode",
@@ -120,11 +120,11 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Check": (
-        "#63564a",
+        "#b59a80",
         ("LLMGA Judge", "What is wrong", "Second Judge", "ComfySwitchNode"),
     ),
     "Restore": (
-        "#4b5a3e",
+        "#93ab6c",
         (
             "LLMGA_DiffRIRRestore",
             "What was restored",
@@ -132,7 +132,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             "LLMGA_StitchRegions",
             "What was painted",
             "LLMGA_KeepTheRest",
-            "What was kept",
+            "How the rest was kept",
             "What was changed",
             "LLMGA_SeamReport",
             "Seam",
@@ -141,7 +141,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Result": (
-        "#3e5a4b",
+        "#68ad8a",
         (
             "SaveImage",
             "First picture",
@@ -154,6 +154,13 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 NOTE = "MarkdownNote"
+# Titles of nodes without a link between them, of which the first is read first.
+READ_FIRST = (
+    ("Before", "After"),
+    ("Prompt", "Page texts"),
+    ("First picture", "Changed picture"),
+    ("The first picture", "Save Image"),
+)
 
 
 @dataclass(frozen=True)
@@ -190,3 +197,9 @@ def grouped(nodes: Sequence[dict[str, Any]]) -> list[Group]:
     if lost:
         raise ValueError(f"GROUPS has no place for {', '.join(lost)}")
     return groups
+
+
+def reading_order(nodes: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The ids of pairs in ``READ_FIRST`` that a workflow has; ``nodes`` as in ``grouped``."""
+    ids = {node["title"]: str(node["id"]) for node in nodes}
+    return [(ids[first], ids[then]) for first, then in READ_FIRST if first in ids and then in ids]

@@ -29,11 +29,13 @@ GUTTER = 56
 MARGIN = 20
 GROUP_GAP = 18
 LARGE_ENOUGH = 0.59
-"""ComfyUI draws texts from 8 / 14 on; beyond this scale, fewer links behind nodes count more than size."""
+"""Beyond this scale, fewer links behind nodes count more than size."""
 LONG = 8000
 """Pixels of links that are as bad as one link behind a node."""
-READABLE, TOO_SMALL = 0.551, 3000
-"""Below this scale, each unit of it costs so much: reroutes lead links around nodes, but nothing makes small text larger."""
+AGAINST = 0.4
+"""Of a link behind a node: what one pair of nodes costs that stands against the order of reading."""
+READABLE, TOO_SMALL = 0.573, 3000
+"""Below this scale, each unit of it costs so much: ComfyUI's classic renderer draws no text below 8 / 14 = 0.5714."""
 PADDING = (20, 16)
 """Pixels that ComfyUI adds to a template's width and height when it fits the whole into the window."""
 STARTS, TRIES = 2, 5000
@@ -53,6 +55,7 @@ class Layout:
         scale: at which a window of ``WINDOW`` shows the whole.
         behind: how many links pass behind a node.
         length: of all links together.
+        against: how many pairs of nodes stand against the order of reading.
         reroutes: the points through which a link goes, by ``Link.key``.
     """
 
@@ -61,13 +64,14 @@ class Layout:
     scale: float
     behind: int
     length: float = 0.0
+    against: int = 0
     reroutes: dict[tuple[str, int, str, int], list[Point]] = field(default_factory=dict)
 
     @property
     def cost(self) -> float:
         """The lower, the better."""
         small = 300 * max(0.0, LARGE_ENOUGH - self.scale) + TOO_SMALL * max(0.0, READABLE - self.scale)
-        return self.behind + self.length / LONG + small - self.scale
+        return self.behind + AGAINST * self.against + self.length / LONG + small - self.scale
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,11 @@ def _with(values: tuple[Any, ...], which: int, value: Any) -> tuple[Any, ...]:
 
 
 def best_layout(
-    groups: Sequence[Group], note: str, sizes: dict[str, tuple[float, float]], links: Sequence[Link]
+    groups: Sequence[Group],
+    note: str,
+    sizes: dict[str, tuple[float, float]],
+    links: Sequence[Link],
+    order: Sequence[tuple[str, str]] = (),
 ) -> Layout:
     """The best layout of ``STARTS`` searches of ``TRIES`` layouts, each one change away from the one before.
 
@@ -127,9 +135,10 @@ def best_layout(
     Args:
         note: the id of the note, which stands first.
         sizes: width and height of each node, the larger of both renderers.
+        order: pairs of nodes without a link, of which the first is to be read first.
     """
     first = Group("", "", (note,))
-    drawn = Links(links, list(sizes))
+    drawn = Links(links, list(sizes), order)
     found = [_search([first, *groups], sizes, drawn, Random(seed)) for seed in range(STARTS)]
     return _rerouted(min(found, key=lambda layout: layout.cost), drawn)
 
@@ -165,7 +174,7 @@ def _search(
 def _large(
     groups: Sequence[Group], sizes: dict[str, tuple[float, float]], links: Links, random: Random
 ) -> Plan:
-    """The plan that is shown largest of ``CLIMBS``, each improved in ``STEPS`` steps of some changes, whatever its links."""
+    """The first plan that is large enough, or the largest of ``CLIMBS``, each improved in ``STEPS`` steps."""
     found: list[tuple[float, Plan]] = []
     for _ in range(CLIMBS):
         plan, scale = Plan.drawn(groups, random), 0.0
@@ -173,7 +182,9 @@ def _large(
             tried = plan
             for _ in range(random.randrange(1, 5)):
                 tried = tried.changed(random)
-            reached = min(LARGE_ENOUGH, _layout(tried, sizes, links, -math.inf).scale)
+            reached = _layout(tried, sizes, links, -math.inf).scale
+            if reached >= LARGE_ENOUGH:
+                return tried
             if reached >= scale:
                 plan, scale = tried, reached
         found.append((scale, plan))
@@ -192,7 +203,13 @@ def _layout(plan: Plan, sizes: dict[str, tuple[float, float]], links: Links, bar
     if layout.cost > bar:
         return layout
     behind, length = links.estimate(np.array(list(layout.places.values())))
-    return replace(layout, behind=behind, length=length)
+    return replace(layout, behind=behind, length=length, against=_against(plan, links))
+
+
+def _against(plan: Plan, links: Links) -> int:
+    """How many pairs of nodes of one group do not stand in the order of reading: down a column, then the next column."""
+    at = {one: (i, k) for i, group in enumerate(plan.groups) for k, one in enumerate(group.nodes)}
+    return sum(at[first][0] == at[then][0] and at[first] > at[then] for first, then in links.order)
 
 
 def _shelves(plan: Plan, sizes: dict[str, tuple[float, float]]) -> tuple[dict[str, Box], dict[Group, Box]]:

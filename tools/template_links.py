@@ -45,10 +45,14 @@ class Links:
 
     Args:
         nodes: the ids of all nodes, in the order in which ``behind`` gets their boxes.
+        order: pairs of nodes without a link, of which the first is to be read first, as the source of a link is.
     """
 
-    def __init__(self, links: Sequence[Link], nodes: Sequence[str]) -> None:
+    def __init__(
+        self, links: Sequence[Link], nodes: Sequence[str], order: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self.links = list(links)
+        self.order = list(dict.fromkeys([*((link.source, link.target) for link in links), *order]))
         index = {one: i for i, one in enumerate(nodes)}
         self.source = np.array([index[link.source] for link in links], int)
         self.target = np.array([index[link.target] for link in links], int)

@@ -156,7 +156,8 @@ TEMPLATES = {
     ),
     "picture_book": Template(
         "13 A picture book",
-        "The task *picture_book* tells a story in as many pages as *pages* says. *prompts* and *page_texts* are lists: "
+        "The task *picture_book* tells a story in as many pages as *pages* says (one of the advanced inputs). *prompts* and "
+        "*page_texts* are lists: "
         "everything after them runs once for each page.",
         "Ollama or another server · SD1.5",
         "4 GB",
@@ -388,13 +389,12 @@ def note(name: str, prompt: dict) -> str:
     files = files_of(prompt)
     parts = [f"## {template.title[3:]}", template.about]
     if files:
-        parts.append("**Files**\n" + "\n".join(MODELS[file].line(file) for file in files))
+        sizes = sum(MODELS[file].gigabytes for file in files)
+        lines = "\n".join(MODELS[file].line(file) for file in files)
+        parts.append(f"**Files**, {sizes:.0f} GB\n{lines}")
     parts += template.more
-    sizes = sum(MODELS[file].gigabytes for file in files)
-    listed = f" {sizes:.0f} GB of files are listed above." if files else ""
     parts.append(
         f"**Card:** {template.card} or more, estimated from the sizes of its files; ComfyUI keeps what does not fit in RAM."
-        + listed
     )
     parts.append("**Try next:** " + ", ".join(f"*{TEMPLATES[one].title}*" for one in template.then))
     return "\n\n".join(parts)

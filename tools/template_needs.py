@@ -6,8 +6,8 @@ FOLDER_ENGINE = (
     "**Language model:** a folder in *models/LLM/*, here *llava-1.5-7b-hf* (14 GB): "
     "*download* in **LLMGA Model Loader** where the owner allows it, *hf download llava-hf/llava-1.5-7b-hf --local-dir "
     "models/LLM/llava-1.5-7b-hf*, or [by hand](https://huggingface.co/llava-hf/llava-1.5-7b-hf/tree/main). "
-    "[Qwen2.5-VL-3B](https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/tree/main) (7.5 GB) fits smaller cards. It is "
-    "loaded whole; template 06 does the same with one file that ComfyUI can offload."
+    "[Qwen2.5-VL-3B](https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/tree/main) (7.5 GB) fits smaller cards, and "
+    "so does *precision* *int4*; what does not fit is loaded partly, and is slower."
 )
 ENDPOINT_ENGINE = (
     "**Language model:** a server that speaks the OpenAI protocol: [Ollama](https://ollama.com/download), llama.cpp, vLLM, "

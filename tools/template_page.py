@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmga import __version__
 
 from .miniature_values import EXAMPLE
-from .template_groups import NOTE, Group, grouped
+from .template_groups import NOTE, Group, grouped, reading_order
 from .template_layout import Layout, best_layout
 from .template_links import Link
 from .template_models import MODELS
@@ -29,11 +29,11 @@ WIDTHS = {
     "LLMGA_Judge": 380,
     "LLMGA_PromptToPromptOptions": 380,
 }
-WIDTH = 300
+WIDTH = 290
 # Of nodes whose text boxes and pictures take the room that they are given; others are as high as their rows.
 HEIGHTS = {
-    "MarkdownNote": 560,
-    "LLMGA_Chat": 700,
+    "MarkdownNote": 400,
+    "LLMGA_Chat": 660,
     "LLMGA_ChatPerPicture": 440,
     "LLMGA_LongCLIPEncode": 380,
     "LLMGA_EditInstruction": 440,
@@ -50,6 +50,7 @@ LOAD = """async ([prompt, name, note]) => {
     const added = LiteGraph.createNode("MarkdownNote");
     app.graph.add(added);
     added.title = "What this needs";
+    added.bgcolor = "#2b2419";  // Nodes 2.0 writes grey, which is hard to read on a note's own brown
     added.widgets[0].value = note;
     return app.graph.nodes.map((node) => ({ id: node.id, type: node.type, title: node.title }));
 }"""
@@ -172,7 +173,7 @@ def build(
     if layout is None:
         nodes, sizes, links = measured(pages, name, prompt, note)
         (note_id,) = (str(node["id"]) for node in nodes if node["type"] == NOTE)
-        layout = best_layout(grouped(nodes), note_id, sizes, links)
+        layout = best_layout(grouped(nodes), note_id, sizes, links, reading_order(nodes))
     pages.classic.evaluate(LOAD, [prompt, name, note])  # without the pictures of a run
     frames = [framed(group, box) for group, box in layout.frames.items()]
     ours = {"cnr_id": "llmga", "ver": __version__}

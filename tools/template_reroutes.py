@@ -17,8 +17,8 @@ MOST_HANDLE = 20
 BESIDE = (18, 36)
 """Pixels from a node's side at which a reroute may stand, so that several links fit between two columns."""
 ABOVE = (14, 38)
-CLEAR = -3
-"""A curve keeps so far from nodes (as a margin inside them)."""
+CLEAR = -8
+"""A curve keeps so far from nodes (as a margin inside them): versions of ComfyUI's page differ by some pixels."""
 APART = 9
 """Pixels between two reroutes."""
 EACH = 150

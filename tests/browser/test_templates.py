@@ -31,10 +31,10 @@ from tools.templates import ON_THE_MINIATURE, read_prompts
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-SMALLEST = 0.55
-"""Zoom at which a template is shown whole on a screen of 1920 × 1080."""
-BEHIND = {"30 Edit by words and keep the rest": 2}
-"""Links that may still pass behind a node: two in Nodes 2.0, why is not known yet."""
+SMALLEST = 8 / 14
+"""Zoom at which a template is shown whole on a screen of 1920 × 1080: the classic renderer draws no text below it."""
+SMALLER = {"20 Continue a picture": 0.55}
+"""Too small for the classic renderer's text still: its layout is to be searched for anew."""
 TITLES = [template.title for template in TEMPLATES.values()]
 COPIES = sorted(path.stem for path in ON_THE_MINIATURE.glob("*.json"))
 
@@ -75,8 +75,8 @@ def test_a_template_can_be_read_and_nothing_lies_over_a_node_or_a_link(
         screenshot(page, f"{title}, {renderer}")
         assert (drawn_by_page(page) > 0) == RENDERERS[renderer]
         assert overlaps(page) == []
-        assert len(behind := links_behind(page)) <= BEHIND.get(title, 0), behind
-        assert page.evaluate("() => app.canvas.ds.scale") >= SMALLEST
+        assert links_behind(page) == []
+        assert page.evaluate("() => app.canvas.ds.scale") >= SMALLER.get(title, SMALLEST)
         assert page.evaluate("() => app.graph.nodes.filter((node) => node.has_errors).length") == 0
         assert (seen.errors, seen.console, seen.dialogs) == ([], [], [])
 

@@ -12,8 +12,9 @@ import pytest
 
 from tools import miniature
 from tools.miniature_values import WORDS
-from tools.template_groups import NOTE, Group, grouped
-from tools.template_layout import STARTS, _large, _layout, best_layout, overlapping, shown_at
+from tools.template_cards import words_of
+from tools.template_groups import GROUPS, NOTE, READ_FIRST, Group, grouped, reading_order
+from tools.template_layout import STARTS, Plan, _against, _large, _layout, best_layout, overlapping, shown_at
 from tools.template_links import Link, Links, insides
 from tools.template_list import START, START_HERE, TEMPLATES, note
 from tools.template_models import MODELS, files_of
@@ -22,8 +23,10 @@ from tools.templates import ON_THE_MINIATURE, WORKFLOWS, read_prompts
 
 PROMPTS = read_prompts()
 COPIES = {**{name: template.title for name, template in TEMPLATES.items()}, "start": START_HERE.title}
-SMALLEST = 0.55
+SMALLEST = 8 / 14
 """At which a window of 1920 × 1080 shows a whole template; tests/browser asks the page itself."""
+SMALLER = {"20 Continue a picture": 0.55}
+"""Too small for the classic renderer's text still: its layout is to be searched for anew."""
 
 
 def workflow(path: Path) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def test_a_template_is_its_api_prompt_laid_out(name: str) -> None:
     found = workflow(WORKFLOWS / f"{TEMPLATES[name].title}.json")
     assert_same(found, PROMPTS[name])
     assert overlapping(boxes(found)) == []
-    assert shown_at(boxes(found).values()) >= SMALLEST
+    assert shown_at(boxes(found).values()) >= SMALLER.get(TEMPLATES[name].title, SMALLEST)
     titles = [group["title"] for group in found["groups"]]
     assert [title.split()[0] for title in titles] == [str(i + 1) for i in range(len(titles))]
     (text,) = (node["widgets_values"][0] for node in found["nodes"] if node["type"] == "MarkdownNote")
@@ -97,6 +100,29 @@ def test_a_group_that_no_node_belongs_to_is_an_error() -> None:
         grouped([{"id": 1, "type": "UpscaleModelLoader", "title": "Upscale"}])
 
 
+def test_a_key_stands_in_one_group_alone() -> None:
+    """The second would never get a node: grouped goes through the groups in their order."""
+    keys = [key for _, group in GROUPS.values() for key in group]
+    assert [key for key in {*keys} if keys.count(key) > 1] == []
+
+
+def test_what_is_read_first_stands_first() -> None:
+    nodes = [{"id": i, "type": "PreviewAny", "title": title} for i, title in enumerate(("After", "Before"))]
+    assert ("Before", "After") in READ_FIRST and reading_order(nodes) == [("1", "0")]
+    sizes = {str(i): (300.0, 200.0) for i in range(6)}
+    ends = (((300.0, 20.0), (0.0, 20.0)),)
+    links = [Link("4", "3", (0, 0), ends), Link("3", "2", (0, 0), ends)]
+    groups = [Group("1 Models", "", ("1", "2", "3", "4")), Group("2 Result", "", ("5",))]
+    order = [("1", "4")]
+    plan = Plan((Group("", "", ("0",)), *groups), (900,) * 3, (False,) * 3, 2000)
+    assert _against(plan, Links(links, [*sizes], order)) == 2, (
+        "2, 3, 4 stand against their links, 1 before 4 as wished"
+    )
+    places = best_layout(groups, "0", sizes, links, order).places
+    stand = sorted(("1", "2", "3", "4"), key=lambda one: places[one][:2])
+    assert stand == ["1", "4", "3", "2"]
+
+
 def test_a_layout_keeps_nodes_apart_and_leads_links_around_them() -> None:
     sizes = {str(i): (300.0, 200.0) for i in range(9)}
     ends = (((300.0, 20.0), (0.0, 20.0)), ((290.0, 40.0), (10.0, 30.0)))  # in two renderers
@@ -145,3 +171,11 @@ def test_a_way_around_is_the_shortest_with_few_reroutes() -> None:
     row = np.array([(400.0 * i, 0.0, 300.0, 200.0 + 600 * (i == 1)) for i in range(3)])
     way = Router(Links([link], "012"), row).way(link)
     assert 1 <= len(way) <= 2 and all(y < -34 for _, y in way), "above the titles is nearer than below"
+
+
+def test_a_card_has_the_words_of_every_kind_of_chat() -> None:
+    said = {
+        name: words_of(None, PROMPTS[name]).said for name in ("gill_story", "scene", "chat_with_host_model")
+    }  # type: ignore[arg-type]
+    assert all(said.values()), said
+    assert len(said["gill_story"]) == 2

@@ -46,7 +46,8 @@ export class SceneEditor {
     const bar = document.createElement("div");
     Object.assign(bar.style, { display: "flex", gap: "4px", alignItems: "center", flexWrap: "wrap" });
     this.name.title = "The name of the chosen object";
-    Object.assign(this.name.style, { flex: "1", minWidth: "80px" });
+    this.name.className = "llmga-box";
+    Object.assign(this.name.style, { flex: "1 1 100%", minWidth: "80px" });
     this.name.addEventListener("change", () => this.rename());
     this.name.addEventListener("keydown", (event) => event.stopPropagation());
     bar.append(
@@ -70,6 +71,8 @@ export class SceneEditor {
 
   button(label, title, action) {
     const button = document.createElement("button");
+    button.className = "llmga-button";
+    button.type = "button";
     button.textContent = label;
     button.title = title;
     button.addEventListener("click", action);
@@ -147,7 +150,10 @@ export class SceneEditor {
     if (!plan) this.said.textContent = "The plan is not in the editor's format; the node reads it when it runs.";
     else if (!this.widget.value?.trim()) {
       this.said.textContent = plan.objects.length ? "Planned in the last run." : "No plan yet.";
-    } else this.said.textContent = `${plan.objects.length} objects. No model is asked while there is a plan.`;
+    } else {
+      const count = plan.objects.length;
+      this.said.textContent = `${count} object${count === 1 ? "" : "s"}. No model is asked while there is a plan.`;
+    }
     this.draw();
   }
 
