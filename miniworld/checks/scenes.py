@@ -45,7 +45,7 @@ from .edits import seen
 
 RESULT_FILE = "check_scenes.json"
 METHODS_OF_SCENES = ("sentence", "long prompt", "none", "SAA", "guidance", "+ suppression", "all")
-ALONE_SCALE, TOGETHER_SCALE, THRESHOLD = 8.0, 0.5, 8.0
+ALONE_SCALE, TOGETHER_SCALE, THRESHOLD = 8.0, 2.0, 8.0
 _SHEET = 20
 
 
@@ -167,7 +167,7 @@ def settings_of(method: str, config: ScenesConfig, cells: int) -> SceneSettings:
     """
     weights = LossWeights(suppression=0.0 if method == "guidance" else LossWeights().suppression)
     strength = 0.0 if method in ("none", "SAA") else 1.0
-    alone = GuidanceSettings(scale=strength * ALONE_SCALE, threshold=THRESHOLD, weights=weights)
+    alone = GuidanceSettings(scale=strength * ALONE_SCALE, threshold=THRESHOLD)
     return SceneSettings(
         config.steps,
         config.cfg,
@@ -175,7 +175,7 @@ def settings_of(method: str, config: ScenesConfig, cells: int) -> SceneSettings:
         margin=cells // 16,
         layers="up",
         alone=alone,
-        together=replace(alone, scale=strength * TOGETHER_SCALE),
+        together=replace(alone, scale=strength * TOGETHER_SCALE, weights=weights),
         alone_negative="",
         alone_at="box",
         phrase="sum",
