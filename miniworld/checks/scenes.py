@@ -58,19 +58,21 @@ class ScenesConfig:
     objects: tuple[int, int] = (2, 4)
     steps: int = 25
     cfg: float = 4.0
-    replaced: float = 0.5
+    replaced: float = 0.8
     seed: int = 23
 
 
 @dataclass(frozen=True)
 class SceneScore:
-    """One painted scene: of its objects, how many stand at their place, and with the right colour and shape."""
+    """One painted scene: of its objects, how many stand at their place, and with the right colour and shape; and how many
+    stand where nothing was planned."""
 
     method: str
     number: int
     objects: int
     placed: int
     right: int
+    extra: int = 0
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,8 @@ def score_scene(reader: Reader, method: str, number: int, scene: Scene, made: to
         found is not None and (found["colour"], found["shape"]) == (thing.colour, thing.shape)
         for found, thing in zip(there, scene.objects, strict=True)
     )
-    return SceneScore(method, number, len(there), sum(found is not None for found in there), right)
+    extra = sum(seen(reading, place) is not None for place in scene.free_places)
+    return SceneScore(method, number, len(there), sum(found is not None for found in there), right, extra)
 
 
 def insertion(painter: MiniaturePainter, number: int, config: ScenesConfig) -> InsertionScore:
@@ -265,7 +268,8 @@ def insertion(painter: MiniaturePainter, number: int, config: ScenesConfig) -> I
 def scene_results(
     scores: Sequence[SceneScore], insertions: Sequence[InsertionScore]
 ) -> dict[str, dict[str, Estimate]]:
-    """By method: objects at their place, objects that are right, and scenes in which all are; and of the insertions."""
+    """By method: objects at their place, objects that are right, objects that nobody planned, and scenes in which all are
+    right and nothing else stands; and of the insertions."""
     rows: dict[str, dict[str, Estimate]] = {}
     for method in dict.fromkeys(one.method for one in scores):
         mine = [one for one in scores if one.method == method]
@@ -273,7 +277,8 @@ def scene_results(
         rows[method] = {
             "place": rate([one.placed for one in mine], counts),
             "object": rate([one.right for one in mine], counts),
-            "scene": rate([one.right == one.objects for one in mine]),
+            "extra": mean([float(one.extra) for one in mine]),
+            "scene": rate([one.right == one.objects and not one.extra for one in mine]),
         }
     if insertions:
         rows["insertion"] = {

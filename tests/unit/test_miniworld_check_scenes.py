@@ -96,6 +96,7 @@ def test_an_object_is_right_only_where_it_was_planned() -> None:
         found = score_scene(Fixed(), "all", number, scene, torch.zeros(1, 3, 128, 128))  # type: ignore[arg-type]
         centre = [thing for thing in scene.objects if thing.place == "centre"]
         assert found.placed == len(centre) and found.objects == len(scene.objects)
+        assert found.extra == 1 - len(centre)
         assert found.right == sum((one.colour, one.shape) == ("red", "star") for one in centre)
 
 
@@ -104,6 +105,10 @@ def test_results_are_by_method_with_errors(tmp_path: Path) -> None:
     insertions = [InsertionScore(0, True, 2, 2, 40.0), InsertionScore(1, False, 0, 1, 30.0)]
     found = scene_results(scores, insertions)
     assert (found["all"]["object"].value, found["all"]["object"].count) == (0.5, 6)
+    doubled = scene_results([SceneScore("all", 0, 2, 2, 2, 1), *scores[1:]], [])["all"]
+    assert doubled["scene"].value == 0 and doubled["extra"].value == 0.5, (
+        "what nobody planned is no part of a scene"
+    )
     assert found["all"]["scene"].value == 0.5 and found["none"]["place"].value == 0
     assert isinstance(found["insertion"]["dB outside"], Estimate)
     assert found["insertion"]["dB outside"].value == 35 and found["insertion"]["others kept"].count == 3
