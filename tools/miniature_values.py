@@ -194,7 +194,7 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "gill_retrieve_or_generate": {
         "LLMGA GILL Chat": {
-            "message": "on a brick wall, a large orange heart at the left",
+            "message": "on wood, a large orange heart at the left",
             "picture": "always",
             "transcript": "plain",
         }
