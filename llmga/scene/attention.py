@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,10 @@ from ..edit.blend import GridSize
 SceneLayers = Literal["published", "up"]
 """Whose cross-attention places a scene's objects: RFNet's choice for SD1.5, or all layers on the way up, which is what a
 token-in-box loss (``llmga.train.box_loss``) trains."""
+
+PhraseAttention = Literal["tokens", "sum"]
+"""How an object's name is read: each of its tokens is guided, and the last is its word, as RFNet does; or as one word, whose
+attention is the sum of its tokens', for models that let another token than the last point to the object."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,18 @@ class WordAttention:
         grid = self.maps.unflatten(1, self.size).movedim(-1, 1)  # (heads, tokens, h, w)
         down, right = round(rows * unit * height / latent[0]), round(columns * unit * width / latent[1])
         return WordAttention(shift(grid, down, right).movedim(1, -1).flatten(1, 2), self.size)
+
+
+def summed(
+    recorded: Mapping[Site, WordAttention], phrases: Sequence[Sequence[int]]
+) -> dict[Site, WordAttention]:
+    """The attention to whole phrases: (heads, N, tokens) -> (heads, N, phrases), the sum over each one's recorded tokens."""
+    return {
+        site: WordAttention(
+            torch.stack([one.maps[..., list(phrase)].sum(-1) for phrase in phrases], -1), one.size
+        )
+        for site, one in recorded.items()
+    }
 
 
 class WordTaps:

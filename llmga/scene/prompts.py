@@ -91,7 +91,9 @@ def _clean(text: str) -> str:
 
 
 def _place(one: SceneObject) -> str:
+    """ "at the top left", "at the right", "in the centre"."""
     x, y = one.box.centre
-    across = ("on the left", "in the middle", "on the right")[min(int(x * 3), 2)]
-    down = ("at the top", "", "at the bottom")[min(int(y * 3), 2)]
-    return f"{across} {down}".strip()
+    down = ("top", "", "bottom")[min(int(y * 3), 2)]
+    across = ("left", "", "right")[min(int(x * 3), 2)]
+    where = " ".join(filter(None, (down, across)))
+    return f"at the {where}" if where else "in the centre"

@@ -28,7 +28,7 @@ from .placement import (
     saliency_mask,
     seeded_noise,
 )
-from .plan import ScenePlan
+from .plan import SceneBox, ScenePlan
 from .prompts import ScenePrompt, object_prompt, scene_prompt
 from .settings import SceneSettings
 from .synthesis import AloneRun, StepAttention, TogetherRun, paint_alone, paint_together
@@ -157,7 +157,7 @@ class SceneSession(Generic[Context]):
                 if self.cache is not None:
                     self.cache.put(key, known)
             runs.append(known)
-        objects, lost = _placed(plan, runs, size, settings.threshold, masks or {})
+        objects, lost = _placed(plan, runs, size, settings, masks or {})
         notes += lost
         objects = [replace(one, cached=i not in missing) for i, one in enumerate(objects)]
         composed = compose(
@@ -181,7 +181,7 @@ class SceneSession(Generic[Context]):
         seed: int,
         on_step: OnStep,
     ) -> AloneRun:
-        box = centred_box(plan.objects[number].box, FLOOR)
+        box = _alone_box(plan.objects[number].box, settings)
         start = object_noise(noise, box, seed + _OBJECT_SEED + number, FOREGROUND_NOISE)
 
         def work(denoiser: Denoiser, contexts: dict[str, Any]) -> AloneRun:
@@ -197,6 +197,7 @@ class SceneSession(Generic[Context]):
                 guidance=settings.alone,
                 kept_steps=settings.together.guided_steps(settings.steps),
                 layers=settings.layers,
+                phrase=settings.phrase,
                 on_step=on_step,
             )
 
@@ -231,6 +232,7 @@ class SceneSession(Generic[Context]):
                 background=background,
                 region=region,
                 layers=settings.layers,
+                phrase=settings.phrase,
                 on_step=on_step,
             )
 
@@ -251,8 +253,8 @@ class SceneSession(Generic[Context]):
         settings: SceneSettings,
         seed: int,
     ) -> str:
-        """All that an object alone follows from; where it stands in the scene is not among it."""
-        box = centred_box(plan.objects[number].box)
+        """All that an object alone follows from; its place in the scene is not among it, unless it is painted there."""
+        box = _alone_box(plan.objects[number].box, settings)
         negative = _joined(plan.negative, settings.alone_negative)
         parts = (
             *(
@@ -263,28 +265,43 @@ class SceneSession(Generic[Context]):
                 prompt.phrases,
                 negative,
             ),
-            *(box, size, seed, number, settings.steps, settings.cfg, settings.layers, settings.alone),
+            *(
+                box,
+                size,
+                seed,
+                number,
+                settings.steps,
+                settings.cfg,
+                settings.layers,
+                settings.phrase,
+                settings.alone,
+            ),
             settings.together.guided_steps(settings.steps),
         )
         return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()
+
+
+def _alone_box(box: SceneBox, settings: SceneSettings) -> SceneBox:
+    return box if settings.alone_at == "box" else centred_box(box, FLOOR)
 
 
 def _placed(
     plan: ScenePlan,
     runs: Sequence[AloneRun],
     size: tuple[int, int],
-    threshold: float,
+    settings: SceneSettings,
     masks: Mapping[int, torch.Tensor],
 ) -> tuple[list[SceneObjectRun], list[str]]:
     objects, notes = [], []
     for number, (one, run) in enumerate(zip(plan.objects, runs, strict=True)):
-        mask, found = saliency_mask(run.word_map, run.box, size, threshold)
+        mask, found = saliency_mask(run.word_map, run.box, size, settings.threshold)
         if number in masks:
             mask, found = _given(masks[number], size, one.name), True
         if not found:
             notes.append(f"{one.name}: no cell stands out in its word map, so its whole box is taken")
         grids = [attention.size for attention in run.word_maps[0].values()] if run.word_maps else [size]
-        move = move_to(mask, one.box, min(grids, key=lambda grid: grid[0] * grid[1]))
+        smallest = min(grids, key=lambda grid: grid[0] * grid[1])
+        move = Move(0, 0, 1) if settings.alone_at == "box" else move_to(mask, one.box, smallest)
         moved = move.latent(mask)
         if not moved.any():
             raise ValueError(

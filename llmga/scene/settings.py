@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
-from .attention import SceneLayers
+from .attention import PhraseAttention, SceneLayers
 from .guidance import GuidanceSettings
 from .prompts import ALONE_NEGATIVE
 
 SCENE_STEPS = 50
 MOST_SCENE_STEPS = 999
+
+AlonePlace = Literal["middle", "box"]
+"""Where an object is painted alone: in the middle, from where it is moved into its box, as RFNet does; or in its box at
+once, for prompts that say where it stands."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class SceneSettings:
         layers: see ``SceneLayers``.
         alone, together: guidance of the objects and of the scene.
         alone_negative: added to the negative prompt of each object.
+        alone_at: see ``AlonePlace``.
+        phrase: see ``PhraseAttention``.
 
     Raises:
         ValueError: a value is out of range.
@@ -42,6 +48,8 @@ class SceneSettings:
     alone: GuidanceSettings = field(default_factory=GuidanceSettings)
     together: GuidanceSettings = field(default_factory=GuidanceSettings)
     alone_negative: str = ALONE_NEGATIVE
+    alone_at: AlonePlace = "middle"
+    phrase: PhraseAttention = "tokens"
 
     def __post_init__(self) -> None:
         if (
@@ -50,8 +58,12 @@ class SceneSettings:
             or not 1 <= self.steps <= MOST_SCENE_STEPS
         ):
             raise ValueError(f"steps must be a whole number from 1 to {MOST_SCENE_STEPS}, got {self.steps!r}")
-        if self.layers not in get_args(SceneLayers):
-            raise ValueError(f"layers must be one of {', '.join(get_args(SceneLayers))}; got {self.layers!r}")
+        choices = (("layers", SceneLayers), ("alone_at", AlonePlace), ("phrase", PhraseAttention))
+        for name, allowed in choices:
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(allowed))}; got {getattr(self, name)!r}"
+                )
         for name, low, high in (("cfg", 1, 100), ("replaced", 0, 1), ("threshold", 0, 1), ("margin", 0, 64)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)!r}")

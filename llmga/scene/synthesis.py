@@ -12,7 +12,15 @@ from ..diffusion.denoiser import Denoiser, Site, predict_noise
 from ..diffusion.schedule import ddim_step, predict_x0
 from ..edit.blend import blended
 from ..edit.inversion import OnStep, Trajectory, silent
-from .attention import SceneLayers, WordAttention, WordTaps, guidance_sites, saliency_site
+from .attention import (
+    PhraseAttention,
+    SceneLayers,
+    WordAttention,
+    WordTaps,
+    guidance_sites,
+    saliency_site,
+    summed,
+)
 from .guidance import GuidanceSettings, LayoutGuidance
 from .losses import Placed, alone_loss, scene_loss
 from .plan import SceneBox
@@ -68,6 +76,7 @@ def paint_alone(
     guidance: GuidanceSettings,
     kept_steps: int,
     layers: SceneLayers = "published",
+    phrase: PhraseAttention = "tokens",
     on_step: OnStep = silent,
 ) -> AloneRun:
     """Paint one object, held in its box by the box constraint.
@@ -77,6 +86,7 @@ def paint_alone(
         context, negative: the object's encoded prompt and the negative one, of one length.
         box: where it is to be, in parts of the picture.
         tokens: the positions of its name in the prompt; the last is the word whose attention is kept.
+        layers, phrase: see ``SceneLayers`` and ``PhraseAttention``.
         kept_steps: for how many of the first steps the attention to the word is kept, for ``paint_together``.
         on_step: ``on_step(i, steps, preview)`` after each step; may raise.
 
@@ -84,22 +94,30 @@ def paint_alone(
     """
     sites, salient = guidance_sites(denoiser.sites, layers), saliency_site(denoiser.sites, layers)
     layout = LayoutGuidance(guidance, sites, tokens)
+    whole = [range(len(tokens))] if phrase == "sum" else None
+    words = tokens if whole else tokens[-1:]
     x, latents = noise.float().cpu(), [noise.float().cpu()]
     kept: list[Mapping[Site, WordAttention]] = []
     total, counted = torch.zeros(()), 0
     for i, t in enumerate(denoiser.schedule.timesteps(steps)):
         most = guidance.passes_at(i, steps)
         x = layout.guide(
-            denoiser, x, t, context, most, lambda found: alone_loss(found, box, guidance.weights)
+            denoiser,
+            x,
+            t,
+            context,
+            most,
+            lambda found: alone_loss(_read(found, whole), box, guidance.weights),
         )
         maps = sites if i < kept_steps else []
-        taps = WordTaps(list(dict.fromkeys([*maps, salient])), tokens[-1:], stop=False)
+        taps = WordTaps(list(dict.fromkeys([*maps, salient])), words, stop=False)
         x, preview = _denoised(denoiser, x, t, steps, context, negative, cfg, taps)
         latents.append(x)
+        recorded = _read(taps.recorded, whole)
         if i < kept_steps:
-            kept.append({site: _on_cpu(taps.recorded[site]) for site in sites})
+            kept.append({site: _on_cpu(recorded[site]) for site in sites})
         if i >= int(_SALIENT_FROM * steps):
-            found = taps.recorded[salient]
+            found = recorded[salient]
             total, counted = total + found.maps[..., 0].mean(0).unflatten(0, found.size).cpu(), counted + 1
         on_step(i + 1, steps, preview)
     return AloneRun(torch.stack(latents), total / counted, tuple(kept), box, layout, _rows(cfg) * steps)
@@ -123,6 +141,7 @@ def paint_together(
     background: Trajectory | None = None,
     region: torch.Tensor | None = None,
     layers: SceneLayers = "published",
+    phrase: PhraseAttention = "tokens",
     on_step: OnStep = silent,
 ) -> TogetherRun:
     """Put objects that were painted alone into one picture.
@@ -136,15 +155,16 @@ def paint_together(
         background: an inverted photograph with as many steps: outside of ``region`` the latent is its trajectory, bit for
             bit, at every step.
         region: (1, 1, h, w) in 0 .. 1, with ``background``.
+        layers, phrase: see ``SceneLayers`` and ``PhraseAttention``.
         on_step: ``on_step(i, steps, preview)`` after each step; may raise.
 
     Source: ``generate_partial_frozen`` of the reference; the photograph is ours, by Direct Inversion (Ju et al., 2024).
     """
     flat = list(dict.fromkeys(token for phrase in phrases for token in phrase))
-    placed = [
-        Placed(box, [flat.index(token) for token in phrase], flat.index(phrase[-1]))
-        for box, phrase in zip(boxes, phrases, strict=True)
-    ]
+    each = [[flat.index(token) for token in one] for one in phrases]
+    whole = each if phrase == "sum" else None
+    words = [(range(k, k + 1), k) if whole else (one, one[-1]) for k, one in enumerate(each)]
+    placed = [Placed(box, *word) for box, word in zip(boxes, words, strict=True)]
     sites, salient = guidance_sites(denoiser.sites, layers), saliency_site(denoiser.sites, layers)
     layout = LayoutGuidance(guidance, sites, flat)
     x = composed[0].float().cpu()
@@ -153,24 +173,25 @@ def paint_together(
     total, counted = torch.zeros(len(placed), 1, 1), 0
     for i, t in enumerate(denoiser.schedule.timesteps(steps)):
         most = guidance.passes_at(i, steps) if placed else 0
-        known = [None if each is None or i >= len(each) else each[i] for each in references]
+        known = [None if one is None or i >= len(one) else one[i] for one in references]
         x = layout.guide(
             denoiser,
             x,
             t,
             context,
             most,
-            lambda found, known=known: scene_loss(found, placed, known, guidance.weights),
+            lambda found, known=known: scene_loss(_read(found, whole), placed, known, guidance.weights),
         )
         looked = placed and i >= int(_SALIENT_FROM * steps)
-        taps = WordTaps([salient], [phrase[-1] for phrase in phrases], stop=False) if looked else None
+        looked_at = flat if whole else [one[-1] for one in phrases]
+        taps = WordTaps([salient], looked_at, stop=False) if looked else None
         x, preview = _denoised(denoiser, x, t, steps, context, negative, cfg, taps)
         if i < replaced_steps:
             x = composed[i + 1] * frozen + x * (1 - frozen)
         if background is not None and region is not None:
             x = blended(x, background.latents[steps - i - 1], region)
         if taps is not None:
-            found = taps.recorded[salient]
+            found = _read(taps.recorded, whole)[salient]
             total = total + found.maps.mean(0).T.unflatten(1, found.size).cpu()  # (objects, h', w')
             counted += 1
         on_step(i + 1, steps, preview)
@@ -196,6 +217,12 @@ def _denoised(
     schedule = denoiser.schedule
     level, next_level = schedule.abar(timestep), schedule.abar(timestep - schedule.stride(steps))
     return ddim_step(x, eps, level, next_level), predict_x0(x, eps, level)
+
+
+def _read(
+    recorded: Mapping[Site, WordAttention], phrases: Sequence[Sequence[int]] | None
+) -> Mapping[Site, WordAttention]:
+    return recorded if phrases is None else summed(recorded, phrases)
 
 
 def _rows(cfg: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,23 +11,27 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from llmga.evaluate import Estimate
+from llmga.scene import long_prompt
 from miniworld.checks.scenes import (
     METHODS_OF_SCENES,
     InsertionScore,
     ScenesConfig,
     SceneScore,
     check_scenes,
-    first_of,
+    name_of,
     plan_of,
     scene_results,
     scenes_table,
     score_scene,
+    sentence_of,
     settings_of,
+    without_descriptions,
 )
 from miniworld.files import CHECKPOINT, READER
 from miniworld.models.random_diffusion import write_checkpoint
 from miniworld.models.reader import Reader, Reading
 from miniworld.world.dataset import ATTRIBUTES
+from miniworld.world.phrases import ON, WHERE
 from miniworld.world.scene import PLACES, sample_scene
 
 
@@ -37,15 +42,24 @@ def test_a_plan_says_what_the_scene_holds_and_where() -> None:
         plan = plan_of(scene, number)
         assert len(plan.objects) == len(scene.objects) and plan.background
         for one, thing in zip(plan.objects, scene.objects, strict=True):
-            assert one.name.endswith(f" {thing.colour} {thing.shape}")
+            assert (
+                one.name.split()[1] == thing.size
+                and one.name.endswith(thing.shape)
+                and thing.colour in one.name
+            )
             x, y = thing.centre
             assert one.box.centre == pytest.approx((x / 128, y / 128), abs=0.06)
-            wrong = [i for i, text in enumerate(one.descriptions) if not text.startswith(thing.texture)]
+            here = re.compile(rf"{WHERE[thing.place]},? {ON[scene.background]}")
+            wrong = [i for i, text in enumerate(one.descriptions) if not here.fullmatch(text)]
             assert len(one.descriptions) == 3 and len(wrong) == 1
+            assert one.descriptions[wrong[0]] in {
+                f"{WHERE[p]} {ON[scene.background]}" for p in scene.free_places
+            }
             conflicts.add(wrong[0])
-        assert [one.descriptions[0] for one in plan.objects] == [
-            one.descriptions[0] for one in first_of(plan).objects
-        ]
+        asked = sentence_of(scene)
+        assert not any(where in asked for where in WHERE.values()), "places are the plan's"
+        said = long_prompt(without_descriptions(plan))
+        assert all(f"{name_of(one)} {WHERE[one.place]}" in said for one in scene.objects)
     assert conflicts == {0, 1, 2}
 
 
@@ -57,6 +71,9 @@ def test_the_ablation_turns_the_parts_off_one_by_one() -> None:
         True,
         True,
     ]
+    # The last word of a name holds none of this painter's attention, and its prompts say places.
+    whole = settings_of("all", ScenesConfig(), 16)
+    assert (whole.phrase, whole.alone_at, whole.layers, whole.alone_negative) == ("sum", "box", "up", "")
 
 
 class Fixed:
@@ -79,6 +96,7 @@ def test_an_object_is_right_only_where_it_was_planned() -> None:
         found = score_scene(Fixed(), "all", number, scene, torch.zeros(1, 3, 128, 128))  # type: ignore[arg-type]
         centre = [thing for thing in scene.objects if thing.place == "centre"]
         assert found.placed == len(centre) and found.objects == len(scene.objects)
+        assert found.extra == 1 - len(centre)
         assert found.right == sum((one.colour, one.shape) == ("red", "star") for one in centre)
 
 
@@ -87,6 +105,10 @@ def test_results_are_by_method_with_errors(tmp_path: Path) -> None:
     insertions = [InsertionScore(0, True, 2, 2, 40.0), InsertionScore(1, False, 0, 1, 30.0)]
     found = scene_results(scores, insertions)
     assert (found["all"]["object"].value, found["all"]["object"].count) == (0.5, 6)
+    doubled = scene_results([SceneScore("all", 0, 2, 2, 2, 1), *scores[1:]], [])["all"]
+    assert doubled["scene"].value == 0 and doubled["extra"].value == 0.5, (
+        "what nobody planned is no part of a scene"
+    )
     assert found["all"]["scene"].value == 0.5 and found["none"]["place"].value == 0
     assert isinstance(found["insertion"]["dB outside"], Estimate)
     assert found["insertion"]["dB outside"].value == 35 and found["insertion"]["others kept"].count == 3

@@ -21,6 +21,7 @@ from llmga.scene.attention import (
     guidance_sites,
     saliency_site,
     shift,
+    summed,
     word_attention,
 )
 from llmga.scene.guidance import LayoutGuidance
@@ -93,8 +94,7 @@ def test_phrases_are_the_tokens_of_the_names(encoder: CLIPPromptEncoder) -> None
     assert scene_prompt(encoder, replace(PLAN, background=background)).chunks > 1
     assert whole.text.startswith("a background of many words")
     assert long_prompt(PLAN) == (
-        "a red fox leaping, its tail up on the left at the bottom, an old owl asleep on the right at the top, a snowy "
-        "forest at dawn"
+        "a red fox leaping, its tail up at the bottom left, an old owl asleep at the top right, a snowy forest at dawn"
     )
 
 
@@ -146,8 +146,13 @@ def test_sites_of_other_networks_than_sd15() -> None:
     assert (saliency_site(small)[:2], saliency_site(small, "up")[:2]) == (("input", 4), ("output", 1))
     with pytest.raises(ValueError, match="no cross-attention on its way up"):
         saliency_site(cross(("input", 4)), "up")
-    with pytest.raises(ValueError, match="layers must be one of published, up; got 'down'"):
-        SceneSettings(layers="down")  # type: ignore[arg-type]
+    for name, allowed in (
+        ("layers", "published, up"),
+        ("alone_at", "middle, box"),
+        ("phrase", "tokens, sum"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be one of {allowed}; got 'down'"):
+            SceneSettings(**{name: "down"})  # type: ignore[arg-type]
 
 
 def test_the_layers_on_the_way_up_place_objects_in_both_stages(session: SceneSession[Any]) -> None:
@@ -156,6 +161,35 @@ def test_the_layers_on_the_way_up_place_objects_in_both_stages(session: SceneSes
     assert not torch.equal(up.latent, published.latent) and not up.objects[0].cached
     for one in up.objects:
         assert {site.block for maps in one.run.word_maps for site in maps} == {"output"}
+
+
+def test_a_name_is_read_as_the_sum_of_its_tokens(session: SceneSession[Any]) -> None:
+    attention = WordAttention(torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(0)), (2, 2))
+    (found,) = summed({Site("output", 0, 0, "cross"): attention}, [[0, 2], [1]]).values()
+    torch.testing.assert_close(found.maps[..., 0], attention.maps[..., 0] + attention.maps[..., 2])
+    assert torch.equal(found.maps[..., 1], attention.maps[..., 1]) and found.size == (2, 2)
+    off = GuidanceSettings(scale=0)
+    each, whole = (
+        session.paint(PLAN, SIZE, replace(SETTINGS, alone=off, together=off, phrase=how), seed=3)
+        for how in ("tokens", "sum")
+    )
+    for one, other in zip(each.objects, whole.objects, strict=True):
+        assert torch.equal(one.run.latents, other.run.latents) and not other.cached
+        assert (other.run.word_map > one.run.word_map).all(), "the last token is one of several"
+    guided = [session.paint(PLAN, SIZE, replace(SETTINGS, phrase=how), seed=3) for how in ("tokens", "sum")]
+    assert not torch.equal(guided[0].latent, guided[1].latent)
+    assert all(
+        maps.maps.shape[-1] == 1 for step in guided[1].objects[0].run.word_maps for maps in step.values()
+    )
+
+
+def test_an_object_may_be_painted_in_its_box_at_once(session: SceneSession[Any]) -> None:
+    there = replace(SETTINGS, alone_at="box")
+    scene = session.paint(PLAN, SIZE, there)
+    for one, painted in zip(PLAN.objects, scene.objects, strict=True):
+        assert painted.run.box == one.box and (painted.move.rows, painted.move.columns) == (0, 0)
+    again = session.paint(moved(PLAN, 0, x=0.3), SIZE, there)
+    assert [one.cached for one in again.objects] == [False, True], "its place is a part of how it was painted"
 
 
 def test_shifting_loses_what_leaves() -> None:
