@@ -64,7 +64,8 @@ STORY = {
     ),
     "gill_story": (
         "A story's next picture, by GILL",
-        "GILL has no prompt: what it makes of the words and of the first picture goes to the painter as numbers.",
+        "GILL has no prompt: what it makes of the words and of the first picture goes to the painter as numbers. The "
+        "miniature's finds the place and the background, and often misses colour and shape.",
     ),
     "language_or_embedding": (
         "The same wish in words and as an embedding",

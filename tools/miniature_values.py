@@ -127,7 +127,7 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "talk_and_change": {
         "First turn": _say(_HEART, "refine"),
-        "Second turn": _say("Paint the heart green.", "change"),
+        "Second turn": _say("Put everything on snow.", "change"),
     },
     "krea_2": {"LLMGA Chat": _say("two green diamonds and a cross on the night sky", "refine")},
     "qwen_image": {
@@ -157,14 +157,14 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "chat_with_endpoint": {
         "First turn": _say(_HEART, "refine"),
-        "Second turn": _say("Paint the heart green.", "change"),
+        "Second turn": _say("Put everything on snow.", "change"),
     },
     "continue_conversation": {"Next turn": _say("Change the background to grass.", "change")},
     "picture_book": {"LLMGA Chat": _say("a red star on grass", "story")},
     "instruction_edit": {"LLMGA Edit Instruction": {"instruction": "Put everything on snow."}},
     "instruction_edit_multi_turn": {
-        "First edit": {"instruction": "Put everything on snow."},
-        "Second edit": {"instruction": "Paint the heart purple."},
+        "First edit": {"instruction": "Paint the heart purple."},
+        "Second edit": {"instruction": "Put everything on snow."},
     },
     "edit_with_mask": {},
     # The edges hold the layout, so the words should not ask for another.
@@ -194,7 +194,7 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "gill_retrieve_or_generate": {
         "LLMGA GILL Chat": {
-            "message": "on a brick wall, a large orange heart at the left",
+            "message": "on wood, a large orange heart at the left",
             "picture": "always",
             "transcript": "plain",
         }

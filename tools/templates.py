@@ -1,4 +1,4 @@
-"""``python -m tools.templates [--keep-cards] [name …]``: make ``workflows/*.json`` and their cards, also on the miniature.
+"""``python -m tools.templates [--keep-cards | --only-cards] [name …]``: make ``workflows/*.json`` and their cards.
 
 The API prompts in ``workflows/api`` are the source of both. ComfyUI's own page turns each into a workflow, once with the
 models that a person would use and once, into ``miniworld/pack/workflows``, with the miniature's. Files of the first are
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 WORKFLOWS = ROOT / "workflows"
 API = miniature.API
-KEEP_CARDS = "--keep-cards"
+KEEP_CARDS, ONLY_CARDS = "--keep-cards", "--only-cards"
 ON_THE_MINIATURE = miniature.PACK / "workflows"
 # Where the files and records stand that the prompts name.
 PLACES = {
@@ -61,7 +61,10 @@ def main(names: list[str]) -> int:
     if host == "none" or found.path is None:
         say(f"templates need COMFYUI_PATH (now {host}) and a Chromium ({found.reason or 'found'})")
         return 2
-    paints, names = KEEP_CARDS not in names, [name for name in names if name != KEEP_CARDS]
+    flags, names = (
+        {*names} & {KEEP_CARDS, ONLY_CARDS},
+        [n for n in names if n not in (KEEP_CARDS, ONLY_CARDS)],
+    )
     unknown = [name for name in names if name not in TEMPLATES]
     if unknown:
         say(f"there is no workflow {', '.join(unknown)}; known are {', '.join(TEMPLATES)}")
@@ -73,7 +76,10 @@ def main(names: list[str]) -> int:
         with chromium(found.path) as browser, both_renderers(browser, server) as pages:
             version = server.get("/system_stats")["system"]["comfyui_version"]
             for name in chosen:
-                make(browser if paints else None, server, pages, name, version)
+                if ONLY_CARDS not in flags:
+                    say(make(server, pages, name, version))
+                if KEEP_CARDS not in flags:
+                    make_cards(browser, server, name)
     return 0
 
 
@@ -98,29 +104,43 @@ def both_renderers(browser: Browser, server: ComfyServer) -> Iterator[Pages]:
         yield Pages(classic, nodes2)
 
 
-def make(browser: Browser | None, server: ComfyServer, pages: Pages, name: str, version: str) -> None:
-    """Everything that is made of one API prompt; without a browser for them, all but the cards."""
+def make(server: ComfyServer, pages: Pages, name: str, version: str) -> str:
+    """The workflows that are made of one API prompt, and how they came out."""
     template, prompt = TEMPLATES[name], read_prompts()[name]
-    small = miniature.load_prompt(API / f"{name}.json")
+    small, missing = on_the_miniature(name)
     workflow, layout = build(pages, name, prompt, note(name, prompt), version)
     (WORKFLOWS / f"{template.title}.json").write_text(workflow + "\n", encoding="utf-8")
-    missing = miniature.missing_models(miniature.find(), small)
-    copies = [] if missing else [template, *([START_HERE] if name == START else [])]
     known = layout if shape(small) == shape(prompt) else None
-    for copy in copies:
+    for copy in [] if missing else copies_of(name):
         about, known = build(pages, name, small, miniature_note(copy), version, known)
         (ON_THE_MINIATURE / f"{copy.title}.json").write_text(about + "\n", encoding="utf-8")
-    if browser is not None:
-        painted = words_of(server, small) if missing else paint(server, small)
-        with browser.new_page(viewport={"width": SIDE, "height": SIDE}) as page:
-            write_card(page, WORKFLOWS / f"{template.title}.jpg", template, painted)
-            write_help_pictures(name, WORKFLOWS / f"{template.title}.jpg")
-            for copy in copies:
-                mine = replace(copy, models=START_HERE.models, card=START_HERE.card)
-                write_card(page, ON_THE_MINIATURE / f"{copy.title}.jpg", mine, painted)
     around = f"{len(layout.reroutes)} links led around nodes, {layout.behind} behind"
     lacks = f"; no copy on the miniature, which has no {', '.join(missing)}" if missing else ""
-    say(f"{template.title}: shown at {layout.scale:.0%}, {around}{lacks}")
+    return f"{template.title}: shown at {layout.scale:.0%}, {around}{lacks}"
+
+
+def make_cards(browser: Browser, server: ComfyServer, name: str) -> None:
+    """Paint a template's cards, and the pictures of help pages that are parts of them."""
+    template = TEMPLATES[name]
+    small, missing = on_the_miniature(name)
+    painted = words_of(server, small) if missing else paint(server, small)
+    with browser.new_page(viewport={"width": SIDE, "height": SIDE}) as page:
+        write_card(page, WORKFLOWS / f"{template.title}.jpg", template, painted)
+        write_help_pictures(name, WORKFLOWS / f"{template.title}.jpg")
+        for copy in [] if missing else copies_of(name):
+            mine = replace(copy, models=START_HERE.models, card=START_HERE.card)
+            write_card(page, ON_THE_MINIATURE / f"{copy.title}.jpg", mine, painted)
+
+
+def on_the_miniature(name: str) -> tuple[Prompt, list[str]]:
+    """A prompt with the miniature's values, and the models that the miniature lacks for it."""
+    small = miniature.load_prompt(API / f"{name}.json")
+    return small, miniature.missing_models(miniature.find(), small)
+
+
+def copies_of(name: str) -> list[Template]:
+    """The copies on the miniature that are made of one API prompt."""
+    return [TEMPLATES[name], *([START_HERE] if name == START else [])]
 
 
 def shape(prompt: Prompt) -> dict[str, Any]:
