@@ -194,7 +194,7 @@ def test_what_cannot_be_joined_is_named(tower: Path, tmp_path: Path) -> None:
     (full / "kept").touch()
     with pytest.raises(FileExistsError, match="not empty"):
         join(language, tower, full)
-    with pytest.raises(FileNotFoundError, match="there is no 'nowhere'"):
+    with pytest.raises(FileNotFoundError, match="there is no vision tower 'nowhere'"):
         join(language, tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(ValueError, match="not a CLIP vision model"):
         join(language, language, tmp_path / "out")
