@@ -156,7 +156,7 @@ class ComfyClient:
         deadline = time.monotonic() + timeout
         next_look = time.monotonic() + _LOOK_S
         while time.monotonic() < deadline:
-            if self._receive(prompt_id, on_event):
+            if self._receive(prompt_id, on_event) and time.monotonic() < next_look:
                 continue
             there = True
             if (

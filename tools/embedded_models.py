@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,7 +46,8 @@ def apply_controlnet(
             "the embedded engine applies a ControlNet to all steps: start_percent 0, end_percent 1"
         )
     control = Control(control_net, image.movedim(-1, 1), strength)
-    return (Conditioned(positive, control=control), Conditioned(negative, control=control)), {}
+    both = (one if isinstance(one, Conditioned) else Conditioned(one) for one in (positive, negative))
+    return tuple(replace(one, control=control) for one in both), {}
 
 
 def clip_text_encode(step: Step, clip: Any, text: str) -> Result:
@@ -86,7 +88,8 @@ def gill_chat(
     top_p=1.0,
     min_tokens=0,
 ) -> Result:
-    """A picture behind every message, as the miniature's values of the workflows ask for."""
+    """A picture behind every message, as the miniature's values of the workflows ask for; what only concerns words that GILL
+    writes (temperature, top_p, the numbers of tokens, picture_scale) has no effect then."""
     from llmga.gill.answer import GILLReply, read_picture_states
 
     if picture != "always":

@@ -55,7 +55,7 @@ def chat_per_picture(
 
 
 def batch_images(step: Step, **images: torch.Tensor) -> Result:
-    return (torch.cat([images[name] for name in sorted(images)]),), {}
+    return (torch.cat(list(images.values())),), {}
 
 
 def edit_instruction(

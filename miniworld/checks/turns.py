@@ -11,7 +11,7 @@ import torch
 
 from llmga.chat import Conversation, Sampling, respond
 from llmga.chat.folders import load_local_engine
-from llmga.evaluate import Estimate, rate, table
+from llmga.evaluate import Estimate, rate, table, write_json
 from llmga.evaluate.plots import plot_lines
 from llmga.gill import GILL
 from llmga.gill.embedding import EmbeddingEngine, load_embedding_head
@@ -27,6 +27,7 @@ from ..world.scene import PLACES
 from .gill import conditioning_of, load_miniature_gill
 from .painter import truth_of
 
+RESULT = "check_turns.json"
 METHODS_OF_TURNS = ("LLMGA", "LLMGA Embedding", "GILL")
 OnDone = Callable[[int, int], object]
 
@@ -41,7 +42,8 @@ class TurnsConfig(PaintConfig):
 def check_turns(
     out: Path, config: TurnsConfig, on_done: OnDone = lambda done, of: None
 ) -> dict[str, list[Estimate]]:
-    """The share of what was asked for that is in the picture of each turn, for each method, from the same noise.
+    """The share of what was asked for that is in the picture of each turn, for each method, from the same noise; writes
+    ``check_turns.json``.
 
     What is asked for is each object, at its place, in its colour and shape, and the background.
 
@@ -57,6 +59,7 @@ def check_turns(
         for name in METHODS_OF_TURNS:
             pictures = [_painted(pipeline, made[name][i][turn], i, config) for i in range(len(talks))]
             results[name].append(agreement(reader.read(torch.cat(pictures)), truth))
+    write_json(out / RESULT, {"config": config, "results": results})
     return results
 
 

@@ -32,9 +32,9 @@ class MiniatureGILL:
     training: GILLConfig
     decision: GILLDecisionConfig
     scenes: int
-    """How many of the painted scenes it learns from,"""
+    """How many of the painted scenes are looked at."""
     objects: int
-    """less those of more objects than this: the caption of few is soon learned, and SD1.5 reads 77 tokens."""
+    """Scenes of more objects than this are left out: captions of few are learned sooner, and SD1.5 reads 77 tokens."""
 
 
 class WorldCaptions:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SMALLEST = 8 / 14
 """Zoom at which a template is shown whole on a screen of 1920 × 1080: the classic renderer draws no text below it."""
 SMALLER = {"20 Continue a picture": 0.55}
-"""Too small for the classic renderer's text still: its layout is to be searched for anew."""
+"""Too small for the classic renderer's text: no search has found a larger layout yet."""
 TITLES = [template.title for template in TEMPLATES.values()]
 COPIES = sorted(path.stem for path in ON_THE_MINIATURE.glob("*.json"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from support.graphs import chat, endpoint
+from support.graphs import chat, checkpoint, encode, endpoint, node
 from support.openai_server import OpenAIServer
 from support.waiting import until
 
@@ -37,3 +37,26 @@ def test_a_prompt_that_never_ran_is_not_waited_for(
         server.wait(running)
     assistant.behave("normal")
     assert server.run({"1": endpoint(), "2": chat("1", "and on it goes")})
+
+
+def test_the_progress_of_another_prompt_hides_nothing(server: ComfyServer) -> None:
+    busy = {
+        "1": checkpoint(),
+        "2": encode(["1", 1], "a star"),
+        "3": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "4": node(
+            "KSampler", model=["1", 0], positive=["2", 0], negative=["2", 1], latent_image=["3", 0], seed=1,
+            steps=10_000, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+        ),
+        "5": node("VAEDecode", samples=["4", 0], vae=["1", 2]),
+        "6": node("PreviewImage", images=["5", 0]),
+    }  # fmt: skip
+    running = server.queue(busy)
+    queued = server.queue({**busy, "4": {**busy["4"], "inputs": {**busy["4"]["inputs"], "seed": 2}}})
+    server.interrupt(queued)
+    with pytest.raises(PromptInterruptedError, match="taken out of the queue"):
+        server.wait(queued)
+    assert server.history(running) is None
+    server.interrupt(running)
+    with pytest.raises(PromptInterruptedError):
+        server.wait(running)

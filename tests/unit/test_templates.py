@@ -26,7 +26,7 @@ COPIES = {**{name: template.title for name, template in TEMPLATES.items()}, "sta
 SMALLEST = 8 / 14
 """At which a window of 1920 × 1080 shows a whole template; tests/browser asks the page itself."""
 SMALLER = {"20 Continue a picture": 0.55}
-"""Too small for the classic renderer's text still: its layout is to be searched for anew."""
+"""Too small for the classic renderer's text: no search has found a larger layout yet."""
 
 
 def workflow(path: Path) -> dict[str, Any]:
