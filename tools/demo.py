@@ -64,11 +64,10 @@ STORY = {
     ),
     "gill_story": (
         "A story's next picture, by GILL",
-        "GILL has no prompt: what it makes of the words and of the first picture goes to the painter as numbers. The "
-        "miniature's finds the place and the background, and often misses colour and shape.",
+        "Numbers go to the painter, no prompt. The place is right; colour and shape often are not.",
     ),
     "language_or_embedding": (
-        "The same wish in words and as an embedding",
+        "The same request in words and as an embedding",
         "LLMGA's prompt on the one side, GILL's embedding on the other, from the same noise.",
     ),
     "picture_book": ("A story in pictures", "One request, several prompts, a picture for each."),
