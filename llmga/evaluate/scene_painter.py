@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +17,28 @@ from .paint_jobs import PainterConfig, PaintJob, SceneParts
 _CELL = 8  # pixels of a side of a cell of the latent
 
 
-class ScenePainter:
-    """Paints jobs whose prompts are plans of scenes as JSON, one after the other."""
+def scene_settings(parts: SceneParts, steps: int, cfg: float) -> SceneSettings:
+    """RFNet's settings of a synthesis with some of its parts."""
+    weights = LossWeights() if parts.suppression else replace(LossWeights(), suppression=0.0)
+    guided = GuidanceSettings(scale=GuidanceSettings().scale if parts.guidance else 0.0, weights=weights)
+    return SceneSettings(steps, cfg, alone=guided, together=guided)
 
-    def __init__(self, config: PainterConfig, pipeline: Any) -> None:
+
+class ScenePainter:
+    """Paints jobs whose prompts are plans of scenes as JSON, one after the other.
+
+    Args:
+        settings: gives those of a synthesis with some of its parts, such as a model needs that is not RFNet's.
+    """
+
+    def __init__(
+        self,
+        config: PainterConfig,
+        pipeline: Any,
+        settings: Callable[[SceneParts, int, float], SceneSettings] = scene_settings,
+    ) -> None:
         self.config = config
+        self._settings = settings
         pipeline = pipeline.to(config.device)
         self.session = SceneSession.from_pipeline(
             pipeline, layout=config.layout, max_chunks=config.max_chunks
@@ -46,13 +63,6 @@ class ScenePainter:
         if parts.assess and plan.objects:
             plan = assess(plan, self._states, "rfnet").plan
         size = (job.height // _CELL, job.width // _CELL)
-        settings = scene_settings(parts, self.config.steps, self.config.guidance)
+        settings = self._settings(parts, self.config.steps, self.config.guidance)
         image, _ = self.session.paint_image(plan, size, settings=settings, seed=derive(job.seed, job.key))
         return to_pil(image.to(torch.float32))[0]
-
-
-def scene_settings(parts: SceneParts, steps: int, cfg: float) -> SceneSettings:
-    """The settings of a synthesis with some of its parts."""
-    weights = LossWeights() if parts.suppression else replace(LossWeights(), suppression=0.0)
-    guided = GuidanceSettings(scale=GuidanceSettings().scale if parts.guidance else 0.0, weights=weights)
-    return SceneSettings(steps, cfg, alone=guided, together=guided)

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmga.evaluate import Estimate, rate
 from llmga.evaluate.data import DataConfig
-from llmga.evaluate.paint_jobs import PainterConfig
+from llmga.evaluate.paint_jobs import PainterConfig, SceneParts
 from llmga.evaluate.rfbench import BenchPrompt
 from llmga.evaluate.scene_painter import ScenePainter
 from llmga.evaluate.sources import DialogItem, StoryItem, TurnsItem
+from llmga.scene import SceneSettings
 
 from ..files import CHECKPOINT
+from ..models.architecture import picture_size
 from ..models.embedding import TURNS
 from ..models.gill import story
 from ..models.painter import load_pipeline
@@ -27,7 +30,7 @@ from ..world.facts import caption_facts
 from ..world.questions import sample_question
 from ..world.scene import Scene, sample_scene
 from .paper import COUNT, drawn_scene, picture_side, shown_facts
-from .scenes import plan_of
+from .scenes import ScenesConfig, plan_of, settings_of
 from .turns import whole_talks
 
 ROUNDS = 10
@@ -141,5 +144,13 @@ class WholeByCategory(WholeObjects):
 
 
 def scene_painter(config: PainterConfig) -> ScenePainter:
-    """RFNet's synthesis on the miniature; ``base`` is the folder of the models."""
-    return ScenePainter(config, load_pipeline(Path(config.base) / CHECKPOINT))
+    """RFNet's synthesis on the miniature, with the settings that ``check_scenes`` gives it; ``base`` is the folder of the
+    models."""
+    pipeline = load_pipeline(Path(config.base) / CHECKPOINT)
+    return ScenePainter(config, pipeline, partial(scene_settings, picture_size(pipeline.unet) // 8))
+
+
+def scene_settings(cells: int, parts: SceneParts, steps: int, cfg: float) -> SceneSettings:
+    """Those of the method of ``check_scenes`` that has the same parts, for a latent of ``cells`` × ``cells``."""
+    guided = "all" if parts.suppression else "guidance"
+    return settings_of(guided if parts.guidance else "none", ScenesConfig(steps=steps, cfg=cfg), cells)

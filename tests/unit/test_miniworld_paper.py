@@ -23,10 +23,14 @@ from miniworld.checks.contexts import (
     dialogs,
     impossible,
     scene_painter,
+    scene_settings,
     stories,
 )
 from miniworld.checks.paper import captions, edits, inpainting, outpainting, perceptual, reader
+from miniworld.checks.scenes import ScenesConfig, settings_of
 from miniworld.files import CHECKPOINT, READER
+from miniworld.models.architecture import picture_size
+from miniworld.models.painter import load_pipeline
 from miniworld.models.random_diffusion import write_checkpoint
 from miniworld.models.reader import Reader
 from miniworld.world.facts import caption_facts
@@ -120,3 +124,37 @@ def test_the_miniature_paints_a_planned_scene(tmp_path: Path) -> None:
         painter.paint([PaintJob("a", "a fish", 0, 128, 128)])
     with pytest.raises(ValueError, match="leave 'embedder' out"):
         painter.paint([PaintJob("a", plan, 0, 128, 128, states=torch.zeros(77, 8))])
+
+
+@pytest.mark.parametrize(
+    ("parts", "method"),
+    [
+        (SceneParts(), "all"),
+        (SceneParts(assess=False), "+ suppression"),
+        (SceneParts(suppression=False), "guidance"),
+        (SceneParts(assess=False, guidance=False, suppression=False), "none"),
+    ],
+)
+def test_the_benchmark_paints_scenes_with_the_settings_of_their_check(parts: SceneParts, method: str) -> None:
+    expected = settings_of(method, ScenesConfig(steps=7, cfg=2.0), 16)
+    assert scene_settings(16, parts, 7, 2.0) == expected
+    assert (expected.phrase, expected.alone_at) == ("sum", "box")
+
+
+def test_a_scene_is_painted_with_the_settings_that_its_painter_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path / CHECKPOINT)
+    plan = impossible(DataConfig("", count=1), tmp_path)[0].plan
+    parts = SceneParts(assess=True, guidance=False, suppression=False)
+    painter = scene_painter(PainterConfig("x", base=str(tmp_path), steps=2, guidance=2.0, scene=parts))
+    given = []
+    paint = painter.session.paint_image
+    monkeypatch.setattr(
+        painter.session,
+        "paint_image",
+        lambda *args, **named: given.append(named["settings"]) or paint(*args, **named),
+    )
+    painter.paint([PaintJob("a", plan, 0, 128, 128)])
+    side = picture_size(load_pipeline(tmp_path / CHECKPOINT).unet)
+    assert given == [scene_settings(side // 8, parts, 2, 2.0)]
