@@ -6,16 +6,19 @@ without and with its parts; and objects put into true pictures.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import interpolate
 
 from llmga.diffusion import DiffusersDenoiser
 from llmga.edit import EditSession
-from llmga.evaluate import Estimate, contact_sheet, mean, psnr, rate, table, write_json
+from llmga.evaluate import Estimate, contact_sheet, mean, plain, psnr, rate, table, write_json
+from llmga.evaluate.extractors import digest_of
 from llmga.scene import (
     GuidanceSettings,
     LossWeights,
@@ -192,7 +195,8 @@ def check_scenes(
 ) -> tuple[list[SceneScore], list[InsertionScore]]:
     """Paint every scene by every method, put objects into true pictures, and score both.
 
-    Writes ``check_scenes.json`` after each, so that a run that is stopped has its results, and a sheet of the first scenes.
+    Writes ``check_scenes.json`` after each and a sheet of the first scenes. A run that was stopped goes on where it was, if
+    it asks for the same of the same models and its sheet was whole.
 
     Raises:
         FileNotFoundError: a model is missing.
@@ -202,11 +206,11 @@ def check_scenes(
     if unknown:
         raise ValueError(f"methods must be of {', '.join(METHODS_OF_SCENES)}; got {', '.join(unknown)}")
     painter = MiniaturePainter(out)
-    scores: list[SceneScore] = []
-    insertions: list[InsertionScore] = []
+    what = _what(out, config, methods)
+    scores, insertions = _scored(out / RESULT_FILE, what)
     sheet: list[torch.Tensor] = []
     total = config.scenes + config.insertions
-    for number in range(config.scenes):
+    for number in range(len(scores) // len(methods), config.scenes):
         scene = sample_scene(config.seed * 40_000_000 + number, config.objects, "unseen_pair")
         row = [picture(scene, painter.picture)]
         for method in methods:
@@ -215,10 +219,10 @@ def check_scenes(
         if number < _SHEET:
             sheet.append(torch.cat(row) / 2 + 0.5)
             contact_sheet(sheet, out / "pictures" / "scenes.png", len(methods) + 1)
-        _done(out, config, scores, insertions, on_step, number + 1, total)
-    for number in range(config.insertions):
+        _done(out, what, scores, insertions, on_step, number + 1, total)
+    for number in range(len(insertions), config.insertions):
         insertions.append(insertion(painter, number, config))
-        _done(out, config, scores, insertions, on_step, config.scenes + number + 1, total)
+        _done(out, what, scores, insertions, on_step, config.scenes + number + 1, total)
     return scores, insertions
 
 
@@ -294,9 +298,25 @@ def scenes_table(scores: Sequence[SceneScore], insertions: Sequence[InsertionSco
     return table(scene_results(scores, insertions), counts=True)
 
 
+def _what(out: Path, config: ScenesConfig, methods: Sequence[str]) -> dict[str, Any]:
+    """What is measured, as it stands in ``check_scenes.json``."""
+    models = {name: digest_of(out / name) for name in (CHECKPOINT, READER)}
+    return plain({"config": config, "methods": list(methods), "models": models})
+
+
+def _scored(path: Path, what: dict[str, Any]) -> tuple[list[SceneScore], list[InsertionScore]]:
+    """The scores of an earlier run that measured the same, but none where its sheet of scenes lacks some."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    scores = [SceneScore(**one) for one in found.get("scenes", [])]
+    shown = min(_SHEET, what["config"]["scenes"]) * len(what["methods"])
+    if any(found.get(name) != value for name, value in what.items()) or len(scores) < shown:
+        return [], []
+    return scores, [InsertionScore(**one) for one in found["insertions"]]
+
+
 def _done(
     out: Path,
-    config: ScenesConfig,
+    what: dict[str, Any],
     scores: Sequence[SceneScore],
     insertions: Sequence[InsertionScore],
     on_step: Callable[[int, int], object] | None,
@@ -304,7 +324,7 @@ def _done(
     total: int,
 ) -> None:
     results = scene_results(scores, insertions)
-    document = {"config": config, "results": results, "scenes": scores, "insertions": insertions}
+    document = {**what, "results": results, "scenes": scores, "insertions": insertions}
     write_json(out / RESULT_FILE, document)
     if on_step:
         on_step(done, total)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from llmga.evaluate import Estimate
 from llmga.scene import long_prompt
 from miniworld.checks.scenes import (
     METHODS_OF_SCENES,
+    RESULT_FILE,
     InsertionScore,
     ScenesConfig,
     SceneScore,
@@ -130,3 +132,32 @@ def test_scenes_are_painted_and_objects_inserted_at_the_miniatures_own_size(
     assert [one.method for one in scores] == [*methods] and insertions[0].decibels > 0
     with Image.open(tmp_path / "pictures" / "scenes.png") as sheet:
         assert sheet.size == (3 * side, side)  # the true picture beside what the methods paint
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_check_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / CHECKPOINT, picture=128)
+    torch.manual_seed(0)
+    save_file({name: value.contiguous() for name, value in Reader().state_dict().items()}, tmp_path / READER)
+    config, result = ScenesConfig(scenes=2, insertions=2, steps=2), tmp_path / RESULT_FILE
+    whole = check_scenes(tmp_path, config, ("none",))
+    in_one_go = result.read_bytes()
+
+    def stop(done: int, total: int) -> None:
+        steps.append(done)
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    for stop_at, expected in ((1, [1]), (3, [1, 2, 3]), (0, [4])):  # the sheet of the first run lacks a scene
+        if stop_at == 1:
+            result.unlink()
+        steps: list[int] = []
+        with contextlib.suppress(KeyboardInterrupt):
+            assert check_scenes(tmp_path, config, ("none",), stop) == whole
+        assert steps == expected
+    assert result.read_bytes() == in_one_go
+
+    save_file({name: value * 0 for name, value in load_file(tmp_path / READER).items()}, tmp_path / READER)
+    stop_at, steps = 0, []
+    check_scenes(tmp_path, config, ("none",), stop)
+    assert steps == [1, 2, 3, 4], "another reader's scores are not its own"
