@@ -164,7 +164,7 @@ def _check_scenes(options: argparse.Namespace, command: list[str]) -> None:
     config = ScenesConfig(options.count, options.insertions, steps=options.steps)
     methods = options.methods.split(",") if options.methods else METHODS_OF_SCENES
     with tqdm(total=config.scenes + config.insertions, desc="scenes") as bar:
-        found = check_scenes(options.out, config, methods, lambda i, n: bar.update())
+        found = check_scenes(options.out, config, methods, lambda i, n: bar.update(i - bar.n))
     sys.stdout.write(scenes_table(*found) + "\n")
 
 
