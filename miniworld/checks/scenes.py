@@ -203,10 +203,12 @@ def check_scenes(
         ValueError: a method is unknown.
     """
     unknown = [method for method in methods if method not in METHODS_OF_SCENES]
-    if unknown:
-        raise ValueError(f"methods must be of {', '.join(METHODS_OF_SCENES)}; got {', '.join(unknown)}")
+    if unknown or not methods:
+        raise ValueError(
+            f"methods must be of {', '.join(METHODS_OF_SCENES)}; got {', '.join(unknown) or 'none'}"
+        )
     painter = MiniaturePainter(out)
-    what = _what(out, config, methods)
+    what = _what(out, config, methods, painter.cells)
     scores, insertions = _scored(out / RESULT_FILE, what)
     sheet: list[torch.Tensor] = []
     total = config.scenes + config.insertions
@@ -298,19 +300,20 @@ def scenes_table(scores: Sequence[SceneScore], insertions: Sequence[InsertionSco
     return table(scene_results(scores, insertions), counts=True)
 
 
-def _what(out: Path, config: ScenesConfig, methods: Sequence[str]) -> dict[str, Any]:
+def _what(out: Path, config: ScenesConfig, methods: Sequence[str], cells: int) -> dict[str, Any]:
     """What is measured, as it stands in ``check_scenes.json``."""
+    settings = {method: settings_of(method, config, cells) for method in methods}
     models = {name: digest_of(out / name) for name in (CHECKPOINT, READER)}
-    return plain({"config": config, "methods": list(methods), "models": models})
+    return plain({"config": config, "settings": settings, "models": models})
 
 
 def _scored(path: Path, what: dict[str, Any]) -> tuple[list[SceneScore], list[InsertionScore]]:
     """The scores of an earlier run that measured the same, but none where its sheet of scenes lacks some."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    scores = [SceneScore(**one) for one in found.get("scenes", [])]
-    shown = min(_SHEET, what["config"]["scenes"]) * len(what["methods"])
-    if any(found.get(name) != value for name, value in what.items()) or len(scores) < shown:
+    shown = min(_SHEET, what["config"]["scenes"]) * len(what["settings"])
+    if any(found.get(name) != value for name, value in what.items()) or len(found["scenes"]) < shown:
         return [], []
+    scores = [SceneScore(**one) for one in found["scenes"]]
     return scores, [InsertionScore(**one) for one in found["insertions"]]
 
 

@@ -117,6 +117,8 @@ def test_results_are_by_method_with_errors(tmp_path: Path) -> None:
     assert "insertion" in scenes_table(scores, insertions) and "insertion" not in scene_results(scores, [])
     with pytest.raises(ValueError, match="methods must be of sentence"):
         check_scenes(tmp_path, ScenesConfig(1, 0), ["best"])
+    with pytest.raises(ValueError, match="got none"):
+        check_scenes(tmp_path, ScenesConfig(1, 0), [])
 
 
 @pytest.mark.usefixtures("one_thread")
