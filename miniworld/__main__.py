@@ -32,16 +32,12 @@ def _build(options: argparse.Namespace, command: list[str]) -> None:
 
 
 def _ablate(options: argparse.Namespace, command: list[str]) -> None:
-    import shutil
+    from .build.ablate import CUTS, ablate
 
-    from .files import LANGUAGE
-    from .models.language import train_language
-
+    cuts = options.cut.split(",") if options.cut else CUTS
     work = options.work or options.out / "work"
-    config = _recipe(options).language
-    result = train_language(work / f"cut-{options.cut}", config, work / "cache", options.cut)
-    shutil.copytree(result, options.out / options.cut / LANGUAGE, dirs_exist_ok=True)
-    sys.stdout.write(f"{options.out / options.cut / LANGUAGE}\n")
+    for folder in ablate(_recipe(options).language, options.out, work, cuts, options.eyes):
+        sys.stdout.write(f"{folder}\n")
 
 
 def _check(options: argparse.Namespace, command: list[str]) -> None:
@@ -202,8 +198,13 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--jobs", type=int, default=1, help="stages at the same time, each with its part of the cores"
     )
-    ablate = _with_recipe(verbs.add_parser("ablate", help="train the chat with one data set cut to a tenth"))
-    ablate.add_argument("--cut", required=True, choices=("refinement", "filling", "similar", "editing"))
+    ablate = _with_recipe(verbs.add_parser("ablate", help="train the chats of the paper's Table 6"), "ablate")
+    ablate.add_argument(
+        "--cut", help="all, refinement, filling, similar, editing: some, with commas; default: each"
+    )
+    ablate.add_argument(
+        "--eyes", type=Path, help="a finished chat, whose eyes are taken; default: train them"
+    )
     ablate.add_argument("--work", type=Path, help="caches and checkpoints; default: below --out")
     _with_recipe(verbs.add_parser("check", help="measure the painter"))
     chat = verbs.add_parser("check-chat", help="measure the chat model")
@@ -264,8 +265,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_recipe(parser: Any) -> argparse.ArgumentParser:
-    parser.add_argument("--recipe", default="cpu", help="cpu, gpu, or a YAML file")
+def _with_recipe(parser: Any, recipe: str = "cpu") -> argparse.ArgumentParser:
+    parser.add_argument("--recipe", default=recipe, help="the name of one in build/recipes, or a YAML file")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the models")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as base.loop.steps=100")
     return parser

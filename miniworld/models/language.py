@@ -35,6 +35,7 @@ from .vision import VisionTrainer
 
 _TEXTS = 3000  # conversations that the words are taken from
 _PHASE = 10_000_000  # conversations that the seeds of a phase leave room for
+_TOWER = "eyes/result/tower.safetensors"
 
 
 @dataclass(frozen=True)
@@ -88,43 +89,68 @@ class LanguageConfig:
         return "stage1" if number == len(self.first) else f"lesson-{number}"
 
 
-def train_language(out: Path, config: LanguageConfig, cache: Path, cut: str = "") -> Path:
+def train_language(
+    out: Path, config: LanguageConfig, cache: Path, cut: str = "", common: Path | None = None
+) -> Path:
     """Train everything from nothing, or go on where it was left.
 
     Args:
         out: gets ``processor/``, ``eyes/``, ``lesson-0/`` … for what comes ``first``, and ``stage1/``.
         cache: the folder that painted scenes are kept in.
         cut: one of ``dialogues.DATA_SETS``, of which a tenth is left in all phases that draw what is asked for.
+        common: gets, in the place of ``out``, all that comes before the first phase that draws what is asked for; trainings
+            that differ in ``cut`` alone share it.
 
     Returns:
         The finished model, a transformers folder in float16.
     """
-    processor_folder = out / "processor"
+    common = common or out
+    processor_folder = common / "processor"
     if not (processor_folder / "tokenizer.json").exists():
         count = min(_TEXTS, config.dialogues)
         texts = in_processes(partial(_texts, config), count, config.workers, "words")
         write_processor(processor_folder, texts)
     pictures = painted(config.scenes, cache, config.workers)
-    tower = out / "eyes" / "result"
+    tower = common / _TOWER
     if not tower.exists():
-        train(VisionTrainer(config.eyes, pictures), config.eyes, out / "eyes")
+        train(VisionTrainer(config.eyes, pictures), config.eyes, common / "eyes")
     encoder = _encoder(processor_folder, config.max_length)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.loop.seed)
         net = new_llava(encoder.processor.tokenizer)
-    _load_tower(net, tower / "tower.safetensors")
-    _aligned(net, encoder.processor.tokenizer, pictures, config, out / "projector.safetensors")
+    _load_tower(net, tower)
+    _aligned(net, encoder.processor.tokenizer, pictures, config, common / "projector.safetensors")
     # The same net all the way; a phase that is over gives it what it had learned by its end.
-    results = [
-        _teach(net, config, number, pictures, processor_folder, out / config.folder(number), cache, cut)
-        for number in range(len(config.phases))
-    ]
-    result = results[-1]
+    result = out
+    for number, phase in enumerate(config.phases):
+        common = common if phase.kinds else out
+        folder = common / config.folder(number)
+        result = _teach(net, config, number, pictures, processor_folder, folder, cache, cut)
     # In the form that every transformers reads, instead of the installed version's.
     for path in processor_folder.iterdir():
         shutil.copyfile(path, result / path.name)
     (result / "chat_template.jinja").unlink(missing_ok=True)
     return result
+
+
+def take_eyes(chat: Path, out: Path) -> None:
+    """Take words and vision tower of a finished chat, as ``train_language`` leaves them in ``out`` before the lessons.
+
+    Raises:
+        FileNotFoundError: ``chat`` holds no model.
+    """
+    from safetensors.torch import save_file
+    from transformers import LlavaForConditionalGeneration
+
+    if not (chat / "model.safetensors").is_file():
+        raise FileNotFoundError(f"{chat} holds no chat to take the eyes of: model.safetensors is missing")
+    (out / "processor").mkdir(parents=True, exist_ok=True)
+    for path in chat.glob("*.json"):
+        if path.name not in ("config.json", "generation_config.json"):
+            shutil.copyfile(path, out / "processor" / path.name)
+    (out / _TOWER).parent.mkdir(parents=True, exist_ok=True)
+    net = LlavaForConditionalGeneration.from_pretrained(chat, local_files_only=True).float()
+    save_file(_tower(net).state_dict(), out / _TOWER)
 
 
 def figures(out: Path, config: LanguageConfig) -> dict[str, Any]:
@@ -163,8 +189,11 @@ def _teach(
 def _load_tower(net: Any, path: Path) -> None:
     from safetensors.torch import load_file
 
-    tower = next(module for name, module in net.named_modules() if name.rpartition(".")[2] == "vision_tower")
-    tower.load_state_dict(load_file(path))
+    _tower(net).load_state_dict(load_file(path))
+
+
+def _tower(net: Any) -> Any:
+    return next(module for name, module in net.named_modules() if name.rpartition(".")[2] == "vision_tower")
 
 
 def _aligned(net: Any, tokenizer: Any, pictures: Painted, config: LanguageConfig, path: Path) -> None:

@@ -29,6 +29,8 @@ from llmga.chat.folders import load_local_engine
 from llmga.train import build
 from llmga.train.llava_layouts import official_to_transformers, to_official
 from llmga.train.turns import IGNORED
+from miniworld.build.ablate import ablate
+from miniworld.files import LANGUAGE
 from miniworld.models.chat_folder import new_llava, write_processor
 from miniworld.models.language import LanguageConfig, _encoder, _rows, _texts, figures, train_language
 from miniworld.models.projector import align
@@ -303,6 +305,37 @@ def test_conversations_are_read_back_from_the_disk(folder: Path, tmp_path: Path)
 def test_lessons_teach_different_conversations(folder: Path) -> None:
     first, last = ({tuple(row.ids) for row in _rows(CONFIG, folder, n, range(6))} for n in (0, 1))
     assert len(first) == len(last) == 6 and not first & last
+
+
+def test_chats_of_table_6_share_all_that_comes_before_a_cut(tmp_path: Path) -> None:
+    config = replace(CONFIG, first=(replace(CONFIG.first[0], kinds=("brief",)),))
+    eyes = train_language(tmp_path / "whole", config, tmp_path / "cache")
+    out, work = tmp_path / "out", tmp_path / "work"
+    made = ablate(config, out, work, ["all", "editing"], eyes)
+    assert made == [out / cut / LANGUAGE for cut in ("all", "editing")]
+    assert sorted(path.name for path in work.iterdir()) == ["cache", "common", "cut-all", "cut-editing"]
+    assert (work / "common/lesson-0").is_dir() and not list(work.glob("cut-*/lesson-0"))
+    assert all(
+        {path.name for path in folder.iterdir()} == {path.name for path in eyes.iterdir()} for folder in made
+    )
+    weights = [load_file(folder / "model.safetensors") for folder in (eyes, *made)]
+    seen = [{n: w for n, w in each.items() if n.startswith("vision_tower.")} for each in weights]
+    assert seen[0] and all(
+        torch.equal(value, one[name]) for one in seen[1:] for name, value in seen[0].items()
+    )
+    # What is not cut is learned from the same words by the same eyes; what is cut is not.
+    name = next(
+        name
+        for name in weights[0]
+        if name.endswith("layers.0.self_attn.q_proj.weight") and "language" in name
+    )
+    assert not torch.equal(weights[1][name], weights[2][name])
+    with pytest.raises(
+        ValueError, match="cut must name some of all, refinement, filling, similar, editing; got eyes"
+    ):
+        ablate(config, out, work, ["eyes"])
+    with pytest.raises(FileNotFoundError, match="holds no chat"):
+        ablate(config, out, work, ["all"], tmp_path)
 
 
 def test_from_nothing_to_a_folder_that_talks(tmp_path: Path) -> None:
