@@ -36,7 +36,7 @@ def _ablate(options: argparse.Namespace, command: list[str]) -> None:
 
     cuts = options.cut.split(",") if options.cut else CUTS
     work = options.work or options.out / "work"
-    for folder in ablate(_recipe(options).language, options.out, work, cuts, options.eyes):
+    for folder in ablate(_recipe(options).language, options.out, work, cuts, options.vision_from):
         sys.stdout.write(f"{folder}\n")
 
 
@@ -203,7 +203,9 @@ def _parser() -> argparse.ArgumentParser:
         "--cut", help="all, refinement, filling, similar, editing: some, with commas; default: each"
     )
     ablate.add_argument(
-        "--eyes", type=Path, help="a finished chat, whose eyes are taken; default: train them"
+        "--vision-from",
+        type=Path,
+        help="a finished chat, whose vision tower and words are taken; default: train them",
     )
     ablate.add_argument("--work", type=Path, help="caches and checkpoints; default: below --out")
     _with_recipe(verbs.add_parser("check", help="measure the painter"))

@@ -72,7 +72,7 @@ def run_all(
         A line for each task that failed, other than for a missing file.
     """
     say = _say if page is not None else _silent
-    _say_costs(tasks, say)
+    _say_costs(tasks, say, alone)
     failed: list[str] = []
     tables: list[PageTable] = []
     for one in tasks:
@@ -171,16 +171,15 @@ def _items(config: Any) -> int:
     return max((_items(value) for value in inner), default=0)
 
 
-def _say_costs(tasks: Sequence[PresetTask], say: Callable[[str], object]) -> None:
+def _say_costs(tasks: Sequence[PresetTask], say: Callable[[str], object], alone: bool) -> None:
     known = [one for one in tasks if one.minutes and one.config is not None]
     for one in tasks:
         cost = f"about {max(one.minutes, 1):.0f} minutes" if one.minutes else "not known beforehand"
         say(f"{one.task}: {cost if one.config is not None else 'cannot be run'} ({one.title})")
     if known:
         total = sum(one.minutes for one in known)
-        say(
-            f"together about {total:.0f} minutes of one core, less on several; what was done is not done again"
-        )
+        here = "this is one process" if alone else "shared by several processes"
+        say(f"together about {total:.0f} minutes of one core, {here}; what was done is not done again")
 
 
 def _add_minutes(path: Path, task: str, start: float) -> float:

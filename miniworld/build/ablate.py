@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import LANGUAGE
-from ..models.language import LanguageConfig, take_eyes, train_language
+from ..models.language import LanguageConfig, take_vision_and_words, train_language
 from ..world.dialogues import DATA_SETS
 
 ALL = "all"
@@ -15,27 +15,27 @@ CUTS = (ALL, *DATA_SETS)
 
 
 def ablate(
-    config: LanguageConfig, out: Path, work: Path, cuts: Sequence[str], eyes: Path | None = None
+    config: LanguageConfig, out: Path, work: Path, cuts: Sequence[str], vision_from: Path | None = None
 ) -> list[Path]:
     """Train the chats, or go on where it was left. What comes before anything is cut is learned once for all of them.
 
     Args:
         out: gets a folder of models for each, named as what was cut.
-        work: for caches and checkpoints.
+        work: for caches and checkpoints; of one process until the first chat has begun its own lesson.
         cuts: of ``CUTS``.
-        eyes: a finished chat, whose words and vision tower are taken; None trains them.
+        vision_from: a finished chat, whose vision tower and vocabulary are taken; None trains them.
 
     Returns:
         The folders of the chats.
 
     Raises:
-        ValueError: a cut is unknown.
+        ValueError: a cut is unknown, or ``work`` was begun with another vision tower or vocabulary.
     """
     if unknown := [cut for cut in cuts if cut not in CUTS]:
         raise ValueError(f"cut must name some of {', '.join(CUTS)}; got {', '.join(unknown)}")
     common = work / "common"
-    if eyes is not None:
-        take_eyes(eyes, common)
+    if vision_from is not None:
+        take_vision_and_words(vision_from, common)
     made = []
     for cut in cuts:
         result = train_language(

@@ -133,24 +133,32 @@ def train_language(
     return result
 
 
-def take_eyes(chat: Path, out: Path) -> None:
-    """Take words and vision tower of a finished chat, as ``train_language`` leaves them in ``out`` before the lessons.
+def take_vision_and_words(chat: Path, out: Path) -> None:
+    """Take the vision tower and the vocabulary of a finished chat, as ``train_language`` leaves them in ``out`` before the
+    lessons.
 
     Raises:
         FileNotFoundError: ``chat`` holds no model.
+        ValueError: ``out`` holds another vocabulary or tower, with which a training was begun.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     from transformers import LlavaForConditionalGeneration
 
     if not (chat / "model.safetensors").is_file():
-        raise FileNotFoundError(f"{chat} holds no chat to take the eyes of: model.safetensors is missing")
+        raise FileNotFoundError(f"{chat} holds no chat: model.safetensors is missing")
+    net = LlavaForConditionalGeneration.from_pretrained(chat, local_files_only=True).float()
+    tower, words = save(_tower(net).state_dict()), (chat / "tokenizer.json").read_bytes()
+    for path, wanted in ((out / _TOWER, tower), (out / "processor" / "tokenizer.json", words)):
+        if path.exists() and path.read_bytes() != wanted:
+            raise ValueError(
+                f"{path} is not that of {chat}: a training was begun with it; give another --work"
+            )
     (out / "processor").mkdir(parents=True, exist_ok=True)
     for path in chat.glob("*.json"):
         if path.name not in ("config.json", "generation_config.json"):
             shutil.copyfile(path, out / "processor" / path.name)
     (out / _TOWER).parent.mkdir(parents=True, exist_ok=True)
-    net = LlavaForConditionalGeneration.from_pretrained(chat, local_files_only=True).float()
-    save_file(_tower(net).state_dict(), out / _TOWER)
+    (out / _TOWER).write_bytes(tower)
 
 
 def figures(out: Path, config: LanguageConfig) -> dict[str, Any]:
@@ -179,7 +187,7 @@ def _teach(
     cut: str,
 ) -> Path:
     phase = config.phases[number]
-    rows = _kept_rows(config, processor, number, cache, cut)
+    rows = _kept_rows(config, processor, number, cache, "" if phase.kinds else cut)
     encoder = _encoder(processor, phase.max_length)
     stage1 = Stage1Config(phase.loop, max_length=phase.max_length, export_dtype="float16")
     conversations = Dialogues(rows, pictures, encoder, phase.tokens, config.facts)

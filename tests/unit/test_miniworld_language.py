@@ -334,6 +334,11 @@ def test_chats_of_table_6_share_all_that_comes_before_a_cut(tmp_path: Path) -> N
         ValueError, match="cut must name some of all, refinement, filling, similar, editing; got eyes"
     ):
         ablate(config, out, work, ["eyes"])
+    other = tmp_path / "other"
+    shutil.copytree(eyes, other)
+    (other / "tokenizer.json").write_bytes((eyes / "tokenizer.json").read_bytes() + b" ")
+    with pytest.raises(ValueError, match="a training was begun with it; give another --work"):
+        ablate(config, out, work, ["all"], other)
     with pytest.raises(FileNotFoundError, match="holds no chat"):
         ablate(config, out, work, ["all"], tmp_path)
 
