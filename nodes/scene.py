@@ -79,6 +79,7 @@ class ScenePlanner(io.ComfyNode):
                     multiline=True,
                     default="",
                     optional=True,
+                    advanced=True,
                     tooltip="The plan as JSON; the box editor writes it. Empty: the language model in 'engine' plans. "
                     "Not empty: this plan is used and no model is asked. Elements of Create Bounding Boxes are read too.",
                 ),

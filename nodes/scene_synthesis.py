@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from comfy_api.latest import io
 from torch.nn.functional import interpolate
 
-from ..llmga.diffusion.denoiser import CELL
 from ..llmga.edit.heatmaps import paint_heatmap
 from ..llmga.edit.inversion import Trajectory
 from ..llmga.scene import (
-    GuidanceSettings,
-    LossWeights,
     ObjectCache,
     ScenePlan,
     SceneSession,
-    SceneSettings,
     draw_plan,
 )
+from ..llmga.scene.attention import PhraseAttention, SceneLayers
+from ..llmga.scene.prompts import ALONE_NEGATIVE
 from ..llmga.scene.session import Scene as PaintedPlan
+from ..llmga.scene.settings import AlonePlace
 from ..llmga.text.chunks import CONTENT
 from . import check, embeddings, host, host_denoiser
 from .edit_inputs import MODEL_TOOLTIP, MOST_STEPS, HostInversion, HostModels
 from .inversion import shown
 from .prompt_encoder import LAYOUTS
+from .scene_inputs import LARGEST_SIDE, SMALLEST_SIDE, SynthesisInputs
 from .types import Inversion, PaintedScene, Scene, seed_input
 
-SMALLEST_SIDE = 64
-LARGEST_SIDE = 4096
 _CACHE = ObjectCache()
 
 
@@ -172,6 +170,40 @@ class SceneSynthesis(io.ComfyNode):
                     advanced=True,
                     tooltip=f"How prompts beyond {CONTENT} tokens are read, as in Long CLIP Encode.",
                 ),
+                io.Combo.Input(
+                    "alone_at",
+                    options=list(get_args(AlonePlace)),
+                    default="middle",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where an object is painted alone: in the middle, from where it is moved into its box; or in "
+                    "its box at once, for descriptions that say where it stands.",
+                ),
+                io.String.Input(
+                    "alone_negative",
+                    default=ALONE_NEGATIVE,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Added to the negative prompt of each object while it is painted alone.",
+                ),
+                io.Combo.Input(
+                    "layers",
+                    options=list(get_args(SceneLayers)),
+                    default="published",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Whose attention is guided and tells where an object is: RFNet's choice for SD1.5, or all "
+                    "layers on the way up, for models trained with a token-in-box loss.",
+                ),
+                io.Combo.Input(
+                    "phrase",
+                    options=list(get_args(PhraseAttention)),
+                    default="tokens",
+                    optional=True,
+                    advanced=True,
+                    tooltip="How an object's name is read: its last token is its word, as RFNet does; or the sum of all, "
+                    "for models that let another word point to the object.",
+                ),
                 Inversion.Input(
                     "inversion",
                     optional=True,
@@ -213,7 +245,11 @@ class SceneSynthesis(io.ComfyNode):
             background, note = _photograph(models, inversion)
             size, settings = _size_of(background), replace(settings, steps=background.steps)
         session = models.session(inputs.layout)
-        left_out = embeddings.notes(clip, {"scene": " ".join(one.name for one in scene.objects)})
+        said = {
+            "scene": " ".join(one.name for one in scene.objects),
+            "alone_negative": inputs.alone_negative,
+        }
+        left_out = embeddings.notes(clip, said)
         identity = (
             f"{host_denoiser.identity(model)} {id(clip.patcher)} {clip.patcher.patches_uuid} {clip.layer_idx}"
         )
@@ -240,74 +276,6 @@ class SceneSynthesis(io.ComfyNode):
             PaintedSceneValue(scene, painted),
             report,
             ui=shown(image, report),
-        )
-
-
-@dataclass(frozen=True)
-class SynthesisInputs:
-    """The widgets of the node but its seed, checked.
-
-    Raises:
-        ValueError: a value is of another kind or out of range.
-    """
-
-    steps: Any
-    cfg: Any
-    width: Any
-    height: Any
-    guidance: Any
-    replaced: Any
-    suppression: Any
-    keep_attention: Any
-    threshold: Any
-    margin: Any
-    layout: Any
-
-    def __post_init__(self) -> None:
-        check.integer("steps", self.steps, 1, MOST_STEPS)
-        check.integer("margin", self.margin, 0, 64)
-        for name in ("width", "height"):
-            check.integer(name, getattr(self, name), SMALLEST_SIDE, LARGEST_SIDE)
-        limits = {
-            "cfg": (1, 30),
-            "guidance": (0, 50),
-            "replaced": (0, 1),
-            "suppression": (0, 100),
-            "keep_attention": (0, 100),
-            "threshold": (0, 1),
-        }
-        for name, (low, high) in limits.items():
-            check.number(name, getattr(self, name), low, high)
-        check.choice("layout", self.layout, LAYOUTS)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(h, w) of the latent."""
-        return self.height // CELL, self.width // CELL
-
-    @property
-    def note(self) -> str:
-        """What is cut of the size: a latent has whole cells."""
-        height, width = (cells * CELL for cells in self.size)
-        cut = (height, width) != (self.height, self.width)
-        return (
-            f"{self.width}×{self.height} was cut to {width}×{height}: sides are multiples of {CELL}"
-            if cut
-            else ""
-        )
-
-    @property
-    def settings(self) -> SceneSettings:
-        weights = LossWeights(suppression=float(self.suppression), guidance=float(self.keep_attention))
-        guided = GuidanceSettings(scale=float(self.guidance), weights=weights)
-        return SceneSettings(
-            steps=self.steps,
-            cfg=float(self.cfg),
-            replaced=float(self.replaced),
-            threshold=float(self.threshold),
-            margin=self.margin,
-            alone=guided,
-            together=guided,
         )
 
 

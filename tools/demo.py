@@ -62,6 +62,14 @@ STORY = {
         "A seam taken out",
         "A hole that was painted with the wrong colours, before and after DiffRIR.",
     ),
+    "scene_by_hand": (
+        "A scene from boxes",
+        "Each object is painted alone in its box, then all in one picture; no language model takes part.",
+    ),
+    "scene_into_photo": (
+        "An object into a picture",
+        "A star is painted into its box; outside of it the picture is kept.",
+    ),
     "gill_story": (
         "A story's next picture, by GILL",
         "Numbers go to the painter, no prompt. The place is right; colour and shape often are not.",

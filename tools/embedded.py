@@ -1,8 +1,8 @@
 """Runs a workflow's API prompt on ``llmga`` and diffusers alone, where no ComfyUI is to be had.
 
-Each function below, in ``embedded_pictures`` and in ``embedded_models``, stands for one node class of the shipped
-workflows; the graph itself is the same file that ComfyUI runs. It is a way to see the story anywhere, not a second ComfyUI:
-other node classes are an error.
+Each function below and in the modules ``embedded_…`` stands for one node class of the shipped workflows; the graph itself
+is the same file that ComfyUI runs. It is a way to see the story anywhere, not a second ComfyUI: other node classes are an
+error.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from llmga.text import encode_sd15
 
 from .embedded_models import MODEL_NODES
 from .embedded_pictures import PICTURE_NODES
+from .embedded_scenes import SCENE_NODES
 from .embedded_step import Conditioned, Many, OnEvent, Prompt, Result, Step, Workspace, run_each
 
 
@@ -266,3 +267,4 @@ NODES: dict[str, Callable[..., Result]] = {
 }
 NODES.update(PICTURE_NODES)
 NODES.update(MODEL_NODES)
+NODES.update(SCENE_NODES)

@@ -63,6 +63,13 @@ VALUES: dict[tuple[str, str], Any] = {
     ("LLMGA_InversionEdit", "self_replace"): 0.2,
     ("LLMGA_SceneSynthesis", "steps"): 28,
     ("LLMGA_SceneSynthesis", "cfg"): 4.0,
+    # Like python -m miniworld check-scenes, where it is said why; that guides an object alone more.
+    ("LLMGA_SceneSynthesis", "guidance"): 2.0,
+    ("LLMGA_SceneSynthesis", "replaced"): 0.8,
+    ("LLMGA_SceneSynthesis", "alone_at"): "box",
+    ("LLMGA_SceneSynthesis", "alone_negative"): "",
+    ("LLMGA_SceneSynthesis", "layers"): "up",
+    ("LLMGA_SceneSynthesis", "phrase"): "sum",
 }
 SIDES = {
     ("LLMGA_CropForPainting", "width"): 1.0,
@@ -97,6 +104,36 @@ TALK: tuple[tuple[Literal["user", "assistant"], str], ...] = (
     ("user", f"Please generate a detailed image from this idea: {_HEART}"),
     ("assistant", f"<gen_image> {_LONG_HEART} </gen_image>"),
 )
+_PLANNED = {
+    "format": "llmga-scene",
+    "version": 1,
+    "prompt": "",
+    "objects": [
+        {
+            "name": "a large striped red star",
+            "box": [0.08, 0.3, 0.38, 0.4],
+            "descriptions": ["at the left on snow"],
+        },
+        {
+            "name": "a large blue heart",
+            "box": [0.56, 0.3, 0.36, 0.4],
+            "descriptions": ["at the right on snow"],
+        },
+    ],
+    "background": "on snow",
+    "negative": "",
+}
+_PUT_IN = {
+    **_PLANNED,
+    "objects": [
+        {
+            "name": "a large red star",
+            "box": [0.36, 0.69, 0.28, 0.28],
+            "descriptions": ["at the bottom on a brick wall"],
+        }
+    ],
+    "background": "on a brick wall",
+}
 _JUDGED = {"request": _STAR, "asking": "one by one"}
 _TRANSCRIPT = [
     {
@@ -129,7 +166,11 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "First turn": _say(_HEART, "refine"),
         "Second turn": _say("Put everything on snow.", "change"),
     },
-    "krea_2": {"LLMGA Chat": _say("two green diamonds and a cross on the night sky", "refine")},
+    "krea_2": {
+        "LLMGA Chat": _say(
+            "a green star at the top left and a circle at the bottom right in the night sky", "refine"
+        )
+    },
     "qwen_image": {
         "LLMGA Chat": _say("a purple triangle at the top and a circle at the bottom on sand", "refine")
     },
@@ -148,7 +189,8 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     # A seed of which the base UNet paints nothing beside: of detailed prompts it does in one of two pictures.
     "chat_with_host_model": {"LLMGA Chat": _say(_STAR, "refine"), "KSampler": {"seed": 2}},
     "text_to_image_sdxl": {
-        "LLMGA Chat": _say("an orange cross at the right and a square at the left on water", "refine")
+        "LLMGA Chat": _say("an orange cross at the right and a square at the left on water", "refine"),
+        "KSampler": {"seed": 1},  # of which the base UNet paints nothing beside
     },
     "similar_image": {"LLMGA Chat": _say("", "similar")},
     "similar_images": {"LLMGA Chat per Picture": _say("", "similar")},
@@ -172,11 +214,13 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "inpaint": {"LLMGA Chat": _say("a large red star at the left", "inpaint")},
     "inpaint_regions": {
         "Load Image": {"image": TWO_HOLES},
-        "Crop Each Region": {"instructions": "a large red star at the left\na purple ring at the bottom"},
+        "Crop Each Region": {
+            "instructions": "a large red star at the left\na large purple ring at the bottom"
+        },
     },
-    "inpaint_sdxl": {"LLMGA Chat": _say("a purple ring at the left", "inpaint")},
+    "inpaint_sdxl": {"LLMGA Chat": _say("a large purple ring at the left", "inpaint")},
     "outpaint": {
-        "LLMGA Chat": _say("a yellow star at the left", "outpaint"),
+        "LLMGA Chat": _say("a yellow circle at the left", "outpaint"),
         "Load Image": {"image": NARROW},
     },
     "restore_only": {"Painted": {"image": PAINTED}},
@@ -186,8 +230,18 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "KSampler": {"steps": 50, "sampler_name": "ipndm", "scheduler": "ddim_uniform"},
     },
     "scene": {},
-    "scene_by_hand": {},
-    "scene_into_photo": {},
+    # A seed of which the heart is one.
+    "scene_by_hand": {
+        "LLMGA Scene Plan": {"plan": json.dumps(_PLANNED, indent=1)},
+        "LLMGA Scene Synthesis": {"seed": 1},
+    },
+    "scene_into_photo": {
+        "Invert": {
+            "source_prompt": "a small striped blue square at the right, a medium striped blue square at the top right and a "
+            "large dotted orange heart at the left, on a brick wall"
+        },
+        "LLMGA Scene Plan": {"plan": json.dumps(_PUT_IN, indent=1)},
+    },
     "gill_story": {
         "First picture": {"message": "on snow, a large red star at the left"},
         "Next picture": {"message": "on snow, a large blue ring at the right"},

@@ -28,6 +28,8 @@ GUTTER = 56
 """Between columns, for the links."""
 MARGIN = 20
 GROUP_GAP = 18
+LETTER = 13
+"""Pixels of a letter of a group's name."""
 LARGE_ENOUGH = 0.59
 """Beyond this scale, fewer links behind nodes count more than size."""
 LONG = 8000
@@ -144,9 +146,10 @@ def best_layout(
 
 
 def _rerouted(layout: Layout, links: Links) -> Layout:
-    """With reroutes for the links behind nodes, where there is a way around."""
+    """With reroutes for the links behind nodes, where there is a way around; it keeps clear of the groups' names, too."""
     boxes = np.array(list(layout.places.values()))
-    router = Router(links, boxes)
+    names = [(x, y + TITLE, LETTER * len(group.name), 1.0) for group, (x, y, *_) in layout.frames.items()]
+    router = Router(links, np.array([*layout.places.values(), *names]))
     ways = {link.key: router.way(link) for link in itertools.compress(links.links, links.behind(boxes))}
     found = {key: way for key, way in ways.items() if way}
     return replace(layout, behind=len(ways) - len(found), reroutes=found)

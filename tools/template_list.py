@@ -1,7 +1,7 @@
 """The shipped workflows in the order in which a person meets them: title, what they show, what they need, what to try next.
 
-A title is a file name and what ComfyUI's template browser shows, so it is numbered with two digits: browsers and file
-systems then sort alike. A link takes no blanks, so the linked one has hyphens. An entry has its API prompt's name.
+A title is a file name, numbered with two digits so that browsers and file systems sort alike; the linked one has hyphens,
+for a link takes no blanks. An entry has its API prompt's name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Template:
         about: the first paragraph of its note.
         models: a line for its card: language model and painter.
         card: the memory of the smallest card that it suits, from the sizes of its files; nothing of it is measured.
-        more: further paragraphs, about what ``template_models`` does not know.
+        more: further paragraphs, about what ``template_models`` does not know; small: one of its copy on the miniature.
         then: names of the workflows to try next.
     """
 
@@ -39,6 +39,7 @@ class Template:
     card: str
     then: tuple[str, ...]
     more: tuple[str, ...] = ()
+    small: str = ""
 
 
 QWEN_SD15 = "Qwen3-VL 4B · SD1.5"
@@ -268,17 +269,16 @@ TEMPLATES = {
     ),
     "scene_by_hand": Template(
         "25 A scene from your own boxes",
-        "Drag the boxes in **LLMGA Scene Plan**, rename them, add and remove some. No language model is needed. A change of "
-        "a place alone is painted without painting the objects again.",
+        "Drag the boxes in **LLMGA Scene Plan**, rename them, add some. An object that only moves is not painted again.",
         "no language model · SD1.5",
         "6 GB",
         ("scene", "scene_into_photo"),
+        small="Here a moved object is painted again, and goes by words: say the new place in its description, too.",
     ),
     "scene_into_photo": Template(
         "26 An object into a photograph",
-        "**Invert** finds the noise that the photograph comes from; **LLMGA Scene Synthesis** puts the planned "
-        "objects into it and leaves everything outside of them. Describe the photograph in **Invert**, and its place "
-        "as the background of the plan.",
+        "**Invert** finds the photograph's noise; **LLMGA Scene Synthesis** puts the planned objects into it and leaves the "
+        "rest. Describe the photograph in **Invert**, and its place as the background of the plan.",
         "no language model · SD1.5",
         "6 GB",
         ("scene_by_hand", "edit_with_mask"),

@@ -43,6 +43,7 @@ HEIGHTS = {
     "PreviewAny": 160,
     "LoadImage": 320,
     "CLIPTextEncode": 120,
+    "LLMGA_ScenePlan": 840,  # Nodes 2.0 draws the box editor higher than it says
 }
 LOAD = """async ([prompt, name, note]) => {
     app.clean();  // the outputs of the graph before

@@ -157,9 +157,9 @@ def shape(prompt: Prompt) -> dict[str, Any]:
 
 def miniature_note(template: Template) -> str:
     then = ", ".join(f"*{TEMPLATES[name].title}*" for name in template.then)
-    return "\n\n".join(
-        (f"## {template.title[3:].replace('-', ' ')}", template.about, WORDS, f"**Try next:** {then}")
-    )
+    title = f"## {template.title[3:].replace('-', ' ')}"
+    parts = (title, template.about, template.small, WORDS, f"**Try next:** {then}")
+    return "\n\n".join(filter(None, parts))
 
 
 def read_prompts() -> dict[str, Prompt]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from .attention import PhraseAttention, SceneLayers
 from .guidance import GuidanceSettings
+from .losses import LossWeights
 from .prompts import ALONE_NEGATIVE
 
 SCENE_STEPS = 50
@@ -67,6 +68,24 @@ class SceneSettings:
         for name, low, high in (("cfg", 1, 100), ("replaced", 0, 1), ("threshold", 0, 1), ("margin", 0, 64)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)!r}")
+
+    @classmethod
+    def guided_alike(
+        cls, guidance: float, suppression: float, keep_attention: float, **others: Any
+    ) -> SceneSettings:
+        """Settings by which objects and scene are guided alike.
+
+        Args:
+            guidance: ``GuidanceSettings.scale``.
+            suppression, keep_attention: the weights ``suppression`` and ``guidance`` of the losses.
+            others: other arguments of the class.
+
+        Raises:
+            ValueError: a value is out of range.
+        """
+        weights = LossWeights(suppression=suppression, guidance=keep_attention)
+        guided = GuidanceSettings(scale=guidance, weights=weights)
+        return cls(alone=guided, together=guided, **others)
 
     @property
     def replaced_steps(self) -> int:

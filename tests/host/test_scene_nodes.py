@@ -28,7 +28,10 @@ WRITE = {"seed": 0, "temperature": 0.2, "max_new_tokens": 256, "separate": False
 PAINT = {
     **{"seed": 1, "steps": 3, "cfg": 4.0, "width": 128, "height": 128, "guidance": 5.0, "replaced": 0.5},
     **{"suppression": 10.0, "keep_attention": 30.0, "threshold": 0.35, "margin": 1, "layout": "llmga"},
+    **{"alone_at": "middle", "alone_negative": "two, many", "layers": "published", "phrase": "tokens"},
 }
+NEW = ("alone_at", "alone_negative", "layers", "phrase")
+WIDGETS = {name: value for name, value in PAINT.items() if name != "seed"}
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +209,32 @@ def test_masks_that_are_given(trio: Any) -> None:
         paint(trio, masks=masks[:1])
 
 
+def test_an_object_may_be_painted_in_its_box_at_once_and_by_other_layers(trio: Any) -> None:
+    """What a model whose captions say places wants; each choice changes the picture. An API prompt from before these inputs
+    paints what their defaults do."""
+    before = {name: value for name, value in PAINT.items() if name not in NEW}
+    scene_plan, synthesis = plan().result[0], ("scene_synthesis", "SceneSynthesis")
+    negative = comfy.pack("llmga.scene.prompts").ALONE_NEGATIVE
+    old = output(*synthesis, *trio, scene_plan, **before).result[0]
+    assert torch.equal(old, paint(trio, alone_negative=negative)[0])
+    usual, said = paint(trio)[0], {"alone_at": "box", "layers": "up", "phrase": "sum", "alone_negative": ""}
+    for name, value in said.items():
+        assert not torch.equal(paint(trio, **{name: value})[0], usual), name
+    scene = comfy.pack("llmga.scene")
+    settings = comfy.pack("nodes.scene_inputs").SynthesisInputs(**{**WIDGETS, **said}).settings
+    assert (settings.alone_at, settings.layers, settings.phrase, settings.alone_negative) == (
+        "box",
+        "up",
+        "sum",
+        "",
+    )
+    assert (
+        settings.alone
+        == settings.together
+        == scene.GuidanceSettings(5.0, weights=scene.LossWeights(suppression=10.0, guidance=30.0))
+    )
+
+
 def test_sides_are_cut_to_whole_cells_and_that_is_said(trio: Any) -> None:
     image, *_, report = paint(trio, width=133, height=128, guidance=0.0, steps=2)
     assert image.shape == (1, 128, 128, 3)
@@ -223,6 +252,10 @@ def test_sides_are_cut_to_whole_cells_and_that_is_said(trio: Any) -> None:
         ({"guidance": -1}, "guidance must be a number from 0"),
         ({"replaced": 2}, "replaced must be a number from 0 to 1"),
         ({"layout": "x"}, "layout must be one of"),
+        ({"alone_at": "x"}, "alone_at must be one of"),
+        ({"layers": "x"}, "layers must be one of"),
+        ({"phrase": "x"}, "phrase must be one of"),
+        ({"alone_negative": 7}, "alone_negative must be text"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"inversion": 7}, "inversion must come from Invert"),
         ({"masks": 7}, "masks must be a MASK"),

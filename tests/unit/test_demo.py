@@ -132,7 +132,7 @@ def test_the_story_runs_without_comfyui(
     monkeypatch.setenv("LLMGA_MINIATURE", str(stand_in))
     monkeypatch.setenv("COMFYUI_PATH", "none")
     monkeypatch.setattr(demo, "OUTPUT", tmp_path / "demo")
-    short = {"steps": ("KSampler", "LLMGA_Invert", "LLMGA_InversionEdit")}
+    short = {"steps": ("KSampler", "LLMGA_Invert", "LLMGA_InversionEdit", "LLMGA_SceneSynthesis")}
     short |= {"max_new_tokens": ("LLMGA_Chat", "LLMGA_ChatPerPicture", "LLMGA_EditInstruction")}
     for key, classes in short.items():
         for class_type in classes:
