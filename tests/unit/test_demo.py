@@ -31,7 +31,7 @@ from miniworld.models.random_language import write_tiny_llava
 from miniworld.world.captions import detailed_caption
 from miniworld.world.facts import facts
 from miniworld.world.scene import sample_scene
-from tools import demo, miniature, miniature_values, props
+from tools import demo, embedded_scenes, miniature, miniature_values, props
 from tools.report import Chapter, contact_sheet, report, transcript
 from tools.template_list import TEMPLATES
 
@@ -185,3 +185,12 @@ def test_the_sheet_shows_every_picture_and_the_page_escapes_every_text(tmp_path:
     page = report("intro", [chapter])
     assert hostile not in page and page.count("data:image/png") == 2
     assert hostile in transcript("intro", [chapter])
+
+
+def test_what_the_embedded_engine_cannot_do_with_a_scene_is_said() -> None:
+    step: Any = None
+    for plan, separate in (("", False), ("{}", True)):
+        with pytest.raises(ValueError, match="reads a plan that stands in the node, and separates no boxes"):
+            embedded_scenes.scene_plan(step, plan, separate)
+    with pytest.raises(ValueError, match="paints scenes without masks of their objects"):
+        embedded_scenes.scene_synthesis(step, *[None] * 5, 1, 64, 64, "llmga", masks=torch.ones(1, 8, 8))

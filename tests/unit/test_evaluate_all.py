@@ -96,6 +96,7 @@ def test_a_task_that_fails_stops_no_other(tmp_path: Path, capsys: pytest.Capture
         run_all(tasks, tmp_path, measure, None, "the command", alone=False)
     said = capsys.readouterr().err
     assert "a: about 2 minutes" in said and "together about 6 minutes" in said
+    assert "this is one process" in said
     assert "left out the whole table: no weights" in said
     assert set((tmp_path / "minutes.json").read_text(encoding="utf-8").split('"')) >= {"a", "b", "c"}
 
