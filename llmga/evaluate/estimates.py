@@ -3,15 +3,37 @@
 There are three kinds of number, and one way to the error of each: a ``rate`` (a share of what was counted), a ``mean`` (of
 a quantity such as decibels), and a ``resampled`` statistic (of all units together, such as a Fréchet distance). The units,
 pictures or conversations, are taken for independent; what is counted within one unit need not be.
+
+Two rows of a table are measured on the same units, so their figures err together, and their difference by less than both
+would if they were independent. So each estimate also keeps what it is on bootstrap samples of its units, and the error of
+a difference is that over the same samples of both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+
+RESAMPLES = 100
+"""Bootstrap samples of a rate or a mean."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A figure on samples of its units, drawn with replacement as ``draws`` says.
+
+    Args:
+        units: how many there are. Figures of equally many units and samples were found on the same samples.
+        values: the figure on each sample; NaN where it has none.
+        least: the error of a difference that Laplace's two units alone would give; 0 for what is not a rate.
+    """
+
+    units: int
+    values: tuple[float, ...]
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -21,6 +43,24 @@ class Estimate:
     value: float
     error: float
     count: int
+    samples: Samples | None = field(default=None, compare=False, repr=False)
+
+    def minus(self, other: Estimate) -> Estimate:
+        """The difference of two estimates.
+
+        Its error is the standard deviation over the samples where both were found on the same ones, to which the error
+        that Laplace's units alone give is added; else that of independent figures, where an error that is not known
+        counts as 0.
+        """
+        value, count = self.value - other.value, min(self.count, other.count)
+        one, two = self.samples, other.samples
+        if one and two and one.units == two.units and len(one.values) == len(two.values):
+            both = torch.tensor([one.values, two.values], dtype=torch.float64)
+            found = both[0] - both[1]
+            spread = float(found[~found.isnan()].std())
+            return Estimate(value, math.hypot(spread, max(one.least, two.least)), count)
+        known = (0.0 if math.isnan(error) else error for error in (self.error, other.error))
+        return Estimate(value, math.hypot(*known), count)
 
     def text(self, digits: int = 3) -> str:
         return f"{self.value:.{digits}f} ±{self.error:.{digits}f}"
@@ -30,6 +70,11 @@ class Estimate:
 
 
 NOTHING = Estimate(math.nan, math.nan, 0)
+
+
+def draws(units: int, samples: int = RESAMPLES) -> torch.Tensor:
+    """(samples, units) numbers of units, drawn with replacement; the same ones for the same arguments."""
+    return torch.randint(units, (samples, units), generator=torch.Generator().manual_seed(0))
 
 
 def rate(
@@ -59,13 +104,16 @@ def rate(
         )
     if ((h < 0) | (h > c)).any():
         raise ValueError("hits must lie between 0 and the count of their unit")
-    h, c = h[c > 0], c[c > 0]
-    if not len(h):
+    counted = c > 0
+    if not counted.any():
         return NOTHING
+    hit, of = torch.stack([h, c])[:, draws(len(h))].sum(2)  # on each sample
+    samples = Samples(len(h), _listed(hit / of), 2**0.5 / (int(counted.sum()) + 2))
+    h, c = h[counted], c[counted]
     share, typical = float(h.sum() / c.sum()), c.mean()[None]
     h, c = torch.cat([h, typical, 0 * typical]), torch.cat([c, typical, typical])
     error = (h - h.sum() / c.sum() * c).square().sum().sqrt() / c.sum()
-    return Estimate(share, float(error), round(float(c[:-2].sum())))
+    return Estimate(share, float(error), round(float(c[:-2].sum())), samples)
 
 
 def mean(values: torch.Tensor | Sequence[float]) -> Estimate:
@@ -74,20 +122,29 @@ def mean(values: torch.Tensor | Sequence[float]) -> Estimate:
     Args:
         values: (N,); NaN are left out. A single value has the error NaN.
     """
-    x = torch.as_tensor(values, dtype=torch.float64)
-    x = x[~x.isnan()]
+    everything = torch.as_tensor(values, dtype=torch.float64)
+    x = everything[~everything.isnan()]
     if not len(x):
         return NOTHING
-    error = float(x.std()) / len(x) ** 0.5 if len(x) > 1 else math.nan
-    return Estimate(float(x.mean()), error, len(x))
+    if len(x) == 1:
+        return Estimate(float(x), math.nan, 1)
+    samples = Samples(len(everything), _listed(everything[draws(len(everything))].nanmean(1)))
+    return Estimate(float(x.mean()), float(x.std()) / len(x) ** 0.5, len(x), samples)
 
 
 def resampled(value: float, samples: torch.Tensor | Sequence[float], count: int) -> Estimate:
     """A statistic of ``count`` units together; its error is the standard deviation of it over bootstrap samples.
 
     Args:
-        samples: (R,) the statistic of R samples of ``count`` units each, drawn with replacement.
+        samples: (R,) the statistic of R samples of ``count`` units each: those of ``draws(count, R)``, if its differences
+            are to be taken over the same ones.
 
     Source: Efron, Bootstrap methods: another look at the jackknife, 1979.
     """
-    return Estimate(float(value), float(torch.as_tensor(samples, dtype=torch.float64).std()), count)
+    found = torch.as_tensor(samples, dtype=torch.float64)
+    return Estimate(float(value), float(found.std()), count, Samples(count, _listed(found)))
+
+
+def _listed(values: torch.Tensor) -> tuple[float, ...]:
+    """To six digits, so that a file of results is short."""
+    return tuple(float(f"{value:.6g}") for value in values.tolist())

@@ -127,7 +127,7 @@ def inception_score(
             "ignore", UserWarning
         )  # of the features that it keeps, and of the sd of one split
         torch.manual_seed(seed)
-        metric = InceptionScore(classifier, splits=splits, normalize=False)
+        metric = InceptionScore(classifier, splits=splits, normalize=False, sync_on_compute=False)
         metric.update(images)
         value, spread = metric.compute()
     return float(value), float(spread)

@@ -134,8 +134,10 @@ def _head(tables: Sequence[PageTable], command: str) -> str:
         "",
         "Every ± is one standard error, N what a figure sums up. A claim of the paper is a comparison of two figures: its "
         "*order holds* or *does not hold* where they differ by more than twice the error of the difference, is *not "
-        "decided* where they differ by less, and is *not testable here* where one of them was not measured. Where the "
-        "networks or the data are not the paper's, its figures stand beside for their order alone.",
+        "decided* where they differ by less, and is *not testable here* where one of them was not measured. Rows show the "
+        "same items, so the error of a difference is taken over the same bootstrap samples of both, and is mostly less than "
+        "both errors together. Where the networks or the data are not the paper's, its figures stand beside for their order "
+        "alone.",
         "",
         "| | The paper's claim | Here |",
         "|---|---|---|",

@@ -129,8 +129,8 @@ class Claim:
     def verdict(self, rows: Mapping[str, Mapping[str, Estimate]]) -> Verdict:
         """Whether it holds among measured rows.
 
-        A difference counts where it is more than twice its standard error; the rows are taken for independent, which
-        overstates the error where they share their prompts and noise.
+        A difference counts where it is more than twice its standard error, which is that over the same units where both
+        figures were measured on the same; see ``Estimate.minus``.
         """
         try:
             one, other = rows[self.better][self.metric], rows[self.worse][self.worse_metric or self.metric]
@@ -139,8 +139,7 @@ class Claim:
         if math.isnan(one.value) or math.isnan(other.value):
             return "not tested here"
         sign = -1 if self.metric.partition(":")[0] in LOWER else 1
-        gain = sign * (one.value - other.value)
-        error = math.hypot(*(0.0 if math.isnan(e.error) else e.error for e in (one, other)))
-        if abs(gain) <= 2 * error:
+        difference = one.minus(other)
+        if abs(difference.value) <= 2 * difference.error:
             return "within the error"
-        return "holds" if gain > 0 else "does not hold"
+        return "holds" if sign * difference.value > 0 else "does not hold"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,10 @@ def _cell(cell: Cell, counts: bool) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value in what JSON knows: data classes as objects, tuples as lists, paths as text."""
+    """A value in what JSON knows: data classes as objects, tuples as lists, paths as text; estimates without samples."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        kept = [f.name for f in fields(value) if not (isinstance(value, Estimate) and f.name == "samples")]
+        return {name: plain(getattr(value, name)) for name in kept}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,15 @@ from typing import Any
 
 from ..files.json_files import read_object
 from ..files.writing import write_text
-from .estimates import Estimate
+from .estimates import Estimate, Samples
 from .paper import LOWER, Claim
 
 RESULT_FORMAT = "llmga-evaluation"
 RESULT_VERSION = 1
 
 Figures = Mapping[str, Estimate]
+_NUMBERS = re.compile(r"\[(?:\n\s*(?:null|[\d.+e-]+),?)+\n\s*\]")
+"""A list of numbers in JSON, which takes one line."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def write_result(path: Path, result: TableResult) -> None:
         },
         "notes": {name: list(lines) for name, lines in result.notes.items()},
     }
-    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(path, _NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")
 
 
 def read_result(path: Path) -> TableResult:
@@ -201,12 +205,25 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _numbers(estimate: Estimate) -> dict[str, float | int | None]:
+def _numbers(estimate: Estimate) -> dict[str, Any]:
     """JSON knows no NaN."""
-    value, error = (None if math.isnan(x) else x for x in (estimate.value, estimate.error))
-    return {"value": value, "error": error, "count": estimate.count}
+    found: dict[str, Any] = {"value": _known(estimate.value), "error": _known(estimate.error)}
+    found["count"] = estimate.count
+    if of := estimate.samples:
+        found["samples"] = {"units": of.units, "least": of.least, "values": [*map(_known, of.values)]}
+    return found
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _estimate(numbers: Mapping[str, Any]) -> Estimate:
-    value, error = (math.nan if numbers[key] is None else float(numbers[key]) for key in ("value", "error"))
-    return Estimate(value, error, int(numbers["count"]))
+    value, error = (_number(numbers[key]) for key in ("value", "error"))
+    of = numbers.get("samples")
+    samples = Samples(int(of["units"]), tuple(map(_number, of["values"])), float(of["least"])) if of else None
+    return Estimate(value, error, int(numbers["count"]), samples)

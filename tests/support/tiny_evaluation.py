@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from llmga.evaluate.data import DataConfig
 from llmga.evaluate.estimates import Estimate, mean
 from llmga.evaluate.extractors import Distance, Extractor, Images
 from llmga.evaluate.results import TableResult
-from llmga.evaluate.work import Alone, Processes
+from llmga.evaluate.work import Alone, Processes, processes
 from llmga.train import build
 from support.tiny_training import components
 
@@ -199,18 +200,19 @@ def run_t2i(base: Path, output: Path) -> None:
     measure("t2i", settings("t2i", base), output)
 
 
-class Shared:
-    """One of two processes that wait for each other at a barrier."""
-
-    def __init__(self, rank: int, barrier: Any) -> None:
-        self.rank, self.count, self._barrier = rank, 2, barrier
-
-    def wait(self) -> None:
-        self._barrier.wait()
-
-
-def run_shared(base: Path, output: Path, rank: int, barrier: Any) -> None:
-    measure("t2i", settings("t2i", base), output, Shared(rank, barrier))
+def run_shared(base: Path, output: Path, rank: int, port: int) -> None:
+    """As ``run_t2i``, as one of two processes with the environment that torchrun gives them."""
+    os.environ |= {
+        "WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    among = processes()
+    assert (among.rank, among.count) == (rank, 2)
+    measure("t2i", settings("t2i", base), output, among)
 
 
 def _write(path: Path, document: Any) -> None:

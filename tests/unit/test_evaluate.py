@@ -27,6 +27,7 @@ from llmga.evaluate import (
     transposed,
     write_json,
 )
+from llmga.evaluate.tasks.text_to_image import frechet_estimate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,6 +78,58 @@ def test_a_mean_leaves_out_nan_and_has_the_error_of_n_minus_one() -> None:
     assert math.isnan(mean([5.0]).error) and mean([float("nan")]).count == 0
     samples = torch.tensor([1.0, 2.0, 3.0])
     assert resampled(7, samples, 9) == Estimate(7.0, pytest.approx(1.0), 9)
+
+
+@pytest.mark.parametrize("kind", ["rate", "mean"])
+def test_a_difference_of_figures_of_the_same_units_errs_by_less_than_both(kind: str) -> None:
+    """Two rows that share most of their luck: the error of their difference is its spread over other units."""
+    draw = generator()
+    shared = torch.rand(400, 200, generator=draw, dtype=torch.float64)
+    rows = [shared + 0.2 * torch.rand(400, 200, generator=draw, dtype=torch.float64) for _ in range(2)]
+    if kind == "rate":
+        rows = [(row < 0.8).double() for row in rows]
+    one, other = rows
+    spread = float((one.mean(1) - other.mean(1)).std())
+    estimate = rate if kind == "rate" else mean
+    pairs = [(estimate(a), estimate(b)) for a, b in zip(one[:40], other[:40], strict=True)]
+    errors = [a.minus(b).error for a, b in pairs]
+    assert sum(errors) / 40 == pytest.approx(spread, rel=0.12)
+    apart = [math.hypot(a.error, b.error) for a, b in pairs]
+    assert sum(apart) / 40 > 1.5 * spread
+    assert pairs[0][0].minus(pairs[0][1]).value == pytest.approx(float(one[0].mean() - other[0].mean()))
+
+
+def test_a_difference_of_figures_of_other_units_errs_by_both() -> None:
+    a, b = Estimate(3.0, 0.3, 9), mean([1.0, 2.0, 3.0])
+    assert a.minus(b).error == pytest.approx(math.hypot(0.3, b.error))
+    assert Estimate(3.0, math.nan, 9).minus(a).error == 0.3
+    few, many = rate([1.0] * 3), rate([1.0] * 30)
+    assert few.minus(many).error == pytest.approx(math.hypot(few.error, many.error))
+
+
+def test_a_few_units_that_differ_one_way_decide_nothing() -> None:
+    """Four pairs of twelve that all differ one way come about in one of eight tries where there is no difference."""
+    all_right = rate([1.0] * 12)
+    assert (
+        all_right.minus(rate([1.0] * 8 + [0.0] * 4)).value
+        < 2 * all_right.minus(rate([1.0] * 8 + [0.0] * 4)).error
+    )
+    few = all_right.minus(rate([1.0] * 6 + [0.0] * 6))
+    assert few.value > 2 * few.error
+    assert all_right.minus(all_right).error == pytest.approx(2**0.5 / 14)
+
+
+def test_a_frechet_distance_is_resampled_with_its_real_pictures() -> None:
+    """Painted and real pictures of the same items lie close together whichever items are drawn."""
+    draw = generator()
+    real = torch.randn(60, 8, generator=draw, dtype=torch.float64)
+    near = real + 0.01 * torch.randn(60, 8, generator=draw, dtype=torch.float64)
+    far = real * 1.3
+    a, b = frechet_estimate(near, real, 50), frechet_estimate(far, real, 50)
+    assert a.error < 0.01 and a.value == frechet_distance(near, real)
+    assert b.minus(a).error <= math.hypot(a.error, b.error) and b.minus(a).value > 2 * b.minus(a).error
+    with pytest.raises(ValueError, match="60 and 59"):
+        frechet_estimate(near, real[:59], 50)
 
 
 def test_psnr_is_torchmetrics() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmga.evaluate.estimates import Estimate
+from llmga.evaluate.estimates import Estimate, mean, rate
 from llmga.evaluate.paper import PAPER, Claim
 from llmga.evaluate.results import TableResult, joined, latex, markdown, read_result, write_result
 
@@ -44,6 +44,19 @@ def test_a_file_that_holds_no_result_is_refused(tmp_path: Path, text: str, said:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=said):
         read_result(tmp_path / "a.json")
+
+
+def test_a_result_keeps_the_samples_of_its_figures(tmp_path: Path) -> None:
+    """A list of numbers takes one line; a sample without units that count has no figure."""
+    figures = {"right": rate([1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]), "dB": mean([1.0, 2.0, 4.0])}
+    assert any(map(math.isnan, figures["right"].samples.values))
+    write_result(tmp_path / "a.json", replace(ONE, rows={"a": figures}, notes={"a": ["[ 1 ]"]}))
+    found = read_result(tmp_path / "a.json")
+    assert found.notes == {"a": ["[ 1 ]"]}
+    for name, figure in figures.items():
+        read = found.rows["a"][name]
+        assert read == figure and repr(read.samples) == repr(figure.samples)  # NaN is not equal to itself
+    assert len((tmp_path / "a.json").read_text().splitlines()) < 60
 
 
 def test_rows_under_the_same_conditions_join() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 from support.kill_and_resume import kill_and_resume
 from support.openai_server import OpenAIServer
-from support.tiny_evaluation import SIDE, Shared, base_folder, measure, run_shared, run_t2i, settings
+from support.tiny_evaluation import SIDE, base_folder, measure, run_shared, run_t2i, settings
 
 pytest.importorskip("diffusers", reason="the painters are diffusers'")
 
@@ -156,9 +157,11 @@ def test_kills_change_no_byte(base: Path, tmp_path: Path) -> None:
 def test_two_processes_give_what_one_gives(base: Path, tmp_path: Path) -> None:
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["support.tiny_evaluation", "diffusers"])
-    barrier = context.Barrier(2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     workers = [
-        context.Process(target=run_shared, args=(base, tmp_path / "two", rank, barrier)) for rank in (0, 1)
+        context.Process(target=run_shared, args=(base, tmp_path / "two", rank, port)) for rank in (0, 1)
     ]
     for worker in workers:
         worker.start()
@@ -170,12 +173,14 @@ def test_two_processes_give_what_one_gives(base: Path, tmp_path: Path) -> None:
 
 
 def test_each_unit_is_done_once_and_by_one_process() -> None:
-    class Second(Shared):
+    class Second:
+        rank, count = 1, 2
+
         def wait(self) -> None:
             done.append("waited")
 
     done: list[Any] = []
-    run_units([1, 2, 3, 4, 5], lambda unit: unit == 4, done.append, Second(1, None))
+    run_units([1, 2, 3, 4, 5], lambda unit: unit == 4, done.append, Second())
     assert done == [2, "waited"]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..data import DataConfig, load_scores, read_items
-from ..estimates import Estimate, resampled
+from ..estimates import Estimate, draws, resampled
 from ..extractors import Extractor, load_network
 from ..metrics import frechet_distance, inception_score
 from ..paper import Claim
@@ -112,17 +112,21 @@ def conditions(config: TextToImageConfig, network: Extractor, data: str, count: 
 
 
 def frechet_estimate(features: torch.Tensor, real: torch.Tensor, samples: int) -> Estimate:
-    """The Fréchet distance of two sets of features, and its error over bootstrap samples of the first (NaN for none).
+    """The Fréchet distance of two sets of features, and its error over bootstrap samples of the items (NaN for none).
+
+    A sample draws an item's painted and its real picture together: sets that show the same items lie nearer to each other
+    than sets that do not.
 
     Args:
-        features, real: (N, C) and (M, C).
+        features, real: (N, C) each, of the same items in the same order.
     """
     value = frechet_distance(features, real)
     if samples < 2:
         return Estimate(value, float("nan"), len(features))
-    draw = torch.Generator().manual_seed(0)
-    picks = (torch.randint(len(features), (len(features),), generator=draw) for _ in range(samples))
-    return resampled(value, [frechet_distance(features[pick], real) for pick in picks], len(features))
+    if len(features) != len(real):
+        raise ValueError(f"each picture must have its real one, got {len(features)} and {len(real)}")
+    found = [frechet_distance(features[pick], real[pick]) for pick in draws(len(features), samples)]
+    return resampled(value, found, len(features))
 
 
 def inception_estimate(logits: torch.Tensor, splits: int) -> Estimate:
