@@ -141,6 +141,11 @@ def description(thing: Thing) -> str:
     return NOUN[0][0].format(**vars(thing))
 
 
+def standing(thing: Thing) -> str:
+    """An object and where it is as a sentence: "The large striped red star stands at the top left."."""
+    return f"The {description(thing).partition(' ')[2]} stands {WHERE[thing.place]}."
+
+
 def relation(a: Thing, b: Thing) -> str:
     """Where ``a`` is, seen from ``b``: "to the left of", or "above" where both stand in one column."""
     (xa, ya), (xb, yb) = PLACES[a.place], PLACES[b.place]

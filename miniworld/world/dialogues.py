@@ -33,6 +33,7 @@ WEIGHTS: dict[Asked, int] = {
     "edit": 8,
     "question": 4,
     "exists": 4,
+    "find": 4,
     "reading": 1,
     "story": 1,
     "talk": 1,
@@ -143,22 +144,25 @@ class Talk:
         return self._augmented(self._anew(kind or self._drawn(seed), number, scene, seed), seed)
 
     def lesson(self, count: int, kinds: Sequence[Asked] = ()) -> list[Exchange]:
-        """``count`` exchanges, each of one of ``kinds`` if any are given. Where one asks whether something is there, two to
-        six more ask it of the same picture: so short an answer teaches little alone."""
+        """``count`` exchanges, each of one of ``kinds`` if any are given.
+
+        Where one asks whether something is there, or where it is, two to six more ask it of the same picture: so short an
+        answer teaches little alone.
+        """
         exchanges: list[Exchange] = []
         for number in range(count):
             exchanges.append(self.next(choose(kinds, self._seed, "kinds", number) if kinds else None))
-            if exchanges[-1].kind == "exists":
-                exchanges += [
-                    self._once_more() for _ in range(choose(range(2, 7), self._seed, "more", number))
-                ]
+            kind = exchanges[-1].kind
+            if kind in ("exists", "find"):
+                more = choose(range(2, 7), self._seed, "more", number)
+                exchanges += [self._once_more(kind) for _ in range(more)]
         return exchanges
 
-    def _once_more(self) -> Exchange:
+    def _once_more(self, kind: Asked) -> Exchange:
         assert self._state is not None
         seed = self._seed * 64 + self._number
         self._number += 1
-        return self._augmented(self._going_on(self._state, "exists", seed), seed)
+        return self._augmented(self._going_on(self._state, kind, seed), seed)
 
     def _drawn(self, seed: int) -> Asked:
         kind = choose(_DRAWN, seed, "kind")
@@ -192,7 +196,7 @@ class Talk:
         self._state = None
         if kind in ("inpaint", "outpaint"):
             shown = Shown(number, kind, seed)  # type: ignore[arg-type]
-        elif kind in ("similar", "describe", "brief", "question", "exists"):
+        elif kind in ("similar", "describe", "brief", "question", "exists", "find"):
             self._state = _State(scene, seed, True, "reading")
         elif kind == "refine":
             self._state = _State(scene, seed, False, "wish")
@@ -214,7 +218,7 @@ class Talk:
                 kind, template.format(instruction=edit.instruction), reply, facts(edit.target), again=True
             )
         record = sample_record(kind, state.scene, seed, held_out=self._held_out, size=32)  # type: ignore[arg-type]
-        if kind not in ("question", "exists"):
+        if kind not in ("question", "exists", "find"):
             self._state = replace(state, seed=seed)
         return Exchange(kind, record.instruction, record.reply, record.given, again=True)
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
 
-from .captions import Order, description, detailed_caption, reference, sentence, short_caption, with_article
+from .captions import (
+    Order,
+    description,
+    detailed_caption,
+    reference,
+    sentence,
+    short_caption,
+    standing,
+    with_article,
+)
 from .instructions import MORE_INSTRUCTIONS
 from .phrases import INSTRUCTIONS, ON, WHERE
 from .render import Masks, changed
@@ -82,7 +91,7 @@ def concerned(edit: Edit) -> str:
     if edit.kind == "add":
         return f"Nothing stands {WHERE[edit.target.objects[-1].place]}."
     thing = next(thing for thing in edit.source.objects if thing not in edit.target.objects)
-    return f"The {description(thing).partition(' ')[2]} stands {WHERE[thing.place]}."
+    return standing(thing)
 
 
 def instructions(kind: Kind, held_out: bool) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .captions import counted, description, plural, reference, relation, sentence, with_article
-from .phrases import ON, QUESTIONS, WHERE
+from .captions import counted, description, plural, reference, relation, sentence, standing, with_article
+from .phrases import ON, QUESTIONS, WHERE, Slot
 from .scene import COLOURS, SHAPES, Scene, Thing, choose, is_unseen_pair, shuffled
 
 
@@ -98,6 +98,26 @@ def sample_existence(scene: Scene, seed: int, *, held_out: bool = False) -> tupl
     return choose(QUESTIONS["exists"][held_out], seed, "wording").format(
         thing=noun
     ), f"{'Yes' if there else 'No'}."
+
+
+_FIND: Slot = (
+    (
+        "Find {it}.",
+        "Show me where {it} is.",
+        "Which one is {it}?",
+        "What do you see of {it}?",
+        "Tell me all about {it}.",
+        "I would like to change {it}. Where is it?",
+    ),
+    ("Can you find {it}?",),
+)
+"""Not in ``phrases``, for the reason that ``instructions`` gives."""
+
+
+def sample_find(scene: Scene, seed: int, *, held_out: bool = False) -> tuple[str, str]:
+    """A request to find the one object that a name fits, and the sentence with which the reply to an edit of it begins."""
+    thing = choose(scene.objects, seed, "find")
+    return choose(_FIND[held_out], seed, "wording").format(it=reference(scene, thing)), standing(thing)
 
 
 def _present(scene: Scene) -> set[tuple[str, str]]:

@@ -21,7 +21,7 @@ from .edits import Edit, concerned, sample_edit
 from .facts import Facts, caption_facts, facts
 from .instructions import EDIT_REQUESTS
 from .phrases import REQUESTS, Slot
-from .questions import sample_existence, sample_question
+from .questions import sample_existence, sample_find, sample_question
 from .render import Masks, Rendering, render
 from .scene import PLACES, UNIT, Scene, Thing, choose
 
@@ -37,6 +37,7 @@ Kind = Literal[
     "edit",
     "question",
     "exists",
+    "find",
     "reading",
 ]
 RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -115,8 +116,8 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
     "refine" expands a few words to a prompt in tags, "imagine" to plain text, "complete" to one line; "similar" turns
     a picture into a prompt, "describe" into plain text, "brief" into one line; "inpaint" and "outpaint" turn a picture
     with a black hole, at times with words on what is missing or on all, into the prompt of the whole; "edit" turns an
-    instruction and a picture, or the picture's caption, into the prompt of the result; "question" and "exists" are
-    about a picture, "reading" about a caption.
+    instruction and a picture, or the picture's caption, into the prompt of the result; "question", "exists" and
+    "find" are about a picture, "reading" about a caption.
 
     Args:
         held_out: word the request, and any caption in it, as training never does.
@@ -156,6 +157,9 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
         case "exists":
             question, answer = sample_existence(scene, seed, held_out=held_out)
             return Record(kind, question, (render(scene, size).image,), answer)
+        case "find":
+            request, found = sample_find(scene, seed, held_out=held_out)
+            return Record(kind, request, (render(scene, size).image,), found)
         case "reading":
             question, answer = sample_question(scene, seed, held_out=held_out)
             return Record(kind, f"{detailed_caption(scene, seed, held_out=held_out)}\n{question}", (), answer)
