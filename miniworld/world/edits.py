@@ -84,14 +84,20 @@ def sample_edit(
 
 
 def concerned(edit: Edit) -> str:
-    """One sentence on what an edit concerns: which object it changes and where that stands, or that a place is free; nothing
-    of a new background."""
-    if edit.kind == "background":
-        return ""
-    if edit.kind == "add":
-        return f"Nothing stands {WHERE[edit.target.objects[-1].place]}."
-    thing = next(thing for thing in edit.source.objects if thing not in edit.target.objects)
-    return standing(thing)
+    """A few sentences on what an edit concerns: which object it changes and where that stands, or that a place is free; then
+    what there will be at each place that changes. Nothing of a new background."""
+    old = next((thing for thing in edit.source.objects if thing not in edit.target.objects), None)
+    new = next((thing for thing in edit.target.objects if thing not in edit.source.objects), None)
+    said = []
+    if old:
+        said.append(standing(old))
+    elif new:
+        said.append(f"Nothing stands {WHERE[new.place]}.")
+    if old and not (new and new.place == old.place):
+        said.append(f"{sentence(WHERE[old.place])} there will be nothing.")
+    if new:
+        said.append(f"{sentence(WHERE[new.place])} there will be {description(new)}.")
+    return " ".join(said)
 
 
 def instructions(kind: Kind, held_out: bool) -> tuple[str, ...]:

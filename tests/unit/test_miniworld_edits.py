@@ -5,7 +5,7 @@ from difflib import SequenceMatcher
 import numpy as np
 import pytest
 
-from miniworld.world.captions import detailed_caption, short_caption
+from miniworld.world.captions import description, detailed_caption, short_caption
 from miniworld.world.edits import KINDS, concerned, instructions, sample_edit
 from miniworld.world.facts import caption_facts, facts
 from miniworld.world.instructions import MORE_INSTRUCTIONS
@@ -137,18 +137,32 @@ def test_impossible_edits(objects: int, kind) -> None:
         sample_edit(sample_scene(0, (objects, objects)), 0, kind)
 
 
-def test_what_an_edit_concerns_is_said_as_it_stands_before() -> None:
+def test_what_an_edit_concerns_is_said_as_it_stands_before_and_after() -> None:
     for edit in EDITS[:300]:
         said = concerned(edit)
         if edit.kind == "background":
             assert said == ""
             continue
-        assert caption_facts(said).objects == ()  # it adds no object to what is read of a whole reply
-        words = said.rstrip(".").split()
-        if edit.kind == "add":
-            (new,) = set(edit.target.objects) - set(edit.source.objects)
-            assert said == f"Nothing stands {WHERE[new.place]}."
-        else:
-            (old,) = set(edit.source.objects) - set(edit.target.objects)
-            assert words[1:5] == [old.size, old.texture, old.colour, old.shape]
-            assert said.endswith(f"stands {WHERE[old.place]}.")
+        assert {*caption_facts(said).objects} <= {
+            *facts(edit.target).objects
+        }  # read with the reply, it adds nothing wrong
+        gone, come = (
+            set(a.objects) - set(b.objects)
+            for a, b in ((edit.source, edit.target), (edit.target, edit.source))
+        )
+        before, *after = said.split(". ")
+        for old in gone:
+            assert before.startswith("The") and before.split()[1:5] == [
+                old.size,
+                old.texture,
+                old.colour,
+                old.shape,
+            ]
+            assert before.endswith(f"stands {WHERE[old.place]}")
+        expected = {WHERE[old.place]: "nothing" for old in gone} | {
+            WHERE[new.place]: description(new) for new in come
+        }
+        assert {sentence.rstrip(".").lower() for sentence in after} == {
+            f"{where} there will be {what}" for where, what in expected.items()
+        }
+        assert gone or before == f"Nothing stands {WHERE[next(iter(come)).place]}"
