@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +22,6 @@ RESULT_FORMAT = "llmga-evaluation"
 RESULT_VERSION = 1
 
 Figures = Mapping[str, Estimate]
-_NUMBERS = re.compile(r"\[(?:\n\s*(?:null|[\d.+e-]+),?)+\n\s*\]")
-"""A list of numbers in JSON, which takes one line."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,7 @@ def write_result(path: Path, result: TableResult) -> None:
         },
         "notes": {name: list(lines) for name, lines in result.notes.items()},
     }
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(path, _NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_result(path: Path) -> TableResult:
@@ -80,7 +76,7 @@ def read_result(path: Path) -> TableResult:
             for name, row in document["rows"].items()
         }
         return TableResult(document["table"], document["conditions"], rows, document["notes"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
 
 
@@ -206,24 +202,16 @@ def _shown(value: Any) -> str:
 
 
 def _numbers(estimate: Estimate) -> dict[str, Any]:
-    """JSON knows no NaN."""
-    found: dict[str, Any] = {"value": _known(estimate.value), "error": _known(estimate.error)}
-    found["count"] = estimate.count
+    """JSON knows no NaN, and would give each sample a line of its own: they stand in one text."""
+    value, error = (None if math.isnan(x) else x for x in (estimate.value, estimate.error))
+    found: dict[str, Any] = {"value": value, "error": error, "count": estimate.count}
     if of := estimate.samples:
-        found["samples"] = {"units": of.units, "least": of.least, "values": [*map(_known, of.values)]}
+        found["samples"] = {"units": of.units, "least": of.least, "values": " ".join(map(repr, of.values))}
     return found
 
 
-def _known(number: float) -> float | None:
-    return None if math.isnan(number) else number
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
 def _estimate(numbers: Mapping[str, Any]) -> Estimate:
-    value, error = (_number(numbers[key]) for key in ("value", "error"))
+    value, error = (math.nan if numbers[key] is None else float(numbers[key]) for key in ("value", "error"))
     of = numbers.get("samples")
-    samples = Samples(int(of["units"]), tuple(map(_number, of["values"])), float(of["least"])) if of else None
+    samples = Samples(of["units"], tuple(map(float, of["values"].split())), of["least"]) if of else None
     return Estimate(value, error, int(numbers["count"]), samples)

@@ -47,13 +47,12 @@ def test_a_file_that_holds_no_result_is_refused(tmp_path: Path, text: str, said:
 
 
 def test_a_result_keeps_the_samples_of_its_figures(tmp_path: Path) -> None:
-    """A list of numbers takes one line; a sample without units that count has no figure."""
+    """They take one line each; a sample without units that count has no figure."""
     figures = {"right": rate([1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]), "dB": mean([1.0, 2.0, 4.0])}
     samples = figures["right"].samples
     assert samples and any(map(math.isnan, samples.values))
-    write_result(tmp_path / "a.json", replace(ONE, rows={"a": figures}, notes={"a": ["[ 1 ]"]}))
+    write_result(tmp_path / "a.json", replace(ONE, rows={"a": figures}))
     found = read_result(tmp_path / "a.json")
-    assert found.notes == {"a": ["[ 1 ]"]}
     for name, figure in figures.items():
         read = found.rows["a"][name]
         assert read == figure and repr(read.samples) == repr(figure.samples)  # NaN is not equal to itself
