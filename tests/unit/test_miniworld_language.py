@@ -36,7 +36,6 @@ from miniworld.models.language import LanguageConfig, _encoder, _rows, _texts, f
 from miniworld.models.projector import align
 from miniworld.models.tokenised import Dialogues, bundles, load_rows, save_rows
 from miniworld.models.vision import HUBS
-from miniworld.world.captions import reference, standing
 from miniworld.world.dataset import Scenes, as_images, painted
 from miniworld.world.dialogues import Talk
 from miniworld.world.facts import WORDS, caption_facts, kept
@@ -134,17 +133,6 @@ def test_whether_something_is_there_is_asked_several_times_of_one_picture() -> N
         assert {one.reply for one in (first, *more)} <= {"Yes.", "No."}
         lengths.add(len(more))
     assert lengths == {2, 3, 4, 5, 6}
-
-
-def test_objects_of_one_picture_are_found_by_names_that_fit_one_each() -> None:
-    scenes = Scenes(50)
-    for seed in range(40):
-        first, *more = Talk(scenes, seed).lesson(1, ("find",))
-        assert first.shown and 2 <= len(more) <= 6 and all(one.again and not one.shown for one in more)
-        scene = scenes[first.shown.scene]
-        for exchange in (first, *more):
-            (thing,) = [thing for thing in scene.objects if standing(thing) == exchange.reply]
-            assert reference(scene, thing).lower() in exchange.asked.lower()
 
 
 def test_what_goes_on_is_about_the_picture_or_prompt_before() -> None:

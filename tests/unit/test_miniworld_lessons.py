@@ -1,4 +1,4 @@
-"""Lessons of the chat on changes of what was just painted, and how they are checked."""
+"""Lessons of the chat on finding an object and on changes of what was just painted, and how they are checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from llmga.chat import Conversation, Reply
 from llmga.chat.tasks import TASKS
 from miniworld.checks import chat
+from miniworld.world.captions import reference, standing
 from miniworld.world.dataset import Scenes
 from miniworld.world.dialogues import DATA_SETS, Talk
 from miniworld.world.edits import concerned, sample_edit
@@ -83,3 +84,14 @@ def test_a_data_set_is_cut_to_a_tenth(name: str) -> None:
     assert left.total() == whole.total() == 1000
     assert sum(left[kind] for kind in others) > sum(whole[kind] for kind in others)
     assert set(left) == set(whole)
+
+
+def test_objects_of_one_picture_are_found_by_names_that_fit_one_each() -> None:
+    scenes = Scenes(50)
+    for seed in range(40):
+        first, *more = Talk(scenes, seed).lesson(1, ("find",))
+        assert first.shown and 2 <= len(more) <= 6 and all(one.again and not one.shown for one in more)
+        scene = scenes[first.shown.scene]
+        for exchange in (first, *more):
+            (thing,) = [thing for thing in scene.objects if standing(thing) == exchange.reply]
+            assert reference(scene, thing).lower() in exchange.asked.lower()
