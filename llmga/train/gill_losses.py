@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ..gill.language import FrozenLanguage
 from ..gill.parts import GILLParts
@@ -66,7 +67,8 @@ class GILLLossWeights:
 def tokenise(
     language: FrozenLanguage, captions: Sequence[str], img_tokens: int, length: int = 32
 ) -> Captions:
-    """Captions as ids, cut and padded to ``length``; of a caption that is too long the end gives way to the [IMG] tokens.
+    """Captions as ids, cut to ``length`` and padded to the longest: what stands behind a caption changes nothing in it. Of
+    one that is too long the end gives way to the [IMG] tokens.
 
     Raises:
         ValueError: ``length`` has no room for a word before the [IMG] tokens.
@@ -76,15 +78,13 @@ def tokenise(
         raise ValueError(
             f"max_length ({length}) must be above {len(begin) + img_tokens}, the tokens that every caption has"
         )
-    rows = torch.full((len(captions), length), language.pad, dtype=torch.int64)
-    lengths = torch.empty(len(captions), dtype=torch.int64)
-    for i, caption in enumerate(captions):
+    rows = []
+    for caption in captions:
         # their tokenizer strips the white space before an added token
         words = language.token_ids(caption.rstrip(), 0)[: length - len(begin) - img_tokens]
-        ids = [*begin, *words, *img]
-        rows[i, : len(ids)] = torch.tensor(ids)
-        lengths[i] = len(ids)
-    return Captions(rows, lengths)
+        rows.append(torch.tensor([*begin, *words, *img]))
+    ids = pad_sequence(rows, batch_first=True, padding_value=language.pad)
+    return Captions(ids, torch.tensor([len(row) for row in rows]))
 
 
 def captioning_sequences(
@@ -151,7 +151,9 @@ def gill_losses(
     logits = parts.logit_scale.exp() * parts.picture_embedding(pooled) @ parts.query_embedding(states).T
     own = torch.arange(len(logits), device=logits.device)
     nce = (F.cross_entropy(logits.T, own) + F.cross_entropy(logits, own)) / 2
-    states, ce_generation = _read(language, parts, text_sequences(language, parts, captions, in_pairs[2]))
+    ce_generation = ce_retrieval
+    if in_pairs[2] != in_pairs[1]:
+        states, ce_generation = _read(language, parts, text_sequences(language, parts, captions, in_pairs[2]))
     distance = (targets - parts.conditioning(states)).norm(dim=-1).mean()
     recall = (logits.T.argmax(1) == own).float().mean()
     return Losses(ce_captioning, ce_retrieval, nce, ce_generation, distance, recall)

@@ -34,8 +34,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Painted:
 
 @torch.no_grad()
 def test_an_autoencoder_starts_with_the_colours(source: Painted) -> None:
-    trainer = AutoencoderTrainer(AutoencoderConfig(LOOP, pictures=256), source)
-    images = as_images(torch.from_numpy(source.pictures[:64]))
+    trainer = AutoencoderTrainer(AutoencoderConfig(LOOP, pictures=64), source)
+    images = as_images(torch.from_numpy(source.pictures[:32]))
     made = trainer.net.decoder(trainer.norm.eval()(trainer.net.encoder(images))).clamp(-1, 1)
     grey = images.mean((0, 2, 3), keepdim=True).expand_as(images)
     assert psnr(made, images, peak=2).mean() > psnr(grey, images, peak=2).mean() + 3
@@ -47,7 +47,7 @@ def test_an_autoencoder_starts_with_the_colours(source: Painted) -> None:
 def test_the_narrow_net_is_itself_in_taesds_layout(source: Painted) -> None:
     from diffusers import AutoencoderTiny
 
-    images = as_images(torch.from_numpy(source.pictures[:4]))
+    images = as_images(torch.from_numpy(source.pictures[:2, :128, :128]))
     torch.manual_seed(0)
     narrow, wide = NarrowTaesd(), new_autoencoder()
     wide.load_state_dict(widened(narrow.state_dict()))
@@ -80,14 +80,14 @@ def test_crops_lie_around_objects(source: Painted) -> None:
                 picture[y * PICTURE // UNIT, x * PICTURE // UNIT] = 255
     shares = {}
     for share in (0.0, 0.5, 1.0):
-        trainer = AutoencoderTrainer(AutoencoderConfig(LOOP, 256, around_objects=share), marked)
+        trainer = AutoencoderTrainer(AutoencoderConfig(LOOP, 32, around_objects=share), marked)
         trainer.prepare(torch.device("cpu"), 0, 1, lambda: None)
-        crops = trainer.batch(torch.arange(256), torch.Generator().manual_seed(0))
+        crops = trainer.batch(torch.arange(32).repeat(8), torch.Generator().manual_seed(0))
         assert crops.shape == (256, 3, 64, 64)
         shares[share] = (crops.amax((1, 2, 3)) > 0).float().mean().item()
     assert shares[1.0] == 1 and shares[0.0] < shares[0.5] < 0.9
     with pytest.raises(ValueError, match="at most the pictures' 256 pixels, got 264"):
-        AutoencoderTrainer(AutoencoderConfig(LOOP, 256, crop=264), source)
+        AutoencoderTrainer(AutoencoderConfig(LOOP, 32, crop=264), source)
 
 
 def test_renormalised_latents_follow_the_running_statistics_and_learn_like_batchnorms() -> None:
@@ -133,11 +133,11 @@ def test_a_frozen_encoder_stays_to_the_bit(source: Painted, tmp_path: Path) -> N
 def test_the_second_run_starts_where_the_first_ended(source: Painted, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    config = AutoencoderConfig(LOOP, pictures=256)
+    config = AutoencoderConfig(LOOP, pictures=32)
     first = AutoencoderTrainer(config, source)
     first.export(tmp_path, {name: module.state_dict() for name, module in first.modules().items()})
     second = AutoencoderTrainer(config, source, load_file(tmp_path / "autoencoder.safetensors"))
-    images = as_images(torch.from_numpy(source.pictures[:128]))
+    images = as_images(torch.from_numpy(source.pictures[:32]))
     with torch.no_grad():
         raw, latents = first.net.encoder(images), second.net.encoder(images)
     standard = (raw - raw.mean((0, 2, 3), keepdim=True)) / raw.std((0, 2, 3), keepdim=True)
