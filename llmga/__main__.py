@@ -69,9 +69,9 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             return 1
         if error.name is None or error.name.startswith(str(__package__)):
             raise
-        extra = {"train": "llmga[train]", "evaluate": "llmga[train,evaluate]"}.get(verb, "llmga")
+        extra = {"train": "[train]", "evaluate": "[train,evaluate]"}.get(verb, "")
         sys.stderr.write(
-            f"llmga {verb} needs {error.name}, which is not installed: pip install torch '{extra}'\n"
+            f"llmga {verb} needs {error.name}, which is not installed: pip install torch -e '.{extra}' in a clone\n"
         )
         return 1
 

@@ -109,7 +109,7 @@ def test_a_missing_package_is_named(
     monkeypatch.setattr("llmga.__main__.import_module", fail)
     assert main(["train", "plot", "x"]) == 1
     assert capsys.readouterr().err == (
-        "llmga train needs torch, which is not installed: pip install torch 'llmga[train]'\n"
+        "llmga train needs torch, which is not installed: pip install torch -e '.[train]' in a clone\n"
     )
 
 
