@@ -55,6 +55,10 @@ class TrainingPhase:
     objects: int = 8
     """The most that a scene may have."""
 
+    def is_cut(self, cut: str) -> bool:
+        """Whether it has less to learn of where one of ``dialogues.DATA_SETS`` is cut ("" cuts nothing)."""
+        return bool(cut) and not (self.kinds and DATA_SETS[cut].isdisjoint(self.kinds))
+
 
 @dataclass(frozen=True)
 class LanguageConfig:
@@ -97,9 +101,9 @@ def train_language(
     Args:
         out: gets ``processor/``, ``eyes/``, ``lesson-0/`` … for what comes ``first``, and ``stage1/``.
         cache: the folder that painted scenes are kept in.
-        cut: one of ``dialogues.DATA_SETS``, of which a tenth is left in all phases that draw what is asked for.
-        common: gets, in the place of ``out``, all that comes before the first phase that draws what is asked for; trainings
-            that differ in ``cut`` alone share it.
+        cut: one of ``dialogues.DATA_SETS``, of which a tenth is left.
+        common: gets, in the place of ``out``, all that comes before the first phase that draws what is asked for, or that
+            has less to learn for the cut; trainings that differ in ``cut`` alone share it.
 
     Returns:
         The finished model, a transformers folder in float16.
@@ -123,7 +127,7 @@ def train_language(
     # The same net all the way; a phase that is over gives it what it had learned by its end.
     result = out
     for number, phase in enumerate(config.phases):
-        common = common if phase.kinds else out
+        common = common if phase.kinds and not phase.is_cut(cut) else out
         folder = common / config.folder(number)
         result = _teach(net, config, number, pictures, processor_folder, folder, cache, cut)
     # In the form that every transformers reads, instead of the installed version's.
@@ -187,7 +191,7 @@ def _teach(
     cut: str,
 ) -> Path:
     phase = config.phases[number]
-    rows = _kept_rows(config, processor, number, cache, "" if phase.kinds else cut)
+    rows = _kept_rows(config, processor, number, cache, cut if phase.is_cut(cut) else "")
     encoder = _encoder(processor, phase.max_length)
     stage1 = Stage1Config(phase.loop, max_length=phase.max_length, export_dtype="float16")
     conversations = Dialogues(rows, pictures, encoder, phase.tokens, config.facts)

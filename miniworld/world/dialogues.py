@@ -34,6 +34,7 @@ WEIGHTS: dict[Asked, int] = {
     "question": 4,
     "exists": 4,
     "find": 4,
+    "changes": 4,
     "reading": 1,
     "story": 1,
     "talk": 1,
@@ -45,7 +46,7 @@ DATA_SETS: dict[str, frozenset[Asked]] = {
     "refinement": frozenset({"refine", "imagine", "complete"}),
     "filling": frozenset({"inpaint", "outpaint"}),
     "similar": frozenset({"similar"}),
-    "editing": frozenset({"edit"}),
+    "editing": frozenset({"edit", "changes"}),
 }
 """The four data sets of the paper's Table 6, as what is asked for here."""
 _CUT = 10  # of what is cut, one in so many is left
@@ -59,6 +60,8 @@ _FOLLOW: tuple[Asked, ...] = (
     "edit",
     "exists",
 )
+OFTEN = ("exists", "find", "changes")
+"""Of these several are asked of one picture: so short an answer teaches little alone."""
 _ROLES = {"similar": "similar", "describe": "describe", "inpaint": "inpaint", "outpaint": "outpaint"}
 
 
@@ -146,14 +149,18 @@ class Talk:
     def lesson(self, count: int, kinds: Sequence[Asked] = ()) -> list[Exchange]:
         """``count`` exchanges, each of one of ``kinds`` if any are given.
 
-        Where one asks whether something is there, or where it is, two to six more ask it of the same picture: so short an
-        answer teaches little alone.
+        Where one is of a kind in ``OFTEN``, two to six more of it are about the same picture.
         """
         exchanges: list[Exchange] = []
         for number in range(count):
-            exchanges.append(self.next(choose(kinds, self._seed, "kinds", number) if kinds else None))
+            kind = choose(kinds, self._seed, "kinds", number) if kinds else None
+            if kind and not self._stays(kind, self._seed * 64 + self._number):
+                kind = choose(
+                    [other for other in kinds if other not in self._cut], self._seed, "other", number
+                )
+            exchanges.append(self.next(kind))
             kind = exchanges[-1].kind
-            if kind in ("exists", "find"):
+            if kind in OFTEN:
                 more = choose(range(2, 7), self._seed, "more", number)
                 exchanges += [self._once_more(kind) for _ in range(more)]
         return exchanges
@@ -196,7 +203,7 @@ class Talk:
         self._state = None
         if kind in ("inpaint", "outpaint"):
             shown = Shown(number, kind, seed)  # type: ignore[arg-type]
-        elif kind in ("similar", "describe", "brief", "question", "exists", "find"):
+        elif kind in ("similar", "describe", "brief", "question", *OFTEN):
             self._state = _State(scene, seed, True, "reading")
         elif kind == "refine":
             self._state = _State(scene, seed, False, "wish")
@@ -218,7 +225,7 @@ class Talk:
                 kind, template.format(instruction=edit.instruction), reply, facts(edit.target), again=True
             )
         record = sample_record(kind, state.scene, seed, held_out=self._held_out, size=32)  # type: ignore[arg-type]
-        if kind not in ("question", "exists", "find"):
+        if kind not in ("question", *OFTEN):
             self._state = replace(state, seed=seed)
         return Exchange(kind, record.instruction, record.reply, record.given, again=True)
 

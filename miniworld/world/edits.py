@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
@@ -35,6 +35,8 @@ from .scene import (
 
 Kind = Literal["recolour", "reshape", "resize", "retexture", "move", "add", "remove", "background"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+OF_OBJECTS = KINDS[:-1]
+"""All but a new background."""
 
 _ATTRIBUTE = {
     "recolour": ("colour", COLOURS),
@@ -61,12 +63,18 @@ class Edit:
 
 
 def sample_edit(
-    scene: Scene, seed: int, kind: Kind | None = None, *, held_out: bool = False, order: Order = "any"
+    scene: Scene,
+    seed: int,
+    kind: Kind | None = None,
+    *,
+    held_out: bool = False,
+    order: Order = "any",
+    kinds: Sequence[Kind] = KINDS,
 ) -> Edit:
     """An edit of the scene; of a training scene, one whose target is a training scene too.
 
     Args:
-        kind: None takes any that the scene allows.
+        kind: None takes any of ``kinds`` that the scene allows.
         held_out: word the instruction and the captions as training never does.
         order: of the objects in the detailed captions.
 
@@ -75,7 +83,7 @@ def sample_edit(
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    for tried in (kind,) if kind else shuffled(KINDS, seed, "kind"):
+    for tried in (kind,) if kind else shuffled(kinds, seed, "kind"):
         for target, words in _targets(scene, seed, tried):
             if split_of(scene) != "train" or split_of(target) == "train":
                 template = choose(instructions(tried, held_out), seed, "instruction")

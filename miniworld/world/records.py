@@ -17,7 +17,7 @@ from PIL import Image
 from llmga.chat.tasks import TASKS
 
 from .captions import detailed_caption, listed, short_caption, vague_caption
-from .edits import Edit, concerned, sample_edit
+from .edits import OF_OBJECTS, Edit, concerned, sample_edit
 from .facts import Facts, caption_facts, facts
 from .instructions import EDIT_REQUESTS
 from .phrases import REQUESTS, Slot
@@ -38,6 +38,7 @@ Kind = Literal[
     "question",
     "exists",
     "find",
+    "changes",
     "reading",
 ]
 RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -89,6 +90,16 @@ MORE_REQUESTS: dict[str, tuple[str, ...]] = {
 }
 """More requests in training, so that no single word tells them apart: plain text or tags is what the sentence asks."""
 
+_CHANGES: Slot = (
+    (
+        "{instruction} What will change?",
+        "{instruction} Only say what will be different.",
+        "Say what changes. {instruction}",
+        "What will be where, and what will not? {instruction}",
+    ),
+    ("What will be different? {instruction}",),
+)
+
 _RECOGNISABLE = 0.8  # the part of an object that has to show beside a hole
 
 
@@ -116,8 +127,8 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
     "refine" expands a few words to a prompt in tags, "imagine" to plain text, "complete" to one line; "similar" turns
     a picture into a prompt, "describe" into plain text, "brief" into one line; "inpaint" and "outpaint" turn a picture
     with a black hole, at times with words on what is missing or on all, into the prompt of the whole; "edit" turns an
-    instruction and a picture, or the picture's caption, into the prompt of the result; "question", "exists" and
-    "find" are about a picture, "reading" about a caption.
+    instruction and a picture, or the picture's caption, into the prompt of the result, "changes" into what will change
+    alone; "question", "exists" and "find" are about a picture, "reading" about a caption.
 
     Args:
         held_out: word the request, and any caption in it, as training never does.
@@ -160,6 +171,10 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
         case "find":
             request, found = sample_find(scene, seed, held_out=held_out)
             return Record(kind, request, (render(scene, size).image,), found)
+        case "changes":
+            edit = sample_edit(scene, seed, held_out=held_out, kinds=OF_OBJECTS)
+            request = choose(_CHANGES[held_out], seed, "request").format(instruction=edit.instruction)
+            return Record(kind, request, (render(scene, size).image,), concerned(edit))
         case "reading":
             question, answer = sample_question(scene, seed, held_out=held_out)
             return Record(kind, f"{detailed_caption(scene, seed, held_out=held_out)}\n{question}", (), answer)
