@@ -95,3 +95,28 @@ def test_objects_of_one_picture_are_found_by_names_that_fit_one_each() -> None:
         for exchange in (first, *more):
             (thing,) = [thing for thing in scene.objects if standing(thing) == exchange.reply]
             assert reference(scene, thing).lower() in exchange.asked.lower()
+
+
+def test_what_edits_of_one_picture_change_is_said_alone() -> None:
+    scenes, moved = Scenes(50), 0
+    for seed in range(40):
+        first, *more = Talk(scenes, seed).lesson(1, ("changes",))
+        assert first.shown and 2 <= len(more) <= 6 and all(one.again and not one.shown for one in more)
+        scene = scenes[first.shown.scene]
+        for exchange in (first, *more):
+            begun = [standing(thing) for thing in scene.objects if exchange.reply.startswith(standing(thing))]
+            assert len(begun) == 1 or exchange.reply.startswith("Nothing stands ")
+            assert "there will be" in exchange.reply and "<" not in exchange.reply
+            moved += exchange.reply.count("there will be") == 2
+    assert moved > 10
+
+
+def test_a_lesson_of_what_is_cut_is_cut_too() -> None:
+    scenes = Scenes(50)
+    left = Counter(
+        exchange.kind
+        for seed in range(60)
+        for exchange in Talk(scenes, seed, cut=DATA_SETS["editing"]).lesson(1, ("changes", "brief"))
+        if exchange.shown
+    )
+    assert 0 < left["changes"] < 12 and left.total() == 60
