@@ -90,6 +90,15 @@ def vae(value: Any) -> Any:
     return value
 
 
+def finite(said: str, value: torch.Tensor, advice: str) -> None:
+    """
+    Raises:
+        ValueError: the numbers of ``value`` are not all finite, which the sums of a network in half precision may be.
+    """
+    if not torch.isfinite(value).all():
+        raise ValueError(f"{said} NaN or infinite numbers; {advice}")
+
+
 def file_name(name: str, value: Any) -> str:
     """A plain name, in any script, that is safe as a file name on every system: no path, no hidden file, no device."""
     if not is_file_name(value):

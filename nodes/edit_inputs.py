@@ -16,6 +16,7 @@ from .prompt_encoder import LAYOUTS, Conditioning, HostPromptEncoder, clip_encod
 
 MOST_STEPS = 999
 LATENT_CHANNELS = 4  # of SD1.5 and SDXL
+VAE_PRECISION = "start ComfyUI with --fp32-vae, or take a VAE that is made for half precision"
 MODEL_TOOLTIP = (
     "An SD1.5 or SDXL model that predicts noise (eps or v), with its LoRAs. Not inpainting, flow or compiled models, nor "
     "IPAdapter, SAG, PAG, HyperTile, ToMe."
@@ -51,6 +52,7 @@ class HostCodec:
                 f"vae gives latents of shape {tuple(samples.shape[1:])}; connect the VAE of the checkpoint that 'model' "
                 "is from"
             )
+        check.finite("vae gives", samples, VAE_PRECISION)
         return self.from_samples(samples)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
@@ -139,7 +141,7 @@ def latents_of(codec: HostCodec, image: Any, latent: Any) -> tuple[torch.Tensor,
     """The model's latents (B, 4, h, w) from an IMAGE or a LATENT, and what was done to it in words.
 
     Raises:
-        ValueError: neither or both are connected, or one is of another kind or too small.
+        ValueError: neither or both are connected, or one is of another kind, too small, or not of finite numbers.
     """
     if (image is None) == (latent is None):
         raise ValueError(f"connect either image or latent, got {'neither' if image is None else 'both'}")
@@ -156,6 +158,7 @@ def latents_of(codec: HostCodec, image: Any, latent: Any) -> tuple[torch.Tensor,
         raise ValueError(
             f"latent is of a picture of {width}×{height} pixels, and an edit needs {SMALLEST} on each side"
         )
+    check.finite("latent holds", samples, "look at the node that made it")
     return codec.from_samples(samples), f"{len(samples)} latents"
 
 

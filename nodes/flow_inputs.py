@@ -12,7 +12,7 @@ from ..llmga.edit.fit import mask_cells
 from ..llmga.edit.flow import FlowMethod, flow_edit, rf_inversion_edit
 from ..llmga.edit.inversion import OnStep
 from . import check, embeddings, host_flow
-from .edit_inputs import check_target_prompt, notes_on_empty
+from .edit_inputs import VAE_PRECISION, check_target_prompt, notes_on_empty
 from .host_flow import Velocities
 
 METHODS = get_args(FlowMethod)
@@ -161,16 +161,26 @@ def encoded_latent(model: Any, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Pictures as the host's latents, one by one: a VAE of video would take a batch for frames.
 
     Raises:
-        ValueError: it is not a VAE, or its latents are not the model's.
+        ValueError: it is not a VAE, or its latents are not the model's, or not of finite numbers.
     """
     check.vae(vae)
-    latent = torch.cat([vae.encode(one[None]) for one in pixels]).float().cpu()
+    advice = "connect the VAE that 'model' was trained with"
+    try:
+        latent = torch.cat([vae.encode(one[None]) for one in pixels]).float().cpu()
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"vae cannot encode the picture ({error}); {advice}") from error
     form = model.get_model_object("latent_format")
     if latent.shape[1] != form.latent_channels:
         raise ValueError(
-            f"vae gives latents of {latent.shape[1]} channels, and model reads {form.latent_channels}; connect the VAE that "
-            "'model' was trained with"
+            f"vae gives latents of {latent.shape[1]} channels, and model reads {form.latent_channels}; {advice}"
         )
+    if latent.ndim > form.latent_dimensions + 2:
+        raise ValueError(
+            f"vae gives latents of video, of shape {tuple(latent.shape[1:])}, and model reads pictures; {advice}"
+        )
+    check.finite("vae gives", latent, VAE_PRECISION)
     if form.latent_dimensions == 3 and latent.ndim == 4:
         latent = latent.unsqueeze(2)
     return latent

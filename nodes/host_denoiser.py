@@ -24,7 +24,7 @@ from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from ..llmga.diffusion.denoiser import Site, StopForward, Taps
 from ..llmga.diffusion.gradient import autograd_enabled, require_variable
 from ..llmga.diffusion.schedule import Schedule
-from . import host
+from . import check, host
 from .host_conflicts import refuse_replaced, require_editable
 from .host_control import control_hints, with_control
 from .host_gradient import differentiable_attention, input_gradients
@@ -103,7 +103,11 @@ class HostDenoiser:
             return None
         finally:
             self._taps = None
-        return ((scaled - denoised) / sigma).to(x.device)
+        found = ((scaled - denoised) / sigma).to(x.device)
+        check.finite(
+            f"model, at timestep {timestep}, gives", found, "load it in another precision (weight_dtype)"
+        )
+        return found
 
     def _entries(
         self, contexts: Sequence[HostContext], x: torch.Tensor, timestep: int

@@ -7,7 +7,6 @@ other nodes act as usual.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ import node_helpers
 import torch
 
 from ..llmga.edit.flow import Velocity
-from . import host
+from . import check, host
 from .host_conflicts import refuse_step_wrappers
 from .prompt_encoder import Conditioning
 
@@ -153,10 +152,9 @@ def _velocity(guider: Any, name: str, cfg: float, model_options: dict[str, Any])
             guider.inner_model, x, sigmas, conds["negative"], conds[name], cfg, model_options=model_options
         )
         found = (x - denoised) / level
-        if not math.isfinite(float(found.sum())):
-            raise ValueError(
-                f"model gives NaN or infinite numbers at sigma {level:.3f}; load it in another precision (weight_dtype)"
-            )
+        check.finite(
+            f"model, at sigma {level:.3f}, gives", found, "load it in another precision (weight_dtype)"
+        )
         return found
 
     return velocity

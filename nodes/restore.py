@@ -208,13 +208,14 @@ class DiffRIRRestore(io.ComfyNode):
 
 def colour_readout(found: ColourMatch) -> str:
     lines = []
-    for gain, bias, pixels in zip(
-        found.gain.tolist(), found.bias.tolist(), found.pixels.tolist(), strict=True
+    for number, (gain, bias, pixels) in enumerate(
+        zip(found.gain.tolist(), found.bias.tolist(), found.pixels.tolist(), strict=True)
     ):
         numbers = ", ".join(
             f"{name} × {g:.3f} {b:+.3f}" for name, g, b in zip("RGB", gain, bias, strict=True)
         )
-        lines.append(f"colour correction from {pixels:,} pixels: {numbers}")
+        which = f"picture {number}: " if len(found.gain) > 1 else ""
+        lines.append(f"{which}colour correction from {pixels:,} pixels: {numbers}")
         if max(abs(g / 2 + b - 0.5) for g, b in zip(gain, bias, strict=True)) > LARGE:
             lines.append(
                 "that is more than a VAE does: around the hole something else was painted than what is there, and its "
@@ -223,13 +224,26 @@ def colour_readout(found: ColourMatch) -> str:
     return "\n".join(lines)
 
 
+def untouched(holes: torch.Tensor, blend: str) -> list[str]:
+    """A sentence for each mask (B, 1, H, W) that leaves its picture as the reference is."""
+    lines = []
+    for number, hole in enumerate(holes):
+        if not hole.any():
+            lines.append(f"picture {number}: the mask is empty: nothing was changed")
+        elif blend == "hard" and not (hole >= 0.5).any():
+            lines.append(
+                f"picture {number}: the mask is below one half everywhere, and blend is hard: nothing was changed"
+            )
+    return lines
+
+
 def warnings(
     image: torch.Tensor, reference: torch.Tensor, holes: torch.Tensor, method: str, blend: str
 ) -> list[str]:
     """What a person would want to know about the inputs: (B, C, H, W) each."""
-    readout = []
-    if not holes.any():
-        return ["the mask is empty: nothing was changed"]
+    readout = untouched(holes, blend)
+    if len(readout) == len(holes):
+        return readout if len(holes) > 1 else [readout[0].partition(": ")[2]]
     if (holes >= 0.5).all():
         readout.append("the mask covers everything: nothing is preserved to compare with")
     elif image.shape == reference.shape:

@@ -225,3 +225,23 @@ def test_schemas_are_documented() -> None:
             schema = node.GET_SCHEMA()
             assert schema.description and schema.search_aliases
             assert all(socket.tooltip for socket in (*schema.inputs, *schema.outputs))
+
+
+def test_what_is_not_a_number_is_said_where_it_comes_from(trio: Any) -> None:
+    model, clip, vae = trio
+
+    class Broken:
+        decode, latent_channels = vae.decode, 4
+
+        def encode(self, image: torch.Tensor) -> torch.Tensor:
+            return vae.encode(image) * torch.nan
+
+    broken = model.clone()
+    broken.set_model_unet_function_wrapper(lambda apply, given: given["input"] * torch.nan)
+    with pytest.raises(ValueError, match="vae gives NaN or infinite numbers; start ComfyUI with --fp32-vae"):
+        invert((model, clip, Broken()), image=picture())
+    with pytest.raises(ValueError, match="model, at timestep .*, gives NaN or infinite numbers; load it in"):
+        invert((broken, clip, vae), image=picture())
+    latent = {"samples": vae.encode(picture()) * torch.nan}
+    with pytest.raises(ValueError, match="latent holds NaN or infinite numbers; look at the node that made"):
+        invert(trio, image=None, latent=latent)

@@ -229,8 +229,32 @@ def test_a_model_that_gives_nan_is_an_error() -> None:
     models = trio("flux")
     broken = models[0].clone()
     broken.set_model_unet_function_wrapper(lambda apply, given: given["input"] * torch.nan)
-    with pytest.raises(ValueError, match="NaN or infinite numbers at sigma"):
+    with pytest.raises(ValueError, match="model, at sigma .*, gives NaN or infinite numbers"):
         edit((broken, *models[1:]))
+
+
+@pytest.mark.parametrize(
+    ("encode", "message"),
+    [
+        (lambda latent: latent[:, :, None].expand(-1, -1, 2, -1, -1), "vae gives latents of video, of shape"),
+        (
+            lambda latent: latent * torch.nan,
+            "vae gives NaN or infinite numbers; start ComfyUI with --fp32-vae",
+        ),
+        (lambda latent: latent.reshape(7), "vae cannot encode the picture .*connect the VAE that 'model'"),
+    ],
+)
+def test_a_vae_that_does_not_fit_a_flow_model_is_named(encode: Any, message: str) -> None:
+    model, clip, vae = trio("flux")
+
+    class Other:
+        decode = vae.decode
+
+        def encode(self, image: torch.Tensor) -> torch.Tensor:
+            return encode(vae.encode(image))
+
+    with pytest.raises(ValueError, match=message):
+        edit((model, clip, Other()))
 
 
 def test_a_cancel_stops_at_the_next_step_and_the_next_run_is_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,19 @@ def test_an_empty_mask_changes_nothing(restorer: Any, method: str) -> None:
 
 
 @METHODS
+def test_each_picture_that_its_mask_leaves_alone_is_said(restorer: Any, method: str) -> None:
+    image, reference = picture(32, 32, 3, seed=1), picture(32, 32, 3, seed=2)
+    masks = torch.stack([hole(32, 32)[0], torch.zeros(32, 32), hole(32, 32)[0] * 0.4])
+    result, _, said = restore(image, reference, masks, given(method, restorer), blend="hard").result
+    assert [bool(torch.equal(*pair)) for pair in zip(result, reference, strict=True)] == [False, True, True]
+    assert "picture 1: the mask is empty: nothing was changed" in said and "picture 0: the" not in said
+    assert "picture 2: the mask is below one half everywhere, and blend is hard: nothing was changed" in said
+    assert ("picture 2: colour correction from" in said) == (method == COLOUR)
+    alone = restore(image[2:], reference[2:], masks[2:], given(method, restorer), blend="hard")[2]
+    assert "\nthe mask is below one half everywhere" in alone and "picture" not in alone
+
+
+@METHODS
 def test_a_full_mask_is_allowed_and_said(restorer: Any, method: str) -> None:
     image, reference = picture(32, 32, seed=1), picture(32, 32, seed=2)
     result, _, said = restore(image, reference, torch.ones(1, 8, 8), given(method, restorer)).result
