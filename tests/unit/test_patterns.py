@@ -180,7 +180,7 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "spans": (rejects(lambda text: spans(text, weights=True, break_at="sentence")), 20_000),
     "word_weights": (rejects(read_weights), 40_000),
     "word_steps": (rejects(read_spans), 40_000),
-    "kept_share": (lambda text: kept_share(text, text + " fox"), 20_000),
+    "kept_share": (lambda text: kept_share(text, text + " fox"), 40_000),
     "excerpt": (lambda text: excerpt(text, "sk-abcdefgh"), 10_000),
     "without_key": (lambda text: without_key(text, "sk-abcdefgh"), 20_000),
     "retry_after": (retry_after, 40_000),
