@@ -104,6 +104,22 @@ def test_core_boxes_and_elements_make_a_plan() -> None:
     ]
 
 
+def test_boxes_of_a_larger_canvas_name_the_sizes_to_set() -> None:
+    boxes = [{"x": 100, "y": 0, "width": 900, "height": 900, "metadata": {"desc": "a fox"}}]
+    with pytest.raises(
+        ValueError, match="^boxes: the boxes reach to 1000×900, and width and height are 128×128"
+    ):
+        plan(" ", boxes=boxes)
+    assert plan(" ", boxes=boxes, width=1024, height=1024).result[6] == "1 objects"
+
+
+def test_labels_of_detected_boxes_are_names_and_further_pictures_are_reported() -> None:
+    found = [{"x": 8, "y": 8, "width": 64, "height": 64, "label": "dog", "score": 0.9}]
+    scene, *_, report = plan(" ", boxes=[found, found]).result
+    assert [one.name for one in scene.objects] == ["dog"]
+    assert report == "1 objects\nthe boxes of the first of 2 pictures were taken"
+
+
 def test_a_language_model_plans_and_is_asked_again_once() -> None:
     subject = engine("no plan", json.dumps(PLAN))
     made = output("scene", "ScenePlanner", "a fox below an owl", "", **WRITE, engine=subject).result
