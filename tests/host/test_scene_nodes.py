@@ -120,6 +120,14 @@ def test_labels_of_detected_boxes_are_names_and_further_pictures_are_reported() 
     assert report == "1 objects\nthe boxes of the first of 2 pictures were taken"
 
 
+def test_boxes_beside_a_written_plan_are_reported_as_unused() -> None:
+    boxes = [{"x": 8, "y": 8, "width": 64, "height": 64, "label": "dog"}]
+    scene, *_, report = plan(boxes=boxes).result
+    assert [one.name for one in scene.objects] == ["a red fox", "an owl"]
+    assert report == "2 objects\nboxes is not used, because plan is not empty"
+    assert "not used" not in plan(" ", boxes=boxes).result[6] and "not used" not in plan().result[6]
+
+
 def test_a_language_model_plans_and_is_asked_again_once() -> None:
     subject = engine("no plan", json.dumps(PLAN))
     made = output("scene", "ScenePlanner", "a fox below an owl", "", **WRITE, engine=subject).result
