@@ -141,6 +141,15 @@ def test_a_language_model_plans_and_is_asked_again_once() -> None:
     assert changed.asked[0].turns[:-1] == made[5].turns
 
 
+def test_a_plan_cut_off_by_its_tokens_says_so_in_the_report() -> None:
+    whole = json.dumps(PLAN)
+    subject = engine(whole[: whole.index("an owl")])
+    made = output("scene", "ScenePlanner", "a fox below an owl", "", **WRITE, engine=subject).result
+    assert [one.name for one in made[0].objects] == ["a red fox"]
+    assert "the reply was cut off" in made[6] and "no background and no negative prompt" in made[6]
+    assert "raise max_new_tokens" in made[6]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
