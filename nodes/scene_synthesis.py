@@ -19,7 +19,7 @@ from ..llmga.scene import (
     draw_plan,
 )
 from ..llmga.scene.attention import PhraseAttention, SceneLayers
-from ..llmga.scene.prompts import ALONE_NEGATIVE
+from ..llmga.scene.prompts import ALONE_NEGATIVE, all_text
 from ..llmga.scene.session import Scene as PaintedPlan
 from ..llmga.scene.settings import AlonePlace
 from ..llmga.text.chunks import CONTENT
@@ -245,11 +245,7 @@ class SceneSynthesis(io.ComfyNode):
             background, note = _photograph(models, inversion)
             size, settings = _size_of(background), replace(settings, steps=background.steps)
         session = models.session(inputs.layout)
-        said = {
-            "scene": " ".join(one.name for one in scene.objects),
-            "alone_negative": inputs.alone_negative,
-        }
-        left_out = embeddings.notes(clip, said)
+        left_out = embeddings.notes(clip, {"scene": all_text(scene), "alone_negative": inputs.alone_negative})
         identity = (
             f"{host_denoiser.identity(model)} {id(clip.patcher)} {clip.patcher.patches_uuid} {clip.layer_idx}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -240,6 +241,23 @@ def test_masks_that_are_given(trio: Any) -> None:
     assert found[1].any()
     with pytest.raises(ValueError, match="masks holds 1 masks for 2 objects"):
         paint(trio, masks=masks[:1])
+
+
+def test_embeddings_missing_anywhere_in_a_scene_and_cut_negatives_are_reported(
+    trio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trio[1].tokenizer.clip_l, "embedding_directory", str(tmp_path))
+    words = json.loads(json.dumps(PLAN))
+    words["background"], words["negative"] = "a forest embedding:bg", "rain embedding:neg"
+    words["objects"][0]["descriptions"] = ["leaping embedding:how"]
+    quick = {"guidance": 0.0, "steps": 1}
+    report = paint(trio, plan(json.dumps(words)).result[0], alone_negative="two embedding:two", **quick)[5]
+    lines = [line for line in report.splitlines() if "LEFT OUT" in line]
+    assert lines[0].startswith("scene: LEFT OUT: no embedding bg, how, neg in models/embeddings")
+    assert lines[1].startswith("alone_negative: LEFT OUT: no embedding two in")
+    assert not any("LEFT OUT" in line or "DROPPED" in line for line in paint(trio, **quick)[5].splitlines())
+    report = paint(trio, alone_negative=" ".join(["fog"] * 80), **quick)[5]
+    assert "the negative prompt of a red fox, an owl: DROPPED " in report and "1 × 75 tokens" in report
 
 
 def test_an_object_may_be_painted_in_its_box_at_once_and_by_other_layers(trio: Any) -> None:

@@ -28,7 +28,7 @@ from llmga.scene.attention import (
 from llmga.scene.guidance import LayoutGuidance
 from llmga.scene.losses import LossWeights, alone_loss
 from llmga.scene.plan import MAX_DESCRIPTION, SceneBox, SceneObject, ScenePlan
-from llmga.scene.prompts import long_prompt, object_prompt, scene_prompt
+from llmga.scene.prompts import all_text, long_prompt, object_prompt, scene_prompt
 from llmga.text import CLIPPromptEncoder, clip_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -104,6 +104,32 @@ def test_an_object_beyond_the_prompt_that_is_read_is_refused(denoiser: Diffusers
     long = replace(PLAN, background="word " * 74)
     with pytest.raises(ValueError, match=r"'a red fox' lies beyond the 1 × 75 tokens .* \(it has 8\d\)"):
         SceneSession(denoiser, short).paint(long, SIZE, SETTINGS)
+
+
+def test_all_text_of_a_plan_holds_the_words_that_are_encoded(encoder: CLIPPromptEncoder) -> None:
+    for plan in (PLAN, replace(PLAN, background=" BREAK "), replace(PLAN, objects=()), ScenePlan()):
+        encoded = f"{scene_prompt(encoder, plan).text} {plan.negative}"
+        words = [text.replace(",", "").replace(" with ", " ").split() for text in (all_text(plan), encoded)]
+        assert words[0] == words[1]
+
+
+def test_what_negative_prompts_lose_is_noted(session: SceneSession[Any]) -> None:
+    off = replace(SETTINGS, alone=GuidanceSettings(scale=0), together=GuidanceSettings(scale=0), steps=1)
+    negative = " ".join(["rain"] * 70)
+    cut = replace(off, alone_negative="snow wind hail storm fog mist dust")
+    notes = [
+        note for note in session.paint(replace(PLAN, negative=negative), SIZE, cut).notes if "DROPPED" in note
+    ]
+    limit = "tokens beyond the 1 × 75 tokens of its prompt"
+    assert notes == [f"the negative prompt of a red fox, an old owl: DROPPED 3 {limit}: fog mist dust"]
+    long = replace(PLAN, negative=negative + " snow" * 6, background="a forest of many trees, " * 14)
+    notes = session.paint(long, SIZE, replace(off, alone_negative="")).notes
+    assert not any("DROPPED" in note for note in notes), "two chunks hold it"
+    notes = session.paint(replace(long, background=""), SIZE, replace(off, alone_negative="")).notes
+    assert (
+        f"the negative prompt of a red fox, an old owl, the scene: DROPPED 1 {limit.replace('tokens', 'token', 1)}: snow"
+        in notes
+    )
 
 
 @pytest.mark.parametrize("rule", ["all", "rfnet"])
