@@ -243,6 +243,17 @@ def test_masks_that_are_given(trio: Any) -> None:
         paint(trio, masks=masks[:1])
 
 
+def test_thin_and_soft_masks_that_are_not_used_are_reported(trio: Any) -> None:
+    masks, quick = torch.zeros(2, 128, 128), {"guidance": 0.0, "steps": 1}
+    masks[0, 40:80, 64:67], masks[1, 32:96, 32:96] = 1, 0.4
+    found, *_, report = paint(trio, masks=masks, **quick)
+    for number, name in enumerate(("a red fox", "an owl"), 1):
+        assert f"masks: mask {number} ({name}) covers no cell of 8×8 pixels by more than half" in report
+    assert torch.equal(found, paint(trio, **quick)[0])
+    masks[0, 40:80, 64:80], masks[1] = 1, 1 / 256
+    assert "covers no cell" not in paint(trio, masks=masks, **quick)[5], "one is used, and one is empty"
+
+
 def test_embeddings_missing_anywhere_in_a_scene_and_cut_negatives_are_reported(
     trio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
