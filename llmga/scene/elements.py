@@ -131,7 +131,7 @@ def _entry(box: dict[str, Any], width: int, height: int) -> dict[str, Any]:
 
 
 def _element_parts(bbox: list[Any]) -> Any:
-    """An element's [ymin, xmin, ymax, xmax] as corners in parts of the picture; what is no such list stays for the parser."""
+    """An element's [ymin, xmin, ymax, xmax] as corners in parts of the picture; what is no such list is left as it is."""
     numbers = [value for value in bbox if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if len(bbox) != 4 or len(numbers) != 4 or not OUTSIDE < max(numbers) <= OUTSIDE * ELEMENT_GRID:
         return bbox

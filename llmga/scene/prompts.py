@@ -71,8 +71,8 @@ def dropped_notes(
     whole: ScenePrompt,
     added: str,
 ) -> list[str]:
-    """A line for each prompt of which tokens are left out, and for what is left out of negative prompts, which are encoded in
-    as many chunks as the prompt that they stand beside.
+    """A line for each prompt of which tokens are left out, and for what is left out of negative prompts, which are encoded
+    in as many chunks as the prompt that they stand beside.
 
     Args:
         prompts, whole: of the objects, and of the scene.
