@@ -173,6 +173,8 @@ class ScenePlanner(io.ComfyNode):
             sampling = Sampling(seed, temperature, max_new_tokens=max_new_tokens)
             parsed, history = _planned(engine, check.text("prompt", prompt), sampling, image, history)
         scene, notes = parsed.plan, list(parsed.notes)
+        if written and boxes is not None:
+            notes.append("boxes is not used, because plan is not empty")
         if check.flag("separate", separate):
             scene, cut = separated(scene)
             notes += cut

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch.nn.functional import interpolate
 
+from ..llmga.diffusion.denoiser import CELL
 from ..llmga.edit.heatmaps import paint_heatmap
 from ..llmga.edit.inversion import Trajectory
 from ..llmga.scene import (
@@ -19,7 +20,7 @@ from ..llmga.scene import (
     draw_plan,
 )
 from ..llmga.scene.attention import PhraseAttention, SceneLayers
-from ..llmga.scene.prompts import ALONE_NEGATIVE
+from ..llmga.scene.prompts import ALONE_NEGATIVE, all_text
 from ..llmga.scene.session import Scene as PaintedPlan
 from ..llmga.scene.settings import AlonePlace
 from ..llmga.text.chunks import CONTENT
@@ -245,28 +246,25 @@ class SceneSynthesis(io.ComfyNode):
             background, note = _photograph(models, inversion)
             size, settings = _size_of(background), replace(settings, steps=background.steps)
         session = models.session(inputs.layout)
-        said = {
-            "scene": " ".join(one.name for one in scene.objects),
-            "alone_negative": inputs.alone_negative,
-        }
-        left_out = embeddings.notes(clip, said)
+        left_out = embeddings.notes(clip, {"scene": all_text(scene), "alone_negative": inputs.alone_negative})
         identity = (
             f"{host_denoiser.identity(model)} {id(clip.patcher)} {clip.patcher.patches_uuid} {clip.layer_idx}"
         )
         painter = SceneSession(session.runner, session.encoder, session.codec, _CACHE, identity)
+        object_masks, unused = _object_masks(masks, [one.name for one in scene.objects], size)
         painted = painter.paint(
             scene,
             size,
             settings,
             seed=seed,
-            masks=_object_masks(masks, len(scene.objects), size),
+            masks=object_masks,
             background=background,
             on_step=models.on_step((len(scene.objects) + 1) * settings.steps),
         )
         image = models.codec.decode(painted.latent)
         samples = {"samples": models.codec.to_samples(painted.latent)}
         pixels = (image.shape[1], image.shape[2])
-        report = "\n".join(filter(None, [note, *left_out, *painted.notes]))
+        report = "\n".join(filter(None, [note, *left_out, *unused, *painted.notes]))
         found = painted.masks if len(painted.masks) else torch.zeros(1, *size)
         return io.NodeOutput(
             image,
@@ -310,15 +308,27 @@ def _size_of(trajectory: Trajectory) -> tuple[int, int]:
     return height, width
 
 
-def _object_masks(masks: Any, objects: int, size: tuple[int, int]) -> Mapping[int, torch.Tensor]:
-    """The masks that hold something, by the number of their object, at the size of the latent."""
+def _object_masks(
+    masks: Any, names: Sequence[str], size: tuple[int, int]
+) -> tuple[Mapping[int, torch.Tensor], list[str]]:
+    """The masks that cover a cell of the latent, by the number of their object and at the latent's size; and a note for each
+    that holds something and covers none."""
     if masks is None:
-        return {}
+        return {}, []
     given = check.mask("masks", masks)
-    if len(given) != objects:
-        raise ValueError(f"masks holds {len(given)} masks for {objects} objects; give one for each, in order")
+    if len(given) != len(names):
+        raise ValueError(
+            f"masks holds {len(given)} masks for {len(names)} objects; give one for each, in order"
+        )
     fitted = interpolate(given[:, None], size, mode="area")[:, 0]
-    return {i: one for i, one in enumerate(fitted) if (one > 0.5).any()}
+    covers = (fitted > 0.5).flatten(1).any(1).tolist()
+    notes = [
+        f"masks: mask {i} ({name}) covers no cell of {CELL}×{CELL} pixels by more than half, so it is not used, and one is "
+        "found in its place"
+        for i, (name, one, used) in enumerate(zip(names, given, covers, strict=True), 1)
+        if one.any() and not used
+    ]
+    return {i: one for i, one in enumerate(fitted) if covers[i]}, notes
 
 
 NODES = [SceneSynthesis]

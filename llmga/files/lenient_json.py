@@ -28,13 +28,23 @@ def read_lenient(text: str, start: int = 0) -> tuple[Any, int]:
     Raises:
         ValueError: nothing that can be read begins there, or it is nested deeper than ``MAX_DEPTH``.
     """
+    value, end, _ = read_lenient_cut(text, start)
+    return value, end
+
+
+def read_lenient_cut(text: str, start: int = 0) -> tuple[Any, int, bool]:
+    """``read_lenient``, and whether the text's end cuts the value off: a list or an object of it is not closed.
+
+    Raises:
+        ValueError: see ``read_lenient``.
+    """
     reader = _Reader(text, start)
-    return reader.value(0), reader.at
+    return reader.value(0), reader.at, reader.cut
 
 
 class _Reader:
     def __init__(self, text: str, at: int) -> None:
-        self.text, self.at = text, at
+        self.text, self.at, self.cut = text, at, False
 
     def value(self, depth: int) -> Any:
         if depth > MAX_DEPTH:
@@ -58,6 +68,7 @@ class _Reader:
             if self._peek() in (":", "="):
                 self.at += 1
                 if self._ended():
+                    self.cut = True
                     break
                 found[str(key)] = self.value(depth + 1)
             self._comma()
@@ -77,6 +88,7 @@ class _Reader:
         mark = self._peek()
         if mark == close:
             self.at += 1
+        self.cut |= not mark
         return not mark or mark in "}])"
 
     def _string(self, close: str) -> str:

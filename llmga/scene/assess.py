@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from ..aligned import aligned
 from ..edit.positions import text_positions
 from ..text.encoder import PromptEncoder, longest
-from .plan import ScenePlan
+from .plan import MAX_DESCRIPTION, ScenePlan
 
 AssessRule = Literal["rfnet", "joint", "all"]
 """The released code's rule, our own, or every description of each object joined."""
@@ -40,7 +40,8 @@ class Assessment:
     """What was chosen, and why."""
 
     plan: ScenePlan
-    """The plan with one description for each object: the chosen ones, joined by commas."""
+    """The plan with one description for each object: the chosen ones, joined by commas. Where they would be longer than a
+    description may be, they stay apart; the prompts are the same, for these join them by commas too."""
     rule: AssessRule
     chosen: tuple[tuple[int, ...], ...]
     """For each object the numbers of its descriptions that were taken, from 0."""
@@ -89,10 +90,18 @@ def assess(plan: ScenePlan, encode: EncodeTexts, rule: AssessRule = "joint") -> 
     else:
         chosen, scores = _agreeing_set(plan, encode)
     objects = tuple(
-        replace(one, descriptions=(", ".join(one.descriptions[i] for i in numbers),) if numbers else ())
+        replace(one, descriptions=_joined([one.descriptions[i] for i in numbers]))
         for one, numbers in zip(plan.objects, chosen, strict=True)
     )
     return Assessment(replace(plan, objects=objects), rule, tuple(chosen), tuple(scores))
+
+
+def _joined(texts: Sequence[str]) -> tuple[str, ...]:
+    """One text of all, or all as they are where one text would be too long for a description."""
+    text = ", ".join(texts)
+    if len(text) > MAX_DESCRIPTION:
+        return tuple(texts)
+    return (text,) if texts else ()
 
 
 def clip_states(encoder: PromptEncoder[Any], states_of: Callable[[Any], torch.Tensor]) -> EncodeTexts:

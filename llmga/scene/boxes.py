@@ -14,7 +14,7 @@ first unless only the second fits into the picture."""
 
 GRIDS = (1.0, 100.0, 512.0, 1000.0, 1024.0)
 """Parts of the picture, percent, the pixels that RFNet asks for, ComfyUI's elements, and SDXL's pixels."""
-_OUTSIDE = 1.25
+OUTSIDE = 1.25
 """A box may leave the picture so far without another grid being meant."""
 _CORNERS = (
     ("left", "top", "right", "bottom"),
@@ -127,7 +127,7 @@ def _checked(values: Sequence[Any], order: Order) -> RawBox | str:
     a, b, c, d = numbers
     if max(map(abs, numbers)) > FARTHEST:
         return f'its "box" holds {max(numbers, key=abs):g}, which is beyond any picture'
-    if order == "element" and max(map(abs, numbers)) <= _OUTSIDE:
+    if order == "element" and max(map(abs, numbers)) <= OUTSIDE:
         order = "list"  # elements count to 1000: these are parts of the picture
     return RawBox(order, (a, b, c, d))
 
@@ -145,7 +145,7 @@ def _corners(box: RawBox) -> tuple[float, float, float, float]:
 def _grid(corners: Sequence[tuple[float, float, float, float]]) -> tuple[float, str]:
     """The side of the grid on which all boxes are counted: the first of ``GRIDS`` that they fit."""
     largest = max((value for box in corners for value in box), default=1.0)
-    grid = next((side for side in GRIDS if largest <= side * (_OUTSIDE if side == 1 else 1.0)), None)
+    grid = next((side for side in GRIDS if largest <= side * (OUTSIDE if side == 1 else 1.0)), None)
     if grid is None:
         return (
             largest,

@@ -6,13 +6,18 @@ So a plan drives what reads these: Ideogram's prompts, regional conditioning, GL
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from .boxes import OUTSIDE
 from .parse import ParsedPlan, ScenePlanError, parse_plan
 from .plan import SceneObject, ScenePlan
 
 ELEMENT_GRID = 1000
+_WORDS = ("desc", "text", "label")
+"""Where a box has its words: the box editor's metadata and elements have the first two, detectors the last."""
 
 
 def object_text(one: SceneObject) -> str:
@@ -60,13 +65,15 @@ def from_bounding_boxes(
 ) -> ParsedPlan:
     """The plan of ComfyUI's boxes or elements; what stands before the first comma of a box's words is its object's name.
 
+    No grid is guessed: boxes are in pixels of the picture, elements on a grid of ``ELEMENT_GRID`` (or in parts of 1).
+
     Args:
-        boxes: a BOUNDING_BOX, a list of them (or a list of such lists, of which the first counts), a list of elements, or
-            either as JSON text.
+        boxes: a BOUNDING_BOX, a list of them (or a list of such lists, one for each picture, of which the first counts), a
+            list of elements, or either as JSON text. Words are in "desc", "text" or "label", in the box or its "metadata".
         width, height: the picture that the boxes' pixels are of.
 
     Raises:
-        ScenePlanError: it holds no box, or boxes without words.
+        ScenePlanError: it holds no box, boxes without words, or boxes that reach far beyond the picture.
     """
     if isinstance(boxes, str):
         try:
@@ -74,22 +81,43 @@ def from_bounding_boxes(
         except (ValueError, RecursionError) as error:
             raise ScenePlanError(f"the boxes are not valid JSON: {error}") from error
     boxes = [boxes] if isinstance(boxes, dict) else boxes
+    notes = []
     if isinstance(boxes, list) and boxes and isinstance(boxes[0], list):
+        notes = [f"the boxes of the first of {len(boxes)} pictures were taken"] * (len(boxes) > 1)
         boxes = boxes[0]
     if not isinstance(boxes, Sequence) or not boxes or not all(isinstance(box, dict) for box in boxes):
         raise ScenePlanError("the boxes must be a list of BOUNDING_BOX or of elements, with one at least")
     objects = [_entry(box, width, height) for box in boxes]
-    document = {"objects": objects, "background": background, "negative": negative}
-    return parse_plan(json.dumps(document, default=str))
+    _check_reach([one["box"] for one in objects if "box" in one], width, height)
+    unnamed = [number for number, one in enumerate(objects, 1) if not one["name"]]
+    if len(unnamed) == len(objects):
+        raise ScenePlanError(_unnamed(1))
+    notes += [f"{_unnamed(number)}; it was left out" for number in unnamed]
+    document = {
+        "objects": [one for one in objects if one["name"]],
+        "background": background,
+        "negative": negative,
+    }
+    parsed = parse_plan(json.dumps(document, default=str))
+    return replace(parsed, notes=(*notes, *parsed.notes))
+
+
+def _unnamed(number: int) -> str:
+    return f'box {number} does not name its object: write the name into its "desc", "text" or "label"'
+
+
+def _words(box: dict[str, Any]) -> str:
+    metadata = box.get("metadata")
+    places = [metadata, box] if isinstance(metadata, dict) else [box]
+    found = (str(place.get(key) or "").strip() for place in places for key in _WORDS)
+    return next(filter(None, found), "")
 
 
 def _entry(box: dict[str, Any], width: int, height: int) -> dict[str, Any]:
-    metadata = box.get("metadata")
-    words = metadata if isinstance(metadata, dict) else box
-    name, _, rest = str(words.get("desc") or words.get("text") or "").partition(",")
+    name, _, rest = _words(box).partition(",")
     entry = {"name": name.strip(), "descriptions": [rest.strip()] if rest.strip() else []}
     if isinstance(box.get("bbox"), list):
-        return {**entry, "bbox": box["bbox"]}
+        return {**entry, "bbox": _element_parts(box["bbox"])}
     try:
         x, y = float(box["x"]) / width, float(box["y"]) / height
         return {
@@ -100,3 +128,27 @@ def _entry(box: dict[str, Any], width: int, height: int) -> dict[str, Any]:
         raise ScenePlanError(
             f"a BOUNDING_BOX must have the numbers x, y, width and height ({error!r})"
         ) from error
+
+
+def _element_parts(bbox: list[Any]) -> Any:
+    """An element's [ymin, xmin, ymax, xmax] as corners in parts of the picture; what is no such list is left as it is."""
+    numbers = [value for value in bbox if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(bbox) != 4 or len(numbers) != 4 or not OUTSIDE < max(numbers) <= OUTSIDE * ELEMENT_GRID:
+        return bbox
+    top, left, bottom, right = (value / ELEMENT_GRID for value in numbers)
+    return {"left": left, "top": top, "right": right, "bottom": bottom}
+
+
+def _check_reach(boxes: Sequence[dict[str, float]], width: int, height: int) -> None:
+    """Refuse boxes of a larger picture: taken as they are, all of them would be clamped to its edge.
+
+    Raises:
+        ScenePlanError: a box reaches more than a quarter of the picture beyond it.
+    """
+    right = max(filter(math.isfinite, (box["x"] + box["w"] for box in boxes)), default=0.0)
+    bottom = max(filter(math.isfinite, (box["y"] + box["h"] for box in boxes)), default=0.0)
+    if max(right, bottom) > OUTSIDE:
+        raise ScenePlanError(
+            f"the boxes reach to {right * width:g}×{bottom * height:g}, and width and height are {width}×{height}; set "
+            "these to the size that the boxes were drawn on"
+        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..chat.thinking import split_reply
-from ..files.lenient_json import read_lenient
+from ..files.lenient_json import read_lenient_cut
 from .boxes import read_boxes
 from .plan import (
     MAX_DESCRIPTION,
@@ -51,10 +51,10 @@ class ParsedPlan:
 def parse_plan(reply: str, prompt: str = "") -> ParsedPlan:
     """Read the scene plan in a reply.
 
-    JSON may be fenced, wrapped in prose, written as Python or cut off at its end; RFNet's own lines (``Objects:``,
-    ``Descriptions:``, ``More Description:``, ``Background prompt:``, ``Negative prompt:``) and a list of ComfyUI's elements
-    are read too. Boxes may be in parts of the picture, percent, or pixels of any grid; they are clamped into the picture.
-    Thinking is not looked at.
+    JSON may be fenced, wrapped in prose, written as Python or cut off at its end, which a note says; RFNet's own lines
+    (``Objects:``, ``Descriptions:``, ``More Description:``, ``Background prompt:``, ``Negative prompt:``) and a list of
+    ComfyUI's elements are read too. Boxes may be in parts of the picture, percent, or pixels of any grid; they are clamped
+    into the picture. Thinking is not looked at.
 
     Args:
         reply: anything.
@@ -71,31 +71,43 @@ def parse_plan(reply: str, prompt: str = "") -> ParsedPlan:
     )
     if len(prompt) > MAX_SCENE_TEXT:
         notes.append(f"the plan keeps the first {MAX_SCENE_TEXT} characters of the sentence")
-    document = _document(answer)
+    document, is_cut = _document(answer)
     if document is None:
         raise ScenePlanError('there is no JSON object with "objects", "background" and "negative"')
+    notes += [_cut_note(document)] * is_cut
     return _plan_of(document, prompt[:MAX_SCENE_TEXT], notes)
 
 
-def _document(text: str) -> Mapping[str, Any] | None:
-    """The value that looks most like a plan: an object with a list of objects, else a bare list of them."""
+def _document(text: str) -> tuple[Mapping[str, Any] | None, bool]:
+    """The value that looks most like a plan: an object with a list of objects, else a bare list of them; and whether the
+    text's end cuts it off."""
     starts = [match.start() for match in re.finditer(r"[{\[]", text)][:_MAX_STARTS]
     sections = _sections(text)
-    end, bare = 0, None
+    end, bare, bare_cut = 0, None, False
     for start in starts:
         if start < end:
             continue
         try:
-            value, end = read_lenient(text, start)
+            value, end, is_cut = read_lenient_cut(text, start)
         except ValueError:
             continue
         if isinstance(value, Mapping):
             inner = _unwrapped(value)
             if _list_of(inner, _OBJECTS):
-                return inner
+                return inner, is_cut
         elif bare is None and any(isinstance(one, Mapping) for one in value):
-            bare = {"objects": value}
-    return sections or bare
+            bare, bare_cut = {"objects": value}, is_cut
+    return sections if sections[0] else (bare, bare_cut)
+
+
+def _cut_note(document: Mapping[str, Any]) -> str:
+    parts = {"background": _BACKGROUND, "negative prompt": _NEGATIVE}
+    absent = [name for name, keys in parts.items() if all(_field(document, key) is None for key in keys)]
+    without = f", and it has no {' and no '.join(absent)}" if absent else ""
+    return (
+        "the reply was cut off: its last words or numbers may be incomplete, objects may be missing"
+        f"{without}; raise max_new_tokens if a language model wrote it"
+    )
 
 
 def _unwrapped(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -108,19 +120,22 @@ def _unwrapped(value: Mapping[str, Any]) -> Mapping[str, Any]:
     )
 
 
-def _sections(text: str) -> dict[str, Any] | None:
-    """RFNet's own format: a line for each field, lists of (name, box) and (name, description)."""
+def _sections(text: str) -> tuple[dict[str, Any] | None, bool]:
+    """RFNet's own format: a line for each field, lists of (name, box) and (name, description); and whether the text's
+    end cuts the list of its last field off."""
     found: dict[str, str] = {}
     marks = list(_SECTIONS.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     for mark, end in zip(marks, ends, strict=False):
         found.setdefault(mark[1].lower().rstrip("s"), text[mark.end() : end].strip())
-    objects = _pairs(found.get("object", ""))
+    last = marks[-1][1].lower().rstrip("s") if marks else ""
+    names = ("object", "description", "more description")
+    lists, cut = zip(*(_read_list(found.get(name, "")) for name in names), strict=True)
+    objects, described = _pairs(lists[0]), [_pairs(lists[1]), *_nested_pairs(lists[2])]
     if not objects:
-        return None
-    described = [_pairs(found.get("description", "")), *_nested_pairs(found.get("more description", ""))]
+        return None, False
     texts = [{_key(name): value for name, value in pairs} for pairs in described]
-    return {
+    document = {
         "objects": [
             {
                 "name": name,
@@ -129,13 +144,16 @@ def _sections(text: str) -> dict[str, Any] | None:
             }
             for name, box in objects
         ],
-        "background": found.get("background prompt", found.get("background", "")).split("\n\n")[0],
-        "negative": found.get("negative prompt", found.get("negative", "")).split("\n\n")[0],
+        **{
+            name: found.get(f"{name} prompt", found.get(name, "")).split("\n\n")[0]
+            for name in ("background", "negative")
+            if found.keys() & {name, f"{name} prompt"}
+        },
     }
+    return document, last in names and cut[names.index(last)]
 
 
-def _pairs(text: str) -> list[tuple[str, Any]]:
-    value = _read_list(text)
+def _pairs(value: list[Any]) -> list[tuple[str, Any]]:
     return [
         (one[0], one[1])
         for one in value
@@ -143,23 +161,24 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
     ]
 
 
-def _nested_pairs(text: str) -> list[list[tuple[str, Any]]]:
-    sets = [one for one in _read_list(text) if isinstance(one, list)]
+def _nested_pairs(value: list[Any]) -> list[list[tuple[str, Any]]]:
+    sets = [one for one in value if isinstance(one, list)]
     return [
         [(p[0], p[1]) for p in pairs if isinstance(p, list) and len(p) == 2 and isinstance(p[0], str)]
         for pairs in sets
     ]
 
 
-def _read_list(text: str) -> list[Any]:
+def _read_list(text: str) -> tuple[list[Any], bool]:
+    """The first list in a text, and whether the text's end cuts it off."""
     start = text.find("[")
     if start < 0:
-        return []
+        return [], False
     try:
-        value, _ = read_lenient(text, start)
+        value, _, is_cut = read_lenient_cut(text, start)
     except ValueError:
-        return []
-    return value if isinstance(value, list) else []
+        return [], False
+    return (value, is_cut) if isinstance(value, list) else ([], False)
 
 
 def _plan_of(document: Mapping[str, Any], prompt: str, notes: list[str]) -> ParsedPlan:

@@ -9,6 +9,7 @@ from typing import Any
 from ..edit.positions import text_positions
 from ..text.chunks import CONTENT, Plan
 from ..text.encoder import Plans, PromptEncoder, longest
+from ..text.readout import dropped_line
 from .plan import SceneObject, ScenePlan
 
 ALONE_NEGATIVE = "two, many, group, duplicate, occluded, cropped, border, collage, blurry, distorted"
@@ -50,6 +51,48 @@ def long_prompt(plan: ScenePlan) -> str:
     """The whole plan as one prompt for a model without any guidance: places are said in words."""
     objects = [f"{_clean(_object_text(one))} {_place(one)}" for one in plan.objects]
     return ", ".join(filter(None, [*objects, _clean(plan.background)]))
+
+
+def all_text(plan: ScenePlan) -> str:
+    """Every text of a plan that is encoded, each on a line of its own, the negative prompt last."""
+    objects = [text for one in plan.objects for text in (one.name, *one.descriptions)]
+    return "\n".join([*map(_clean, [plan.background, *objects]), plan.negative])
+
+
+def alone_negative(plan: ScenePlan, added: str) -> str:
+    """The negative prompt of an object that is painted alone: the plan's, and what is added to it."""
+    return ", ".join(filter(None, (text.strip(" ,.") for text in (plan.negative, added))))
+
+
+def dropped_notes(
+    encoder: PromptEncoder[Any],
+    plan: ScenePlan,
+    prompts: Sequence[ScenePrompt],
+    whole: ScenePrompt,
+    added: str,
+) -> list[str]:
+    """A line for each prompt of which tokens are left out, and for what is left out of negative prompts, which are encoded
+    in as many chunks as the prompt that they stand beside.
+
+    Args:
+        prompts, whole: of the objects, and of the scene.
+        added: to the negative prompt of each object.
+    """
+    names = [one.name for one in plan.objects] + ["the scene"]
+    named = list(zip(names, [*prompts, whole], strict=True))
+    notes = [
+        f"the prompt of {name} is cut: {len(prompt.plans['l'].dropped)} tokens beyond its last chunk are not read"
+        for name, prompt in named
+        if prompt.plans["l"].dropped
+    ]
+    lines: dict[str, list[str]] = {}
+    for name, prompt in named:
+        text = plan.negative if prompt is whole else alone_negative(plan, added)
+        negative = encoder.plan_negative(text, prompt.chunks)["l"]
+        if negative.dropped:
+            limit = f"the {prompt.chunks} × {CONTENT} tokens of its prompt"
+            lines.setdefault(dropped_line(negative, limit), []).append(name)
+    return notes + [f"the negative prompt of {', '.join(of)}: {line}" for line, of in lines.items()]
 
 
 def _prompt(encoder: PromptEncoder[Any], background: str, objects: Sequence[SceneObject]) -> ScenePrompt:

@@ -29,7 +29,7 @@ from .placement import (
     seeded_noise,
 )
 from .plan import SceneBox, ScenePlan
-from .prompts import ScenePrompt, object_prompt, scene_prompt
+from .prompts import ScenePrompt, alone_negative, dropped_notes, object_prompt, scene_prompt
 from .settings import SceneSettings
 from .synthesis import AloneRun, StepAttention, TogetherRun, paint_alone, paint_together
 
@@ -143,7 +143,7 @@ class SceneSession(Generic[Context]):
         _check_background(background, size, settings.steps)
         prompts = [object_prompt(self.encoder, plan, i) for i in range(len(plan.objects))]
         whole = scene_prompt(self.encoder, plan)
-        notes = _dropped_notes(plan, prompts, whole)
+        notes = dropped_notes(self.encoder, plan, prompts, whole, settings.alone_negative)
         noise = seeded_noise(seed, size)
         keys = [self._key(plan, i, prompts[i], size, settings, seed) for i in range(len(prompts))]
         missing = [i for i, key in enumerate(keys) if self.cache is None or self.cache.get(key) is None]
@@ -201,7 +201,7 @@ class SceneSession(Generic[Context]):
                 on_step=on_step,
             )
 
-        negative = _joined(plan.negative, settings.alone_negative)
+        negative = alone_negative(plan, settings.alone_negative)
         return self.runner.run(self._encoded("object", prompt, negative), noise.shape, work)
 
     def _together(
@@ -255,7 +255,7 @@ class SceneSession(Generic[Context]):
     ) -> str:
         """All that an object alone follows from; its place in the scene is not among it, unless it is painted there."""
         box = _alone_box(plan.objects[number].box, settings)
-        negative = _joined(plan.negative, settings.alone_negative)
+        negative = alone_negative(plan, settings.alone_negative)
         parts = (
             *(
                 self.identity,
@@ -339,10 +339,6 @@ def _region(composed: Composed, margin: int) -> torch.Tensor:
     return max_pool2d(composed.mask, 2 * margin + 1, stride=1, padding=margin)
 
 
-def _joined(*texts: str) -> str:
-    return ", ".join(filter(None, (text.strip(" ,.") for text in texts)))
-
-
 def _part(on_step: OnStep, done: int, total: int) -> Callable[..., None]:
     return lambda i, n, preview=None: on_step(done + i, total, preview)
 
@@ -360,15 +356,6 @@ def _check_background(background: Trajectory | None, size: tuple[int, int], step
             f"the inverted photograph has latents of {tuple(found)} and {background.steps} steps, the scene {tuple(size)} "
             f"and {steps}; they must be the same"
         )
-
-
-def _dropped_notes(plan: ScenePlan, prompts: Sequence[ScenePrompt], whole: ScenePrompt) -> list[str]:
-    names = [one.name for one in plan.objects] + ["the scene"]
-    return [
-        f"the prompt of {name} is cut: {len(prompt.plans['l'].dropped)} tokens beyond its last chunk are not read"
-        for name, prompt in zip(names, [*prompts, whole], strict=True)
-        if prompt.plans["l"].dropped
-    ]
 
 
 def _count_notes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +105,30 @@ def test_core_boxes_and_elements_make_a_plan() -> None:
     ]
 
 
+def test_boxes_of_a_larger_canvas_name_the_sizes_to_set() -> None:
+    boxes = [{"x": 100, "y": 0, "width": 900, "height": 900, "metadata": {"desc": "a fox"}}]
+    with pytest.raises(
+        ValueError, match="^boxes: the boxes reach to 1000×900, and width and height are 128×128"
+    ):
+        plan(" ", boxes=boxes)
+    assert plan(" ", boxes=boxes, width=1024, height=1024).result[6] == "1 objects"
+
+
+def test_labels_of_detected_boxes_are_names_and_further_pictures_are_reported() -> None:
+    found = [{"x": 8, "y": 8, "width": 64, "height": 64, "label": "dog", "score": 0.9}]
+    scene, *_, report = plan(" ", boxes=[found, found]).result
+    assert [one.name for one in scene.objects] == ["dog"]
+    assert report == "1 objects\nthe boxes of the first of 2 pictures were taken"
+
+
+def test_boxes_beside_a_written_plan_are_reported_as_unused() -> None:
+    boxes = [{"x": 8, "y": 8, "width": 64, "height": 64, "label": "dog"}]
+    scene, *_, report = plan(boxes=boxes).result
+    assert [one.name for one in scene.objects] == ["a red fox", "an owl"]
+    assert report == "2 objects\nboxes is not used, because plan is not empty"
+    assert "not used" not in plan(" ", boxes=boxes).result[6] and "not used" not in plan().result[6]
+
+
 def test_a_language_model_plans_and_is_asked_again_once() -> None:
     subject = engine("no plan", json.dumps(PLAN))
     made = output("scene", "ScenePlanner", "a fox below an owl", "", **WRITE, engine=subject).result
@@ -115,6 +140,15 @@ def test_a_language_model_plans_and_is_asked_again_once() -> None:
     ).result
     assert next_one[0].objects[0].name == "a blue fox"
     assert changed.asked[0].turns[:-1] == made[5].turns
+
+
+def test_a_plan_cut_off_by_its_tokens_says_so_in_the_report() -> None:
+    whole = json.dumps(PLAN)
+    subject = engine(whole[: whole.index("an owl")])
+    made = output("scene", "ScenePlanner", "a fox below an owl", "", **WRITE, engine=subject).result
+    assert [one.name for one in made[0].objects] == ["a red fox"]
+    assert "the reply was cut off" in made[6] and "no background and no negative prompt" in made[6]
+    assert "raise max_new_tokens" in made[6]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +241,34 @@ def test_masks_that_are_given(trio: Any) -> None:
     assert found[1].any()
     with pytest.raises(ValueError, match="masks holds 1 masks for 2 objects"):
         paint(trio, masks=masks[:1])
+
+
+def test_thin_and_soft_masks_that_are_not_used_are_reported(trio: Any) -> None:
+    masks, quick = torch.zeros(2, 128, 128), {"guidance": 0.0, "steps": 1}
+    masks[0, 40:80, 64:67], masks[1, 32:96, 32:96] = 1, 0.4
+    found, *_, report = paint(trio, masks=masks, **quick)
+    for number, name in enumerate(("a red fox", "an owl"), 1):
+        assert f"masks: mask {number} ({name}) covers no cell of 8×8 pixels by more than half" in report
+    assert torch.equal(found, paint(trio, **quick)[0])
+    masks[0, 40:80, 64:80], masks[1] = 1, 1 / 256
+    assert "covers no cell" not in paint(trio, masks=masks, **quick)[5], "one is used, and one is empty"
+
+
+def test_embeddings_missing_anywhere_in_a_scene_and_cut_negatives_are_reported(
+    trio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trio[1].tokenizer.clip_l, "embedding_directory", str(tmp_path))
+    words = json.loads(json.dumps(PLAN))
+    words["background"], words["negative"] = "a forest embedding:bg", "rain embedding:neg"
+    words["objects"][0]["descriptions"] = ["leaping embedding:how"]
+    quick = {"guidance": 0.0, "steps": 1}
+    report = paint(trio, plan(json.dumps(words)).result[0], alone_negative="two embedding:two", **quick)[5]
+    lines = [line for line in report.splitlines() if "LEFT OUT" in line]
+    assert lines[0].startswith("scene: LEFT OUT: no embedding bg, how, neg in models/embeddings")
+    assert lines[1].startswith("alone_negative: LEFT OUT: no embedding two in")
+    assert not any("LEFT OUT" in line or "DROPPED" in line for line in paint(trio, **quick)[5].splitlines())
+    report = paint(trio, alone_negative=" ".join(["fog"] * 80), **quick)[5]
+    assert "the negative prompt of a red fox, an owl: DROPPED " in report and "1 × 75 tokens" in report
 
 
 def test_an_object_may_be_painted_in_its_box_at_once_and_by_other_layers(trio: Any) -> None:

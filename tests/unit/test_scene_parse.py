@@ -76,6 +76,32 @@ def test_the_same_plan_in_any_form(form: str) -> None:
     assert plan.negative.rstrip("”") in ("rain", 'rain"')
 
 
+@pytest.mark.parametrize("form", good_in_other_forms())
+def test_only_a_reply_that_is_not_closed_is_said_to_be_cut_off(form: str) -> None:
+    notes = parse_plan(good_in_other_forms()[form]).notes
+    assert any("cut off" in note for note in notes) == (form == "cut at the end")
+
+
+def test_what_a_cut_off_plan_is_without_is_noted() -> None:
+    text = json.dumps(GOOD)
+    cases = {
+        text[: text.index("a racing car") + 4]: "no background and no negative prompt",
+        text[: text.index('"background"')]: "no background and no negative prompt",
+        "```json\n" + text[: text.index('"negative"')] + "\n```": "no negative prompt",
+        json.dumps(GOOD["objects"])[:-60]: "no background and no negative prompt",
+        RFNET[: RFNET.index("('a racing car'")]: "no background and no negative prompt",
+        RFNET[: RFNET.index("'beaten'")]: "no background and no negative prompt",
+    }
+    for reply, words in cases.items():
+        parsed = parse_plan(reply)
+        (note,) = [note for note in parsed.notes if "the reply was cut off" in note]
+        assert f"and it has {words}; raise max_new_tokens" in note, reply
+    assert ", and it has" not in parse_plan(text[:-2]).notes[0]
+    assert parse_plan(RFNET.replace("154])]", "154])")).notes == parse_plan(RFNET).notes, (
+        "a bracket lost within"
+    )
+
+
 @pytest.mark.parametrize(
     ("boxes", "note"),
     [

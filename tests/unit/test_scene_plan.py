@@ -153,6 +153,51 @@ def test_boxes_that_are_none_are_refused(boxes: object) -> None:
         from_bounding_boxes(boxes, 512, 512)
 
 
+def named_box(x: float, y: float, width: float, height: float, desc: str = "a fox") -> dict:
+    return {"x": x, "y": y, "width": width, "height": height, "metadata": {"desc": desc}}
+
+
+def test_boxes_of_a_larger_canvas_are_refused_and_no_grid_is_guessed() -> None:
+    drawn = [named_box(100, 100, 300, 300), named_box(600, 500, 400, 400, "an owl")]
+    words = r"the boxes reach to 1000×900, and width and height are 512×512; set these to the size"
+    with pytest.raises(ScenePlanError, match=words):
+        from_bounding_boxes(drawn, 512, 512)
+    with pytest.raises(ScenePlanError, match=r"reach to 1e\+300×300"):
+        from_bounding_boxes([named_box(0, 0, 1e300, 300)], 512, 512)
+    assert from_bounding_boxes(drawn, 1024, 1024).notes == ()
+    over = from_bounding_boxes([named_box(100, 100, 500, 300)], 512, 512)
+    assert over.plan.objects[0].box.right == 1
+    assert over.notes == ("a fox: its box was clamped into the picture",)
+    partly = from_bounding_boxes(
+        [named_box(0, 0, math.nan, 9), named_box(0, 0, 256, 256, "an owl")], 512, 512
+    )
+    assert partly.plan.objects[0].box == SceneBox(0, 0, 0.5, 0.5) and "not finite" in partly.notes[0]
+
+
+def test_elements_of_one_corner_are_on_their_own_grid() -> None:
+    """Elements count to 1000, also where no number is beyond 100 or 512."""
+    for side in (90, 500, 1000):
+        plan = ScenePlan((SceneObject("a fox", SceneBox(0, 0, side / 1000, side / 1000)),))
+        back = from_bounding_boxes(to_elements(plan), 512, 512)
+        assert back.plan.objects == plan.objects and back.notes == ()
+
+
+def test_boxes_of_a_detector_are_named_by_their_label() -> None:
+    found = [{"x": 10.5, "y": 20, "width": 100, "height": 200, "label": "dog", "score": 0.9}]
+    dog = from_bounding_boxes([found], 512, 512)
+    assert [one.name for one in dog.plan.objects] == ["dog"] and dog.notes == ()
+    several = from_bounding_boxes([found, found, []], 512, 512)
+    assert several.plan == dog.plan
+    assert several.notes == ("the boxes of the first of 3 pictures were taken",)
+    bare = {"x": 0, "y": 0, "width": 9, "height": 9}
+    for unnamed in (bare, {**bare, "metadata": {"desc": " ", "text": ""}}, {**bare, "label": ", old"}):
+        with pytest.raises(ScenePlanError, match='box 1 does not name .* its "desc", "text" or "label"'):
+            from_bounding_boxes([[unnamed]], 512, 512)
+        some = from_bounding_boxes([*found, unnamed], 512, 512)
+        assert some.plan == dog.plan and len(some.notes) == 1
+        assert some.notes[0].startswith("box 2 does not name its object") and "left out" in some.notes[0]
+
+
 def test_a_plan_is_drawn_where_its_boxes_are() -> None:
     drawn = draw_plan(PLAN, 200, 100)
     assert drawn.shape == (1, 100, 200, 3) and drawn.dtype == torch.float32
