@@ -16,6 +16,7 @@ from . import check, host
 from .chat_checks import complaint
 from .chat_inputs import (
     POLICIES,
+    holes_of,
     language_input,
     max_new_tokens_input,
     policy_input,
@@ -140,6 +141,7 @@ class ChatPerPicture(io.ComfyNode):
             task=asked,
             instruction=check.text("instruction", instruction),
             pictures=pictures,
+            holes=holes_of(mask, len(pictures)),
             sampling=sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens),
             policy=check.choice("policy", policy, POLICIES),
             on_text=live_text(engine, len(pictures) * max_new_tokens),

@@ -113,3 +113,21 @@ def test_an_error_names_its_picture() -> None:
         respond_each(Engine(), Conversation(), pictures=PICTURES[:1], sampling=Sampling(seed=9), **SETTINGS)
     with pytest.raises(ValueError, match="needs a picture; connect 'image'"):
         respond_each(Engine(), Conversation(), pictures=(), sampling=Sampling(), **SETTINGS)
+
+
+def test_a_picture_without_a_hole_is_not_asked_to_have_it_filled() -> None:
+    engine = Flaky(GOOD, GOOD, GOOD)
+    settings = {**SETTINGS, "task": "inpaint"}
+    three = PICTURES[:1] * 3
+    each = respond_each(
+        engine, Conversation(), pictures=three, sampling=Sampling(), holes=[True, False, True], **settings
+    )
+    assert engine.asked == [0, 2] and [isinstance(one, Failed) for one in each] == [False, True, False]
+    said = "picture 2 of 3: mask 2 is empty, and the task 'inpaint' fills a hole"
+    assert isinstance(each[1], Failed) and each[1].reason.startswith(said)
+    similar = respond_each(
+        engine, Conversation(), pictures=three, sampling=Sampling(), holes=[False] * 3, **SETTINGS
+    )
+    assert not any(isinstance(one, Failed) for one in similar)
+    with pytest.raises(ValueError, match="holes says of 1 pictures"):
+        respond_each(engine, Conversation(), pictures=three, sampling=Sampling(), holes=[True], **settings)

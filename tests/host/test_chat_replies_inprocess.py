@@ -1,0 +1,59 @@
+"""LLMGA Chat and Chat per Picture in this process, with a scripted engine: what is said of a reply that is not as asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support import comfy_inprocess as comfy
+
+REASON = comfy.skip_reason()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+
+COMMON = {
+    "instruction": "", "task": "similar", "seed": 0, "temperature": 0.2, "max_new_tokens": 64, "policy": "error",
+}  # fmt: skip
+GOOD = "<gen_image> a fox </gen_image>"
+
+
+class Scripted:
+    """Says one reply after the other."""
+
+    name, supports_pictures = "scripted", True
+
+    def __init__(self, *replies: Any) -> None:
+        self.replies = list(replies)
+        self.heard: list[Any] = []
+
+    def generate(self, conversation: Any, sampling: Any, on_text: Any) -> Any:
+        self.heard.append(conversation)
+        reply = self.replies.pop(0)
+        return comfy.pack("llmga.chat").Said(reply) if isinstance(reply, str) else reply
+
+
+def each(engine: Any, image: torch.Tensor, **options: Any) -> Any:
+    comfy.start()
+    with torch.inference_mode():
+        node = comfy.pack("nodes.chat_per_picture").ChatPerPicture
+        return node.execute(engine, image, **{**COMMON, **options})
+
+
+def test_an_empty_mask_among_several_fails_its_picture_alone() -> None:
+    masks = torch.zeros(3, 8, 8)
+    masks[1:, :4] = 1
+    engine = Scripted(GOOD, GOOD)
+    output = each(engine, torch.full((3, 8, 8, 3), 0.5), task="inpaint", mask=masks)
+    assert output.result[:2] == (["", "a fox", "a fox"], ["", "a fox", "a fox"]) and len(engine.heard) == 2
+    assert output.result[2].startswith("picture 1 of 3: mask 1 is empty, and the task 'inpaint' fills a hole")
+    assert output.ui["text"] == [output.result[2], "a fox", "a fox"]
+
+
+def test_one_mask_is_the_hole_of_all_pictures() -> None:
+    output = each(
+        Scripted(GOOD, GOOD), torch.rand(2, 8, 8, 3), task="outpaint", mask=torch.ones(1, 8, 8)
+    ).result
+    assert output == (["a fox"] * 2, ["a fox"] * 2, "")
+    masks = torch.zeros(2, 8, 8)
+    masks[0] = 1
+    assert each(Scripted(GOOD, GOOD), torch.rand(2, 8, 8, 3), mask=masks).result[2] == ""
