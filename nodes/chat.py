@@ -257,8 +257,9 @@ class Chat(io.ComfyNode):
             pages=check.integer("pages", pages, 1, MAX_PAGES),
             style=find_style(style),
         )
+        remarks = (*reply.remarks, *skipped_files())
         record = panel.record(
-            reply, history.turns, task, instruction, edited=bool(edited.strip()), remarks=skipped_files()
+            reply, history.turns, task, instruction, edited=bool(edited.strip()), remarks=remarks
         )
         record["speed"] = {"tokens": on_text.tokens, "rate": round(on_text.rate, 1)}
         panel.remember(getattr(cls.hidden, "extra_pnginfo", None), host.running_node(), record)

@@ -57,3 +57,23 @@ def test_one_mask_is_the_hole_of_all_pictures() -> None:
     masks = torch.zeros(2, 8, 8)
     masks[0] = 1
     assert each(Scripted(GOOD, GOOD), torch.rand(2, 8, 8, 3), mask=masks).result[2] == ""
+
+
+def talk(engine: Any, **options: Any) -> Any:
+    comfy.start()
+    widgets = {**COMMON, "task": "story", "instruction": "a fox", "top_p": 1.0}
+    with torch.inference_mode():
+        return comfy.pack("nodes.chat").Chat.execute(engine, **{**widgets, **options})
+
+
+def test_the_panel_says_which_prompt_is_a_refusal() -> None:
+    reply = f"Once {GOOD} then <gen_image> I'm sorry, but I can't create this image. </gen_image>"
+    output = talk(Scripted(reply))
+    assert output.result[2] == ["a fox"]
+    (note,) = output.ui["llmga_chat"][0]["notes"]
+    assert note.startswith("1 of the reply's 2 prompts is a refusal and left out")
+
+
+def test_the_panel_says_how_many_pages_came() -> None:
+    output = talk(Scripted(f"One {GOOD} two {GOOD}"), task="picture_book", pages=3, policy="whole_reply")
+    assert output.ui["llmga_chat"][0]["notes"] == ["The reply has 2 of the 3 pages that 'pages' asks for."]

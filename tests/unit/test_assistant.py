@@ -134,7 +134,7 @@ def test_whole_reply_is_the_prompt_without_thinking() -> None:
 
 
 @pytest.mark.parametrize(
-    "refusal", [REFUSAL, f"<gen_image> {REFUSAL} </gen_image>", f"{FOX}<gen_image>{REFUSAL}"]
+    "refusal", [REFUSAL, f"<gen_image> {REFUSAL} </gen_image>", f"<gen_image>{REFUSAL}" * 2]
 )
 @pytest.mark.parametrize("policy", ["whole_reply", "error", "keep_previous"])
 def test_refusal_is_never_painted(policy: str, refusal: str) -> None:
@@ -294,3 +294,38 @@ def test_an_engine_that_says_nothing_is_named(reply: object) -> None:
 def test_half_a_surrogate_pair_is_replaced() -> None:
     reply = ask(ScriptedEngine("<gen_image> a \ud800 fox </gen_image>"))
     assert reply.prompt == "a ? fox"
+
+
+def test_a_refused_prompt_of_a_story_costs_no_other() -> None:
+    hen = "<gen_image> a hen </gen_image>"
+    no = "<gen_image> I'm sorry, but I can't create this image. </gen_image>"
+    reply = ask(ScriptedEngine(f"Once {FOX} then {no} at last {hen} end."), task="story")
+    assert reply.prompts == ("a red fox", "a hen") and not reply.refused
+    assert reply.passages == ("Once", "at last\n\nend.")
+    (remark,) = reply.remarks
+    assert remark.startswith("1 of the reply's 3 prompts is a refusal and left out") and "I'm sorry" in remark
+    assert ask(ScriptedEngine(FOX)).remarks == ()
+    with pytest.raises(ValueError, match="refuses"):
+        ask(ScriptedEngine(f"{no} {no}"), task="story")
+    before = Conversation().say("user", "hi").say("assistant", f"{no} {hen}")
+    assert ask(ScriptedEngine("Hm?"), before, policy="keep_previous").prompts == ("a hen",)
+
+
+@pytest.mark.parametrize(
+    ("replies", "policy", "remarks"),
+    [
+        ([f"One {FOX} two {FOX}"], "error", ()),
+        ([f"One {FOX}"], "whole_reply", ("The reply has 1 of the 2 pages that 'pages' asks for.",)),
+        ([f"One {FOX}"] * 2, "ask_again", ("The reply has 1 of the 2 pages that 'pages' asks for.",)),
+        (
+            [f"One {FOX} two {FOX} three {FOX}"],
+            "error",
+            ("The reply has 3 pages, and 'pages' asks for 2: what is beyond is left out.",),
+        ),
+    ],
+)
+def test_pages_that_are_too_few_or_too_many_are_said(
+    replies: list[str], policy: Policy, remarks: tuple[str, ...]
+) -> None:
+    reply = ask(ScriptedEngine(*replies), task="picture_book", pages=2, policy=policy)
+    assert reply.remarks == remarks
