@@ -10,6 +10,7 @@ from ..llmga.chat import (
     Failed,
     check_pictures,
     respond_each,
+    shortcomings,
 )
 from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from . import check, host
@@ -149,9 +150,11 @@ class ChatPerPicture(io.ComfyNode):
         )
         texts = ["" if isinstance(reply, Failed) else reply.text for reply in replies]
         prompts = ["" if isinstance(reply, Failed) else reply.prompt for reply in replies]
-        failures = [reply.reason for reply in replies if isinstance(reply, Failed)]
-        shown = [reply.reason if isinstance(reply, Failed) else reply.text for reply in replies]
-        return io.NodeOutput(texts, prompts, "\n".join(failures), ui={"text": shown})
+        shown = [
+            reply.reason if isinstance(reply, Failed) else "\n\n".join((reply.text, *reply.remarks))
+            for reply in replies
+        ]
+        return io.NodeOutput(texts, prompts, "\n".join(shortcomings(replies)), ui={"text": shown})
 
 
 NODES = [ChatPerPicture]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from .conversation import Conversation, Picture
-from .engines.base import ChatEngine, OnText, Said, Sampling
+from .engines.base import CUT_REASONS, ChatEngine, Cut, OnText, Said, Sampling
 from .refusal import is_refusal
 from .tags import parse
 from .task_files import PromptStyle
@@ -45,7 +45,9 @@ class Reply:
         asked_again: the first reply had no prompt, or too few pages, and this is the second.
         passages: the text before each prompt, ``""`` where there are none; as many as prompts.
         thought: what the model thought before this reply; neither the conversation nor a prompt holds any of it.
-        remarks: what a person should know of it, a sentence each: prompts that were left out, pages too few or too many.
+        remarks: what a person should know of it, a sentence each: prompts that were left out, pages too few or too many, a
+            reply that was cut off.
+        cut: what ended the reply before the model did; its last prompt may be half a sentence.
     """
 
     text: str
@@ -56,6 +58,7 @@ class Reply:
     passages: tuple[str, ...] = ()
     thought: str = ""
     remarks: tuple[str, ...] = ()
+    cut: Cut = ""
 
     @property
     def prompt(self) -> str:
@@ -92,7 +95,8 @@ def respond(
     prompts it happens to hold. ``describe`` brings a caption, which is a prompt: the whole text unless the
     reply holds tags. ``picture_book`` brings ``pages`` prompts: more are dropped, fewer are asked for again under
     ``ask_again``, an error under ``error``, and else taken as they are; the remarks say so. A prompt that is a refusal is
-    left out with a remark, and the reply is one only if no other prompt is in it.
+    left out with a remark, and the reply is one only if no other prompt is in it. A prompt that is cut off in the middle
+    is used, with a remark.
 
     The conversation keeps the reply with its tags, for a model follows the format it sees itself use, and
     without its thinking. When it was asked again it keeps the request and the good reply only.
@@ -163,6 +167,7 @@ def respond(
         passages,
         parsed.thought,
         (*parsed.remarks, *paged),
+        parsed.cut,
     )
 
 
@@ -175,6 +180,7 @@ class _CheckedReply:
     refused: bool
     thought: str
     remarks: tuple[str, ...]
+    cut: Cut
 
 
 def _generate(
@@ -200,7 +206,9 @@ def _generate(
     refused = not kept if found.prompts else is_refusal(found.text)
     prompts, passages = (tuple(each[i] for i in kept) for each in (found.prompts, found.passages))
     remarks = _refusal_remark(declined, len(found.prompts)) if kept else ()
-    return _CheckedReply(raw, found.text, prompts, passages, refused, thought, remarks)
+    if said.cut:
+        remarks += (f"{CUT_REASONS[said.cut].capitalize()}.",)
+    return _CheckedReply(raw, found.text, prompts, passages, refused, thought, remarks, said.cut)
 
 
 def _refusal_remark(declined: Sequence[str], count: int) -> tuple[str, ...]:
@@ -239,8 +247,9 @@ def _complaint(name: str, task: str, parsed: _CheckedReply, policy: Policy) -> s
         f"holds only {len(parsed.prompts)} of the pages" if parsed.prompts else "holds no <gen_image> prompt"
     )
     what = "refuses" if parsed.refused else found
+    longer = "raise 'max_new_tokens', where the reply ended, " if parsed.cut == "max_new_tokens" else ""
     tried = {"ask_again": ", even when asked again", "keep_previous": ", and 'history' has no earlier prompt"}
     return (
-        f"the task {task!r} needs a prompt, but the reply of {name!r} {what}{tried.get(policy, '')}; change "
+        f"the task {task!r} needs a prompt, but the reply of {name!r} {what}{tried.get(policy, '')}; {longer}change "
         f"'instruction' or 'seed', or set 'policy' to another way out. It says: {_quoted(parsed.text)}"
     )

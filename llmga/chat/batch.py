@@ -105,6 +105,16 @@ def respond_each(
     return results
 
 
+def shortcomings(results: Sequence[Reply | Failed]) -> list[str]:
+    """A line for each picture without a reply and for each remark on a reply, with the picture's number in front."""
+    lines: list[str] = []
+    for i, result in enumerate(results):
+        where = f"picture {i + 1} of {len(results)}: " if len(results) > 1 else ""
+        failed = isinstance(result, Failed)
+        lines += [result.reason] if failed else [f"{where}{remark}" for remark in result.remarks]
+    return lines
+
+
 def _check_hole(task: str | Task, number: int) -> None:
     asked = get_task(task)
     if asked.needs_mask:

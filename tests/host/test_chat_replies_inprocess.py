@@ -77,3 +77,18 @@ def test_the_panel_says_which_prompt_is_a_refusal() -> None:
 def test_the_panel_says_how_many_pages_came() -> None:
     output = talk(Scripted(f"One {GOOD} two {GOOD}"), task="picture_book", pages=3, policy="whole_reply")
     assert output.ui["llmga_chat"][0]["notes"] == ["The reply has 2 of the 3 pages that 'pages' asks for."]
+
+
+def test_the_panel_and_the_failures_say_that_a_reply_was_cut_off() -> None:
+    comfy.start()
+    cut = comfy.pack("llmga.chat").Said("<gen_image> a fox in the sno", cut="max_new_tokens")
+    said = "The reply ended at 'max_new_tokens', before the model had finished; raise it."
+    output = talk(Scripted(cut))
+    assert output.result[1] == "a fox in the sno" and output.ui["llmga_chat"][0]["notes"] == [said]
+    output = each(Scripted(GOOD, cut), torch.rand(2, 8, 8, 3))
+    assert output.result == (
+        ["a fox", "a fox in the sno"],
+        ["a fox", "a fox in the sno"],
+        f"picture 2 of 2: {said}",
+    )
+    assert output.ui["text"] == ["a fox", f"a fox in the sno\n\n{said}"]

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -17,7 +18,7 @@ from llmga.chat import (
     render,
     respond,
 )
-from llmga.chat.engines.base import check_conversation
+from llmga.chat.engines.base import Cut, check_conversation
 
 FOX = "<gen_image> a red fox </gen_image>"
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -329,3 +330,26 @@ def test_pages_that_are_too_few_or_too_many_are_said(
 ) -> None:
     reply = ask(ScriptedEngine(*replies), task="picture_book", pages=2, policy=policy)
     assert reply.remarks == remarks
+
+
+class CutEngine(ScriptedEngine):
+    """Whose replies end at a limit."""
+
+    def __init__(self, *replies: str, cut: Cut = "max_new_tokens") -> None:
+        super().__init__(*replies)
+        self.cut: Cut = cut
+
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
+        return replace(super().generate(conversation, sampling, on_text), cut=self.cut)
+
+
+def test_a_prompt_that_is_cut_off_is_used_and_said() -> None:
+    reply = ask(CutEngine("<gen_image> a fox in the sno"))
+    assert reply.prompt == "a fox in the sno" and reply.cut == "max_new_tokens"
+    assert reply.remarks == ("The reply ended at 'max_new_tokens', before the model had finished; raise it.",)
+    (remark,) = ask(CutEngine("<gen_image> a fox in the sno", cut="context")).remarks
+    assert "context is full" in remark and "shorten 'history'" in remark
+    with pytest.raises(
+        ValueError, match="holds no <gen_image> prompt; raise 'max_new_tokens', where the reply"
+    ):
+        ask(CutEngine("A fox in the sno"))
