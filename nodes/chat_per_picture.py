@@ -14,7 +14,7 @@ from ..llmga.chat import (
 )
 from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from . import check, host
-from .chat_checks import complaint
+from .chat_checks import complaint, require_room
 from .chat_inputs import (
     POLICIES,
     holes_of,
@@ -136,6 +136,7 @@ class ChatPerPicture(io.ComfyNode):
         asked = find_task(task, task_names(ASKED, pictures=True))
         pictures, masked = shown_pictures(image, mask)
         check_pictures(asked, image=True, mask=masked)
+        require_room(history, (), pictures[:1])
         replies = respond_each(
             engine,
             history,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from support import comfy_inprocess as comfy
 
 REASON = comfy.skip_reason()
@@ -92,3 +94,46 @@ def test_the_panel_and_the_failures_say_that_a_reply_was_cut_off() -> None:
         f"picture 2 of 2: {said}",
     )
     assert output.ui["text"] == ["a fox", f"a fox in the sno\n\n{said}"]
+
+
+def conversation(turns: int, pictures: int = 0) -> Any:
+    made, colour = comfy.pack("llmga.chat"), comfy.pack("llmga.chat.conversation").Picture.from_pil
+    shown = tuple(colour(Image.new("RGB", (4, 4), (i, 9, 9))) for i in range(pictures))
+    said = made.Conversation().say("user", "hi", shown).say("assistant", "hello")
+    for _ in range(turns // 2 - 1):
+        said = said.say("user", "and?").say("assistant", "so")
+    return said
+
+
+def test_too_many_pictures_are_said_with_their_sockets_and_the_way_out() -> None:
+    comfy.start()
+    engine = Scripted(GOOD)
+    seventeen = torch.rand(17, 4, 4, 3)
+    per_picture = "let LLMGA Chat per Picture ask about each by itself"
+    with pytest.raises(
+        ValueError, match=f"16 pictures, got 17: 17 from 'image'; show fewer, or {per_picture}$"
+    ):
+        talk(engine, image=seventeen)
+    said = "got 18: 3 from 'image', 15 from 'history'; .*per Picture.*; or go on from an earlier 'history'"
+    with pytest.raises(ValueError, match=said):
+        talk(engine, image=seventeen[:3], history=conversation(2, 15))
+    said = "got 17: 1 from 'image', 16 from 'history'; go on from an earlier 'history', or disconnect it"
+    for ask in (talk, each):
+        with pytest.raises(ValueError, match=said):
+            ask(engine, image=seventeen[:1], history=conversation(2, 16))
+    assert not engine.heard
+    assert talk(engine, image=seventeen[:1], history=conversation(2, 15)).result[1] == "a fox"
+
+
+def test_too_many_turns_are_said_with_their_sockets_and_the_way_out() -> None:
+    comfy.start()
+    said = (
+        "at most 200 turns, and this exchange would add 2 to 200: 200 from 'history'; go on from an earlier"
+    )
+    with pytest.raises(ValueError, match=said):
+        talk(Scripted(), history=conversation(200))
+    exchange = [{"role": "user", "text": "and?"}, {"role": "assistant", "text": "so"}]
+    said = "add 2 to 202: 200 from 'history', 2 from 'transcript'; .*; or press Clear in the panel"
+    with pytest.raises(ValueError, match=said):
+        talk(Scripted(), history=conversation(200), transcript=json.dumps(exchange))
+    assert len(talk(Scripted(GOOD), history=conversation(198)).result[4].turns) == 200
