@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from .conversation import Conversation, Picture
-from .engines.base import CUT_REASONS, ChatEngine, Cut, OnText, Said, Sampling
+from .engines.base import CUT_REASONS, ChatEngine, CutAt, OnText, Said, Sampling
 from .refusal import is_refusal
 from .tags import parse
 from .task_files import PromptStyle
@@ -58,7 +58,7 @@ class Reply:
     passages: tuple[str, ...] = ()
     thought: str = ""
     remarks: tuple[str, ...] = ()
-    cut: Cut = ""
+    cut: CutAt = ""
 
     @property
     def prompt(self) -> str:
@@ -180,7 +180,7 @@ class _CheckedReply:
     refused: bool
     thought: str
     remarks: tuple[str, ...]
-    cut: Cut
+    cut: CutAt
 
 
 def _generate(

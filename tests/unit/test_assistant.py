@@ -18,7 +18,7 @@ from llmga.chat import (
     render,
     respond,
 )
-from llmga.chat.engines.base import Cut, check_conversation
+from llmga.chat.engines.base import CutAt, check_conversation
 
 FOX = "<gen_image> a red fox </gen_image>"
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -335,9 +335,9 @@ def test_pages_that_are_too_few_or_too_many_are_said(
 class CutEngine(ScriptedEngine):
     """Whose replies end at a limit."""
 
-    def __init__(self, *replies: str, cut: Cut = "max_new_tokens") -> None:
+    def __init__(self, *replies: str, cut: CutAt = "max_new_tokens") -> None:
         super().__init__(*replies)
-        self.cut: Cut = cut
+        self.cut: CutAt = cut
 
     def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
         return replace(super().generate(conversation, sampling, on_text), cut=self.cut)

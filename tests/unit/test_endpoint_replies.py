@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from support.openai_behaviours import BEHAVIOURS, Exchange, Script, document, head
+from support.openai_behaviours import BEHAVIOURS, Exchange, Script, head
 from support.openai_server import OpenAIServer
 
 from llmga.chat import Conversation, Sampling, respond
@@ -308,50 +308,6 @@ def test_a_body_is_read_however_it_is_cut(body: bytes, text: str, size: int) -> 
 def test_a_body_that_is_no_reply_is_named(body: bytes, message: str) -> None:
     with pytest.raises(UnreadableReply, match=message):
         read(body, 5)
-
-
-@pytest.mark.parametrize(
-    ("reasons", "cut"),
-    [
-        (["length"], "max_new_tokens"),
-        (["MAX_TOKENS"], "max_new_tokens"),
-        (["model_length"], "context"),
-        (["stop"], ""),
-        ([None, ""], ""),
-        (["length", "stop"], ""),
-        ([None, "length"], "max_new_tokens"),
-        ([{"odd": 1}], ""),
-    ],
-)
-def test_the_last_finish_reason_says_whether_a_reply_was_cut_off(reasons: list[Any], cut: str) -> None:
-    reader = CompletionReader()
-    for reason in reasons:
-        choice = {"delta": {"content": "a fox"}, "finish_reason": reason}
-        reader.feed(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
-    reader.close()
-    assert reader.cut == cut
-
-
-@pytest.mark.parametrize(
-    ("reply", "stop_after", "cut"),
-    [
-        ("<gen_image> a fox in the sno", 1, "max_new_tokens"),
-        ("<gen_image> a fox </gen_image> I cou", 1, ""),
-        ("<gen_image> a fox </gen_image> I cou", 0, "max_new_tokens"),
-    ],
-)
-def test_an_endpoint_says_that_its_reply_was_cut_off_before_what_was_asked_for(
-    reply: str, stop_after: int, cut: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = [head("200 OK", "application/json"), document({"content": reply}, "length")]
-    monkeypatch.setitem(BEHAVIOURS, "case", lambda _: iter(script))
-    with OpenAIServer(reply) as server:
-        server.behave("case")
-        engine = EndpointEngine(Endpoint("server", server.url, "m"))
-        said = engine.generate(
-            Conversation().say("user", "a"), Sampling(stop_after=stop_after), lambda _: None
-        )
-    assert (said.answer, said.cut) == (reply, cut)
 
 
 # --- pictures --------------------------------------------------------------------------------------

@@ -372,34 +372,3 @@ def test_the_host_places_the_model_right_before_it_is_used(folders, kind: str) -
     assert seen["input_ids"].dtype == torch.int64
     assert "pixel_values" not in seen or seen["pixel_values"].dtype == torch.bfloat16
     assert order[:2] == ["", "load"] and order.count("load") == 1
-
-
-@pytest.mark.parametrize("lookup", [0, 3])
-def test_a_reply_says_what_ended_it_before_the_model_did(text_folder: Path, lookup: int) -> None:
-    engine = load_local_engine(text_folder)
-    engine.lookup = lookup
-    assert engine.generate(CHATS["one turn"], GREEDY, say_nothing).cut == "max_new_tokens"
-    used = len(engine.token_ids(CHATS["one turn"]))
-    edit_json(text_folder / "config.json", max_position_embeddings=used + 3)
-    engine = load_local_engine(text_folder)
-    engine.lookup = lookup
-    assert engine.generate(CHATS["one turn"], GREEDY, say_nothing).cut == "context"
-
-
-def test_a_reply_that_the_model_ends_is_not_cut_off(engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = engines["text"]
-    first: list[int] = []
-
-    def end_after_three(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        first.append(1)
-        return (
-            scores
-            if len(first) < 4
-            else torch.zeros_like(scores).index_fill(-1, torch.tensor([*engine._end_ids][:1]), 1)
-        )
-
-    monkeypatch.setattr(engine, "_named", end_after_three)
-    for most in (4, 12):  # also where its end token is the last that there is room for
-        first.clear()
-        said = engine.generate(CHATS["one turn"], Sampling(temperature=0, max_new_tokens=most), say_nothing)
-        assert said.cut == "" and len(first) == 4 and said.answer

@@ -27,9 +27,9 @@ through the engine unchanged, even a ``BaseException``. What the model thinks st
 ``<think>`` and ``</think>``, whatever its own marks are.
 """
 
-Cut = Literal["", "max_new_tokens", "context"]
+CutAt = Literal["", "max_new_tokens", "context"]
 """What ended a reply before the model did; "" where the model ended it, or had written what was asked for."""
-CUT_REASONS: Mapping[Cut, str] = {
+CUT_REASONS: Mapping[CutAt, str] = {
     "max_new_tokens": "the reply ended at 'max_new_tokens', before the model had finished; raise it",
     "context": "the reply ended where the model's context is full, before the model had finished; shorten 'history' or "
     "'instruction', or take a model with a longer context",
@@ -92,7 +92,7 @@ class Said:
     answer: str
     thought: str = ""
     unfinished: bool = False
-    cut: Cut = ""
+    cut: CutAt = ""
 
     @classmethod
     def of(cls, reply: str, *, thinking: bool = False, thought: str = "") -> Said:

@@ -7,7 +7,7 @@ import math
 from typing import Any, Literal
 
 from ..conversation import MAX_TEXT
-from .base import Cut
+from .base import CutAt
 from .sse import SSEDecoder
 
 Form = Literal["events", "document"]
@@ -16,7 +16,7 @@ _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
 """By which it is clear what a body is, white space before it not counted."""
 _MOST_TOKENS = 100
-_CUT_BY: dict[str, Cut] = {
+_CUT_BY: dict[str, CutAt] = {
     "length": "max_new_tokens",  # OpenAI, vLLM, llama.cpp, Ollama; some of these also where their context is full
     "max_tokens": "max_new_tokens",  # gateways to Anthropic and Gemini
     "max_output_tokens": "max_new_tokens",
@@ -45,7 +45,7 @@ class CompletionReader:
         """``[DONE]`` was read."""
         self.finished = False
         """A ``finish_reason`` was read: nothing has to follow."""
-        self.cut: Cut = ""
+        self.cut: CutAt = ""
         """What ended the reply before the model did, by the last ``finish_reason``."""
         self.first_tokens: dict[str, float] = {}
         """Of the reply's first token: how likely it and others were, 0 .. 1, where the server says so."""

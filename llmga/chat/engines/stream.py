@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..tags import count_closed
-from .base import Cut, OnText, Said, Sampling
+from .base import CutAt, OnText, Said, Sampling
 
 QUIET = 0.1  # seconds between two calls of on_text while no token arrives
 
@@ -46,7 +46,7 @@ class Stream:
         """
         self.said = Said("", unfinished=thinking)
         self.stopped = False
-        self.cut: Cut = ""
+        self.cut: CutAt = ""
         self._decode = decode
         self._end_ids = end_ids
         self._on_text = on_text
