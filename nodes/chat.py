@@ -20,7 +20,7 @@ from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from ..llmga.chat.engines.written import WrittenReply
 from ..llmga.chat.transcript import SHA256
 from . import check, host, panel
-from .chat_checks import complaint, require_words
+from .chat_checks import complaint, require_room, require_words
 from .chat_inputs import (
     language_input,
     max_new_tokens_input,
@@ -234,14 +234,14 @@ class Chat(io.ComfyNode):
         settled = read_transcript(
             check.optional_text("transcript", transcript, limit=MAX_TRANSCRIPT), panel.kept
         )
+        pictures, masked = shown_pictures(image, mask)
+        known = {picture for turn in settled for picture in turn.pictures}
+        new = [picture for picture in pictures if picture not in known]  # what stays connected is shown once
+        require_room(history, settled, new)
         conversation = with_system(
             replace(history, turns=history.turns + settled), check.optional_text("system", system)
         )
-        pictures, masked = shown_pictures(image, mask)
         check_pictures(asked, image=bool(pictures or conversation.pictures), mask=masked or not pictures)
-        known = {
-            picture for turn in settled for picture in turn.pictures
-        }  # what stays connected is shown once
         sampling = sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens, top_p)
         on_text = live_text(engine, max_new_tokens + thinking * thought_tokens)
         reply = respond(
@@ -249,7 +249,7 @@ class Chat(io.ComfyNode):
             conversation,
             task=asked,
             instruction=check.text("instruction", instruction),
-            pictures=[picture for picture in pictures if picture not in known],
+            pictures=new,
             sampling=sampling,
             policy=policy,
             on_text=on_text,
@@ -257,8 +257,9 @@ class Chat(io.ComfyNode):
             pages=check.integer("pages", pages, 1, MAX_PAGES),
             style=find_style(style),
         )
+        remarks = (*reply.remarks, *skipped_files())
         record = panel.record(
-            reply, history.turns, task, instruction, edited=bool(edited.strip()), remarks=skipped_files()
+            reply, history.turns, task, instruction, edited=bool(edited.strip()), remarks=remarks
         )
         record["speed"] = {"tokens": on_text.tokens, "rate": round(on_text.rate, 1)}
         panel.remember(getattr(cls.hidden, "extra_pnginfo", None), host.running_node(), record)

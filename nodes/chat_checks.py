@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..llmga.chat import Task, check_pictures
+from ..llmga.chat import Conversation, Picture, Task, Turn, check_pictures
+from ..llmga.chat.conversation import MAX_PICTURES, MAX_TURNS
 from ..llmga.chat.tasks import get_task
 from . import host
 from .own_tasks import find_task
@@ -48,3 +49,43 @@ def require_words(task: str | Task, instruction: Any) -> None:
     asked = get_task(task)
     if asked.needs_instruction and not str(instruction).strip():
         raise ValueError(f"the task {asked.name!r} needs words to work with, but 'instruction' is empty")
+
+
+def require_room(history: Conversation, settled: Sequence[Turn], pictures: Sequence[Picture]) -> None:
+    """Raise ``ValueError`` where this exchange has no room in its conversation.
+
+    Args:
+        history: what came from 'history'.
+        settled: the turns of 'transcript'.
+        pictures: of 'image', without those that 'transcript' shows.
+    """
+    shown = {
+        "image": len(pictures),
+        "history": len(history.pictures),
+        "transcript": sum(len(turn.pictures) for turn in settled),
+    }
+    if sum(shown.values()) > MAX_PICTURES:
+        raise ValueError(
+            f"a conversation holds at most {MAX_PICTURES} pictures, got {sum(shown.values())}: {_parts(shown)}; "
+            f"{_way_out(shown)}"
+        )
+    turns = {"history": len(history.turns), "transcript": len(settled)}
+    if sum(turns.values()) + 2 > MAX_TURNS:
+        raise ValueError(
+            f"a conversation holds at most {MAX_TURNS} turns, and this exchange would add 2 to {sum(turns.values())}: "
+            f"{_parts(turns)}; {_way_out(turns)}"
+        )
+
+
+def _parts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} from {name!r}" for name, count in counts.items() if count)
+
+
+def _way_out(counts: Mapping[str, int]) -> str:
+    ways = {
+        "image": "show fewer, or let LLMGA Chat per Picture ask about each by itself",
+        "history": "go on from an earlier 'history', or disconnect it to begin anew",
+        "transcript": "press Clear in the panel to begin anew",
+    }
+    # One picture on top of a full history is not one too many.
+    return "; or ".join(way for name, way in ways.items() if counts.get(name, 0) > (name == "image"))

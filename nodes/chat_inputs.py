@@ -145,6 +145,14 @@ def shown_pictures(image: torch.Tensor | None, mask: torch.Tensor | None) -> tup
     return tuple(map(encoded, to_pil(image))), masked
 
 
+def holes_of(mask: torch.Tensor | None, count: int) -> list[bool]:
+    """Whether each of ``count`` pictures has a hole, where there is one mask for all of them or one for each."""
+    if mask is None:
+        return [False] * count
+    found = check.mask("mask", mask).flatten(1).any(dim=1).tolist()
+    return found * count if len(found) == 1 else found
+
+
 def encoded(picture: Image.Image) -> Picture:
     """A picture as a PNG, which takes a second for a large one, with a cancel point before it."""
     host.raise_if_cancelled()

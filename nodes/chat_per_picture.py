@@ -10,12 +10,14 @@ from ..llmga.chat import (
     Failed,
     check_pictures,
     respond_each,
+    shortcomings,
 )
 from ..llmga.chat.engines.base import THOUGHT_TOKENS
 from . import check, host
-from .chat_checks import complaint
+from .chat_checks import complaint, require_room
 from .chat_inputs import (
     POLICIES,
+    holes_of,
     language_input,
     max_new_tokens_input,
     policy_input,
@@ -134,12 +136,14 @@ class ChatPerPicture(io.ComfyNode):
         asked = find_task(task, task_names(ASKED, pictures=True))
         pictures, masked = shown_pictures(image, mask)
         check_pictures(asked, image=True, mask=masked)
+        require_room(history, (), pictures[:1])
         replies = respond_each(
             engine,
             history,
             task=asked,
             instruction=check.text("instruction", instruction),
             pictures=pictures,
+            holes=holes_of(mask, len(pictures)),
             sampling=sampling_of(seed, temperature, max_new_tokens, thinking, thought_tokens),
             policy=check.choice("policy", policy, POLICIES),
             on_text=live_text(engine, len(pictures) * max_new_tokens),
@@ -147,9 +151,11 @@ class ChatPerPicture(io.ComfyNode):
         )
         texts = ["" if isinstance(reply, Failed) else reply.text for reply in replies]
         prompts = ["" if isinstance(reply, Failed) else reply.prompt for reply in replies]
-        failures = [reply.reason for reply in replies if isinstance(reply, Failed)]
-        shown = [reply.reason if isinstance(reply, Failed) else reply.text for reply in replies]
-        return io.NodeOutput(texts, prompts, "\n".join(failures), ui={"text": shown})
+        shown = [
+            reply.reason if isinstance(reply, Failed) else "\n\n".join((reply.text, *reply.remarks))
+            for reply in replies
+        ]
+        return io.NodeOutput(texts, prompts, "\n".join(shortcomings(replies)), ui={"text": shown})
 
 
 NODES = [ChatPerPicture]

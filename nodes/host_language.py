@@ -103,7 +103,7 @@ class HostEngine:
                 not stream.said.shown and not stream.stopped
             ):  # a network that samples in another way sent nothing
                 stream.put(ids)
-        return stream.said
+        return stream.end(most, wanted)
 
     def _encode(self, conversation: Conversation, thinking: bool = False) -> list[tuple[Any, float]]:
         """The conversation as ComfyUI's tokens with their weights; an entry in place of a token is a picture."""

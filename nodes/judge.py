@@ -7,6 +7,7 @@ from typing import get_args
 from comfy_api.latest import io
 
 from ..llmga.chat.engines.base import THOUGHT_TOKENS
+from ..llmga.chat.engines.endpoint import EndpointError
 from ..llmga.chat.judge import (
     MOST_QUESTIONS,
     Asking,
@@ -179,9 +180,12 @@ class Judge(io.ComfyNode):
         better = prompt.strip() or request.strip()
         notes = []
         if rewrite and not passed and better:
-            found = better_prompt(engine, request, prompt, checks[best], **spoken)
-            notes = [] if found else ["the model wrote no better prompt: the prompt stays as it is"]
-            better = found or better
+            try:
+                found = better_prompt(engine, request, prompt, checks[best], **spoken)
+                notes = [] if found else ["the model wrote no better prompt: the prompt stays as it is"]
+                better = found or better
+            except (ValueError, EndpointError) as error:  # the verdicts are complete
+                notes = [f"the prompt stays as it is, for writing a better one failed: {error}"]
         report = "\n".join([*described(checks, best, passed), *notes])
         asked = "\n".join(claim.question for claim in claims)
         return io.NodeOutput(

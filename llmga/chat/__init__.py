@@ -1,7 +1,7 @@
 """What the assistant says: conversations, tasks, tags and the engines that continue a chat."""
 
 from .assistant import Policy, Reply, respond
-from .batch import Failed, respond_each
+from .batch import Failed, respond_each, shortcomings
 from .conversation import Conversation, Picture, Turn
 from .engines.base import ChatEngine, OnText, Said, Sampling
 from .presets import LANGUAGES, MAX_PAGES
@@ -39,4 +39,5 @@ __all__ = [
     "render",
     "respond",
     "respond_each",
+    "shortcomings",
 ]

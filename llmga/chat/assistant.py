@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from .conversation import Conversation, Picture
-from .engines.base import ChatEngine, OnText, Said, Sampling
+from .engines.base import CUT_REASONS, ChatEngine, CutAt, OnText, Said, Sampling
 from .refusal import is_refusal
 from .tags import parse
 from .task_files import PromptStyle
@@ -45,6 +45,9 @@ class Reply:
         asked_again: the first reply had no prompt, or too few pages, and this is the second.
         passages: the text before each prompt, ``""`` where there are none; as many as prompts.
         thought: what the model thought before this reply; neither the conversation nor a prompt holds any of it.
+        remarks: what a person should know of it, a sentence each: prompts that were left out, pages too few or too many, a
+            reply that was cut off.
+        cut: what ended the reply before the model did; its last prompt may be half a sentence.
     """
 
     text: str
@@ -54,6 +57,8 @@ class Reply:
     asked_again: bool = False
     passages: tuple[str, ...] = ()
     thought: str = ""
+    remarks: tuple[str, ...] = ()
+    cut: CutAt = ""
 
     @property
     def prompt(self) -> str:
@@ -89,7 +94,9 @@ def respond(
     the prompts of the latest reply in the conversation that has some; ``error`` stops. ``chat`` brings the
     prompts it happens to hold. ``describe`` brings a caption, which is a prompt: the whole text unless the
     reply holds tags. ``picture_book`` brings ``pages`` prompts: more are dropped, fewer are asked for again under
-    ``ask_again``, an error under ``error``, and else taken as they are.
+    ``ask_again``, an error under ``error``, and else taken as they are; the remarks say so. A prompt that is a refusal is
+    left out with a remark, and the reply is one only if no other prompt is in it. A prompt that is cut off in the middle
+    is used, with a remark.
 
     The conversation keeps the reply with its tags, for a model follows the format it sees itself use, and
     without its thinking. When it was asked again it keeps the request and the good reply only.
@@ -150,6 +157,7 @@ def respond(
         raise ValueError(_complaint(engine.name, get_task(task).name, parsed, policy))
     passages = parsed.passages if parsed.prompts and not missing else ()
     passages = (passages + ("",) * len(prompts))[: len(prompts)]
+    paged = _pages_remark(len(parsed.prompts), pages) if expects == "pages" else ()
     return Reply(
         parsed.text,
         prompts,
@@ -158,6 +166,8 @@ def respond(
         asked_again,
         passages,
         parsed.thought,
+        (*parsed.remarks, *paged),
+        parsed.cut,
     )
 
 
@@ -169,6 +179,8 @@ class _CheckedReply:
     passages: tuple[str, ...]
     refused: bool
     thought: str
+    remarks: tuple[str, ...]
+    cut: CutAt
 
 
 def _generate(
@@ -189,9 +201,34 @@ def _generate(
             f"the reply of {engine.name!r} is empty (thinking and bare tags do not count); raise "
             "'max_new_tokens', or change 'seed' or 'instruction'"
         )
-    refused = any(map(is_refusal, found.prompts or (found.text,)))
-    prompts = () if refused else found.prompts
-    return _CheckedReply(raw, found.text, prompts, found.passages, refused, thought)
+    declined = [prompt for prompt in found.prompts if is_refusal(prompt)]
+    kept = [i for i, prompt in enumerate(found.prompts) if prompt not in declined]
+    refused = not kept if found.prompts else is_refusal(found.text)
+    prompts, passages = (tuple(each[i] for i in kept) for each in (found.prompts, found.passages))
+    remarks = _refusal_remark(declined, len(found.prompts)) if kept else ()
+    if said.cut:
+        remarks += (f"{CUT_REASONS[said.cut].capitalize()}.",)
+    return _CheckedReply(raw, found.text, prompts, passages, refused, thought, remarks, said.cut)
+
+
+def _refusal_remark(declined: Sequence[str], count: int) -> tuple[str, ...]:
+    if not declined:
+        return ()
+    what = "is a refusal" if len(declined) == 1 else "are refusals"
+    return (
+        f"{len(declined)} of the reply's {count} prompts {what} and left out, with the text before: {_quoted(declined[0])}",
+    )
+
+
+def _pages_remark(count: int, pages: int) -> tuple[str, ...]:
+    if count < pages:
+        return (f"The reply has {count} of the {pages} pages that 'pages' asks for.",)
+    more = f"The reply has {count} pages, and 'pages' asks for {pages}: what is beyond is left out."
+    return (more,) if count > pages else ()
+
+
+def _quoted(text: str) -> str:
+    return text[:_QUOTED] + ("…" if len(text) > _QUOTED else "")
 
 
 def _sendable(text: str) -> str:
@@ -201,7 +238,8 @@ def _sendable(text: str) -> str:
 
 def _latest_prompts(conversation: Conversation) -> tuple[str, ...]:
     earlier = (parse(turn.text).prompts for turn in reversed(conversation.turns) if turn.role == "assistant")
-    return next((prompts for prompts in earlier if prompts and not any(map(is_refusal, prompts))), ())
+    kept = (tuple(prompt for prompt in prompts if not is_refusal(prompt)) for prompts in earlier)
+    return next(filter(None, kept), ())
 
 
 def _complaint(name: str, task: str, parsed: _CheckedReply, policy: Policy) -> str:
@@ -209,9 +247,9 @@ def _complaint(name: str, task: str, parsed: _CheckedReply, policy: Policy) -> s
         f"holds only {len(parsed.prompts)} of the pages" if parsed.prompts else "holds no <gen_image> prompt"
     )
     what = "refuses" if parsed.refused else found
+    longer = "raise 'max_new_tokens', where the reply ended, " if parsed.cut == "max_new_tokens" else ""
     tried = {"ask_again": ", even when asked again", "keep_previous": ", and 'history' has no earlier prompt"}
-    quoted = parsed.text[:_QUOTED] + ("…" if len(parsed.text) > _QUOTED else "")
     return (
-        f"the task {task!r} needs a prompt, but the reply of {name!r} {what}{tried.get(policy, '')}; change "
-        f"'instruction' or 'seed', or set 'policy' to another way out. It says: {quoted}"
+        f"the task {task!r} needs a prompt, but the reply of {name!r} {what}{tried.get(policy, '')}; {longer}change "
+        f"'instruction' or 'seed', or set 'policy' to another way out. It says: {_quoted(parsed.text)}"
     )

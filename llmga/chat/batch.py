@@ -11,6 +11,7 @@ from .assistant import Reply, respond
 from .conversation import Conversation, Picture
 from .engines.base import ChatEngine, Sampling
 from .engines.endpoint import EndpointError
+from .tasks import Task, get_task
 
 MAX_FAILURES_IN_A_ROW = 3
 """After so many endpoint errors in a row the remaining pictures are not sent."""
@@ -57,6 +58,7 @@ def respond_each(
     *,
     pictures: Sequence[Picture],
     sampling: Sampling,
+    holes: Sequence[bool] | None = None,
     **settings: Any,
 ) -> list[Reply | Failed]:
     """One reply for each picture, in order; each is asked about as if it were the only one.
@@ -66,15 +68,21 @@ def respond_each(
     after ``MAX_FAILURES_IN_A_ROW`` endpoint errors in a row the rest is not asked, and its reason says so.
 
     Args:
+        holes: for each picture, whether it has one; a task that fills a hole is not asked about a picture without, which
+            then fails. ``None`` says that each has.
         settings: what else ``respond`` takes.
 
     Raises:
-        ValueError: there is no picture; and, if no picture gets a reply, what ``respond`` raised for the first, with the
-            picture's number in front.
+        ValueError: there is no picture, or not one of ``holes`` for each; and, if no picture gets a reply, what ``respond``
+            raised for the first, with the picture's number in front.
         EndpointError: likewise.
     """
     if not pictures:
         raise ValueError("one reply for each picture needs a picture; connect 'image'")
+    if holes is not None and len(holes) != len(pictures):
+        raise ValueError(
+            f"holes says of {len(holes)} pictures whether they have one, but there are {len(pictures)}"
+        )
     results: list[Reply | Failed] = []
     first_error: ValueError | EndpointError | None = None
     engine_calls = StopAfterFailures()
@@ -83,6 +91,8 @@ def respond_each(
         own = replace(sampling, seed=(sampling.seed + i) % _SEEDS)
         ask = partial(respond, engine, conversation, pictures=(picture,), sampling=own, **settings)
         try:
+            if holes is not None and not holes[i]:
+                _check_hole(settings["task"], i + 1)
             results.append(engine_calls.call(ask))
         except EndpointError as error:
             first_error = first_error or EndpointError(f"{where}{error}", error.retry_in)
@@ -93,3 +103,22 @@ def respond_each(
     if first_error is not None and all(isinstance(result, Failed) for result in results):
         raise first_error
     return results
+
+
+def shortcomings(results: Sequence[Reply | Failed]) -> list[str]:
+    """A line for each picture without a reply and for each remark on a reply, with the picture's number in front."""
+    lines: list[str] = []
+    for i, result in enumerate(results):
+        where = f"picture {i + 1} of {len(results)}: " if len(results) > 1 else ""
+        failed = isinstance(result, Failed)
+        lines += [result.reason] if failed else [f"{where}{remark}" for remark in result.remarks]
+    return lines
+
+
+def _check_hole(task: str | Task, number: int) -> None:
+    asked = get_task(task)
+    if asked.needs_mask:
+        raise ValueError(
+            f"mask {number} is empty, and the task {asked.name!r} fills a hole; paint into it (1 = to be generated), or "
+            "leave this picture out of 'image'"
+        )

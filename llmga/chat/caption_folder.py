@@ -16,12 +16,13 @@ from typing import Any
 
 from ..files.writing import write_text
 from ..images import read_picture
-from .assistant import respond
+from .assistant import Reply, respond
 from .batch import StopAfterFailures
 from .conversation import Conversation, Picture
-from .engines.base import ChatEngine, OnText, Sampling
+from .engines.base import CUT_REASONS, ChatEngine, OnText, Sampling
 from .engines.endpoint import EndpointError
 from .refusal import is_refusal
+from .tags import count_closed
 
 CAPTIONED = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Suffixes of the files that get a caption."""
@@ -70,7 +71,8 @@ def caption_folder(
     Args:
         trigger: put in front of each caption with a comma, unless the caption says it.
         exclude: words and phrases that no caption may hold. They are named in the request; a caption that holds one is asked
-            for once more, and is a failure if it still does. So is a refusal.
+            for once more, and is a failure if it still does. So is a refusal. A caption that is cut off in the middle is a
+            failure at once, and not written: with more ``max_new_tokens`` the next run asks again.
         overwrite: also where there is a caption.
         task, instruction: as ``respond`` takes them.
         on_step: called before each picture and at the end with how many are done, and of how many; may raise.
@@ -146,7 +148,8 @@ class _Job:
         """One line about the picture.
 
         Raises:
-            ValueError: the picture cannot be read, the model refuses, or both of its captions hold an excluded phrase.
+            ValueError: the picture cannot be read, the model refuses, both of its captions hold an excluded phrase, or one
+                is cut off.
         """
         picture = Picture.from_pil(read_picture(path, background="white"))
         again = replace(sampling, seed=(sampling.seed + _ANOTHER_SEED) % _SEEDS)
@@ -156,11 +159,21 @@ class _Job:
                 self.engine, Conversation(), task=self.task, instruction=self.instruction, pictures=(picture,),
                 sampling=own, on_text=self.on_text, **self.settings,
             )  # fmt: skip
+            if reply.cut and not self._is_whole(reply):
+                raise ValueError(f"the caption is cut off and not written: {CUT_REASONS[reply.cut]}")
             caption = " ".join((reply.prompt or reply.text).split())
             problem = self._problem(caption)
             if not problem:
                 return caption
         raise ValueError(f"{problem}, also when asked again; try another seed")
+
+    def _is_whole(self, reply: Reply) -> bool:
+        """Whether the caption of a reply that was cut off stands between two tags, before that place.
+
+        A closing tag counts only where the engine was not made to write it, as two policies do where the room ends.
+        """
+        free = self.settings["policy"] not in ("ask_again", "error")
+        return free and count_closed(reply.conversation.turns[-1].text) > 0
 
     def _problem(self, caption: str) -> str:
         """Why this must not be a caption, or ""."""

@@ -155,7 +155,8 @@ def test_an_end_that_comfyui_does_not_know_ends_the_reply(
 def test_comfyuis_own_end_ends_the_reply(qwen3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     letters = qwen3._tokenizer.tokenizer("a red fox")["input_ids"]
     steps = write(qwen3, monkeypatch, [*letters, 151645])
-    assert qwen3.generate(ask(), sampling(max_new_tokens=50), lambda _: None).answer == "a red fox"
+    said = qwen3.generate(ask(), sampling(max_new_tokens=50), lambda _: None)
+    assert (said.answer, said.cut) == ("a red fox", "")
     assert len(steps) == len(letters) + 1
 
 
@@ -171,7 +172,7 @@ def test_it_stops_after_the_prompts_that_are_wanted(qwen3: Any, monkeypatch: pyt
 @pytest.mark.parametrize("most", [1, 7])
 def test_it_writes_at_most_so_many_tokens(qwen3: Any, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     steps = write(qwen3, monkeypatch, [64])
-    qwen3.generate(ask(), sampling(max_new_tokens=most), lambda _: None)
+    assert qwen3.generate(ask(), sampling(max_new_tokens=most), lambda _: None).cut == "max_new_tokens"
     assert len(steps) == most
 
 
@@ -191,7 +192,7 @@ def test_a_conversation_without_room_is_an_error(qwen3: Any, monkeypatch: pytest
     config = qwen3._network.model.config
     monkeypatch.setattr(config, "max_position_embeddings", used + 2)
     steps = write(qwen3, monkeypatch, [64])
-    qwen3.generate(ask(), sampling(max_new_tokens=50), lambda _: None)
+    assert qwen3.generate(ask(), sampling(max_new_tokens=50), lambda _: None).cut == "context"
     assert len(steps) == 2
     monkeypatch.setattr(config, "max_position_embeddings", used)
     with pytest.raises(ValueError, match=f"has {used} tokens and Qwen3 reads {used}, the reply included"):

@@ -97,6 +97,40 @@ def test_a_reply_without_a_prompt_leaves_the_prompt_as_it_is() -> None:
     assert result[3] == "something red" and "wrote no better prompt" in result[4]
 
 
+@pytest.mark.parametrize("what", ["empty", "in a thought", "endpoint"])
+def test_a_rewriting_that_fails_costs_no_verdict(what: str) -> None:
+    failed = comfy.pack("llmga.chat.engines.endpoint").EndpointError("endpoint 'x' cannot be reached")
+
+    class Failing(Seeing):
+        def generate(self, conversation: Any, sampling: Any, on_text: Any) -> Any:
+            said = super().generate(conversation, sampling, on_text)
+            if "gen_image" not in conversation.turns[-1].text:
+                return said
+            if what == "endpoint":
+                raise failed
+            return type(said)("", "hm" * (what == "in a thought"), unfinished=what == "in a thought")
+
+    best, score, passed, better, report, index, asked = judge(Failing(), BLUE).result
+    assert torch.equal(best, BLUE) and (score, passed, index, asked) == (0.0, False, 0, "Is it red?")
+    assert better == "something red" and "picture 0: 0.00\n  no: it is red" in report
+    reason = {"empty": "is empty", "in a thought": "raise 'thought_tokens'", "endpoint": "cannot be reached"}
+    assert "\nthe prompt stays as it is, for writing a better one failed: " in report
+    assert reason[what] in report.splitlines()[-1]
+
+
+def test_a_cancel_while_the_prompt_is_rewritten_is_no_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = comfy.pack("nodes.host").comfy.model_management.InterruptProcessingException
+    engine = Seeing()
+
+    def cancelled() -> None:
+        if engine.asked and "gen_image" in engine.asked[-1]:
+            raise stopped
+
+    monkeypatch.setattr(comfy.pack("nodes.host"), "raise_if_cancelled", cancelled)
+    with pytest.raises(stopped):
+        judge(engine, RED[:, :, :, [2, 1, 0]])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

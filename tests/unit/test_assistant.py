@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -17,7 +18,7 @@ from llmga.chat import (
     render,
     respond,
 )
-from llmga.chat.engines.base import check_conversation
+from llmga.chat.engines.base import CutAt, check_conversation
 
 FOX = "<gen_image> a red fox </gen_image>"
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -134,7 +135,7 @@ def test_whole_reply_is_the_prompt_without_thinking() -> None:
 
 
 @pytest.mark.parametrize(
-    "refusal", [REFUSAL, f"<gen_image> {REFUSAL} </gen_image>", f"{FOX}<gen_image>{REFUSAL}"]
+    "refusal", [REFUSAL, f"<gen_image> {REFUSAL} </gen_image>", f"<gen_image>{REFUSAL}" * 2]
 )
 @pytest.mark.parametrize("policy", ["whole_reply", "error", "keep_previous"])
 def test_refusal_is_never_painted(policy: str, refusal: str) -> None:
@@ -294,3 +295,61 @@ def test_an_engine_that_says_nothing_is_named(reply: object) -> None:
 def test_half_a_surrogate_pair_is_replaced() -> None:
     reply = ask(ScriptedEngine("<gen_image> a \ud800 fox </gen_image>"))
     assert reply.prompt == "a ? fox"
+
+
+def test_a_refused_prompt_of_a_story_costs_no_other() -> None:
+    hen = "<gen_image> a hen </gen_image>"
+    no = "<gen_image> I'm sorry, but I can't create this image. </gen_image>"
+    reply = ask(ScriptedEngine(f"Once {FOX} then {no} at last {hen} end."), task="story")
+    assert reply.prompts == ("a red fox", "a hen") and not reply.refused
+    assert reply.passages == ("Once", "at last\n\nend.")
+    (remark,) = reply.remarks
+    assert remark.startswith("1 of the reply's 3 prompts is a refusal and left out") and "I'm sorry" in remark
+    assert ask(ScriptedEngine(FOX)).remarks == ()
+    with pytest.raises(ValueError, match="refuses"):
+        ask(ScriptedEngine(f"{no} {no}"), task="story")
+    before = Conversation().say("user", "hi").say("assistant", f"{no} {hen}")
+    assert ask(ScriptedEngine("Hm?"), before, policy="keep_previous").prompts == ("a hen",)
+
+
+@pytest.mark.parametrize(
+    ("replies", "policy", "remarks"),
+    [
+        ([f"One {FOX} two {FOX}"], "error", ()),
+        ([f"One {FOX}"], "whole_reply", ("The reply has 1 of the 2 pages that 'pages' asks for.",)),
+        ([f"One {FOX}"] * 2, "ask_again", ("The reply has 1 of the 2 pages that 'pages' asks for.",)),
+        (
+            [f"One {FOX} two {FOX} three {FOX}"],
+            "error",
+            ("The reply has 3 pages, and 'pages' asks for 2: what is beyond is left out.",),
+        ),
+    ],
+)
+def test_pages_that_are_too_few_or_too_many_are_said(
+    replies: list[str], policy: Policy, remarks: tuple[str, ...]
+) -> None:
+    reply = ask(ScriptedEngine(*replies), task="picture_book", pages=2, policy=policy)
+    assert reply.remarks == remarks
+
+
+class CutEngine(ScriptedEngine):
+    """Whose replies end at a limit."""
+
+    def __init__(self, *replies: str, cut: CutAt = "max_new_tokens") -> None:
+        super().__init__(*replies)
+        self.cut: CutAt = cut
+
+    def generate(self, conversation: Conversation, sampling: Sampling, on_text: OnText) -> Said:
+        return replace(super().generate(conversation, sampling, on_text), cut=self.cut)
+
+
+def test_a_prompt_that_is_cut_off_is_used_and_said() -> None:
+    reply = ask(CutEngine("<gen_image> a fox in the sno"))
+    assert reply.prompt == "a fox in the sno" and reply.cut == "max_new_tokens"
+    assert reply.remarks == ("The reply ended at 'max_new_tokens', before the model had finished; raise it.",)
+    (remark,) = ask(CutEngine("<gen_image> a fox in the sno", cut="context")).remarks
+    assert "context is full" in remark and "shorten 'history'" in remark
+    with pytest.raises(
+        ValueError, match="holds no <gen_image> prompt; raise 'max_new_tokens', where the reply"
+    ):
+        ask(CutEngine("A fox in the sno"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
 from llmga.chat import Conversation, Failed, Picture, Said, Sampling, respond, respond_each
+from llmga.chat.batch import shortcomings
 from llmga.chat.engines.endpoint import EndpointError
 
 PICTURES = [Picture.from_pil(Image.new("RGB", (8, 8), colour)) for colour in ("red", "blue")]
@@ -113,3 +116,38 @@ def test_an_error_names_its_picture() -> None:
         respond_each(Engine(), Conversation(), pictures=PICTURES[:1], sampling=Sampling(seed=9), **SETTINGS)
     with pytest.raises(ValueError, match="needs a picture; connect 'image'"):
         respond_each(Engine(), Conversation(), pictures=(), sampling=Sampling(), **SETTINGS)
+
+
+def test_a_picture_without_a_hole_is_not_asked_to_have_it_filled() -> None:
+    engine = Flaky(GOOD, GOOD, GOOD)
+    settings = {**SETTINGS, "task": "inpaint"}
+    three = PICTURES[:1] * 3
+    each = respond_each(
+        engine, Conversation(), pictures=three, sampling=Sampling(), holes=[True, False, True], **settings
+    )
+    assert engine.asked == [0, 2] and [isinstance(one, Failed) for one in each] == [False, True, False]
+    said = "picture 2 of 3: mask 2 is empty, and the task 'inpaint' fills a hole"
+    assert isinstance(each[1], Failed) and each[1].reason.startswith(said)
+    similar = respond_each(
+        engine, Conversation(), pictures=three, sampling=Sampling(), holes=[False] * 3, **SETTINGS
+    )
+    assert not any(isinstance(one, Failed) for one in similar)
+    with pytest.raises(ValueError, match="holes says of 1 pictures"):
+        respond_each(engine, Conversation(), pictures=three, sampling=Sampling(), holes=[True], **settings)
+
+
+def test_a_reply_that_is_cut_off_is_said_with_its_picture() -> None:
+    class Short(Flaky):
+        def generate(self, conversation: Conversation, sampling: Sampling, on_text: object) -> Said:
+            said = super().generate(conversation, sampling, on_text)
+            return replace(said, cut="max_new_tokens" if "sno" in said.answer else "")
+
+    outcomes = (GOOD, "<gen_image> a fox in the sno", EndpointError("endpoint 'x' answered 500"))
+    each = respond_each(
+        Short(*outcomes), Conversation(), pictures=PICTURES[:1] * 3, sampling=Sampling(), **SETTINGS
+    )
+    assert shortcomings(each) == [
+        "picture 2 of 3: The reply ended at 'max_new_tokens', before the model had finished; raise it.",
+        "picture 3 of 3: endpoint 'x' answered 500",
+    ]
+    assert shortcomings(each[:1]) == []

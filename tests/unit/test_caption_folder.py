@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,31 @@ def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as caught:
         main([str(tmp_path), "--endpoint", "x", "--endpoints", str(tmp_path / "none.json")])
     assert caught.value.code == 1
+
+
+def test_a_caption_that_is_cut_off_is_not_written_and_asked_for_by_the_next_run(folder: Path) -> None:
+    class Short(Seer):
+        def generate(self, conversation: Conversation, sampling: Sampling, on_text: object) -> Said:
+            said = super().generate(conversation, sampling, on_text)
+            return replace(said, cut="max_new_tokens" if sampling.max_new_tokens < 100 else "")
+
+    engine = Short(seed1="<gen_image> a whole one </gen_image> and mor")
+    result = caption_folder(engine, folder, sampling=Sampling(seed=0, max_new_tokens=20))
+    assert captions(folder) == {"green.txt": "a whole one\n"} and len(engine.requests) == 3
+    assert result.failures == tuple(
+        f"{name}: the caption is cut off and not written: the reply ended at 'max_new_tokens', before the model had "
+        "finished; raise it"
+        for name in ("a red one.png", "b/blue.jpg")
+    )
+    result = caption_folder(engine, folder, sampling=Sampling(seed=0, max_new_tokens=200))
+    assert list(result.written) == ["a red one.png", "b/blue.jpg"] and not result.failures
+
+
+@pytest.mark.parametrize("policy", ["error", "ask_again"])
+def test_a_closing_tag_that_the_engine_had_to_write_makes_no_caption_whole(folder: Path, policy: str) -> None:
+    class Held(Seer):
+        def generate(self, conversation: Conversation, sampling: Sampling, on_text: object) -> Said:
+            return Said("<gen_image> a fox in the sno </gen_image>", cut="max_new_tokens")
+
+    result = caption_folder(Held(), folder, sampling=Sampling(), task="similar", policy=policy)
+    assert not result.written and len(result.failures) == 3

@@ -257,3 +257,8 @@ def test_the_block_that_is_open() -> None:
     assert (
         count_closed('<gen_image> "" </gen_image>') == 0 == len(parse('<gen_image> "" </gen_image>').prompts)
     )
+
+
+def test_a_prompt_whose_end_had_to_be_written_for_it_is_cut_off(engine: LocalEngine) -> None:
+    said = [say(engine, replace(HOT, seed=seed)) for seed in range(5)]
+    assert all(has_form(one.answer) and one.cut == "max_new_tokens" for one in said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from ..conversation import Conversation
 from ..thinking import split_reply
@@ -26,6 +26,15 @@ It is the progress report and the cancel point in one: whatever it raises ends t
 through the engine unchanged, even a ``BaseException``. What the model thinks stands first in the text, between
 ``<think>`` and ``</think>``, whatever its own marks are.
 """
+
+CutAt = Literal["", "max_new_tokens", "context"]
+"""What ended a reply before the model did; "" where the model ended it, or had written what was asked for."""
+CUT_REASONS: Mapping[CutAt, str] = {
+    "max_new_tokens": "the reply ended at 'max_new_tokens', before the model had finished; raise it",
+    "context": "the reply ended where the model's context is full, before the model had finished; shorten 'history' or "
+    "'instruction', or take a model with a longer context",
+}
+"""Each said to a person, with the way out."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +86,13 @@ class Said:
         answer: the assistant's turn: no template tokens, no end token, no thought; ``<gen_image>`` tags untouched.
         thought: what it thought before, without marks; "" if it did not think.
         unfinished: the reply ended inside a thought, so that ``answer`` is not what was asked for.
+        cut: what ended the answer before the model did.
     """
 
     answer: str
     thought: str = ""
     unfinished: bool = False
+    cut: CutAt = ""
 
     @classmethod
     def of(cls, reply: str, *, thinking: bool = False, thought: str = "") -> Said:

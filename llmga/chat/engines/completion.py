@@ -7,6 +7,7 @@ import math
 from typing import Any, Literal
 
 from ..conversation import MAX_TEXT
+from .base import CutAt
 from .sse import SSEDecoder
 
 Form = Literal["events", "document"]
@@ -15,6 +16,12 @@ _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
 """By which it is clear what a body is, white space before it not counted."""
 _MOST_TOKENS = 100
+_CUT_BY: dict[str, CutAt] = {
+    "length": "max_new_tokens",  # OpenAI, vLLM, llama.cpp, Ollama; some of these also where their context is full
+    "max_tokens": "max_new_tokens",  # gateways to Anthropic and Gemini
+    "max_output_tokens": "max_new_tokens",
+    "model_length": "context",  # Mistral
+}
 
 
 class UnreadableReply(ValueError):  # noqa: N818 - it is told apart from other errors by what it is
@@ -38,6 +45,8 @@ class CompletionReader:
         """``[DONE]`` was read."""
         self.finished = False
         """A ``finish_reason`` was read: nothing has to follow."""
+        self.cut: CutAt = ""
+        """What ended the reply before the model did, by the last ``finish_reason``."""
         self.first_tokens: dict[str, float] = {}
         """Of the reply's first token: how likely it and others were, 0 .. 1, where the server says so."""
         self._texts: list[str] = []
@@ -162,8 +171,10 @@ class CompletionReader:
             self._take_message(message)
         elif isinstance(choice.get("text"), str):
             self._add([choice["text"]])
-        if choice.get("finish_reason") not in (None, "", "null"):
+        reason = choice.get("finish_reason")
+        if reason not in (None, "", "null"):
             self.finished = True
+            self.cut = _CUT_BY.get(str(reason).lower(), "")
 
     def _add(self, texts: list[str]) -> None:
         """More of the reply, which is looked through again and again while it grows.

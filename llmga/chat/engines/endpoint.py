@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ...quiet import no_http_logs
 from ..conversation import Conversation
 from ..endpoints import Endpoint
+from ..tags import count_closed
 from .background import in_thread
 from .base import OnText, Said, Sampling, check_conversation, spells
 from .completion import CompletionReader, UnreadableReply
@@ -175,6 +176,8 @@ class EndpointEngine:
                 call.check_clocks()
                 on_text(call.said(call.text).shown)
             said = call.said(result.result())
+        if 0 < sampling.stop_after <= count_closed(said.answer):  # what was asked for is whole
+            said = replace(said, cut="")
         on_text(said.shown)
         return said
 
@@ -234,7 +237,7 @@ class _Call:
         thought = without_key(self._reader.thought, self._key)
         if thought and not text:
             return Said("", thought, unfinished=True)
-        return Said.of(without_key(text, self._key), thought=thought)
+        return replace(Said.of(without_key(text, self._key), thought=thought), cut=self._reader.cut)
 
     def check_clocks(self) -> None:
         """Raise EndpointError after the deadline, or too long a silence within the reply."""

@@ -150,7 +150,7 @@ class LocalEngine:
                 hook.remove()
         if positions is not None:
             self.prefixes.put([*positions, *new_ids], cache)
-        return stream.said
+        return stream.end(max_new_tokens, wanted)
 
     @property
     def written(self) -> int:

@@ -56,9 +56,11 @@ class PromptForm:
             return False
         block = open_block(said.answer)
         needed = missing * sum(map(len, (self._opening, self._filler, self._closing)))
-        short = min(self._stream.answer_room, self._room - self._stream.received) <= needed
+        short = min(self._stream.answer_room, self._room_left) <= needed
         if not (short or choice in self._end_ids) or is_refusal(said.answer):
             return False
+        if choice not in (*self._end_ids, self._closing[0]):  # the model would have gone on
+            self._stream.cut = "context" if self._room_left < self._stream.answer_room else "max_new_tokens"
         if block is None:
             self._waiting = list(self._opening)
         elif count_closed(said.answer + CLOSING) > self._count - missing:
@@ -66,6 +68,10 @@ class PromptForm:
         elif short:
             self._waiting = list(self._filler)
         return True
+
+    @property
+    def _room_left(self) -> int:
+        return self._room - self._stream.received
 
     def _without_end(self, scores: torch.Tensor) -> torch.Tensor:
         """The choice that comes next after those that would end the reply: a prompt was opened and is empty."""

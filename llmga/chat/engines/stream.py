@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from ..tags import count_closed
-from .base import OnText, Said, Sampling
+from .base import CutAt, OnText, Said, Sampling
 
 QUIET = 0.1  # seconds between two calls of on_text while no token arrives
 
@@ -25,6 +25,7 @@ class Stream:
         said: the reply so far.
         stopped: the end token came, as many prompts as were asked for are closed in the answer, or the thought or the
             answer has as many tokens as it may have; later tokens are ignored.
+        cut: what ended the answer before the model did.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Stream:
         """
         self.said = Said("", unfinished=thinking)
         self.stopped = False
+        self.cut: CutAt = ""
         self._decode = decode
         self._end_ids = end_ids
         self._on_text = on_text
@@ -92,7 +94,20 @@ class Stream:
             return self._thought_tokens >= sampling.thought_tokens
         if 0 < sampling.stop_after <= count_closed(self.said.answer):
             return True
-        return self._received - self._thought_tokens >= sampling.max_new_tokens
+        full = self._received - self._thought_tokens >= sampling.max_new_tokens
+        self.cut = self.cut or ("max_new_tokens" if full else "")
+        return full
+
+    def end(self, most: int, wanted: int) -> Said:
+        """The whole reply, when no token follows.
+
+        Args:
+            most: tokens that it could have, a thought included.
+            wanted: tokens that it should have; more than ``most`` where the context has less room.
+        """
+        if not self.stopped and self._received >= most:
+            self.cut = "context" if most < wanted else "max_new_tokens"
+        return replace(self.said, cut=self.cut)
 
     def on_block(self, *_: Any) -> None:
         """Forward-pre-hook: a long prompt or a large picture takes seconds before its first token."""
