@@ -267,6 +267,8 @@ class Attempt:
     pictures: tuple[Picture, ...]
     checks: tuple[PictureCheck, ...]
     best: int
+    remark: str = ""
+    """Why the prompt was not written anew after it, though that was asked for."""
 
     @property
     def score(self) -> float:
@@ -293,13 +295,14 @@ def repeat_until(
         paint: ``paint(prompt, attempt)`` gives the pictures of one round, attempt from 0; may raise.
         threshold: the score that ends it, 0 .. 1.
         attempts: at least 1.
-        rewrite: whether the model rewrites the prompt after each attempt; else the same prompt is painted again.
+        rewrite: whether the model rewrites the prompt after each attempt; else, or where that fails, the same prompt is
+            painted again.
 
     Returns:
         Every attempt in order; the best picture is not always the last one's.
 
     Raises:
-        ValueError: see ``check_each`` and ``better_prompt``.
+        ValueError: see ``check_each``.
     """
     made: list[Attempt] = []
     for number in range(attempts):
@@ -311,7 +314,12 @@ def repeat_until(
             break
         if rewrite:
             check = checks[made[-1].best]
-            prompt = better_prompt(engine, request, prompt, check, sampling=own, on_text=on_text) or prompt
+            try:
+                prompt = (
+                    better_prompt(engine, request, prompt, check, sampling=own, on_text=on_text) or prompt
+                )
+            except (ValueError, EndpointError) as error:  # the attempts so far are whole
+                made[-1] = replace(made[-1], remark=str(error))
     return made
 
 

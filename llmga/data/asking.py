@@ -42,11 +42,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """Outcome of a question: the raw reply, or why its image cannot be read."""
+    """Outcome of a question: the raw reply, or why its image cannot be read.
+
+    Args:
+        cut: the reply was cut off before the model had finished (see ``Said.cut``).
+    """
 
     reply: str = ""
     unreadable: str = ""
     picture_sha256: str = ""
+    cut: bool = False
 
 
 class AnswerLog:
@@ -159,7 +164,7 @@ def _ask(question: Question, engine: ChatEngine, sampling: Sampling, stop: threa
     seed = int.from_bytes(hashlib.sha256(f"{sampling.seed}:{question.key}".encode()).digest()[:8], "big")
     said = engine.generate(asked, replace(sampling, seed=seed), on_text)
     # Of an unfinished thought nothing is a caption; the empty reply is then cleaned away.
-    return Answer("" if said.unfinished else said.answer, picture_sha256=sha256)
+    return Answer("" if said.unfinished else said.answer, picture_sha256=sha256, cut=bool(said.cut))
 
 
 def _load_picture(path: Path) -> Picture:

@@ -238,6 +238,8 @@ def _sort_out(
         try:
             if answer.unreadable:
                 raise RejectedError("unreadable picture")
+            if answer.cut:
+                raise RejectedError("cut off at max_new_tokens")
             record = job.to_record(answer.reply)
             # One picture has several short captions, but needs one detailed caption only.
             picture = answer.picture_sha256 if isinstance(record, Caption) else ""

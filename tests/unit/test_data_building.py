@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.openai_behaviours import BEHAVIOURS, document, head
 from support.openai_server import OpenAIServer
 
 from llmga.chat.endpoints import Endpoint
@@ -112,6 +113,14 @@ def test_bad_replies_and_bad_pictures_are_rejected_with_reasons(folder, tmp_path
         "duplicate text": ["sub/violet.png", "z.png"],
         "duplicate picture": ["twin.png"],
     }
+
+
+def test_a_caption_that_is_cut_off_is_no_record(folder, tmp_path, monkeypatch):
+    script = [head("200 OK", "application/json"), document({"content": caption("azure")}, "length")]
+    monkeypatch.setitem(BEHAVIOURS, "normal", lambda exchange: script)
+    with OpenAIServer(seen) as server:
+        manifest = build_captions(folder, engine(server), tmp_path / "out")
+    assert len(manifest.rejected["cut off at max_new_tokens"]) == manifest.asked == 4 and manifest.kept == 0
 
 
 def test_the_cleaning_rules_are_applied_anew_without_asking_again(folder, tmp_path):

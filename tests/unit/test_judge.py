@@ -336,6 +336,15 @@ def test_painting_is_repeated_until_a_picture_is_right() -> None:
     assert len(lenient) == 1
 
 
+def test_a_rewriting_that_fails_between_attempts_costs_none_of_them() -> None:
+    engine = Replying(["yes", "no", " ", "yes", "yes"])
+    made = repeat_until(
+        engine, lambda prompt, attempt: [RED], "a ball", CLAIMS, attempts=2, asking="one by one", **SPOKEN
+    )
+    assert [one.prompt for one in made] == ["a ball", "a ball"] and made[1].score == 1.0
+    assert "is empty" in made[0].remark and made[1].remark == ""
+
+
 def test_what_is_wrong_in_the_best_picture_is_rewritten_and_only_before_another_attempt() -> None:
     """Two pictures of which the first is better, a reply without a prompt, then one picture that is no better."""
     engine = Replying(["yes", "no", "no", "no", "No idea.", "no", "no"])
