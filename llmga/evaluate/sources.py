@@ -1,7 +1,7 @@
 """Evaluation sets as they are published: COCO captions, MagicBrush, pictures with LaMa's masks, VIST, VisDial.
 
-Each reader takes the folder that a user has, reads the official annotation files, and gives items in a fixed order. Only
-names are checked here; a picture is read where it is used. Nothing is downloaded.
+Each reader takes the folder that a user has, reads the official annotation files, and gives items in a fixed order. Of
+each picture the header is read here, so that a file that is none is said at the start. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ..images import picture_size
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _MASK = re.compile(r"(?P<name>.{1,250})_mask(?P<number>\d{0,9})")
@@ -255,4 +257,16 @@ def _checked(items: list[Any], where: Path, files: Callable[[Any], tuple[Path, .
         raise FileNotFoundError(
             f"{missing[0]} does not exist, nor {len(missing) - 1} further pictures of {where}"
         )
+    paths = dict.fromkeys(path for item in items for path in files(item))
+    if broken := [reason for path in paths if (reason := _why_broken(path))]:
+        raise ValueError(f"{broken[0]} ({len(broken)} of {len(paths)} pictures of {where} cannot be read)")
     return items
+
+
+def _why_broken(path: Path) -> str:
+    """Why a file's header is not that of a picture; empty if it is."""
+    try:
+        picture_size(path)
+    except ValueError as error:
+        return str(error)
+    return ""

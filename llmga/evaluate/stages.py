@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..files.json_files import read_object
 from ..files.writing import replacing, write_text
+from ..images import read_picture
 from .embedders import EmbedderConfig, Request, load_embedder
 from .extractors import Distance, Extractor
 from .paint_jobs import JobPainter, PainterConfig, PaintJob
@@ -29,6 +30,9 @@ from .writers import ChatConfig, Writer, WrittenPrompt
 
 FEATURE_CHUNK = 32
 """Pictures of one file of features."""
+
+READING = "upright, 16 bits scaled"
+"""How pictures are read; files that were made of pictures read in another way are not taken for these."""
 
 Prepare = Callable[[Image.Image], Image.Image]
 """What is done to a picture before it is looked at."""
@@ -201,7 +205,7 @@ class Stages:
             of: what the pictures depend on, where their paths do not say it.
             prepare: what is done to a picture first, such as resizing.
         """
-        folder = self.folder / "features" / cache_key(extractor.digest, [str(p) for p in pictures], *of)
+        folder = self.folder / "features" / cache_key(READING, extractor.digest, [*map(str, pictures)], *of)
         units = list(enumerate(chunked(pictures, FEATURE_CHUNK)))
         paths = [folder / f"{number:06d}.safetensors" for number, _ in units]
 
@@ -228,7 +232,7 @@ class Stages:
         prepare: Prepare | None = None,
     ) -> torch.Tensor:
         """(N,) float64: the perceptual distance of each picture from its other; see ``features``."""
-        key = cache_key(metric.digest, [*map(str, pictures)], [*map(str, others)], *of)
+        key = cache_key(READING, metric.digest, [*map(str, pictures)], [*map(str, others)], *of)
         folder = self.folder / "distances" / key
         units = list(enumerate(chunked(list(zip(pictures, others, strict=True)), FEATURE_CHUNK)))
         paths = [folder / f"{number:06d}.safetensors" for number, _ in units]
@@ -294,8 +298,7 @@ def faults(written: Sequence[WrittenPrompt]) -> list[str]:
 
 
 def _opened(path: Path, prepare: Prepare | None) -> Image.Image:
-    with Image.open(path) as picture:
-        seen = picture.convert("RGB")
+    seen = read_picture(path)
     return prepare(seen) if prepare else seen
 
 

@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
+from ...images import read_picture
 from ..data import DataConfig, load_scores, read_items
 from ..estimates import Estimate, mean
 from ..extractors import Extractor, load_network
@@ -28,7 +28,7 @@ from ..paint_jobs import PaintJob
 from ..paper import Claim
 from ..results import TableResult
 from ..sources import EditItem
-from ..stages import Row, Stages, cache_key, faults
+from ..stages import READING, Row, Stages, cache_key, faults
 from ..writers import Writer, WrittenPrompt
 from .text_to_image import check_rows
 
@@ -111,9 +111,8 @@ def score(
 
 def pixel_distances(picture: Path, target: Path) -> tuple[float, float]:
     """Mean absolute and mean squared difference in 0 .. 1, the picture resized to the target's size by Pillow."""
-    with Image.open(picture) as one, Image.open(target) as other:
-        truth = other.convert("RGB")
-        made = one.convert("RGB").resize(truth.size)
+    truth = read_picture(target)
+    made = read_picture(picture).resize(truth.size)
     difference = (np.asarray(made, np.float64) - np.asarray(truth, np.float64)) / 255
     return float(np.abs(difference).mean()), float(np.square(difference).mean())
 
@@ -156,10 +155,10 @@ def _wave(
 ) -> tuple[list[Path], list[str]]:
     """Edits that do not depend on each other."""
     keys = [item.key for item in items]
-    of = (*of, [str(path) for path in sources], config.seed)
+    of = (READING, *of, [str(path) for path in sources], config.seed)
 
     def write(writer: Writer, i: int) -> WrittenPrompt:
-        return writer.edit(_opened(sources[i]), items[i].instruction, config.seed + i)
+        return writer.edit(read_picture(sources[i]), items[i].instruction, config.seed + i)
 
     written = stages.write(f"{row.name}: prompts", keys, row.chat, write, *of)
 
@@ -171,7 +170,7 @@ def _wave(
             config.seed,
             config.size,
             config.size,
-            _opened(sources[i]),
+            read_picture(sources[i]),
             source=prompts.source,
         )
 
@@ -186,8 +185,3 @@ def _source(number: int, items: Sequence[EditItem], made: dict[int, Path], turns
     if turns == "independent" or not before:
         return item.source
     return made[max(before, key=lambda i: items[i].turn)]
-
-
-def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return picture.convert("RGB")

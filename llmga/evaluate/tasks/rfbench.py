@@ -18,8 +18,8 @@ from typing import Any
 
 from ...chat.conversation import Picture
 from ...chat.engines.base import Sampling
+from ...images import read_picture
 from ..data import DataConfig, load_scores, read_items
-from ..embedders import read_rgb
 from ..estimates import Estimate
 from ..extractors import Extractor, load_network
 from ..gpt4score import Judgement, NoScoreError, caption_similarity, judge_picture
@@ -144,7 +144,7 @@ def _judged(
             temperature=config.judge.temperature,
             max_new_tokens=config.judge.max_new_tokens,
         )
-        picture = Picture.from_pil(read_rgb(painted[i]))
+        picture = Picture.from_pil(read_picture(painted[i]))
         try:
             return asdict(
                 judge_picture(
