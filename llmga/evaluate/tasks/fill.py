@@ -26,7 +26,7 @@ from ..paper import Claim
 from ..results import TableResult
 from ..sources import FillItem
 from ..stages import READING, Row, Stages, cache_key, faults
-from .text_to_image import check_rows, frechet_estimate
+from .text_to_image import check_enough, check_rows, frechet_estimate
 
 MULTIPLE = 8
 """Pictures are painted at multiples of so many pixels."""
@@ -78,13 +78,23 @@ def run(config: FillConfig, stages: Stages) -> list[TableResult]:
             "'network' must be an extractor of features and 'distance' a perceptual distance, got "
             f"{config.network!r} and {config.distance!r}"
         )
-    return [_table(holes, config, stages, network, distance) for holes in config.holes]
+    sets: list[list[FillItem]] = [read_items(holes.data, stages.folder / "data") for holes in config.holes]
+    for items in sets:
+        check_enough(items, "holes.data.count")
+    return [
+        _table(holes, items, config, stages, network, distance)
+        for holes, items in zip(config.holes, sets, strict=True)
+    ]
 
 
 def _table(
-    holes: Holes, config: FillConfig, stages: Stages, network: Extractor, distance: Distance
+    holes: Holes,
+    items: list[FillItem],
+    config: FillConfig,
+    stages: Stages,
+    network: Extractor,
+    distance: Distance,
 ) -> TableResult:
-    items: list[FillItem] = read_items(holes.data, stages.folder / "data")
     data = cache_key([(item.key, str(item.mask)) for item in items])
     real = stages.features(network, [item.picture for item in items])["features"]
     scores = load_scores(config.scores)

@@ -20,7 +20,7 @@ from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
 from ..sources import CaptionItem, TurnsItem
 from ..stages import Row, Stages, cache_key, centre_square
-from .text_to_image import check_rows, frechet_estimate
+from .text_to_image import check_enough, check_rows, frechet_estimate
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def run(config: TurnsConfig, stages: Stages) -> list[TableResult]:
     """
     check_rows(config.rows, embedders=True)
     items = conversations(read_items(config.data, stages.folder / "data"), config.turns, config.order)
+    check_enough(items, "data.count")
     network = load_network(config.network, config.device)
     if not isinstance(network, Extractor):
         raise ValueError(f"'network' must be an extractor of features, got {config.network!r}")
