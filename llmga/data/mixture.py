@@ -161,6 +161,21 @@ class Mixture:
             record = int(_permutation(total, 0)[record])
         return Place(self._names[k], record)
 
+    def path(self, part: str) -> Path:
+        """The file of a part."""
+        return self._parts[part].path
+
+    def first_samples(self, count: int) -> dict[str, list[int]]:
+        """By part the numbers of its first samples of an epoch, at most ``count`` of each."""
+        found: dict[str, list[int]] = {name: [] for name in self._names}
+        for index in range(len(self)):
+            numbers = found[self.place(index).part]
+            if len(numbers) < count:
+                numbers.append(index)
+                if all(len(found[n]) >= min(count, self.quotas[n]) for n in found):
+                    break
+        return found
+
     def _shares(self, mode: MixtureMode) -> list[int]:
         ratios = [part.ratio for part in self._parts.values()]
         per_ratio = [self._sizes[0] / ratios[0]] * len(ratios) if mode == "weights" else self._sizes
