@@ -25,7 +25,7 @@ from ..extractors import Distance, Extractor, load_network
 from ..paper import Claim
 from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
-from ..sources import CaptionItem, DialogItem, StoryItem
+from ..sources import CaptionItem, DialogItem, StoryItem, left_out
 from ..stages import READING, Prepare, Row, Stages, cache_key
 from .text_to_image import check_rows
 
@@ -127,6 +127,7 @@ def run(config: ContextConfig, stages: Stages) -> list[TableResult]:
     conditions = {
         "pictures": len(items),
         "data": cache_key([(item.key, _text(item)) for item in items]),
+        **left_out(items),
         "size": config.size,
         "compared at": config.compared or "own size",
         **{

@@ -12,7 +12,7 @@ Source: OSU-NLP-Group/MagicBrush, evaluation/image_eval.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,7 @@ from ..extractors import Extractor, load_network
 from ..paint_jobs import PaintJob
 from ..paper import Claim
 from ..results import TableResult
-from ..sources import EditItem
+from ..sources import EditItem, left_out, whole_sessions
 from ..stages import READING, Row, Stages, cache_key, faults
 from ..writers import Writer, WrittenPrompt
 from .text_to_image import check_rows
@@ -63,7 +63,7 @@ def run(config: EditConfig, stages: Stages) -> list[TableResult]:
         ValueError, FileNotFoundError: the configuration cannot be used; the message names what is wrong.
     """
     check_rows(config.rows)
-    items: list[EditItem] = read_items(config.data, stages.folder / "data")
+    items = _items(config, stages.folder / "data")
     clip, dino = (load_network(spec, config.device) for spec in (config.clip, config.dino))
     if not isinstance(clip, Extractor) or clip.texts is None:
         raise ValueError(f"'clip' must be a network that reads pictures and texts, got {config.clip!r}")
@@ -81,6 +81,7 @@ def run(config: EditConfig, stages: Stages) -> list[TableResult]:
     conditions = {
         "pictures": len(scored),
         "data": data,
+        **left_out(items),
         "turns": config.turns,
         "size": config.size,
         **{network.name: f"{network.digest[:16]}, reads {network.preparation}" for network in (clip, dino)},
@@ -124,6 +125,13 @@ def last_turns(items: Sequence[EditItem]) -> list[int]:
         if item.session not in last or item.turn > items[last[item.session]].turn:
             last[item.session] = i
     return sorted(last.values())
+
+
+def _items(config: EditConfig, work: Path) -> list[EditItem]:
+    """The turns of the set; a count of turns would take first ones for the last of their sessions."""
+    if config.turns == "independent" or config.data.kind != "magicbrush":
+        return read_items(config.data, work)
+    return whole_sessions(read_items(replace(config.data, count=None), work), config.data.count)
 
 
 def _edited(

@@ -24,7 +24,7 @@ from ..extractors import Distance, Extractor, load_network
 from ..paint_jobs import PaintJob
 from ..paper import Claim
 from ..results import TableResult
-from ..sources import FillItem
+from ..sources import FillItem, left_out
 from ..stages import READING, Row, Stages, cache_key, faults
 from .text_to_image import check_enough, check_rows, frechet_estimate
 
@@ -112,6 +112,7 @@ def _table(
     conditions = {
         "pictures": len(items),
         "data": data,
+        **left_out(items),
         "pasted": config.paste,
         "network": f"{network.name} ({network.digest[:16]})",
         "network reads": network.preparation,

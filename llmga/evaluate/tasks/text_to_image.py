@@ -20,7 +20,7 @@ from ..metrics import frechet_distance, inception_parts, inception_score
 from ..paper import Claim
 from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
-from ..sources import CaptionItem
+from ..sources import CaptionItem, left_out
 from ..stages import Row, Stages, cache_key, centre_square
 
 
@@ -77,7 +77,7 @@ def run(config: TextToImageConfig, stages: Stages) -> list[TableResult]:
             notes[row.name] += inception_notes(len(items), config.splits)
         for score in scores:
             rows[row.name] |= score(items, painted)
-    return [TableResult("t2i", conditions(config, network, data, len(items)), rows, notes)]
+    return [TableResult("t2i", conditions(config, network, data, items), rows, notes)]
 
 
 def _painted(
@@ -110,11 +110,14 @@ def check_enough(items: Sequence[object], key: str) -> None:
         )
 
 
-def conditions(config: TextToImageConfig, network: Extractor, data: str, count: int) -> dict[str, object]:
+def conditions(
+    config: TextToImageConfig, network: Extractor, data: str, items: Sequence[CaptionItem]
+) -> dict[str, object]:
     """What the figures of a result depend on."""
     return {
-        "pictures": count,
+        "pictures": len(items),
         "data": data,
+        **left_out(items),
         "size": config.size,
         "real pictures": f"largest square in the middle, resized to {config.size}",
         "network": f"{network.name} ({network.digest[:16]})",
