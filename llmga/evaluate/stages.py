@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..chat.engines.endpoint import EndpointError
 from ..files.json_files import read_object
 from ..files.writing import replacing, write_text
 from ..images import read_picture
@@ -26,7 +27,7 @@ from .paint_jobs import JobPainter, PainterConfig, PaintJob
 from .painters import load_painter
 from .report import plain
 from .work import Alone, Processes, UnitProgress, chunked, run_units
-from .writers import ChatConfig, Writer, WrittenPrompt
+from .writers import ChatConfig, EngineCalls, Writer, WrittenPrompt
 
 FEATURE_CHUNK = 32
 """Pictures of one file of features."""
@@ -86,7 +87,9 @@ class Stages:
             of: what the prompts depend on beside the chat and the keys.
         """
         writer = Writer(chat)
-        found = self.records(name, "prompts", keys, lambda i: asdict(write(writer, i)), chat, *of)
+        found = self.records(
+            name, "prompts", keys, lambda i: asdict(write(writer, i)), chat, *of, calls=writer.calls
+        )
         return [WrittenPrompt(**one) for one in found]
 
     def converse(
@@ -103,7 +106,7 @@ class Stages:
         def make(number: int) -> dict[str, Any]:
             return {"turns": [asdict(one) for one in converse(writer, number)]}
 
-        found = self.records(name, "prompts", keys, make, chat, "turns", *of)
+        found = self.records(name, "prompts", keys, make, chat, "turns", *of, calls=writer.calls)
         return [[WrittenPrompt(**turn) for turn in one["turns"]] for one in found]
 
     def embed(
@@ -135,18 +138,35 @@ class Stages:
         return paths
 
     def records(
-        self, name: str, kind: str, keys: Sequence[str], make: Callable[[int], Mapping[str, Any]], *of: Any
+        self,
+        name: str,
+        kind: str,
+        keys: Sequence[str],
+        make: Callable[[int], Mapping[str, Any]],
+        *of: Any,
+        calls: EngineCalls | None = None,
     ) -> list[dict[str, Any]]:
         """A JSON object for each item by a function of its number, in their order.
 
         Args:
             kind: the folder below this one that holds such files.
+            calls: of the engine that ``make`` asks. Where they end the run, the items of the failing row are not kept, and
+                are asked for again when the run goes on.
         """
         folder = self.folder / kind / cache_key(*of)
         paths = [folder / f"{safe(key)}.json" for key in keys]
 
+        row: list[Path] = []  # of items that an endpoint failed, up to now
+
         def do(number: int) -> None:
-            write_text(paths[number], json.dumps(make(number), ensure_ascii=False))
+            try:
+                made = make(number)
+            except EndpointError:
+                for path in row:
+                    path.unlink(missing_ok=True)
+                raise
+            write_text(paths[number], json.dumps(made, ensure_ascii=False))
+            row[:] = [*row, paths[number]] if calls and calls.failed_in_a_row else []
 
         run_units(range(len(keys)), lambda i: paths[i].is_file(), do, self.among, self._hears(name))
         return [read_object(path) for path in paths]
