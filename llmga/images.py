@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,24 @@ def picture_size(path: Path) -> tuple[int, int]:
         raise
     except _BROKEN as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def check_files(pictures: Iterable[Path], where: str | Path) -> None:
+    """Raise unless all of these picture files are there. None is opened.
+
+    Args:
+        where: what names them, such as the file of a list.
+
+    Raises:
+        FileNotFoundError: some are missing; the message says how many, names the first three and ``where``.
+    """
+    wanted = list(dict.fromkeys(pictures))
+    missing = [str(path) for path in wanted if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(wanted)} pictures of {where} do not exist: {', '.join(missing[:3])}"
+            f"{', …' * (len(missing) > 3)}; put them there, correct the folder, or take them out of the list"
+        )
 
 
 def to_rgb(picture: Image.Image, background: str | None = None, white: int = 0xFFFF) -> Image.Image:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import accumulate
@@ -21,8 +21,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from ..images import check_files
 from .samples import SCHEMAS, DataTask, Sample, SampleOptions, make_sample
-from .schemas import Records
+from .schemas import Edit, Record, Records
 
 MixtureMode = Literal["weights", "fraction"]
 
@@ -119,7 +120,8 @@ class Mixture:
         return (self[index] for index in range(len(self)))
 
     def check(self, pictures: bool = True) -> None:
-        """Read every record of every file once, so that a bad one is told before a run and not hours into it.
+        """Read every record of every file once, and look for the pictures of those that are used, so that a bad one is told
+        before a run and not hours into it.
 
         Args:
             pictures: whether samples may show pictures.
@@ -127,9 +129,12 @@ class Mixture:
         Raises:
             ValueError: one is not as its task's schema says, holds no answer, or shows a picture where none may be; the
                 message names file and record.
+            FileNotFoundError: pictures of a part are missing; the message says how many, and names its file.
         """
         rng = np.random.default_rng(0)
         for name, part in self._parts.items():
+            used = self._used(name)
+            wanted: list[Path] = []
             for index, record in enumerate(self._records[name].scan()):
                 try:
                     sample = make_sample(part.task, record, Path(part.images), self._recipe, rng)
@@ -140,6 +145,22 @@ class Mixture:
                         f"{part.path}, record {index}: its {part.task} sample shows a picture, and the base reads words "
                         f"alone; set base to a model with a vision tower, or leave the part {name!r} out of mixture"
                     )
+                if index in used and (path := self._picture(part, record, sample)):
+                    wanted.append(path)
+            check_files(wanted, part.path)
+
+    def _used(self, name: str) -> Container[int]:
+        """The numbers of the records of a part that its fraction leaves."""
+        size, total = self._sizes[self._names.index(name)], len(self._records[name])
+        return range(total) if size == total else set(_permutation(total, 0)[:size].tolist())
+
+    def _picture(self, part: Part, record: Record, sample: Sample) -> Path | None:
+        """The picture that samples of a record show, some of them at least; None if none does."""
+        options = self._recipe
+        if sample.image is None and isinstance(record, Edit) and options.edit_picture > 0:
+            shows = record.caption is None or options.edit_caption < 1
+            return Path(part.images) / record.image if shows else None
+        return sample.image
 
     @property
     def quotas(self) -> dict[str, int]:
@@ -160,6 +181,21 @@ class Mixture:
         if self._sizes[k] < total:
             record = int(_permutation(total, 0)[record])
         return Place(self._names[k], record)
+
+    def path(self, part: str) -> Path:
+        """The file of a part."""
+        return self._parts[part].path
+
+    def first_samples(self, count: int) -> dict[str, list[int]]:
+        """By part the numbers of its first samples of an epoch, at most ``count`` of each."""
+        found: dict[str, list[int]] = {name: [] for name in self._names}
+        for index in range(len(self)):
+            numbers = found[self.place(index).part]
+            if len(numbers) < count:
+                numbers.append(index)
+                if all(len(found[n]) >= min(count, self.quotas[n]) for n in found):
+                    break
+        return found
 
     def _shares(self, mode: MixtureMode) -> list[int]:
         ratios = [part.ratio for part in self._parts.values()]

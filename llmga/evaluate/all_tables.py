@@ -10,8 +10,10 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..chat.engines.endpoint import EndpointError
 from ..files.json_files import read_object
 from ..files.writing import write_text
+from .comfyui_servers import ServersFailedError
 from .data import DataConfig
 from .page import PageTable, write_page
 from .results import TableResult
@@ -86,7 +88,7 @@ def run_all(
             if not alone:
                 raise
             left_out.append(f"the whole table: {error}")
-        except ValueError as error:
+        except (ValueError, EndpointError, ServersFailedError) as error:
             if not alone:
                 raise
             left_out.append(f"the whole table: {error}")

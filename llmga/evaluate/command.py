@@ -10,10 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ..chat.engines.endpoint import EndpointError
 from ..files.writing import write_text
 from ..train.config import presets, read_config, write_config
 from ..train.config_keys import describe_keys
 from .all_tables import PresetTask, preset_task, run_all
+from .comfyui_servers import ServersFailedError
 from .paper import PAPER, Claim
 from .results import TableResult, joined, latex, markdown, read_result, write_result
 from .stages import Stages
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             config = read_config(config_class(options.task), options.config, options.overrides, _PACKAGE)
             _evaluate(options.task, through(config, options.through), options.output)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, EndpointError, ServersFailedError) as error:
         sys.stderr.write(f"llmga evaluate: {error}\n")
         return 2
     return 0

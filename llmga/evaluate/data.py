@@ -28,7 +28,8 @@ class DataConfig:
     images: str = ""
     """In the folder; for coco and vist."""
     count: int | None = None
-    """Takes so many items, evenly spread; null takes all."""
+    """Takes so many items, evenly spread; null takes all. For ``turns: iterative`` it takes so many whole sessions of
+    MagicBrush, and else so many turns."""
 
 
 def read_items(config: DataConfig, work: Path) -> list[Any]:
@@ -48,7 +49,7 @@ def read_items(config: DataConfig, work: Path) -> list[Any]:
     if config.kind == "magicbrush":
         return evenly(read_magicbrush(folder, config.annotations or "global_descriptions.json"), config.count)
     if config.kind == "vist":
-        return evenly(read_vist(folder, config.annotations, config.images), config.count)
+        return read_vist(folder, config.annotations, config.images, config.count)
     if config.kind == "visdial":
         return read_visdial(folder, config.annotations or "val", config.count)
     if config.kind == "rfbench":

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ..chat.conversation import Conversation, Picture
+from ..images import read_picture
 
 Request = Sequence[str | Path]
 """One request of a conversation: words and files of pictures in their order."""
@@ -82,7 +83,7 @@ class GILLEmbedder:
         for number, request in enumerate(requests):
             parts += [f"{self.gill.img_text}\n"] * (number > 0)
             for part in request:
-                parts += self._safe(part) if isinstance(part, str) else [read_rgb(part)]
+                parts += self._safe(part) if isinstance(part, str) else [read_picture(part)]
         with torch.no_grad():
             states = self.gill.picture_states(parts)[None].to(self.gill.parts.img_rows.device)
             return self.gill.parts.conditioning(states)[0].float().cpu()
@@ -120,10 +121,4 @@ def request_text(request: Request) -> str:
 
 def request_pictures(request: Request) -> tuple[Picture, ...]:
     """The pictures of a request, in their order."""
-    return tuple(Picture.from_pil(read_rgb(part)) for part in request if isinstance(part, Path))
-
-
-def read_rgb(path: Path) -> Image.Image:
-    """A picture file as RGB."""
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+    return tuple(Picture.from_pil(read_picture(part)) for part in request if isinstance(part, Path))

@@ -7,6 +7,7 @@ tests hold them to torchmetrics.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -109,17 +110,23 @@ def inception_score(
 ) -> tuple[float, float]:
     """Inception Score: exp of the mean divergence of each picture's classes from those of all; mean and sd over splits.
 
-    The sd of a single split is NaN.
+    The sd of a single split is NaN. N pictures that do not divide into the splits make ``inception_parts`` of them.
 
     Args:
         classifier: from pictures to logits (B, classes).
         seed: of the shuffling before the splits.
 
     Raises:
+        ValueError: ``splits`` is below 1, or there are fewer than two pictures for each: one alone always scores 1.
         ModuleNotFoundError: torchmetrics is missing; the extra ``evaluate`` brings it.
 
     Source: Salimans et al., Improved Techniques for Training GANs, section 4; torchmetrics.
     """
+    if splits < 1 or len(images) < 2 * splits:
+        raise ValueError(
+            f"an Inception Score needs at least two pictures for each of 'splits', at least 1; got {len(images)} pictures "
+            f"and splits {splits}"
+        )
     from torchmetrics.image.inception import InceptionScore
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -131,3 +138,9 @@ def inception_score(
         metric.update(images)
         value, spread = metric.compute()
     return float(value), float(spread)
+
+
+def inception_parts(count: int, splits: int) -> int:
+    """Into how many parts the Inception Score divides so many pictures: parts of one size, but for the last, and so
+    perhaps fewer than ``splits``."""
+    return math.ceil(count / math.ceil(count / splits))

@@ -1,7 +1,7 @@
 """Evaluation sets as they are published: COCO captions, MagicBrush, pictures with LaMa's masks, VIST, VisDial.
 
-Each reader takes the folder that a user has, reads the official annotation files, and gives items in a fixed order. Only
-names are checked here; a picture is read where it is used. Nothing is downloaded.
+Each reader takes the folder that a user has, reads the official annotation files, and gives items in a fixed order. Of
+each picture the header is read here, so that a file that is none is said at the start. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -9,13 +9,27 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..images import picture_size
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _MASK = re.compile(r"(?P<name>.{1,250})_mask(?P<number>\d{0,9})")
+
+
+class Items(list[Any]):
+    """The items of a set, and in ``left_out`` a line for each reason why some of what its files name is not among them."""
+
+    left_out: tuple[str, ...] = ()
+
+
+def left_out(items: Sequence[Any]) -> dict[str, str]:
+    """What a result's conditions say of a set of which something was left out; nothing for a whole one."""
+    lines = getattr(items, "left_out", ())
+    return {"left out": "; ".join(lines)} if lines else {}
 
 
 @dataclass(frozen=True)
@@ -80,7 +94,7 @@ class TurnsItem:
     pictures: tuple[Path, ...]
 
 
-def read_coco(folder: Path, annotations: str, images: str, count: int | None = None) -> list[CaptionItem]:
+def read_coco(folder: Path, annotations: str, images: str, count: int | None = None) -> Items:
     """COCO captions: the first caption of each picture, pictures in the order of their ids.
 
     Args:
@@ -103,29 +117,44 @@ def read_coco(folder: Path, annotations: str, images: str, count: int | None = N
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not an annotation file of COCO captions: {error!r}") from error
-    return _checked(evenly(items, count), path, lambda item: (item.picture,))
+    lines = [
+        *_counted(len(files.keys() - captions.keys()), "pictures without a caption"),
+        *_counted(len(captions.keys() - files.keys()), "captioned pictures that 'images' does not list"),
+    ]
+    return _checked(evenly(items, count), path, lambda item: (item.picture,), lines)
 
 
-def read_masked(folder: Path, count: int | None = None) -> list[FillItem]:
-    """Pictures with masks as LaMa's scripts write them: ``NAME.png`` beside ``NAME_mask000.png``, in any folder below."""
-    pictures = {
-        path.with_suffix(""): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and not _MASK.fullmatch(path.stem)
-    }
+def read_masked(folder: Path, count: int | None = None) -> Items:
+    """Pictures with masks as LaMa's scripts write them: ``NAME.png`` beside ``NAME_mask000.png``, in any folder below.
+
+    Raises:
+        ValueError: a mask has no picture, or two of its name.
+    """
+    pictures: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not _MASK.fullmatch(path.stem):
+            pictures.setdefault(path.with_suffix(""), []).append(path)
     items = []
+    used: set[Path] = set()
     for mask in sorted(folder.rglob("*_mask*")):
         if mask.suffix.lower() not in IMAGE_SUFFIXES or not (match := _MASK.fullmatch(mask.stem)):
             continue
-        picture = pictures.get(mask.parent / match["name"])
-        if picture is None:
+        named = mask.parent / match["name"]
+        if named not in pictures:
             raise ValueError(f"{mask} is the mask of no picture: {match['name']}.png is missing beside it")
+        picture, *others = pictures[named]
+        if others:
+            raise ValueError(
+                f"{mask} is the mask of {picture.name} or of {others[0].name}; rename one of them"
+            )
+        used.add(named)
         key = mask.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
         items.append(FillItem(key, picture, mask))
-    return _checked(evenly(items, count), folder, lambda item: (item.picture, item.mask))
+    lines = _counted(len(pictures.keys() - used), "pictures without a mask")
+    return _checked(evenly(items, count), folder, lambda item: (item.picture, item.mask), lines)
 
 
-def read_magicbrush(folder: Path, captions: str = "global_descriptions.json") -> list[EditItem]:
+def read_magicbrush(folder: Path, captions: str = "global_descriptions.json") -> Items:
     """MagicBrush's test set: every turn of every session.
 
     Args:
@@ -158,7 +187,7 @@ def read_magicbrush(folder: Path, captions: str = "global_descriptions.json") ->
     return _checked(items, folder, lambda item: (item.source, item.target))
 
 
-def read_vist(folder: Path, annotations: str, images: str) -> list[StoryItem]:
+def read_vist(folder: Path, annotations: str, images: str, count: int | None = None) -> Items:
     """VIST: stories of five pictures in sequence, those whose five pictures are all there.
 
     Args:
@@ -167,21 +196,31 @@ def read_vist(folder: Path, annotations: str, images: str) -> list[StoryItem]:
     """
     path = folder / annotations
     document = _json(path)
-    have = {
-        file.stem: file
-        for file in sorted((folder / images).glob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    }
+    have: dict[str, Path] = {}
+    same = short = incomplete = 0
+    for file in sorted((folder / images).glob("*")):
+        if file.suffix.lower() in IMAGE_SUFFIXES:
+            same += file.stem in have
+            have[file.stem] = file
     items = []
     try:
         for story, lines in _stories(document).items():
             names = [name for name, _ in lines]
-            if len(lines) == 5 and all(name in have for name in names):
+            if len(lines) != 5:
+                short += 1
+            elif not all(name in have for name in names):
+                incomplete += 1
+            else:
                 pictures = tuple(have[name] for name in names)
                 items.append(StoryItem(f"{story}-{names[-1]}", tuple(text for _, text in lines), pictures))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not an annotation file of VIST: {error!r}") from error
-    return _checked(items, path, lambda item: item.pictures)
+    left = [
+        *_counted(incomplete, f"stories that lack a picture in {images}"),
+        *_counted(short, "stories of other than five pictures"),
+        *_counted(same, f"pictures in {images} beside another of the same name"),
+    ]
+    return _checked(evenly(items, count), path, lambda item: item.pictures, left)
 
 
 def _stories(document: Any) -> dict[str, list[tuple[str, str]]]:
@@ -201,7 +240,7 @@ def _stories(document: Any) -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def read_visdial(folder: Path, split: str = "val", count: int | None = None) -> list[DialogItem]:
+def read_visdial(folder: Path, split: str = "val", count: int | None = None) -> Items:
     """VisDial 1.0: dialogues of ten rounds.
 
     Args:
@@ -244,9 +283,24 @@ def _json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
-def _checked(items: list[Any], where: Path, files: Callable[[Any], tuple[Path, ...]]) -> list[Any]:
+def whole_sessions(items: Sequence[EditItem], count: int | None) -> list[EditItem]:
+    """All turns of ``count`` of the sessions, evenly spread."""
+    kept = set(evenly(list(dict.fromkeys(item.session for item in items)), count))
+    return [item for item in items if item.session in kept]
+
+
+def _counted(count: int, what: str) -> list[str]:
+    return [f"{count} {what}"] if count else []
+
+
+def _checked(
+    items: list[Any],
+    where: Path,
+    files: Callable[[Any], tuple[Path, ...]],
+    left: Sequence[str] = (),
+) -> Items:
     if not items:
-        raise ValueError(f"{where} holds nothing to evaluate")
+        raise ValueError(f"{where} holds nothing to evaluate{': ' * bool(left)}{'; '.join(left)}")
     (key, times), *_ = Counter(item.key for item in items).most_common(1)
     if times > 1:
         raise ValueError(f"{where}: {key!r} stands there {times} times")
@@ -255,4 +309,18 @@ def _checked(items: list[Any], where: Path, files: Callable[[Any], tuple[Path, .
         raise FileNotFoundError(
             f"{missing[0]} does not exist, nor {len(missing) - 1} further pictures of {where}"
         )
-    return items
+    paths = dict.fromkeys(path for item in items for path in files(item))
+    if broken := [reason for path in paths if (reason := _why_broken(path))]:
+        raise ValueError(f"{broken[0]} ({len(broken)} of {len(paths)} pictures of {where} cannot be read)")
+    found = Items(items)
+    found.left_out = tuple(left)
+    return found
+
+
+def _why_broken(path: Path) -> str:
+    """Why a file's header is not that of a picture; empty if it is."""
+    try:
+        picture_size(path)
+    except ValueError as error:
+        return str(error)
+    return ""

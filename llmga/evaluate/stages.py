@@ -17,18 +17,23 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..chat.engines.endpoint import EndpointError
 from ..files.json_files import read_object
 from ..files.writing import replacing, write_text
+from ..images import read_picture
 from .embedders import EmbedderConfig, Request, load_embedder
 from .extractors import Distance, Extractor
 from .paint_jobs import JobPainter, PainterConfig, PaintJob
 from .painters import load_painter
 from .report import plain
 from .work import Alone, Processes, UnitProgress, chunked, run_units
-from .writers import ChatConfig, Writer, WrittenPrompt
+from .writers import ChatConfig, EngineCalls, Writer, WrittenPrompt
 
 FEATURE_CHUNK = 32
 """Pictures of one file of features."""
+
+READING = "upright, 16 bits scaled"
+"""How pictures are read; files that were made of pictures read in another way are not taken for these."""
 
 Prepare = Callable[[Image.Image], Image.Image]
 """What is done to a picture before it is looked at."""
@@ -82,7 +87,9 @@ class Stages:
             of: what the prompts depend on beside the chat and the keys.
         """
         writer = Writer(chat)
-        found = self.records(name, "prompts", keys, lambda i: asdict(write(writer, i)), chat, *of)
+        found = self.records(
+            name, "prompts", keys, lambda i: asdict(write(writer, i)), chat, *of, calls=writer.calls
+        )
         return [WrittenPrompt(**one) for one in found]
 
     def converse(
@@ -99,7 +106,7 @@ class Stages:
         def make(number: int) -> dict[str, Any]:
             return {"turns": [asdict(one) for one in converse(writer, number)]}
 
-        found = self.records(name, "prompts", keys, make, chat, "turns", *of)
+        found = self.records(name, "prompts", keys, make, chat, "turns", *of, calls=writer.calls)
         return [[WrittenPrompt(**turn) for turn in one["turns"]] for one in found]
 
     def embed(
@@ -131,18 +138,35 @@ class Stages:
         return paths
 
     def records(
-        self, name: str, kind: str, keys: Sequence[str], make: Callable[[int], Mapping[str, Any]], *of: Any
+        self,
+        name: str,
+        kind: str,
+        keys: Sequence[str],
+        make: Callable[[int], Mapping[str, Any]],
+        *of: Any,
+        calls: EngineCalls | None = None,
     ) -> list[dict[str, Any]]:
         """A JSON object for each item by a function of its number, in their order.
 
         Args:
             kind: the folder below this one that holds such files.
+            calls: of the engine that ``make`` asks. Where they end the run, the items of the failing row are not kept, and
+                are asked for again when the run goes on.
         """
         folder = self.folder / kind / cache_key(*of)
         paths = [folder / f"{safe(key)}.json" for key in keys]
 
+        row: list[Path] = []  # of items that an endpoint failed, up to now
+
         def do(number: int) -> None:
-            write_text(paths[number], json.dumps(make(number), ensure_ascii=False))
+            try:
+                made = make(number)
+            except EndpointError:
+                for path in row:
+                    path.unlink(missing_ok=True)
+                raise
+            write_text(paths[number], json.dumps(made, ensure_ascii=False))
+            row[:] = [*row, paths[number]] if calls and calls.failed_in_a_row else []
 
         run_units(range(len(keys)), lambda i: paths[i].is_file(), do, self.among, self._hears(name))
         return [read_object(path) for path in paths]
@@ -201,7 +225,7 @@ class Stages:
             of: what the pictures depend on, where their paths do not say it.
             prepare: what is done to a picture first, such as resizing.
         """
-        folder = self.folder / "features" / cache_key(extractor.digest, [str(p) for p in pictures], *of)
+        folder = self.folder / "features" / cache_key(READING, extractor.digest, [*map(str, pictures)], *of)
         units = list(enumerate(chunked(pictures, FEATURE_CHUNK)))
         paths = [folder / f"{number:06d}.safetensors" for number, _ in units]
 
@@ -228,7 +252,7 @@ class Stages:
         prepare: Prepare | None = None,
     ) -> torch.Tensor:
         """(N,) float64: the perceptual distance of each picture from its other; see ``features``."""
-        key = cache_key(metric.digest, [*map(str, pictures)], [*map(str, others)], *of)
+        key = cache_key(READING, metric.digest, [*map(str, pictures)], [*map(str, others)], *of)
         folder = self.folder / "distances" / key
         units = list(enumerate(chunked(list(zip(pictures, others, strict=True)), FEATURE_CHUNK)))
         paths = [folder / f"{number:06d}.safetensors" for number, _ in units]
@@ -294,8 +318,7 @@ def faults(written: Sequence[WrittenPrompt]) -> list[str]:
 
 
 def _opened(path: Path, prepare: Prepare | None) -> Image.Image:
-    with Image.open(path) as picture:
-        seen = picture.convert("RGB")
+    seen = read_picture(path)
     return prepare(seen) if prepare else seen
 
 

@@ -6,23 +6,26 @@ An engine is named in a configuration as ``folder:PATH`` (a transformers folder 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from PIL import Image
 
 from ..chat import Conversation, Picture
 from ..chat.assistant import respond
+from ..chat.batch import MAX_FAILURES_IN_A_ROW
 from ..chat.engines.base import ChatEngine, Sampling
+from ..chat.engines.endpoint import EndpointError
 from ..edit.instruction import rewrite
 from ..images import from_pil, paint_hole_black, to_pil
 from .embedders import Request, request_pictures, request_text
 
+_T = TypeVar("_T")
 _TURN_SEED = 1_000_003  # far from the seeds of the items beside
 
 
@@ -75,15 +78,47 @@ def load_engine(spec: str) -> ChatEngine:
     )
 
 
+class EngineCalls:
+    """Calls of a chat engine. A request that an endpoint fails costs its item alone; ``MAX_FAILURES_IN_A_ROW`` end the run.
+
+    A success and an error of any other kind end the row.
+    """
+
+    def __init__(self) -> None:
+        self.failed_in_a_row = 0
+
+    def call(self, ask: Callable[[], _T]) -> _T:
+        """``ask()``.
+
+        Raises:
+            ValueError: the endpoint failed; the message is its own.
+            EndpointError: it failed so often in a row that asking on would replace every answer.
+        """
+        failed, self.failed_in_a_row = self.failed_in_a_row + 1, 0
+        try:
+            return ask()
+        except EndpointError as error:
+            self.failed_in_a_row = failed
+            if failed >= MAX_FAILURES_IN_A_ROW:
+                raise EndpointError(
+                    f"{failed} requests in a row failed, the last one so: {error}; once the endpoint answers, start the "
+                    "run again: it goes on where it was left",
+                    error.retry_in,
+                ) from error
+            raise ValueError(str(error)) from error
+
+
 class Writer:
     """Writes prompts by a chat engine, which is loaded at the first one, or takes captions as they are.
 
-    A reply without a prompt never stops an evaluation: the caption is taken in its place, and the fault is said.
+    A reply without a prompt never stops an evaluation, nor does a request that fails: the caption is taken in its place,
+    and the fault is said. Several failing requests in a row do, see ``EngineCalls``, and an engine that cannot be loaded.
     """
 
     def __init__(self, config: ChatConfig) -> None:
         self.config = config
         self._engine = lru_cache(1)(lambda: load_engine(config.engine))
+        self.calls = EngineCalls()
 
     @property
     def asks(self) -> bool:
@@ -117,8 +152,11 @@ class Writer:
         bare = ScenePlan(background=prompt, prompt=prompt).to_json()
         if not self.asks:
             return WrittenPrompt(bare)
+        engine = self._engine()
         try:
-            found = plan_scene(self._engine(), prompt, sampling=self._sampling(seed), on_text=_silent)
+            found = self.calls.call(
+                lambda: plan_scene(engine, prompt, sampling=self._sampling(seed), on_text=_silent)
+            )
         except ValueError as error:
             return WrittenPrompt(bare, fault=str(error))
         return WrittenPrompt(found.plan.to_json())
@@ -137,15 +175,17 @@ class Writer:
         """The prompts of a picture before and after an edit; without an engine the instruction is the second."""
         if not self.asks:
             return WrittenPrompt(instruction, "")
+        ask = partial(
+            rewrite,
+            self._engine(),
+            Conversation(),
+            instruction,
+            picture=Picture.from_pil(picture),
+            sampling=self._sampling(seed),
+            on_text=_silent,
+        )
         try:
-            found = rewrite(
-                self._engine(),
-                Conversation(),
-                instruction,
-                picture=Picture.from_pil(picture),
-                sampling=self._sampling(seed),
-                on_text=_silent,
-            )
+            found = self.calls.call(ask)
         except ValueError as error:
             return WrittenPrompt(instruction, "", str(error))
         return WrittenPrompt(found.target, found.source)
@@ -165,17 +205,19 @@ class Writer:
         seed: int,
     ) -> tuple[WrittenPrompt, Conversation]:
         """The prompt of one reply and the conversation with it; without the request if the engine fails."""
+        ask = partial(
+            respond,
+            self._engine(),
+            chat,
+            task=task,
+            instruction=instruction,
+            pictures=pictures,
+            sampling=self._sampling(seed),
+            policy="ask_again",
+            on_text=_silent,
+        )
         try:
-            reply = respond(
-                self._engine(),
-                chat,
-                task=task,
-                instruction=instruction,
-                pictures=pictures,
-                sampling=self._sampling(seed),
-                policy="ask_again",
-                on_text=_silent,
-            )
+            reply = self.calls.call(ask)
         except ValueError as error:
             return WrittenPrompt(otherwise, fault=str(error)), chat
         if not reply.has_prompt:

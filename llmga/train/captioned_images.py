@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..images import picture_size, read_picture
+from ..images import check_files, picture_size, read_picture
 from .box_loss import NamedBox
 from .example_order import derive, generator
 
@@ -73,11 +73,15 @@ class CaptionedPictures:
         short_captions: float = 0.0,
     ) -> None:
         self.root, self.resolution, self.short_captions = root, resolution, short_captions
-        self._rows = _read_rows(records)
+        self._records, self._rows = records, _read_rows(records)
         self._has_boxes = any(row.get("noun_chunks") for row in self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def check(self) -> None:
+        """Raise FileNotFoundError unless every picture is there; see ``check_files``."""
+        check_files((self.root / row["image"] for row in self._rows), self._records)
 
     def image(self, i: int) -> torch.Tensor:
         import numpy as np

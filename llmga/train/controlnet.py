@@ -230,6 +230,7 @@ def run(config: ControlNetConfig, output: Path) -> Path:
 
     Raises:
         ValueError: ``base`` or ``pictures`` is missing, or see ``loop.train``.
+        FileNotFoundError: pictures are missing; the message names their list and the first ones.
     """
     from diffusers import ControlNetModel
 
@@ -237,6 +238,7 @@ def run(config: ControlNetConfig, output: Path) -> Path:
         raise ValueError("base (a diffusers folder) and pictures (records, root) are needed")
     p = config.pictures
     pictures = CaptionedPictures(p.records, p.root, p.resolution, p.short_captions)
+    pictures.check()
     begun = ControlNetModel.from_pretrained(config.start, use_safetensors=True) if config.start else None
     output.mkdir(parents=True, exist_ok=True)
     write_config(config, output / "config.yaml")

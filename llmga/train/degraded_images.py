@@ -5,6 +5,7 @@ Source: DiffRIR 9f3931e ``DiffRIR/data/diffrir_y_mask_dataset.py`` and ``DiffRIR
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from ..data.blur import bell_kernel, filter_image
 from ..data.degradations import Degradation, degrade
-from ..images import read_picture
+from ..images import check_files, read_picture
 from ..paint.masks import MIXES
 
 
@@ -29,8 +30,13 @@ class CleanPictures(Protocol):
         ...
 
 
+_SIZE = re.compile(
+    r"\s\(\d+(?:\s*,\s*\d+){1,2}\)\s*$"
+)  # height, width and channels; a name may end in " (1)"
+
+
 class PictureList:
-    """Pictures that a text file names, one path under ``root`` a line; what follows in brackets does not count.
+    """Pictures that a text file names, one path under ``root`` a line; a size in brackets behind it does not count.
 
     That is the ``meta_info`` of BasicSR's trainers: ``0001_s001.png (480,480,3)``.
 
@@ -40,12 +46,19 @@ class PictureList:
 
     def __init__(self, paths: Path, root: Path) -> None:
         lines = paths.read_text(encoding="utf-8-sig").splitlines()
-        self._paths = [root / line.partition(" (")[0].strip() for line in lines if line.strip()]
+        self._list, self._paths = (
+            paths,
+            [root / _SIZE.sub("", line).strip() for line in lines if line.strip()],
+        )
         if not self._paths:
             raise ValueError(f"{paths} names no picture")
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    def check(self) -> None:
+        """Raise FileNotFoundError unless every picture is there; see ``check_files``."""
+        check_files(self._paths, self._list)
 
     def image(self, i: int) -> torch.Tensor:
         pixels = np.array(read_picture(self._paths[i]))

@@ -165,10 +165,12 @@ def degraded_images_of(config: RestorerConfig, output: Path) -> DegradedImages:
 
     Raises:
         ValueError: it names no pictures.
+        FileNotFoundError: some of them are missing; the message names the list and the first ones.
     """
     if config.pictures is None:
         raise ValueError("pictures (paths, root) are needed")
     pictures = PictureList(config.pictures.paths, config.pictures.root)
+    pictures.check()
     output.mkdir(parents=True, exist_ok=True)
     write_config(config, output / "config.yaml")
     return DegradedImages(pictures, config.crops, config.network.scale)

@@ -15,10 +15,11 @@ from torch import nn
 from ..chat.checkpoints.families import FAMILIES
 from ..chat.checkpoints.template import fitting_template
 from ..data.mixture import Mixture, Part, preset
-from ..data.samples import Sample, SampleOptions, SampleTurn
+from ..data.samples import SampleOptions, SampleTurn
 from .config import write_config
 from .llava_layouts import llava_hf_names
 from .loop import LoopConfig, Metrics, Weights, train
+from .mixed_conversations import MixedConversations
 from .turns import IGNORED, ConversationInputs, TurnEncoder
 
 _PROBE = (SampleTurn("user", "A fox."), SampleTurn("assistant", "A red fox."))
@@ -86,7 +87,7 @@ class Stage1Config:
     train: Literal["projector", "full", "lora"] = "full"
     """The projector alone, or with the whole language model, or with adapters in it. The tower is frozen."""
     max_length: int = 2048
-    """Tokens; a longer conversation loses its end."""
+    """Tokens; a longer conversation loses its end, and how many did is said."""
     system: str = ""
     """Said before every conversation, where the chat template has a place for it; "" is the family's own, if any."""
     gradient_checkpointing: bool = False
@@ -109,25 +110,6 @@ class Conversations(Protocol):
 
     def __len__(self) -> int: ...
     def batch(self, indices: torch.Tensor, device: torch.device) -> ConversationInputs: ...
-
-
-class MixedConversations:
-    """The samples of a mixture, encoded when asked for."""
-
-    def __init__(self, mixture: Mixture, encoder: TurnEncoder, system: str = "") -> None:
-        self._mixture, self._encoder, self._system = mixture, encoder, system
-
-    def __len__(self) -> int:
-        return len(self._mixture)
-
-    def batch(self, indices: torch.Tensor, device: torch.device) -> ConversationInputs:
-        rows = []
-        for i in indices.tolist():
-            sample: Sample = self._mixture[i]
-            picture = sample.picture()
-            system = sample.system or self._system
-            rows.append(self._encoder.encode(sample.turns, [picture] if picture else [], system))
-        return self._encoder.collate(rows, device)
 
 
 class Stage1:
@@ -194,7 +176,19 @@ class Stage1:
             self.net.to(device)
 
     def batch(self, indices: torch.Tensor, generator: torch.Generator) -> ConversationInputs:
-        return self._conversations.batch(indices, self._device)
+        """See ``loop.Trainer``.
+
+        Raises:
+            ValueError: no token of these conversations is learned; the message names the first.
+        """
+        inputs = self._conversations.batch(indices, self._device)
+        if not (inputs.labels != IGNORED).any():
+            name = getattr(self._conversations, "name", "conversation {}".format)
+            raise ValueError(
+                f"no token of these {len(indices)} conversations is learned, the first being {name(int(indices[0]))}: "
+                f"max_length ({self.config.max_length}) cuts their answers off; raise it, or leave them out"
+            )
+        return inputs
 
     def loss(self, inputs: ConversationInputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         pictures = {"pixel_values": inputs.pixels} if len(inputs.pixels) else {}
@@ -218,8 +212,11 @@ class Stage1:
         tokenizer = self.processor.tokenizer
         texts = []
         for i in range(min(self.config.samples, len(self))):
-            inputs = self.batch(torch.tensor([i]), torch.Generator())
+            inputs = self._conversations.batch(torch.tensor([i]), self._device)
             learned = inputs.labels[0] != IGNORED
+            if not learned.any():
+                texts.append(f"(conversation {i}: max_length cuts its answers off)")
+                continue
             start = int(learned.int().argmax())  # where the first answer begins
             length = int(learned[start:].int().cumprod(0).sum())
             asked, taught = inputs.ids[:, :start], inputs.ids[0, start : start + length]
@@ -289,8 +286,8 @@ def run(config: Stage1Config, output: Path) -> Path:
     """Train what a configuration alone describes; returns the folder of the result.
 
     Raises:
-        ValueError: ``base`` or ``mixture`` is missing, the base's transcript teaches no answer's end, or see
-            ``loop.train``.
+        ValueError: ``base`` or ``mixture`` is missing, the base's transcript teaches no answer's end, ``max_length`` leaves
+            nothing to learn, or see ``loop.train``.
     """
     if not config.base:
         raise ValueError("base (a transformers folder of a LLaVA) is needed")
@@ -304,9 +301,10 @@ def run(config: Stage1Config, output: Path) -> Path:
     set_transcript(processor, config.transcript)
     encoder = TurnEncoder(processor, config.max_length)
     encoder.tokens(_PROBE, config.system)  # a base that cannot be taught says so before the run begins
+    conversations = MixedConversations(mixture, encoder, config.system)
+    conversations.check()
     output.mkdir(parents=True, exist_ok=True)
     write_config(config, output / "config.yaml")
-    conversations = MixedConversations(mixture, encoder, config.system)
     return train(Stage1(config, net, processor, conversations), config.loop, output)
 
 

@@ -333,11 +333,13 @@ def run(config: Stage2Config, output: Path) -> Path:
 
     Raises:
         ValueError: ``base`` or ``pictures`` is missing, or see ``loop.train``.
+        FileNotFoundError: pictures are missing; the message names their list and the first ones.
     """
     if not config.base or config.pictures is None:
         raise ValueError("base (a diffusers folder) and pictures (records, root) are needed")
     p = config.pictures
     pictures = CaptionedPictures(p.records, p.root, p.resolution, p.short_captions)
+    pictures.check()
     output.mkdir(parents=True, exist_ok=True)
     write_config(config, output / "config.yaml")
     return train(Stage2(config, load_components(config.base), pictures), config.loop, output)

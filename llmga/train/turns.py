@@ -26,11 +26,18 @@ class SpokenTurn(Protocol):
 
 
 class Encoded(NamedTuple):
-    """One conversation: ids and labels (T,) int64, pixels (pictures, 3, side, side) float32."""
+    """One conversation: ids and labels (T,) int64, pixels (pictures, 3, side, side) float32; ``cut`` is whether its end
+    was lost."""
 
     ids: torch.Tensor
     labels: torch.Tensor
     pixels: torch.Tensor
+    cut: bool = False
+
+    @property
+    def learned(self) -> bool:
+        """Whether it teaches anything."""
+        return bool((self.labels != IGNORED).any())
 
 
 class ConversationInputs(NamedTuple):
@@ -74,7 +81,7 @@ class TurnEncoder:
         self._image_id: int = self._tokenizer.convert_tokens_to_ids(processor.image_token)
         blank = Image.new("RGB", (self._side, self._side))
         probe = processor(text=[processor.image_token], images=[blank], return_tensors="pt")
-        self._image_tokens = int((probe["input_ids"] == self._image_id).sum())
+        self.image_tokens = int((probe["input_ids"] == self._image_id).sum())
         special = {i for i, token in self._tokenizer.added_tokens_decoder.items() if token.special}
         self._ends = special - {self._image_id, self._tokenizer.unk_token_id}
 
@@ -93,12 +100,17 @@ class TurnEncoder:
         Raises:
             ValueError: the template or the tokenizer gives the answers no exact place in the text.
         """
-        ids, labels = self.tokens(turns, system)
-        shown = self.pictures_in(ids)
-        return Encoded(torch.tensor(ids), torch.tensor(labels), self.pixels(pictures[:shown]))
+        whole, all_labels = self._whole(turns, system)
+        ids, labels = self._fitted(whole, all_labels)
+        pixels = self.pixels(pictures[: self.pictures_in(ids)])
+        return Encoded(torch.tensor(ids), torch.tensor(labels), pixels, len(ids) < len(whole))
 
     def tokens(self, turns: Sequence[SpokenTurn], system: str = "") -> tuple[list[int], list[int]]:
         """Ids and labels, each picture as all of its tokens. Raises as ``encode`` does."""
+        return self._fitted(*self._whole(turns, system))
+
+    def _whole(self, turns: Sequence[SpokenTurn], system: str) -> tuple[list[int], list[int]]:
+        """As ``tokens``, of any length."""
         messages = [self._message("system", system)] if system else []
         said = len(messages)
         messages += [self._message(turn.role, turn.text, turn.shows_image) for turn in turns]
@@ -116,11 +128,11 @@ class TurnEncoder:
                         f"{turn.text[:80]!r}. Set transcript to the family that the base was trained on"
                     )
                 labels[start:stop] = ids[start:stop]
-        return self._fitted(*self._with_images(ids, labels))
+        return self._with_images(ids, labels)
 
     def pictures_in(self, ids: Sequence[int]) -> int:
         """How many pictures these ids show."""
-        return list(ids).count(self._image_id) // self._image_tokens
+        return list(ids).count(self._image_id) // self.image_tokens
 
     def pixels(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
         """(pictures, 3, side, side), as the vision tower takes them."""
@@ -154,7 +166,7 @@ class TurnEncoder:
         return next((i + 1 for i in reversed(range(len(ids))) if ids[i] in self._ends), 0)
 
     def _with_images(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
-        counts = [self._image_tokens if token == self._image_id else 1 for token in ids]
+        counts = [self.image_tokens if token == self._image_id else 1 for token in ids]
         return tuple(  # type: ignore[return-value]
             [value for value, n in zip(row, counts, strict=True) for _ in range(n)] for row in (ids, labels)
         )
@@ -162,7 +174,7 @@ class TurnEncoder:
     def _fitted(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
         end = self.max_length
         if len(ids) > end:
-            end -= ids[:end].count(self._image_id) % self._image_tokens
+            end -= ids[:end].count(self._image_id) % self.image_tokens
         return ids[:end], labels[:end]
 
 

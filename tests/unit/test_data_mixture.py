@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmga.data.mixture import Mixture, Part, parts_from_dict, preset
+from llmga.data.samples import SampleOptions
 
 
 @pytest.fixture
@@ -172,6 +173,8 @@ def test_presets_are_the_published_mixtures():
 
 
 def test_a_check_names_a_bad_record_before_it_is_drawn(data, tmp_path):
+    for i in range(100):
+        (tmp_path / f"{i}.png").touch()
     Mixture(data).check()
     for records, message in (
         (
@@ -184,4 +187,38 @@ def test_a_check_names_a_bad_record_before_it_is_drawn(data, tmp_path):
         path.write_text(json.dumps(records))
         mixture = Mixture({**data, "qa": Part(path, tmp_path, "qa")})
         with pytest.raises(ValueError, match=r"qa\.json, " + message):
+            mixture.check()
+
+
+def test_a_check_counts_the_pictures_that_are_missing_and_names_their_list(data, tmp_path):
+    for i in range(5):
+        (tmp_path / f"{i}.png").touch()
+    with pytest.raises(
+        FileNotFoundError, match=r"95 of 100 pictures of .*main\.json do not exist: .*5\.png, .*7\.png, …;"
+    ):
+        Mixture(data).check()
+    few = Mixture({"tiny": replace(data["tiny"], fraction=0.3)})
+    used = {place.record for place in places(few)}
+    assert len(used) == 3
+    for i in range(7):
+        (tmp_path / f"{i}.png").unlink(missing_ok=True)
+    for i in used:
+        (tmp_path / f"{i}.png").touch()
+    few.check()  # of records that the fraction leaves out none is wanted
+    Mixture({"t2i": data["t2i"]}).check()  # nor of those whose samples are words alone
+
+
+def test_a_check_looks_for_the_picture_of_an_edit_that_its_draw_does_not_show(tmp_path):
+    records = [{"image": "e.png", "instruction": "x", "new_caption": "y", "caption": "z"}] * 9
+    (tmp_path / "edit.json").write_text(json.dumps(records))
+    parts = {"edit": Part(tmp_path / "edit.json", tmp_path, "edit")}
+    for options, shows in (
+        (SampleOptions(edit_caption=0.999), True),
+        (SampleOptions(edit_caption=1.0), False),
+    ):
+        mixture = Mixture(parts, recipe=options)
+        if not shows:
+            mixture.check()
+            continue
+        with pytest.raises(FileNotFoundError, match=r"1 of 1 pictures of .*edit\.json"):
             mixture.check()

@@ -14,7 +14,7 @@ from support.real_files import photograph
 from support.tiny_clip import config as text_config
 
 from llmga.evaluate.extractors import Distance, Extractor, digest_of, load_network
-from llmga.evaluate.metrics import frechet_distance
+from llmga.evaluate.metrics import frechet_distance, inception_parts, inception_score
 from llmga.evaluate.preparation import CLIP, DINO, Preparation
 from llmga.evaluate.tasks.text_to_image import inception_estimate
 
@@ -173,6 +173,23 @@ def test_fid_and_is_are_torch_fidelitys(tmp_path: Path, photos: list[Image.Image
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-5)
     one = isc_features_to_metric(4 * a, splits=1, shuffle=False)["inception_score_mean"]
     assert inception_estimate(4 * a, 1).value == pytest.approx(one, rel=1e-5)
+
+
+def test_the_error_of_an_inception_score_divides_by_the_parts_that_were_made() -> None:
+    pytest.importorskip("torchmetrics")
+    logits = 3 * torch.randn(23, 5, generator=torch.Generator().manual_seed(1)).double()
+    assert inception_parts(23, 10) == len(torch.arange(23).chunk(10)) == 8
+    assert all(
+        inception_parts(n, splits) == len(torch.arange(n).chunk(splits))
+        for splits in range(1, 9)
+        for n in range(2 * splits, 40)
+    )
+    found = inception_estimate(logits, 10)
+    value, spread = inception_score(logits, torch.nn.Identity(), 10)
+    assert found.value == value and found.error == pytest.approx(spread / 8**0.5)
+    for count, splits in ((19, 10), (1, 1), (4, 0)):
+        with pytest.raises(ValueError, match=f"got {count} pictures and splits {splits}"):
+            inception_estimate(logits[:count], splits)
 
 
 def write_inception(path: Path) -> None:

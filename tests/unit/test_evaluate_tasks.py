@@ -233,6 +233,28 @@ def test_mistakes_are_named_before_anything_is_painted(base: Path, tmp_path: Pat
         through(settings("t2i", base), ["http://127.0.0.1:1"])
 
 
+def test_too_few_pictures_for_a_score_are_said_and_for_a_fid_refused(base: Path, tmp_path: Path) -> None:
+    (few,) = measure("t2i", settings("t2i", base, splits=3), tmp_path / "few")
+    assert set(few.rows["short"]) == {"FID"}
+    assert few.notes["short"] == [
+        "no IS, because 5 pictures are fewer than twice 'splits' (3): raise 'data.count' or lower 'splits'"
+    ]
+    coco = settings("t2i", base).data
+    masked = settings("fill", base).holes[0]
+    for task, values, said in (
+        ("t2i", {"splits": 0}, "'splits' must be at least 1, got 0"),
+        ("t2i", {"data": {**vars(coco), "count": 1}}, "at least 2 pictures, got 1; raise 'data.count'"),
+        (
+            "fill",
+            {"holes": [vars(masked) | {"data": {**vars(masked.data), "count": 1}}]},
+            "at least 2 pictures, got 1; raise 'holes.data.count'",
+        ),
+    ):
+        with pytest.raises(ValueError, match=said):
+            measure(task, settings(task, base, **values), tmp_path / "refused")
+    assert not (tmp_path / "refused" / "work" / "pictures").exists()
+
+
 def test_an_evaluation_set_of_ones_own_is_drawn_into_the_run(base: Path, tmp_path: Path) -> None:
     data = {"kind": "support.tiny_evaluation:drawn", "count": 3}
     (result,) = measure("t2i", settings("t2i", base, data=data), tmp_path / "out")

@@ -235,6 +235,30 @@ def test_a_list_that_cannot_be_used_is_named_with_its_row(text: bytes, message: 
     assert "list.json" in str(raised.value)
 
 
+def test_a_list_says_which_of_its_pictures_are_missing(cat: Image.Image, tmp_path: Path) -> None:
+    cat.save(tmp_path / "cat.png")
+    pictures = _list_of(tmp_path / "cat.png")
+    pictures.check()
+    (tmp_path / "cat.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 pictures of .*cat\.json do not exist: .*cat\.png;"):
+        pictures.check()
+
+
+def test_a_list_keeps_brackets_in_names_and_says_which_pictures_are_missing(tmp_path: Path) -> None:
+    for name in ("IMG (1).jpg", "plain.png", "sized (2).png", "spaced.png", "grey.png"):
+        Image.new("RGB", (5, 4)).save(tmp_path / name)
+    lines = ["IMG (1).jpg", "plain.png", "sized (2).png (4,5,3)", "spaced.png (4, 5, 3) ", "grey.png (4,5)"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    pictures = PictureList(tmp_path / "list.txt", tmp_path)
+    pictures.check()
+    assert all(pictures.image(i).shape == (3, 4, 5) for i in range(5))
+    (tmp_path / "plain.png").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"1 of 5 pictures of .*list\.txt do not exist: .*plain\.png;"
+    ):
+        pictures.check()
+
+
 def test_an_exported_null_is_no_short_caption(tmp_path: Path) -> None:
     rows = [{"image": "a.png", "caption": "long", "ori_caption": None}]
     (tmp_path / "list.json").write_text(json.dumps(rows), encoding="utf-8")

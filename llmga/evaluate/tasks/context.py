@@ -17,15 +17,16 @@ from pathlib import Path
 import torch.nn.functional as F
 from PIL import Image
 
+from ...images import read_picture
 from ..data import DataConfig, load_scores, read_items
-from ..embedders import Request, read_rgb, request_text
+from ..embedders import Request, request_text
 from ..estimates import Estimate, mean
 from ..extractors import Distance, Extractor, load_network
 from ..paper import Claim
 from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
-from ..sources import CaptionItem, DialogItem, StoryItem
-from ..stages import Prepare, Row, Stages, cache_key
+from ..sources import CaptionItem, DialogItem, StoryItem, left_out
+from ..stages import READING, Prepare, Row, Stages, cache_key
 from .text_to_image import check_rows
 
 STORY_CONTEXTS = ("1 caption", "5 captions", "5 captions, 4 pictures")
@@ -126,6 +127,7 @@ def run(config: ContextConfig, stages: Stages) -> list[TableResult]:
     conditions = {
         "pictures": len(items),
         "data": cache_key([(item.key, _text(item)) for item in items]),
+        **left_out(items),
         "size": config.size,
         "compared at": config.compared or "own size",
         **{
@@ -195,7 +197,12 @@ def _asked(
     squeeze = resized(config.squeezed)
     keys = [f"{number:06d}" for number in range(len(shown))]
     made = stages.map_pictures(
-        "pictures that are shown", keys, lambda i: squeeze(read_rgb(shown[i])), shown, config.squeezed
+        "pictures that are shown",
+        keys,
+        lambda i: squeeze(read_picture(shown[i])),
+        shown,
+        config.squeezed,
+        READING,
     )
     small = dict(zip(shown, made, strict=True))
     return [

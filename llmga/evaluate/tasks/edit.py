@@ -12,23 +12,23 @@ Source: OSU-NLP-Group/MagicBrush, evaluation/image_eval.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
+from ...images import read_picture
 from ..data import DataConfig, load_scores, read_items
 from ..estimates import Estimate, mean
 from ..extractors import Extractor, load_network
 from ..paint_jobs import PaintJob
 from ..paper import Claim
 from ..results import TableResult
-from ..sources import EditItem
-from ..stages import Row, Stages, cache_key, faults
+from ..sources import EditItem, left_out, whole_sessions
+from ..stages import READING, Row, Stages, cache_key, faults
 from ..writers import Writer, WrittenPrompt
 from .text_to_image import check_rows
 
@@ -63,7 +63,7 @@ def run(config: EditConfig, stages: Stages) -> list[TableResult]:
         ValueError, FileNotFoundError: the configuration cannot be used; the message names what is wrong.
     """
     check_rows(config.rows)
-    items: list[EditItem] = read_items(config.data, stages.folder / "data")
+    items = _items(config, stages.folder / "data")
     clip, dino = (load_network(spec, config.device) for spec in (config.clip, config.dino))
     if not isinstance(clip, Extractor) or clip.texts is None:
         raise ValueError(f"'clip' must be a network that reads pictures and texts, got {config.clip!r}")
@@ -81,6 +81,7 @@ def run(config: EditConfig, stages: Stages) -> list[TableResult]:
     conditions = {
         "pictures": len(scored),
         "data": data,
+        **left_out(items),
         "turns": config.turns,
         "size": config.size,
         **{network.name: f"{network.digest[:16]}, reads {network.preparation}" for network in (clip, dino)},
@@ -111,9 +112,8 @@ def score(
 
 def pixel_distances(picture: Path, target: Path) -> tuple[float, float]:
     """Mean absolute and mean squared difference in 0 .. 1, the picture resized to the target's size by Pillow."""
-    with Image.open(picture) as one, Image.open(target) as other:
-        truth = other.convert("RGB")
-        made = one.convert("RGB").resize(truth.size)
+    truth = read_picture(target)
+    made = read_picture(picture).resize(truth.size)
     difference = (np.asarray(made, np.float64) - np.asarray(truth, np.float64)) / 255
     return float(np.abs(difference).mean()), float(np.square(difference).mean())
 
@@ -125,6 +125,13 @@ def last_turns(items: Sequence[EditItem]) -> list[int]:
         if item.session not in last or item.turn > items[last[item.session]].turn:
             last[item.session] = i
     return sorted(last.values())
+
+
+def _items(config: EditConfig, work: Path) -> list[EditItem]:
+    """The turns of the set; a count of turns would take first ones for the last of their sessions."""
+    if config.turns == "independent" or config.data.kind != "magicbrush":
+        return read_items(config.data, work)
+    return whole_sessions(read_items(replace(config.data, count=None), work), config.data.count)
 
 
 def _edited(
@@ -156,10 +163,10 @@ def _wave(
 ) -> tuple[list[Path], list[str]]:
     """Edits that do not depend on each other."""
     keys = [item.key for item in items]
-    of = (*of, [str(path) for path in sources], config.seed)
+    of = (READING, *of, [str(path) for path in sources], config.seed)
 
     def write(writer: Writer, i: int) -> WrittenPrompt:
-        return writer.edit(_opened(sources[i]), items[i].instruction, config.seed + i)
+        return writer.edit(read_picture(sources[i]), items[i].instruction, config.seed + i)
 
     written = stages.write(f"{row.name}: prompts", keys, row.chat, write, *of)
 
@@ -171,7 +178,7 @@ def _wave(
             config.seed,
             config.size,
             config.size,
-            _opened(sources[i]),
+            read_picture(sources[i]),
             source=prompts.source,
         )
 
@@ -186,8 +193,3 @@ def _source(number: int, items: Sequence[EditItem], made: dict[int, Path], turns
     if turns == "independent" or not before:
         return item.source
     return made[max(before, key=lambda i: items[i].turn)]
-
-
-def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return picture.convert("RGB")

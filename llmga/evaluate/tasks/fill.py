@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...images import from_pil, to_pil
+from ...images import from_pil, read_picture, to_pil
 from ...restore.checkpoint import load_restorer
 from ...restore.colour import match_colour
 from ...restore.inference import restore
@@ -24,9 +24,9 @@ from ..extractors import Distance, Extractor, load_network
 from ..paint_jobs import PaintJob
 from ..paper import Claim
 from ..results import TableResult
-from ..sources import FillItem
-from ..stages import Row, Stages, cache_key, faults
-from .text_to_image import check_rows, frechet_estimate
+from ..sources import FillItem, left_out
+from ..stages import READING, Row, Stages, cache_key, faults
+from .text_to_image import check_enough, check_rows, frechet_estimate
 
 MULTIPLE = 8
 """Pictures are painted at multiples of so many pixels."""
@@ -78,13 +78,23 @@ def run(config: FillConfig, stages: Stages) -> list[TableResult]:
             "'network' must be an extractor of features and 'distance' a perceptual distance, got "
             f"{config.network!r} and {config.distance!r}"
         )
-    return [_table(holes, config, stages, network, distance) for holes in config.holes]
+    sets: list[list[FillItem]] = [read_items(holes.data, stages.folder / "data") for holes in config.holes]
+    for items in sets:
+        check_enough(items, "holes.data.count")
+    return [
+        _table(holes, items, config, stages, network, distance)
+        for holes, items in zip(config.holes, sets, strict=True)
+    ]
 
 
 def _table(
-    holes: Holes, config: FillConfig, stages: Stages, network: Extractor, distance: Distance
+    holes: Holes,
+    items: list[FillItem],
+    config: FillConfig,
+    stages: Stages,
+    network: Extractor,
+    distance: Distance,
 ) -> TableResult:
-    items: list[FillItem] = read_items(holes.data, stages.folder / "data")
     data = cache_key([(item.key, str(item.mask)) for item in items])
     real = stages.features(network, [item.picture for item in items])["features"]
     scores = load_scores(config.scores)
@@ -102,6 +112,7 @@ def _table(
     conditions = {
         "pictures": len(items),
         "data": data,
+        **left_out(items),
         "pasted": config.paste,
         "network": f"{network.name} ({network.digest[:16]})",
         "network reads": network.preparation,
@@ -121,6 +132,7 @@ def _filled(
         keys,
         row.chat,
         lambda writer, i: writer.fill(holes.task, *_opened(items[i]), config.seed + i),
+        READING,
         data,
         holes.task,
         config.seed,
@@ -133,13 +145,12 @@ def _filled(
         hole = mask.resize((size[0], size[1]), Image.Resampling.NEAREST)
         return PaintJob(keys[i], written[i].prompt, config.seed, size[0], size[1], resized, hole)
 
-    of = (data, cache_key([one.prompt for one in written]), config.seed)
+    of = (READING, data, cache_key([one.prompt for one in written]), config.seed)
     painted = stages.paint(f"{holes.table}, {row.name}: pictures", keys, row.painter, job, None, *of)
     load = _restorer(row)
 
     def finish(i: int) -> Image.Image:
-        with Image.open(painted[i]) as made:
-            return finished(made.convert("RGB"), *_opened(items[i]), load(), row.colour, config.paste)
+        return finished(read_picture(painted[i]), *_opened(items[i]), load(), row.colour, config.paste)
 
     after = (*of, row.painter, row.restorer, row.colour, config.paste)
     done = stages.map_pictures(f"{holes.table}, {row.name}: finished", keys, finish, *after)
@@ -179,10 +190,10 @@ def _restorer(row: Row) -> Any:
 
 
 def _opened(item: FillItem) -> tuple[Image.Image, Image.Image]:
-    with Image.open(item.picture) as picture, Image.open(item.mask) as mask:
-        if picture.size != mask.size:
-            raise ValueError(
-                f"{item.mask} has {mask.size[0]}×{mask.size[1]} pixels and its picture {picture.size[0]}×"
-                f"{picture.size[1]}; a mask must have its picture's size"
-            )
-        return picture.convert("RGB"), mask.convert("L")
+    picture, mask = read_picture(item.picture), read_picture(item.mask)
+    if picture.size != mask.size:
+        raise ValueError(
+            f"{item.mask} has {mask.size[0]}×{mask.size[1]} pixels and its picture {picture.size[0]}×"
+            f"{picture.size[1]}; a mask must have its picture's size"
+        )
+    return picture, mask.convert("L")

@@ -12,23 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from ...chat.conversation import Picture
 from ...chat.engines.base import Sampling
+from ...images import read_picture
 from ..data import DataConfig, load_scores, read_items
-from ..embedders import read_rgb
 from ..estimates import Estimate
 from ..extractors import Extractor, load_network
-from ..gpt4score import Judgement, NoScoreError, caption_similarity, judge_picture
+from ..gpt4score import Judgement, caption_similarity, judge_picture
 from ..paper import Claim
 from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
 from ..rfbench import PICTURES, BenchPrompt, by_category
 from ..stages import Row, Stages, cache_key, faults
-from ..writers import ChatConfig, Writer, WrittenPrompt, load_engine
+from ..writers import ChatConfig, EngineCalls, Writer, WrittenPrompt, load_engine
 from .text_to_image import check_rows
 
 
@@ -137,6 +137,7 @@ def _judged(
     """GPT4Score and GPT4-CLIP by category, and what must be said of answers without a score."""
     keys = [f"{one.id}-{number}" for one, number in repeated]
     engine = lru_cache(1)(lambda: load_engine(config.judge.engine))
+    calls = EngineCalls()
 
     def make(i: int) -> Mapping[str, Any]:
         sampling = Sampling(
@@ -144,18 +145,22 @@ def _judged(
             temperature=config.judge.temperature,
             max_new_tokens=config.judge.max_new_tokens,
         )
-        picture = Picture.from_pil(read_rgb(painted[i]))
+        picture = Picture.from_pil(read_picture(painted[i]))
+        ask = partial(
+            judge_picture,
+            engine(),
+            picture,
+            repeated[i][0].prompt,
+            sampling=sampling,
+            on_text=lambda text: None,
+        )
         try:
-            return asdict(
-                judge_picture(
-                    engine(), picture, repeated[i][0].prompt, sampling=sampling, on_text=lambda text: None
-                )
-            )
-        except NoScoreError as error:
+            return asdict(calls.call(ask))
+        except ValueError as error:  # a NoScoreError among them
             return {"fault": str(error)}
 
     of = (config.judge, [str(path) for path in painted], [one.prompt for one, _ in repeated])
-    found = stages.records(f"rfbench, {row.name}: judgements", "judgements", keys, make, *of)
+    found = stages.records(f"rfbench, {row.name}: judgements", "judgements", keys, make, *of, calls=calls)
     judgements = {key: Judgement(**one) for key, one in zip(keys, found, strict=True) if "fault" not in one}
     figures = {"GPT4Score": {key: one.score for key, one in judgements.items()}}
     if clip is not None:

@@ -16,11 +16,11 @@ from torch import nn
 from ..data import DataConfig, load_scores, read_items
 from ..estimates import Estimate, draws, resampled
 from ..extractors import Extractor, load_network
-from ..metrics import frechet_distance, inception_score
+from ..metrics import frechet_distance, inception_parts, inception_score
 from ..paper import Claim
 from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
-from ..sources import CaptionItem
+from ..sources import CaptionItem, left_out
 from ..stages import Row, Stages, cache_key, centre_square
 
 
@@ -35,7 +35,7 @@ class TextToImageConfig:
     size: int = 512
     """Sides of the painted pictures, in pixels."""
     splits: int = 10
-    """Of the Inception Score."""
+    """Of the Inception Score, which is left out of fewer than twice as many pictures; the result then says so."""
     bootstrap: int = 20
     """Samples for the error of the FID; 0 leaves it out."""
     seed: int = 0
@@ -55,7 +55,10 @@ def run(config: TextToImageConfig, stages: Stages) -> list[TableResult]:
         ValueError, FileNotFoundError: the configuration cannot be used; the message names what is wrong.
     """
     check_rows(config.rows, embedders=True)
+    if config.splits < 1:
+        raise ValueError(f"'splits' must be at least 1, got {config.splits}")
     items: list[CaptionItem] = read_items(config.data, stages.folder / "data")
+    check_enough(items, "data.count")
     network = load_network(config.network, config.device)
     if not isinstance(network, Extractor):
         raise ValueError(f"'network' must be an extractor of features, got {config.network!r}")
@@ -69,10 +72,12 @@ def run(config: TextToImageConfig, stages: Stages) -> list[TableResult]:
         found = stages.features(network, painted)
         rows[row.name] = {"FID": frechet_estimate(found["features"], real, config.bootstrap)}
         if "logits" in found:
-            rows[row.name]["IS"] = inception_estimate(found["logits"], config.splits)
+            if len(items) >= 2 * config.splits:
+                rows[row.name]["IS"] = inception_estimate(found["logits"], config.splits)
+            notes[row.name] += inception_notes(len(items), config.splits)
         for score in scores:
             rows[row.name] |= score(items, painted)
-    return [TableResult("t2i", conditions(config, network, data, len(items)), rows, notes)]
+    return [TableResult("t2i", conditions(config, network, data, items), rows, notes)]
 
 
 def _painted(
@@ -97,11 +102,22 @@ def check_rows(rows: Sequence[Row], embedders: bool = False) -> None:
         raise ValueError(f"the row {embedding[0]!r} names an 'embedder', and this table takes words alone")
 
 
-def conditions(config: TextToImageConfig, network: Extractor, data: str, count: int) -> dict[str, object]:
+def check_enough(items: Sequence[object], key: str) -> None:
+    """Raise unless there are two items, which a FID needs; ``key`` is what says how many are taken."""
+    if len(items) < 2:
+        raise ValueError(
+            f"a FID needs at least 2 pictures, got {len(items)}; raise {key!r}, or add to the set"
+        )
+
+
+def conditions(
+    config: TextToImageConfig, network: Extractor, data: str, items: Sequence[CaptionItem]
+) -> dict[str, object]:
     """What the figures of a result depend on."""
     return {
-        "pictures": count,
+        "pictures": len(items),
         "data": data,
+        **left_out(items),
         "size": config.size,
         "real pictures": f"largest square in the middle, resized to {config.size}",
         "network": f"{network.name} ({network.digest[:16]})",
@@ -130,6 +146,24 @@ def frechet_estimate(features: torch.Tensor, real: torch.Tensor, samples: int) -
 
 
 def inception_estimate(logits: torch.Tensor, splits: int) -> Estimate:
-    """The Inception Score of logits (N, classes): mean over splits, and the standard error of that mean."""
+    """The Inception Score of logits (N, classes): mean over splits, and the standard error of that mean.
+
+    Raises:
+        ValueError: see ``inception_score``.
+    """
     value, spread = inception_score(logits, nn.Identity(), splits)
-    return Estimate(value, spread / splits**0.5, len(logits))
+    return Estimate(value, spread / inception_parts(len(logits), splits) ** 0.5, len(logits))
+
+
+def inception_notes(count: int, splits: int) -> list[str]:
+    """What a table must say of the Inception Score of so many pictures; nothing where they divide into the splits."""
+    if count < 2 * splits:
+        return [
+            f"no IS, because {count} pictures are fewer than twice 'splits' ({splits}): raise 'data.count' or lower 'splits'"
+        ]
+    parts = inception_parts(count, splits)
+    return (
+        [f"IS of {parts} parts, for {count} pictures give no {splits} parts of one size"]
+        if parts < splits
+        else []
+    )

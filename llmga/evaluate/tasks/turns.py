@@ -18,9 +18,9 @@ from ..extractors import Extractor, load_network
 from ..paper import Claim
 from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
-from ..sources import CaptionItem, TurnsItem
+from ..sources import CaptionItem, TurnsItem, left_out
 from ..stages import Row, Stages, cache_key, centre_square
-from .text_to_image import check_rows, frechet_estimate
+from .text_to_image import check_enough, check_rows, frechet_estimate
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ def run(config: TurnsConfig, stages: Stages) -> list[TableResult]:
         ValueError, FileNotFoundError: the configuration cannot be used; the message names what is wrong.
     """
     check_rows(config.rows, embedders=True)
-    items = conversations(read_items(config.data, stages.folder / "data"), config.turns, config.order)
+    read = read_items(config.data, stages.folder / "data")
+    items = conversations(read, config.turns, config.order)
+    check_enough(items, "data.count")
     network = load_network(config.network, config.device)
     if not isinstance(network, Extractor):
         raise ValueError(f"'network' must be an extractor of features, got {config.network!r}")
@@ -88,6 +90,7 @@ def run(config: TurnsConfig, stages: Stages) -> list[TableResult]:
     conditions = {
         "pictures": len(items),
         "data": cache_key([(item.key, item.requests, item.captions) for item in items]),
+        **left_out(read),
         "turns": config.turns,
         "order": config.order,
         "size": config.size,
