@@ -176,19 +176,7 @@ class Stage1:
             self.net.to(device)
 
     def batch(self, indices: torch.Tensor, generator: torch.Generator) -> ConversationInputs:
-        """See ``loop.Trainer``.
-
-        Raises:
-            ValueError: no token of these conversations is learned; the message names the first.
-        """
-        inputs = self._conversations.batch(indices, self._device)
-        if not (inputs.labels != IGNORED).any():
-            name = getattr(self._conversations, "name", "conversation {}".format)
-            raise ValueError(
-                f"no token of these {len(indices)} conversations is learned, the first being {name(int(indices[0]))}: "
-                f"max_length ({self.config.max_length}) cuts their answers off; raise it, or leave them out"
-            )
-        return inputs
+        return self._conversations.batch(indices, self._device)
 
     def loss(self, inputs: ConversationInputs, generator: torch.Generator) -> tuple[torch.Tensor, Metrics]:
         pictures = {"pixel_values": inputs.pixels} if len(inputs.pixels) else {}

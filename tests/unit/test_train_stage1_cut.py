@@ -82,8 +82,8 @@ def test_conversations_that_were_cut_are_counted_and_said(
     trainer = Stage1(config, net, AutoProcessor.from_pretrained(base, local_files_only=True), found)
     trainer.prepare(torch.device("cpu"), 0, 1, lambda: None)
     (lost,) = [i for i in range(3) if (inputs.labels[i] == IGNORED).all()]
-    with pytest.raises(ValueError, match=r"no token of these 1 .*qa\.json, record 1: max_length \(40\)"):
-        trainer.batch(torch.tensor([lost]), torch.Generator())
+    loss, _ = trainer.loss(trainer.batch(torch.tensor([lost]), torch.Generator()), torch.Generator())
+    assert loss.item() == 0  # alone in a step it teaches nothing, and stops nothing
     trainer.sample(1, tmp_path)
     assert "max_length cuts its answers off" in (tmp_path / "step-00000001.txt").read_text(encoding="utf-8")
 
