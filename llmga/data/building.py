@@ -2,7 +2,7 @@
 
 A build asks (``asking``), cleans (``cleaning``), and writes into ``out``: ``answers.jsonl`` with every raw
 reply, ``train.json`` in the released schema, and ``manifest.json``. Running it again asks only what is
-missing, and applies the cleaning rules anew to all answers.
+missing or was answered about another picture, and applies the cleaning rules anew to all answers.
 
 Source: LLMGA §3.2 (GPT-4V captions; a language model writes ``Instruction: … Target caption: …``). The paper
 gives neither prompts nor cleaning rules, so both are ours.
@@ -154,6 +154,10 @@ def build_refinements(
     With the folder ``images`` the model is shown the pictures too. Raises as ``build_captions``, and
     ``ValueError`` where ``source`` is not as said.
     """
+    if images is not None and not images.is_dir():
+        raise NotADirectoryError(
+            f"there is no folder {images}; 'images' must be the folder that the paths in {source} begin at"
+        )
     options = options or Options()
     rules = RULES[options.language]
 
@@ -215,7 +219,8 @@ def _build(
         concurrency=options.concurrency,
         on_step=options.on_step,
     )
-    kept, rejected = _sort_out(by_key, log.answers)
+    # The log may hold an answer about another picture for a question that failed now.
+    kept, rejected = _sort_out(by_key, {key: log.answers[key] for key in by_key if key not in failed})
     write_records(out / "train.json", kept)
     files = ("answers.jsonl", "train.json")
     hashes = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in files}
@@ -266,7 +271,10 @@ def _key(record: Caption) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``captions FOLDER | refinements FILE | edits FILE``, each with an endpoint of the owner's file."""
+    """``captions FOLDER | refinements FILE | edits FILE``, each with an endpoint of the owner's file.
+
+    Exit code 0 where every question has an answer and a record was kept, else 1; 2 for wrong arguments.
+    """
     parser = argparse.ArgumentParser(
         prog="llmga data", description="Build training data with a language model."
     )
@@ -304,4 +312,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\n{manifest.kept} of {manifest.asked} kept in {arguments.out / 'train.json'}; rejected: {reasons}; "
         f"failed: {len(manifest.failed)}\n"
     )
-    return 1 if manifest.failed else 0
+    for key, error in list(manifest.failed.items())[:3]:
+        sys.stderr.write(f"failed: {key}: {error}\n")
+    if len(manifest.failed) > 3:
+        sys.stderr.write(f"… all that failed are listed in {arguments.out / 'manifest.json'}\n")
+    if not manifest.kept:
+        sys.stderr.write(f"llmga data: nothing was kept, {arguments.out / 'train.json'} holds no record\n")
+    return 1 if manifest.failed or not manifest.kept else 0

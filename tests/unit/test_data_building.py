@@ -245,6 +245,77 @@ def test_short_captions_are_written_out_with_and_without_their_pictures(folder, 
     )
 
 
+def short_captions_of(path: Path) -> Path:
+    write_records(path, [Caption(f"{name}.png", f"a {name} bus") for name in ("crimson", "olive")])
+    return path
+
+
+def test_a_mistyped_picture_folder_is_refused_before_the_first_question(folder, tmp_path):
+    source, out = short_captions_of(tmp_path / "short.json"), tmp_path / "out"
+    with OpenAIServer(seen) as server:
+        with pytest.raises(NotADirectoryError, match="no folder .*mistyped; 'images' must be"):
+            build_refinements(source, engine(server), out, images=tmp_path / "mistyped")
+        assert not server.requests and not out.exists()
+        assert build_refinements(source, engine(server), out, images=folder).kept == 2
+
+
+def test_a_question_whose_picture_is_missing_fails_and_is_asked_when_it_is_there(folder, tmp_path):
+    source, out = short_captions_of(tmp_path / "short.json"), tmp_path / "out"
+    (folder / "olive.png").rename(tmp_path / "olive.png")
+    with OpenAIServer(seen) as server:
+        first = build_refinements(source, engine(server), out, images=folder)
+        assert first.kept == 1 and not first.rejected
+        [(key, error)] = first.failed.items()
+        assert (
+            key.startswith("olive.png#") and "the picture cannot be read: " in error and "olive.png" in error
+        )
+        (tmp_path / "olive.png").rename(folder / "olive.png")
+        second = build_refinements(source, engine(server), out, images=folder)
+        assert second.kept == 2 and not second.failed and len(server.requests) == 2
+
+
+def test_an_answer_about_another_picture_is_asked_again(folder, tmp_path):
+    """Equal names in another folder are other pictures; those that are the same files are not asked again."""
+    source, out, other = short_captions_of(tmp_path / "short.json"), tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    Image.new("RGB", (32, 24), COLOURS["violet"]).save(other / "crimson.png")
+    (other / "olive.png").write_bytes((folder / "olive.png").read_bytes())
+
+    def reply(body: dict) -> str:
+        return caption("unseen") if isinstance(body["messages"][-1]["content"], str) else seen(body)
+
+    def captions(images: Path | None) -> list[str]:
+        build_refinements(source, engine(server), out, images=images)
+        return [record.caption for record in Records(out / "train.json", Refinement)]
+
+    with OpenAIServer(reply) as server:
+        assert captions(folder) == [caption("crimson"), caption("olive")] and len(server.requests) == 2
+        assert captions(other) == [caption("violet"), caption("olive")] and len(server.requests) == 3
+        assert captions(other) == [caption("violet"), caption("olive")] and len(server.requests) == 3
+        assert captions(None) == [caption("unseen")] and len(server.requests) == 5  # two say the same
+        assert captions(folder) == [caption("crimson"), caption("olive")] and len(server.requests) == 7
+
+
+def test_an_answer_about_another_picture_is_no_record_where_asking_again_failed(folder, tmp_path):
+    with OpenAIServer(seen) as server:
+        build_captions(folder, engine(server), tmp_path / "out")
+        Image.new("RGB", (32, 24), (0, 0, 0)).save(folder / "olive.png")
+        server.behave("http_429_600s")
+        manifest = build_captions(folder, engine(server), tmp_path / "out")
+    assert list(manifest.failed) == ["olive.png"] and manifest.kept == 3
+    assert "olive.png" not in [record.image for record in Records(tmp_path / "out" / "train.json", Caption)]
+
+
+def test_a_build_that_kept_nothing_ends_with_one_and_says_so(folder, tmp_path, capsys):
+    with OpenAIServer(REFUSAL) as server:
+        records = {"endpoints": {"local": {"url": server.url, "model": "vision"}}}
+        (tmp_path / "endpoints.json").write_text(json.dumps(records))
+        common = ["--endpoints", str(tmp_path / "endpoints.json"), "--endpoint", "local"]
+        assert main(["captions", str(folder), "--out", str(tmp_path / "out"), *common]) == 1
+    printed = capsys.readouterr()
+    assert "0 of 4 kept" in printed.out and "4 refusal" in printed.out and "nothing was kept" in printed.err
+
+
 def test_edits_are_invented_of_all_kinds_and_kept_with_their_source(tmp_path):
     described = [Caption(f"{i}.png", caption(f"kind{i}")) for i in range(30)]
     write_records(tmp_path / "captions.json", described)
