@@ -12,9 +12,7 @@ import contextlib
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,10 +20,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
-from . import checkpoint, log
+from . import checkpoint, finite, log
 from .determinism import determinism, forked_random_state
 from .ema import Ema
 from .example_order import ExampleOrder, derive, generator
+from .prefetch import prefetched
 
 _log = logging.getLogger(__name__)
 
@@ -143,7 +142,7 @@ def train(trainer: Trainer, config: LoopConfig, output: Path) -> Path:
 
     Raises:
         ValueError: the settings do not fit each other, the data, the number of processes or the checkpoint.
-        FloatingPointError: the loss is no longer finite.
+        FloatingPointError: the loss, the gradient or the weights are no longer finite; nothing of them is saved.
     """
     from accelerate.state import AcceleratorState
 
@@ -258,7 +257,7 @@ class _Run:
         main = self.accelerator.is_main_process
         begin_step = getattr(self.trainer, "begin_step", lambda step: None)
         with tqdm(total=c.steps, initial=self.done, disable=None if main else True, unit="step") as bar:
-            for inputs in _ahead(self._inputs, self.done, c.steps, c.prefetch):
+            for inputs in prefetched(self._inputs, self.done, c.steps, c.prefetch):
                 begin_step(self.done)
                 for (net, optimizer), rates in zip(self.sides, self.rates, strict=True):
                     for group in optimizer.param_groups:
@@ -314,10 +313,8 @@ class _Run:
         mean = torch.stack([self.total[name] for name in names]) / self.since
         means: Any = self.accelerator.reduce(mean, "mean")
         values = dict(zip(names, means.tolist(), strict=True))
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(
-                f"the loss is {values['loss']} by step {self.done}; lower lr, or raise warmup or clip"
-            )
+        scaled = self.accelerator.scaler is not None
+        finite.check_means(values, self.done, self.checkpoints, scaled=scaled)
         seconds = time.perf_counter() - self.clock
         if self.accelerator.is_main_process:
             row = {
@@ -342,9 +339,19 @@ class _Run:
             net.train()
         self.accelerator.wait_for_everyone()
 
+    def _check_weights(self) -> None:
+        trained = [pair for net, _ in self.sides for pair in net.named_parameters() if pair[1].requires_grad]
+        averages = (
+            [(f"the average of {name}", value) for name, value in self.ema.average.items()]
+            if self.ema
+            else []
+        )
+        finite.check_weights([*trained, *averages], self.done, self.checkpoints, self.accelerator)
+
     def _save(self) -> None:
         from safetensors.torch import save_file
 
+        self._check_weights()
         folder = checkpoint.folder_of(self.checkpoints, self.done)
         partial = folder.with_name(f".{folder.name}.partial")
         if self.accelerator.is_main_process:
@@ -361,6 +368,7 @@ class _Run:
         self.clock = time.perf_counter()  # examples per second are those of training
 
     def export(self) -> Path:
+        self._check_weights()
         folder = self.output / "result"
         flat: dict[str, Any] = {}
         for net, _ in self.sides:
@@ -376,19 +384,3 @@ class _Run:
             checkpoint.publish(partial, folder)
         self.accelerator.wait_for_everyone()
         return folder
-
-
-def _ahead(make: Callable[[int], Any], start: int, stop: int, count: int) -> Iterator[Any]:
-    """make(start), …, make(stop − 1) in order, with up to ``count`` of them being made in threads."""
-    if not count:
-        yield from map(make, range(start, stop))
-        return
-    pool = ThreadPoolExecutor(count, thread_name_prefix="llmga-batch")
-    try:
-        waiting: deque[Any] = deque()
-        for step in range(start, stop):
-            while len(waiting) <= count and step + len(waiting) < stop:
-                waiting.append(pool.submit(make, step + len(waiting)))
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

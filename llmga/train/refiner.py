@@ -74,7 +74,7 @@ def run(config: RefinerConfig, output: Path) -> Path:
     Raises:
         ValueError: TRL is missing, the base cannot be taught or reads no pictures while the mixture has some, or the
             settings do not fit each other or the checkpoint.
-        FloatingPointError: the loss is no longer finite.
+        FloatingPointError: the loss, the gradient or the weights are no longer finite; nothing of them is saved.
 
     Source: TRL 1.16, ``SFTTrainer``, on the mixture of LLMGA's stage 1. Deviation: pictures keep their shape, where LLMGA
     squashes them to a square.

@@ -192,7 +192,7 @@ def test_nothing_is_reported_to_the_makers_of_trl(
 
 def test_a_loss_that_is_not_finite_ends_the_run(data: Path, bases: dict[str, Path], tmp_path: Path) -> None:
     config = config_of(data, bases["qwen3"], {"lr": 1e30, "clip": 0.0}, tasks=("t2i",), merge=False)
-    with pytest.raises(FloatingPointError, match="lower loop.lr"):
+    with pytest.raises(FloatingPointError, match="the loss is .* by step .*lower lr"):
         run(config, tmp_path)
 
 
