@@ -15,7 +15,6 @@ from torch import nn
 from ..images import to_pil
 from ..restore import Architecture, DiffRIRS1, DiffRIRS2, join_inputs
 from ..restore.prior import SLOPE, PriorDenoiser, PriorEncoder, Residual
-from .config import write_config
 from .degraded_images import Crops, DegradedImages, Examples, PictureList, RestorationBatch
 from .example_order import generator as seeded
 from .loop import LoopConfig, Weights
@@ -160,8 +159,8 @@ def load_net(kind: type[Net], config: RestorerConfig, path: Path | None, key: st
     return net
 
 
-def degraded_images_of(config: RestorerConfig, output: Path) -> DegradedImages:
-    """The examples that a configuration describes; it is written into ``output``.
+def degraded_images_of(config: RestorerConfig) -> DegradedImages:
+    """The examples that a configuration describes.
 
     Raises:
         ValueError: it names no pictures.
@@ -169,6 +168,4 @@ def degraded_images_of(config: RestorerConfig, output: Path) -> DegradedImages:
     if config.pictures is None:
         raise ValueError("pictures (paths, root) are needed")
     pictures = PictureList(config.pictures.paths, config.pictures.root)
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
     return DegradedImages(pictures, config.crops, config.network.scale)

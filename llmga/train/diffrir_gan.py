@@ -136,5 +136,5 @@ def run(config: GanConfig, output: Path) -> Path:
     s1 = load_net(DiffRIRS1, config, config.s1, "s1")
     s2 = load_net(DiffRIRS2, config, config.s2, "s2")
     return train(
-        GanTrainer(config, degraded_images_of(config, output), s1, s2, distance), config.loop, output
+        GanTrainer(config, degraded_images_of(config), s1, s2, distance), config.loop, output, config
     )

@@ -20,7 +20,6 @@ from ..gill.parts import GILLParts, GILLSizes
 from ..gill.vision import FrozenVision, load_vision
 from .cache import Table, TableRows, cache_folder, fill, open_table
 from .components import load_components, weights_hash
-from .config import write_config
 from .gill_data import CaptionedExamples, CaptionTable, StableDiffusionText, TextStates
 from .gill_losses import Captions, GILLLossWeights, gill_losses, tokenise, total_loss
 from .loop import LoopConfig, Metrics, Weights, train
@@ -229,9 +228,7 @@ def run(config: GILLConfig, output: Path) -> Path:
         load_language(config.language, torch.float32),
         load_vision(config.vision, torch.float32),
     )
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
     trainer = GILLTrainer(
         config, language, vision, examples, StableDiffusionText(load_components(config.base))
     )
-    return train(trainer, config.loop, output)
+    return train(trainer, config.loop, output, config)

@@ -25,6 +25,7 @@ from .determinism import determinism, forked_random_state
 from .ema import Ema
 from .example_order import ExampleOrder, derive, generator
 from .prefetch import prefetched
+from .run_config import check_config, write_run_config
 
 _log = logging.getLogger(__name__)
 
@@ -135,21 +136,28 @@ def learning_rate(config: LoopConfig, step: int) -> float:
     return config.lr
 
 
-def train(trainer: Trainer, config: LoopConfig, output: Path) -> Path:
+def train(trainer: Trainer, config: LoopConfig, output: Path, run_config: Any = None) -> Path:
     """Train from the newest whole checkpoint in ``output``, or from the start, and export the result.
 
     Writes ``checkpoints/``, ``log.jsonl``, ``samples/`` and, at the end, ``result/``, whose path it returns.
 
+    Args:
+        run_config: the configuration of the whole run, of which ``config`` is a part. It is held against the
+            ``config.yaml`` in ``output``, and written there once the run was accepted.
+
     Raises:
-        ValueError: the settings do not fit each other, the data, the number of processes or the checkpoint.
+        ValueError: the settings do not fit each other, the data, the number of processes, the checkpoint or what was
+            trained in ``output`` before; there, nothing was changed.
         FloatingPointError: the loss, the gradient or the weights are no longer finite; nothing of them is saved.
     """
     from accelerate.state import AcceleratorState
 
+    if run_config is not None:
+        check_config(run_config, output)
     try:
         with determinism(config.deterministic), forked_random_state():
             run = _Run(trainer, config, output)
-            run.resume()
+            run.resume(run_config)
             run.steps()
             return run.export()
     finally:
@@ -232,15 +240,11 @@ class _Run:
         c = self.config
         return {"seed": c.seed, "batch": c.batch, "micro_batch": c.micro_batch, "examples": len(self.trainer)}
 
-    def resume(self) -> None:
+    def resume(self, run_config: Any = None) -> None:
         folder = checkpoint.latest(self.checkpoints)
         if folder is not None:
             state: Any = checkpoint.read_state(folder)
-            if state["identity"] != self.identity:
-                raise ValueError(
-                    f"{folder} was trained with {state['identity']}, now asked is {self.identity}; "
-                    "give the old values or another output folder"
-                )
+            checkpoint.check_same_run(folder, state, self.identity, self.config.steps)
             self.accelerator.load_state(str(folder))
             if self.ema:
                 from safetensors.torch import load_file
@@ -248,6 +252,8 @@ class _Run:
                 self.ema.load(load_file(folder / "ema.safetensors"))
             self.done = state["step"]
         if self.accelerator.is_main_process:
+            if run_config is not None:
+                write_run_config(run_config, self.output)
             log.drop_rows_after(self.output / "log.jsonl", self.done)
 
     def steps(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from . import checkpoint, finite, log
 from .loop import LoopConfig, learning_rate
 from .refiner_rows import AnswerCollator
+from .run_config import write_run_config
 
 _log = logging.getLogger(__name__)
 _UNFINISHED = "checkpoint-*"  # what Trainer writes, before it is published under our name
@@ -120,17 +121,19 @@ def make_trainer(
 
 
 def train_from_newest(
-    trainer: Any, collator: AnswerCollator, loop: LoopConfig, output: Path, identity: dict[str, int]
+    trainer: Any, collator: AnswerCollator, config: Any, output: Path, identity: dict[str, int]
 ) -> None:
     """Train to the end, from the newest whole checkpoint in ``output`` or from the start.
 
     Args:
+        config: the run's, written as ``config.yaml`` once the checkpoint was accepted.
         identity: what must not change in a run that is resumed, beside its seed and its batches.
 
     Raises:
         ValueError: the checkpoint is of another run.
         FloatingPointError: the loss, the gradient or the weights are no longer finite; nothing of them is saved.
     """
+    loop: LoopConfig = config.loop
     root, main = output / "checkpoints", trainer.accelerator.is_main_process
     identity = {"seed": loop.seed, "batch": loop.batch, "micro_batch": loop.micro_batch, **identity}
     if main:
@@ -143,13 +146,10 @@ def train_from_newest(
     folder, done = checkpoint.latest(root), 0
     if folder is not None:
         state: Any = checkpoint.read_state(folder)
-        if state["identity"] != identity:
-            raise ValueError(
-                f"{folder} was trained with {state['identity']}, now asked is {identity}; give the old values or another "
-                "output folder"
-            )
+        checkpoint.check_same_run(folder, state, identity, loop.steps)
         done = state["step"]
     if main:
+        write_run_config(config, output)
         log.drop_rows_after(output / "log.jsonl", done)
     trainer.add_callback(_records(trainer, collator, loop, output, identity))
     trainer.train(resume_from_checkpoint=None if folder is None else str(folder))

@@ -16,7 +16,6 @@ from ..chat.checkpoints.families import FAMILIES
 from ..chat.checkpoints.template import fitting_template
 from ..data.mixture import Mixture, Part, preset
 from ..data.samples import Sample, SampleOptions, SampleTurn
-from .config import write_config
 from .llava_layouts import llava_hf_names
 from .loop import LoopConfig, Metrics, Weights, train
 from .turns import IGNORED, ConversationInputs, TurnEncoder
@@ -304,10 +303,8 @@ def run(config: Stage1Config, output: Path) -> Path:
     set_transcript(processor, config.transcript)
     encoder = TurnEncoder(processor, config.max_length)
     encoder.tokens(_PROBE, config.system)  # a base that cannot be taught says so before the run begins
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
     conversations = MixedConversations(mixture, encoder, config.system)
-    return train(Stage1(config, net, processor, conversations), config.loop, output)
+    return train(Stage1(config, net, processor, conversations), config.loop, output, config)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,6 @@ from .components import (
     plain_attention,
     widen_for_inpainting,
 )
-from .config import write_config
 from .example_order import generator as seeded
 from .loop import LoopConfig, Metrics, Weights, train
 from .stage2_inputs import EncodeOnDemand, Encoder, InputSource, fill_cache
@@ -338,6 +337,4 @@ def run(config: Stage2Config, output: Path) -> Path:
         raise ValueError("base (a diffusers folder) and pictures (records, root) are needed")
     p = config.pictures
     pictures = CaptionedPictures(p.records, p.root, p.resolution, p.short_captions)
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
-    return train(Stage2(config, load_components(config.base), pictures), config.loop, output)
+    return train(Stage2(config, load_components(config.base), pictures), config.loop, output, config)
