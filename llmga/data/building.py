@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..chat.endpoints import find_endpoint
@@ -24,11 +25,11 @@ from ..chat.engines.base import ChatEngine, Sampling
 from ..chat.engines.endpoint import EndpointEngine, EndpointError
 from ..files.writing import sweep, write_text
 from .asking import Answer, AnswerLog, OnAnswer, Question, ask_all
-from .cleaning import RULES, RejectedError, clean_caption, clean_edit, word_list
+from .cleaning import RULES, CaptionRules, RejectedError, clean_caption, clean_edit, word_list
 from .schemas import Caption, Edit, Records, Refinement, check_image_path, write_records
 from .templates import Language
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 _KEY_DIGITS = 12
 Built = Caption | Refinement | Edit
@@ -97,7 +98,8 @@ class Manifest:
         asked: questions in all; of these
         kept: are records in ``train.json``,
         rejected: were thrown away, each reason with the keys of its questions,
-        failed: got no answer, each key with the error; run the build again.
+        failed: got no answer, each key with the error; run the build again. A picture whose name no record can hold is
+            among them, by its name as Python writes it.
         sha256: of the files written.
     """
 
@@ -124,7 +126,7 @@ def build_captions(folder: Path, engine: ChatEngine, out: Path, options: Options
 
     Raises:
         NotADirectoryError: there is no such folder.
-        ValueError: the engine sees no pictures, or ``out`` was begun with other settings.
+        ValueError: it holds no pictures, the engine sees none, or ``out`` was begun with other settings.
         EndpointError: the endpoint is down; run it again, what was answered is kept.
     """
     if not folder.is_dir():
@@ -133,12 +135,22 @@ def build_captions(folder: Path, engine: ChatEngine, out: Path, options: Options
     prompt = CAPTION_PROMPT.format(language=_LANGUAGES[options.language])
     rules = RULES[options.language]
 
-    def job(file: Path) -> _Job:
-        image = check_image_path(file.relative_to(folder).as_posix())
-        return _Job(Question(image, prompt, file), lambda reply: Caption(image, clean_caption(reply, rules)))
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in PICTURE_SUFFIXES and not f.is_dir())
+    if not files:
+        raise ValueError(f"folder {folder} holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    jobs: list[_Job] = []
+    misnamed: dict[str, str] = {}
+    for file in files:
+        name = file.relative_to(folder).as_posix()
+        try:
+            jobs.append(_caption_job(check_image_path(name), file, prompt, rules))
+        except ValueError as error:
+            misnamed[repr(name)] = f"rename the file: {error}"
+    return _build("captions", (CAPTION_PROMPT,), jobs, engine, out, options, misnamed)
 
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES)
-    return _build("captions", (CAPTION_PROMPT,), map(job, files), engine, out, options)
+
+def _caption_job(image: str, file: Path, prompt: str, rules: CaptionRules) -> _Job:
+    return _Job(Question(image, prompt, file), lambda reply: Caption(image, clean_caption(reply, rules)))
 
 
 def build_refinements(
@@ -198,8 +210,15 @@ def build_edits(source: Path, engine: ChatEngine, out: Path, options: Options | 
 
 
 def _build(
-    kind: str, prompts: tuple[str, ...], jobs: Iterable[_Job], engine: ChatEngine, out: Path, options: Options
+    kind: str,
+    prompts: tuple[str, ...],
+    jobs: Iterable[_Job],
+    engine: ChatEngine,
+    out: Path,
+    options: Options,
+    misnamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Manifest:
+    """Ask, clean and write; ``misnamed`` are pictures that cannot be asked about, each with the reason."""
     by_key = {job.question.key: job for job in jobs}
     settings = {
         "kind": kind,
@@ -224,7 +243,8 @@ def _build(
     write_records(out / "train.json", kept)
     files = ("answers.jsonl", "train.json")
     hashes = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in files}
-    manifest = Manifest(kind, settings, len(by_key), len(kept), rejected, failed, hashes)
+    asked, failed = len(by_key) + len(misnamed), {**misnamed, **failed}
+    manifest = Manifest(kind, settings, asked, len(kept), rejected, failed, hashes)
     write_text(out / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False, indent=1) + "\n")
     return manifest
 
@@ -289,6 +309,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--language", choices=tuple(_LANGUAGES), default="en")
     parser.add_argument("--concurrency", type=int, default=4, help="requests at a time")
     arguments = parser.parse_args(argv)
+    if arguments.images is not None and arguments.kind != "refinements":
+        parser.error(f"--images is for refinements alone; {arguments.kind} does not read it, leave it out")
 
     def show(done: int, total: int) -> None:
         sys.stderr.write(f"\r{done} of {total}")

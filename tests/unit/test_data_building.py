@@ -370,6 +370,49 @@ def test_a_folder_that_is_not_there_is_an_error_and_not_an_empty_one(tmp_path):
         build_captions(tmp_path / "nowhere", engine(server), tmp_path / "out")
 
 
+def test_a_folder_without_pictures_is_an_error_that_names_the_suffixes(tmp_path):
+    (tmp_path / "empty" / "folder.png").mkdir(parents=True)
+    (tmp_path / "empty" / "raw.heic").write_bytes(b"")
+    with OpenAIServer(seen) as server, pytest.raises(ValueError, match=r"holds no picture \(.*\.tiff, "):
+        build_captions(tmp_path / "empty", engine(server), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_of_all_suffixes_and_with_spaces_of_all_widths_are_captioned(tmp_path):
+    """macOS writes a narrow no-break space before AM and PM."""
+    names = ["Screenshot 9.41.00\u202fAM.png", "a\u3000b.tif", "c\u00a0d.TIFF", "e f.bmp"]
+    (tmp_path / "pictures").mkdir()
+    for name, colour in zip(names, COLOURS.values(), strict=True):
+        Image.new("RGB", (32, 24), colour).save(tmp_path / "pictures" / name)
+    with OpenAIServer(seen) as server:
+        manifest = build_captions(tmp_path / "pictures", engine(server), tmp_path / "out")
+    assert manifest.kept == 4 and not manifest.failed
+    assert sorted(record.image for record in Records(tmp_path / "out" / "train.json", Caption)) == sorted(
+        names
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_picture_with_a_name_that_no_record_holds_fails_alone_and_is_named(folder, tmp_path):
+    names = ["tab\tbed.png", "back\\slash.png", os.fsdecode(b"latin-\xe9.png")]
+    for name in names:
+        (folder / name).write_bytes((folder / "olive.png").read_bytes())
+    with OpenAIServer(seen) as server:
+        manifest = build_captions(folder, engine(server), tmp_path / "out")
+    assert manifest.kept == 4 and manifest.asked == 7 and not manifest.rejected
+    assert set(manifest.failed) == {repr(name) for name in names}
+    assert all(error.startswith("rename the file: ") for error in manifest.failed.values())
+    assert read(tmp_path / "out" / "manifest.json")["failed"] == manifest.failed
+
+
+@pytest.mark.parametrize("kind", ["captions", "edits"])
+def test_the_data_command_refuses_images_where_they_have_no_effect(tmp_path, capsys, kind):
+    common = ["--out", str(tmp_path / "out"), "--endpoints", "e.json", "--endpoint", "x"]
+    with pytest.raises(SystemExit) as stopped:
+        main([kind, str(tmp_path), "--images", str(tmp_path), *common])
+    assert stopped.value.code == 2 and "--images is for refinements alone" in capsys.readouterr().err
+
+
 def test_large_pictures_are_shown_smaller_and_upright(folder, tmp_path):
     for file in folder.rglob("*.png"):
         file.unlink()
