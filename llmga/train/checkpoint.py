@@ -104,7 +104,19 @@ def latest(root: Path) -> Path | None:
     )
 
 
+def damaged(root: Path) -> list[Path]:
+    """The checkpoints that are not whole and behind the newest whole one: those that ``latest`` passes over."""
+    whole = latest(root)
+    return [
+        f
+        for step in steps(root)
+        if (f := folder_of(root, step)) != whole and (whole is None or f.name > whole.name)
+    ]
+
+
 def prune(root: Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest checkpoints."""
-    for step in steps(root)[:-keep]:
-        shutil.rmtree(folder_of(root, step), ignore_errors=True)
+    """Delete what is older than the ``keep`` newest whole checkpoints; damaged ones of later steps push none out."""
+    whole = [step for step in steps(root) if read_state(folder_of(root, step)) is not None]
+    for step in steps(root):
+        if whole and step < whole[-keep:][0]:
+            shutil.rmtree(folder_of(root, step), ignore_errors=True)

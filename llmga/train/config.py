@@ -85,6 +85,17 @@ def write_config(config: Any, path: Path) -> None:
     write_text(path, yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
 
 
+def check_samples(config: Any) -> None:
+    """Check a stage's counts for its samples.
+
+    Raises:
+        ValueError: ``samples`` or ``sample_steps`` is below 1.
+    """
+    for name in ("samples", "sample_steps"):
+        if (count := getattr(config, name, 1)) < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}; loop.sample_every=0 draws no samples")
+
+
 def presets(package: str = _PACKAGE) -> list[str]:
     """The names of the configurations that ship with a package."""
     folder = files(package).joinpath("presets")

@@ -15,6 +15,7 @@ from torch import nn
 from ..images import to_pil
 from ..restore import Architecture, DiffRIRS1, DiffRIRS2, join_inputs
 from ..restore.prior import SLOPE, PriorDenoiser, PriorEncoder, Residual
+from .config import check_samples
 from .degraded_images import Crops, DegradedImages, Examples, PictureList, RestorationBatch
 from .example_order import generator as seeded
 from .loop import LoopConfig, Weights
@@ -42,6 +43,9 @@ class RestorerConfig:
     pictures: ListConfig | None = None
     samples: int = 4
     """Examples in a sample grid."""
+
+    def __post_init__(self) -> None:
+        check_samples(self)
 
 
 class RestorerTrainer:

@@ -31,6 +31,7 @@ class GanConfig(S2Config):
     """The critic's own ``loop.milestones``; None is those of ``loop``."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.prior is not None or self.composite:
             raise ValueError("prior and composite are settings of S2; this stage has neither")
 

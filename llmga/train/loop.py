@@ -254,7 +254,7 @@ class _Run:
         if self.accelerator.is_main_process:
             if run_config is not None:
                 write_run_config(run_config, self.output)
-            log.drop_rows_after(self.output / "log.jsonl", self.done)
+            log.resume(self.output / "log.jsonl", self.done, checkpoint.damaged(self.checkpoints))
 
     def steps(self) -> None:
         from tqdm import tqdm
@@ -280,10 +280,10 @@ class _Run:
                 # The window of a mean never crosses a checkpoint: a resumed run logs the same numbers.
                 if saves or self.done % c.log_every == 0:
                     bar.set_postfix(self._log(), refresh=False)
+                if saves:
+                    self._save()  # first, so that a sampler that fails costs no training
                 if c.sample_every and (self.done % c.sample_every == 0 or self.done == c.steps):
                     self._sample()
-                if saves:
-                    self._save()
 
     def _inputs(self, step: int) -> list[Any]:
         size, seed = self.config.micro_batch, self.config.seed

@@ -150,7 +150,7 @@ def train_from_newest(
         done = state["step"]
     if main:
         write_run_config(config, output)
-        log.drop_rows_after(output / "log.jsonl", done)
+        log.resume(output / "log.jsonl", done, checkpoint.damaged(root))
     trainer.add_callback(_records(trainer, collator, loop, output, identity))
     trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
     finite.check_weights(_adapters(trainer), trainer.state.global_step, root, trainer.accelerator)

@@ -16,6 +16,7 @@ from ..chat.checkpoints.families import FAMILIES
 from ..chat.checkpoints.template import fitting_template
 from ..data.mixture import Mixture, Part, preset
 from ..data.samples import Sample, SampleOptions, SampleTurn
+from .config import check_samples
 from .llava_layouts import llava_hf_names
 from .loop import LoopConfig, Metrics, Weights, train
 from .turns import IGNORED, ConversationInputs, TurnEncoder
@@ -97,6 +98,7 @@ class Stage1Config:
     """Conversations whose first answer is written out while training."""
 
     def __post_init__(self) -> None:
+        check_samples(self)
         if self.max_length < 1 or self.lora_rank < 1:
             raise ValueError(
                 f"max_length and lora_rank are at least 1, got {self.max_length} and {self.lora_rank}"

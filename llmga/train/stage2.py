@@ -22,6 +22,7 @@ from .components import (
     plain_attention,
     widen_for_inpainting,
 )
+from .config import check_samples
 from .example_order import generator as seeded
 from .loop import LoopConfig, Metrics, Weights, train
 from .stage2_inputs import EncodeOnDemand, Encoder, InputSource, fill_cache
@@ -80,6 +81,7 @@ class Stage2Config:
     guidance: float = 4.0
 
     def __post_init__(self) -> None:
+        check_samples(self)
         if not 0 <= self.caption_dropout <= 1:
             raise ValueError(f"caption_dropout is a probability, got {self.caption_dropout}")
         if self.noise_offset < 0:

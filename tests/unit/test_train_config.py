@@ -10,7 +10,7 @@ import yaml
 
 from llmga.__main__ import main
 from llmga.train import LoopConfig, Stage2Config, presets, read_config, write_config
-from llmga.train.command import STAGES
+from llmga.train.command import STAGES, _config_class
 from llmga.train.config_keys import config_keys
 from llmga.train.diffrir_s2 import S2Config
 
@@ -123,6 +123,16 @@ def test_a_training_that_fails_ends_the_command_with_one_line(
     assert main([*start, *(f"{key}={value}" for key, value in values.items())]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llmga train: ")]
     assert len(lines) == 1 and ("lower lr" if kind == "diverged" else str(output)) in lines[0]
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2", "controlnet", "gill", "diffrir-s1", "diffrir-gan"])
+def test_no_samples_are_asked_for_by_sample_every_alone(tmp_path: Path, stage: str) -> None:
+    kind = _config_class(stage)
+    path = written(tmp_path, LOOP)
+    for key in ("samples", "sample_steps"):
+        if hasattr(read_config(kind, path), key):
+            with pytest.raises(ValueError, match=f"{key} must be at least 1, got 0; loop.sample_every=0"):
+                read_config(kind, path, [f"{key}=0"])
 
 
 def test_what_is_no_file_and_no_preset(tmp_path: Path) -> None:

@@ -198,6 +198,41 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path: Path) ->
     assert_same(weights(tmp_path / "result"), weights(tmp_path.with_name("alone") / "result"))
 
 
+def test_damaged_checkpoints_are_named_and_cost_neither_old_rows_nor_new_checkpoints(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(Line(), settings(steps=8, keep=2), tmp_path)
+    rows, root = read_log(tmp_path / "log.jsonl"), tmp_path / "checkpoints"
+    folders = [checkpoints.folder_of(root, step) for step in (6, 8)]
+    for folder in folders:
+        (folder / "model.safetensors").write_bytes(b"half")
+    assert checkpoints.damaged(root) == folders
+    stopped = Line()
+    stopped.fail_at = 11  # a part of step 6: two checkpoints were saved, all older than the damaged ones
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, settings(steps=8, keep=2), tmp_path)
+    said = [record.getMessage() for record in caplog.records]
+    for folder in folders:
+        assert any(f"{folder} is damaged and passed over" in line for line in said)
+    assert read_log(tmp_path / "log-before-1.jsonl") == rows
+    assert any("log-before-1.jsonl" in line for line in said)
+    assert checkpoints.steps(root) == [2, 4, 6, 8]
+    train(Line(), settings(steps=8, keep=2), tmp_path)  # goes on from step 4
+    assert checkpoints.steps(root) == [6, 8] and not checkpoints.damaged(root)
+    assert not (tmp_path / "log-before-2.jsonl").exists()
+    assert [step for step, _ in losses(tmp_path)] == [row["step"] for row in rows]
+
+
+def test_a_sampler_that_fails_costs_no_training(tmp_path: Path) -> None:
+    class Unlucky(Line):
+        def sample(self, step: int, folder: Path) -> None:
+            raise RuntimeError("no sample")
+
+    with pytest.raises(RuntimeError, match="no sample"):
+        train(Unlucky(), settings(sample_every=4), tmp_path)
+    assert checkpoints.steps(tmp_path / "checkpoints") == [2, 4]
+
+
 def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     kept = [
         tmp_path / "checkpoints/.mine.partial",
