@@ -34,10 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=0.2)
     parser.add_argument("--max-new-tokens", type=int, default=512)
     arguments = parser.parse_args(argv)
-    if (arguments.model is None) == (arguments.endpoint is None) or (
-        arguments.endpoint is not None and arguments.endpoints is None
-    ):
-        parser.error("give --model FOLDER, or --endpoints FILE and --endpoint NAME")
+    by_endpoint = (arguments.endpoints is not None, arguments.endpoint is not None)
+    if by_endpoint != ((True, True) if arguments.model is None else (False, False)):
+        parser.error("give --model FOLDER, or --endpoints FILE and --endpoint NAME, and not of both")
 
     def show(done: int, total: int) -> None:
         sys.stderr.write(f"\r{done} of {total}")

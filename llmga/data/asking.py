@@ -45,6 +45,7 @@ class Answer:
     """Outcome of a question: the raw reply, or why its image cannot be read.
 
     Args:
+        picture_sha256: of the file that was shown; "" where none was.
         cut: the reply was cut off before the model had finished (see ``Said.cut``).
     """
 
@@ -100,6 +101,10 @@ class _Stopped(BaseException):
     """Raised inside running requests to end them when the build ends."""
 
 
+class _MissingPictureError(Exception):
+    """Raised for a question whose picture file is not there or may not be read; the file says nothing of itself."""
+
+
 def ask_all(
     questions: Sequence[Question],
     engine: ChatEngine,
@@ -111,7 +116,8 @@ def ask_all(
 ) -> dict[str, str]:
     """Ask the questions that the log does not answer yet; return those that failed, each with its error.
 
-    A failed question is not in the log, so the next run asks it again. The seed of each follows from its key.
+    A failed question is not in the log, so the next run asks it again. So is one whose answer in the log is about another
+    picture, by the file's SHA-256; a question whose picture file is missing fails. The seed of each follows from its key.
 
     Raises:
         ValueError: the engine cannot see pictures.
@@ -119,7 +125,7 @@ def ask_all(
     """
     if not 1 <= concurrency <= 64:
         raise ValueError(f"'concurrency' must be between 1 and 64, got {concurrency}")
-    open_questions = [question for question in questions if question.key not in log.answers]
+    open_questions = [question for question in questions if not _is_answered(question, log)]
     waiting = iter(open_questions)
     stop = threading.Event()
     failed: dict[str, str] = {}
@@ -129,26 +135,42 @@ def ask_all(
         try:
             while True:
                 for question in islice(waiting, concurrency - len(running)):
-                    running[pool.submit(_ask, question, engine, sampling, stop)] = question
+                    before = log.answers.get(question.key)
+                    running[pool.submit(_ask, question, before, engine, sampling, stop)] = question
                 if not running:
                     return failed
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     question = running.pop(future)
                     try:
-                        log.add(question.key, future.result())
-                        in_a_row = 0
+                        answer = future.result()
+                    except _MissingPictureError as error:
+                        failed[question.key] = str(error)
                     except EndpointError as error:
                         failed[question.key] = str(error)
                         in_a_row += 1
                         if in_a_row == MAX_FAILURES:
                             raise
+                    else:
+                        if answer is not log.answers.get(question.key):
+                            log.add(question.key, answer)
+                            in_a_row = 0
                     done += 1
                     on_step(done, len(questions))
         finally:
             stop.set()
 
 
-def _ask(question: Question, engine: ChatEngine, sampling: Sampling, stop: threading.Event) -> Answer:
+def _is_answered(question: Question, log: AnswerLog) -> bool:
+    """Whether the log's answer stands without a look at a file: one about a picture is compared with it first."""
+    answer = log.answers.get(question.key)
+    return answer is not None and question.picture is None and not answer.picture_sha256
+
+
+def _ask(
+    question: Question, before: Answer | None, engine: ChatEngine, sampling: Sampling, stop: threading.Event
+) -> Answer:
+    """The answer to a question: ``before``, if the same picture was shown for it, else a new one."""
+
     def on_text(_: str) -> None:
         if stop.is_set():
             raise _Stopped
@@ -157,8 +179,12 @@ def _ask(question: Question, engine: ChatEngine, sampling: Sampling, stop: threa
     if question.picture is not None:
         try:
             sha256 = hashlib.sha256(question.picture.read_bytes()).hexdigest()
+            if before is not None and before.picture_sha256 == sha256:
+                return before
             pictures = (_load_picture(question.picture),)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise _MissingPictureError(f"the picture cannot be read: {error}") from error
+        except ValueError as error:
             return Answer(unreadable=type(error.__cause__ or error).__name__, picture_sha256=sha256)
     asked = Conversation().say("user", question.text, pictures)
     seed = int.from_bytes(hashlib.sha256(f"{sampling.seed}:{question.key}".encode()).digest()[:8], "big")

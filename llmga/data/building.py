@@ -2,7 +2,7 @@
 
 A build asks (``asking``), cleans (``cleaning``), and writes into ``out``: ``answers.jsonl`` with every raw
 reply, ``train.json`` in the released schema, and ``manifest.json``. Running it again asks only what is
-missing, and applies the cleaning rules anew to all answers.
+missing or was answered about another picture, and applies the cleaning rules anew to all answers.
 
 Source: LLMGA §3.2 (GPT-4V captions; a language model writes ``Instruction: … Target caption: …``). The paper
 gives neither prompts nor cleaning rules, so both are ours.
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..chat.endpoints import find_endpoint
@@ -24,11 +25,11 @@ from ..chat.engines.base import ChatEngine, Sampling
 from ..chat.engines.endpoint import EndpointEngine, EndpointError
 from ..files.writing import sweep, write_text
 from .asking import Answer, AnswerLog, OnAnswer, Question, ask_all
-from .cleaning import RULES, RejectedError, clean_caption, clean_edit, word_list
+from .cleaning import RULES, CaptionRules, RejectedError, clean_caption, clean_edit, word_list
 from .schemas import Caption, Edit, Records, Refinement, check_image_path, write_records
 from .templates import Language
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 _KEY_DIGITS = 12
 Built = Caption | Refinement | Edit
@@ -97,7 +98,8 @@ class Manifest:
         asked: questions in all; of these
         kept: are records in ``train.json``,
         rejected: were thrown away, each reason with the keys of its questions,
-        failed: got no answer, each key with the error; run the build again.
+        failed: got no answer, each key with the error; run the build again. A picture whose name no record can hold is
+            among them, by its name as Python writes it.
         sha256: of the files written.
     """
 
@@ -124,7 +126,7 @@ def build_captions(folder: Path, engine: ChatEngine, out: Path, options: Options
 
     Raises:
         NotADirectoryError: there is no such folder.
-        ValueError: the engine sees no pictures, or ``out`` was begun with other settings.
+        ValueError: it holds no pictures, the engine sees none, or ``out`` was begun with other settings.
         EndpointError: the endpoint is down; run it again, what was answered is kept.
     """
     if not folder.is_dir():
@@ -133,12 +135,22 @@ def build_captions(folder: Path, engine: ChatEngine, out: Path, options: Options
     prompt = CAPTION_PROMPT.format(language=_LANGUAGES[options.language])
     rules = RULES[options.language]
 
-    def job(file: Path) -> _Job:
-        image = check_image_path(file.relative_to(folder).as_posix())
-        return _Job(Question(image, prompt, file), lambda reply: Caption(image, clean_caption(reply, rules)))
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in PICTURE_SUFFIXES and not f.is_dir())
+    if not files:
+        raise ValueError(f"folder {folder} holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    jobs: list[_Job] = []
+    misnamed: dict[str, str] = {}
+    for file in files:
+        name = file.relative_to(folder).as_posix()
+        try:
+            jobs.append(_caption_job(check_image_path(name), file, prompt, rules))
+        except ValueError as error:
+            misnamed[repr(name)] = f"rename the file: {error}"
+    return _build("captions", (CAPTION_PROMPT,), jobs, engine, out, options, misnamed)
 
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES)
-    return _build("captions", (CAPTION_PROMPT,), map(job, files), engine, out, options)
+
+def _caption_job(image: str, file: Path, prompt: str, rules: CaptionRules) -> _Job:
+    return _Job(Question(image, prompt, file), lambda reply: Caption(image, clean_caption(reply, rules)))
 
 
 def build_refinements(
@@ -154,6 +166,10 @@ def build_refinements(
     With the folder ``images`` the model is shown the pictures too. Raises as ``build_captions``, and
     ``ValueError`` where ``source`` is not as said.
     """
+    if images is not None and not images.is_dir():
+        raise NotADirectoryError(
+            f"there is no folder {images}; 'images' must be the folder that the paths in {source} begin at"
+        )
     options = options or Options()
     rules = RULES[options.language]
 
@@ -194,8 +210,15 @@ def build_edits(source: Path, engine: ChatEngine, out: Path, options: Options | 
 
 
 def _build(
-    kind: str, prompts: tuple[str, ...], jobs: Iterable[_Job], engine: ChatEngine, out: Path, options: Options
+    kind: str,
+    prompts: tuple[str, ...],
+    jobs: Iterable[_Job],
+    engine: ChatEngine,
+    out: Path,
+    options: Options,
+    misnamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Manifest:
+    """Ask, clean and write; ``misnamed`` are pictures that cannot be asked about, each with the reason."""
     by_key = {job.question.key: job for job in jobs}
     settings = {
         "kind": kind,
@@ -215,11 +238,13 @@ def _build(
         concurrency=options.concurrency,
         on_step=options.on_step,
     )
-    kept, rejected = _sort_out(by_key, log.answers)
+    # The log may hold an answer about another picture for a question that failed now.
+    kept, rejected = _sort_out(by_key, {key: log.answers[key] for key in by_key if key not in failed})
     write_records(out / "train.json", kept)
     files = ("answers.jsonl", "train.json")
     hashes = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in files}
-    manifest = Manifest(kind, settings, len(by_key), len(kept), rejected, failed, hashes)
+    asked, failed = len(by_key) + len(misnamed), {**misnamed, **failed}
+    manifest = Manifest(kind, settings, asked, len(kept), rejected, failed, hashes)
     write_text(out / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False, indent=1) + "\n")
     return manifest
 
@@ -266,7 +291,10 @@ def _key(record: Caption) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``captions FOLDER | refinements FILE | edits FILE``, each with an endpoint of the owner's file."""
+    """``captions FOLDER | refinements FILE | edits FILE``, each with an endpoint of the owner's file.
+
+    Exit code 0 where every question has an answer and a record was kept, else 1; 2 for wrong arguments.
+    """
     parser = argparse.ArgumentParser(
         prog="llmga data", description="Build training data with a language model."
     )
@@ -281,6 +309,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--language", choices=tuple(_LANGUAGES), default="en")
     parser.add_argument("--concurrency", type=int, default=4, help="requests at a time")
     arguments = parser.parse_args(argv)
+    if arguments.images is not None and arguments.kind != "refinements":
+        parser.error(f"--images is for refinements alone; {arguments.kind} does not read it, leave it out")
 
     def show(done: int, total: int) -> None:
         sys.stderr.write(f"\r{done} of {total}")
@@ -304,4 +334,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\n{manifest.kept} of {manifest.asked} kept in {arguments.out / 'train.json'}; rejected: {reasons}; "
         f"failed: {len(manifest.failed)}\n"
     )
-    return 1 if manifest.failed else 0
+    for key, error in list(manifest.failed.items())[:3]:
+        sys.stderr.write(f"failed: {key}: {error}\n")
+    if len(manifest.failed) > 3:
+        sys.stderr.write(f"… all that failed are listed in {arguments.out / 'manifest.json'}\n")
+    if not manifest.kept:
+        sys.stderr.write(f"llmga data: nothing was kept, {arguments.out / 'train.json'} holds no record\n")
+    return 1 if manifest.failed or not manifest.kept else 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import mmap
 import re
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -156,10 +157,16 @@ def check_image_path(value: object) -> str:
     Only the words are looked at: a link that the owner of the folder put there may lead anywhere.
 
     Raises:
-        ValueError: it is empty, absolute, holds ``..``, a backslash, a drive or a control character.
+        ValueError: it is empty, absolute, holds ``..``, a backslash, a drive, or a control or invisible character;
+            spaces of all widths are allowed.
     """
-    if not isinstance(value, str) or not value or not value.isprintable() or "\\" in value:
+    if not isinstance(value, str) or not value or "\\" in value:
         raise ValueError(f"'image' must be a relative path with forward slashes, got {_shown(value)}")
+    # Spaces of all widths are names' too: macOS writes a narrow one into those of its screenshots.
+    if not all(sign.isprintable() or unicodedata.category(sign) == "Zs" for sign in value):
+        raise ValueError(
+            f"'image' must be a path without control or invisible characters, got {_shown(value)}"
+        )
     path = PurePosixPath(value)
     if path.is_absolute() or PureWindowsPath(value).drive or ".." in path.parts:
         raise ValueError(f"'image' must stay inside the picture folder, got {_shown(value)}")

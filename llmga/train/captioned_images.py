@@ -178,7 +178,12 @@ def _read_rows(records: Path) -> list[dict[str, Any]]:
             )
         if not row["image"].strip():
             raise ValueError(f"{records}, record {i}: 'image' is empty")
-        for chunk in row.get("noun_chunks") or ():
+        chunks = row.get("noun_chunks")
+        if not isinstance(chunks, list | None):
+            raise ValueError(
+                f"{records}, record {i}: 'noun_chunks' must be a list, got {type(chunks).__name__} {chunks!r:.80}"
+            )
+        for chunk in chunks or ():
             if not _is_noun_chunk(chunk, row["caption"]):
                 raise ValueError(
                     f"{records}, record {i}: a noun chunk must be [start, end, left, top, right, bottom], characters of "

@@ -72,6 +72,24 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     return state if whole else None
 
 
+def check_same_run(folder: Path, state: dict[str, Any], identity: dict[str, Any], wanted_steps: int) -> None:
+    """Check that a run may go on from the checkpoint ``folder`` with that ``state``.
+
+    Raises:
+        ValueError: it was trained with another ``identity``, or for more steps than are wanted.
+    """
+    if state["identity"] != identity:
+        raise ValueError(
+            f"{folder} was trained with {state['identity']}, now asked is {identity}; "
+            "give the old values or another output folder"
+        )
+    if state["step"] > wanted_steps:
+        raise ValueError(
+            f"{folder} was trained for {state['step']} steps, now asked are {wanted_steps}; raise steps, or delete the "
+            "checkpoints behind the one to go on from, or give another output folder"
+        )
+
+
 def steps(root: Path) -> list[int]:
     """The steps of the checkpoints under ``root`` by name, ascending, whole or not."""
     if not root.is_dir():
@@ -86,7 +104,19 @@ def latest(root: Path) -> Path | None:
     )
 
 
+def damaged(root: Path) -> list[Path]:
+    """The checkpoints that are not whole and behind the newest whole one: those that ``latest`` passes over."""
+    whole = latest(root)
+    return [
+        f
+        for step in steps(root)
+        if (f := folder_of(root, step)) != whole and (whole is None or f.name > whole.name)
+    ]
+
+
 def prune(root: Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest checkpoints."""
-    for step in steps(root)[:-keep]:
-        shutil.rmtree(folder_of(root, step), ignore_errors=True)
+    """Delete what is older than the ``keep`` newest whole checkpoints; damaged ones of later steps push none out."""
+    whole = [step for step in steps(root) if read_state(folder_of(root, step)) is not None]
+    for step in steps(root):
+        if whole and step < whole[-keep:][0]:
+            shutil.rmtree(folder_of(root, step), ignore_errors=True)

@@ -43,7 +43,11 @@ def _config_class(stage: str) -> Any:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``llmga train`` with its arguments; returns the exit status, 2 for a mistake in them."""
+    """Run ``llmga train`` with its arguments.
+
+    Returns:
+        The exit status: 2 for a mistake in the arguments, 1 where the training or a file failed.
+    """
     parser = argparse.ArgumentParser(
         prog="llmga train",
         epilog=f"presets: {', '.join(presets())}. llmga train STAGE --help lists the keys of its configuration. "
@@ -72,4 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f"llmga train: {error}\n")
         return 2
+    except (FloatingPointError, OSError) as error:
+        sys.stderr.write(f"llmga train: {error}\n")
+        return 1
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -30,10 +31,9 @@ def read_config(
 
     Raises:
         FileNotFoundError: ``source`` is neither a file nor a preset.
-        ValueError: a key is unknown or missing, or a value does not fit; the message names the key.
+        ValueError: a key is unknown, missing or said twice, a value does not fit, or the text is not YAML in UTF-8; the
+            message names the key, or the file or override.
     """
-    import yaml
-
     values = _load(Path(source), set(), package)
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -45,7 +45,7 @@ def read_config(
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
                 raise ValueError(f"{key}: {parent} is a value and has no keys of its own")
-        target[last] = yaml.safe_load(text)
+        target[last] = _parse_yaml(text, f"the override {override!r}")
     return build(kind, values)
 
 
@@ -85,6 +85,17 @@ def write_config(config: Any, path: Path) -> None:
     write_text(path, yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
 
 
+def check_samples(config: Any) -> None:
+    """Check a stage's counts for its samples.
+
+    Raises:
+        ValueError: ``samples`` or ``sample_steps`` is below 1.
+    """
+    for name in ("samples", "sample_steps"):
+        if (count := getattr(config, name, 1)) < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}; loop.sample_every=0 draws no samples")
+
+
 def presets(package: str = _PACKAGE) -> list[str]:
     """The names of the configurations that ship with a package."""
     folder = files(package).joinpath("presets")
@@ -92,22 +103,20 @@ def presets(package: str = _PACKAGE) -> list[str]:
 
 
 def _load(source: Path, seen: set[str], package: str) -> dict[str, Any]:
-    import yaml
-
     if str(source) in seen:
         raise ValueError(f"{source} extends itself")
     if source.is_file():
-        text = source.read_text(encoding="utf-8")
+        try:
+            text = source.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{source} is not text in UTF-8 ({error}); save it as UTF-8") from error
     elif str(source) in presets(package):
         text = files(package).joinpath("presets").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
     else:
         raise FileNotFoundError(
             f"{source} is neither a file nor a preset; the presets are {', '.join(presets(package))}"
         )
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source} is not valid YAML: {error}") from error
+    values = _parse_yaml(text, str(source)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{source} must hold keys and values, got {type(values).__name__}")
     if (parent := values.pop("extends", None)) is None:
@@ -115,6 +124,27 @@ def _load(source: Path, seen: set[str], package: str) -> dict[str, Any]:
     beside = source.parent / str(parent)
     below = _load(beside if beside.is_file() else Path(str(parent)), seen | {str(source)}, package)
     return _merged(below, values)
+
+
+def _parse_yaml(text: str, what: str) -> Any:
+    """The plain values of a YAML text, in which no mapping may say a key twice."""
+    import yaml
+
+    class StrictLoader(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            first: dict[str, Any] = {}
+            for key in keys:
+                if (before := first.setdefault(key.value, key)) is not key:
+                    lines = f"lines {before.start_mark.line + 1} and {key.start_mark.line + 1}"
+                    raise ValueError(f"the key {key.value} is said twice, in {lines}; keep one")
+            return node
+
+    try:
+        return yaml.load(text, StrictLoader)  # noqa: S506 # a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is not valid YAML: {error}") from error
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -144,9 +174,13 @@ def _convert(value: Any, hint: Any, where: str, default: Any = None) -> Any:
         return tuple(_convert(item, args[0], f"{where}[{i}]") for i, item in enumerate(value))
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML 1.1 reads 1e-5 as text
-        except ValueError:
-            pass
+            number = float(value)  # YAML 1.1 reads 1e-5 as text
+        except (ValueError, OverflowError):
+            number = None
+        if number is not None and not math.isfinite(number):
+            raise ValueError(f"{where} must be a finite number, got {value!r}")
+        if number is not None:
+            return number
     if hint is Path and isinstance(value, (str, Path)):
         return Path(value)
     if hint in (int, str, bool) and type(value) is hint:

@@ -14,7 +14,6 @@ from ..data.edges import canny, check_thresholds
 from ..diffusion.ldm import controlnet_to_ldm
 from .captioned_images import CaptionedPictures, ExampleVariants, Pictures
 from .components import Components, load_components, plain_attention
-from .config import write_config
 from .example_order import derive
 from .loop import Weights, train
 from .stage2 import Stage2, Stage2Config, Stage2Inputs
@@ -240,7 +239,5 @@ def run(config: ControlNetConfig, output: Path) -> Path:
     pictures = CaptionedPictures(p.records, p.root, p.resolution, p.short_captions)
     pictures.check()
     begun = ControlNetModel.from_pretrained(config.start, use_safetensors=True) if config.start else None
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
     stage = ControlNetStage(config, load_components(config.base), pictures, begun)
-    return train(stage, config.loop, output)
+    return train(stage, config.loop, output, config)

@@ -15,7 +15,7 @@ from torch import nn
 from ..images import to_pil
 from ..restore import Architecture, DiffRIRS1, DiffRIRS2, join_inputs
 from ..restore.prior import SLOPE, PriorDenoiser, PriorEncoder, Residual
-from .config import write_config
+from .config import check_samples
 from .degraded_images import Crops, DegradedImages, Examples, PictureList, RestorationBatch
 from .example_order import generator as seeded
 from .loop import LoopConfig, Weights
@@ -43,6 +43,9 @@ class RestorerConfig:
     pictures: ListConfig | None = None
     samples: int = 4
     """Examples in a sample grid."""
+
+    def __post_init__(self) -> None:
+        check_samples(self)
 
 
 class RestorerTrainer:
@@ -160,8 +163,8 @@ def load_net(kind: type[Net], config: RestorerConfig, path: Path | None, key: st
     return net
 
 
-def degraded_images_of(config: RestorerConfig, output: Path) -> DegradedImages:
-    """The examples that a configuration describes; it is written into ``output``.
+def degraded_images_of(config: RestorerConfig) -> DegradedImages:
+    """The examples that a configuration describes.
 
     Raises:
         ValueError: it names no pictures.
@@ -171,6 +174,4 @@ def degraded_images_of(config: RestorerConfig, output: Path) -> DegradedImages:
         raise ValueError("pictures (paths, root) are needed")
     pictures = PictureList(config.pictures.paths, config.pictures.root)
     pictures.check()
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
     return DegradedImages(pictures, config.crops, config.network.scale)

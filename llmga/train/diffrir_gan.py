@@ -31,6 +31,7 @@ class GanConfig(S2Config):
     """The critic's own ``loop.milestones``; None is those of ``loop``."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.prior is not None or self.composite:
             raise ValueError("prior and composite are settings of S2; this stage has neither")
 
@@ -136,5 +137,5 @@ def run(config: GanConfig, output: Path) -> Path:
     s1 = load_net(DiffRIRS1, config, config.s1, "s1")
     s2 = load_net(DiffRIRS2, config, config.s2, "s2")
     return train(
-        GanTrainer(config, degraded_images_of(config, output), s1, s2, distance), config.loop, output
+        GanTrainer(config, degraded_images_of(config), s1, s2, distance), config.loop, output, config
     )

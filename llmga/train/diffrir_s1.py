@@ -43,4 +43,4 @@ def run(config: S1Config, output: Path) -> Path:
     Raises:
         ValueError: ``pictures`` is missing, or see ``loop.train``.
     """
-    return train(S1Trainer(config, degraded_images_of(config, output)), config.loop, output)
+    return train(S1Trainer(config, degraded_images_of(config)), config.loop, output, config)

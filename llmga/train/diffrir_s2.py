@@ -25,6 +25,7 @@ from .diffrir import (
     new_net,
 )
 from .loop import LoopConfig, Metrics, train
+from .run_config import check_config
 
 
 @dataclass(frozen=True)
@@ -85,20 +86,25 @@ class S2Trainer(RestorerTrainer):
         return pixel + off, {"pixel": pixel, "prior": off, "psnr": psnr}
 
 
-def train_s2(config: S2Config, examples: Examples, s1: DiffRIRS1, output: Path) -> Path:
+def train_s2(
+    config: S2Config, examples: Examples, s1: DiffRIRS1, output: Path, run_config: S2Config | None = None
+) -> Path:
     """Both phases, starting from S1's restorer; returns the folder of the result.
 
     Each phase has an optimizer of its own, as theirs has; the second starts from the first one's average, where there is
     one, while theirs goes on with the weights behind it.
     """
+    if run_config is not None:  # before the first phase replaces anything
+        check_config(run_config, output)
     net = new_net(DiffRIRS2, config)
     net.G.load_state_dict(s1.G.state_dict())
     if config.prior:
         from safetensors.torch import load_file
 
-        first = train(S2Trainer(config, examples, s1, net, only_prior=True), config.prior, output / "prior")
+        prior = S2Trainer(config, examples, s1, net, only_prior=True)
+        first = train(prior, config.prior, output / "prior", run_config)
         net.load_state_dict(load_file(first / RESULT))
-    return train(S2Trainer(config, examples, s1, net), config.loop, output)
+    return train(S2Trainer(config, examples, s1, net), config.loop, output, run_config)
 
 
 def run(config: S2Config, output: Path) -> Path:
@@ -109,4 +115,4 @@ def run(config: S2Config, output: Path) -> Path:
         FileNotFoundError: there is no file ``s1``.
     """
     s1 = load_net(DiffRIRS1, config, config.s1, "s1")
-    return train_s2(config, degraded_images_of(config, output), s1, output)
+    return train_s2(config, degraded_images_of(config), s1, output, config)

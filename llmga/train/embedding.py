@@ -20,7 +20,6 @@ from ..files.writing import write_text
 from ..gill.embedding import EmbeddingHead, EmbeddingSizes, save_embedding_head
 from ..text.chunks import TRAINED_CHUNKS
 from .components import Components, load_components
-from .config import write_config
 from .loop import LoopConfig, Metrics, Weights, train
 
 
@@ -163,8 +162,6 @@ def run(config: EmbeddingConfig, output: Path) -> Path:
 
     engine = load_local_engine(config.language, torch.float32)
     requests = RefinementRequests(config.records, engine.trained_phrases)
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
     return train(
-        EmbeddingTrainer(config, engine, load_components(config.base), requests), config.loop, output
+        EmbeddingTrainer(config, engine, load_components(config.base), requests), config.loop, output, config
     )

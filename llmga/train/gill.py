@@ -20,7 +20,7 @@ from ..gill.parts import GILLParts, GILLSizes
 from ..gill.vision import FrozenVision, load_vision
 from .cache import Table, TableRows, cache_folder, fill, open_table
 from .components import load_components, weights_hash
-from .config import write_config
+from .config import check_samples
 from .gill_data import CaptionedExamples, CaptionTable, StableDiffusionText, TextStates
 from .gill_losses import Captions, GILLLossWeights, gill_losses, tokenise, total_loss
 from .loop import LoopConfig, Metrics, Weights, train
@@ -77,6 +77,7 @@ class GILLConfig:
     """Pictures whose captions are written by ``sample_every``."""
 
     def __post_init__(self) -> None:
+        check_samples(self)
         if not 0 <= self.pairs <= 1:
             raise ValueError(f"pairs is a probability, got {self.pairs}")
         if self.pairs and self.loop.micro_batch % 2:
@@ -229,9 +230,7 @@ def run(config: GILLConfig, output: Path) -> Path:
         load_language(config.language, torch.float32),
         load_vision(config.vision, torch.float32),
     )
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
     trainer = GILLTrainer(
         config, language, vision, examples, StableDiffusionText(load_components(config.base))
     )
-    return train(trainer, config.loop, output)
+    return train(trainer, config.loop, output, config)

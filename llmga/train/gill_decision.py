@@ -19,7 +19,6 @@ from ..gill.model import GILL
 from ..gill.parts import DecisionModel
 from .cache import cache_folder, fill, open_table
 from .components import weights_hash
-from .config import write_config
 from .gill_data import LabelledPrompts
 from .loop import LoopConfig, Metrics, Weights, train
 
@@ -153,7 +152,5 @@ def run(config: GILLDecisionConfig, output: Path) -> Path:
             "language (a folder), gill (GILL's trained part) and prompts (a labelled file) are needed"
         )
     gill = GILL(load_language(config.language, torch.float32), None, load_parts(config.gill))
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
     trainer = GILLDecisionTrainer(config, gill, LabelledPrompts.read(config.prompts))
-    return train(trainer, config.loop, output)
+    return train(trainer, config.loop, output, config)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..files.writing import write_text
+
+_log = logging.getLogger(__name__)
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -37,6 +42,26 @@ def drop_rows_after(path: Path, step: int) -> None:
     if path.exists():
         kept = [row for row in read_log(path) if row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def resume(path: Path, step: int, damaged: Sequence[Path]) -> None:
+    """Make a log ready for a run that goes on after ``step``, and say which ``damaged`` checkpoints are passed over.
+
+    The rows behind ``step`` are dropped, since they will be written again; where only damaged checkpoints were left and the
+    run starts anew, the old log is set aside under a name of its own.
+    """
+    for folder in damaged:
+        _log.warning("the checkpoint %s is damaged and passed over", folder)
+    if step or not damaged or not path.exists():
+        drop_rows_after(path, step)
+        return
+    aside = next(
+        name
+        for i in itertools.count(1)
+        if not (name := path.with_name(f"{path.stem}-before-{i}{path.suffix}")).exists()
+    )
+    path.rename(aside)
+    _log.warning("no whole checkpoint is left and the run starts anew; its old log is now %s", aside)
 
 
 def plot(path: Path, picture: Path, key: str = "loss", size: tuple[int, int] = (960, 540)) -> None:

@@ -12,9 +12,7 @@ import contextlib
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,10 +20,12 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
-from . import checkpoint, log
+from . import checkpoint, finite, log
 from .determinism import determinism, forked_random_state
 from .ema import Ema
 from .example_order import ExampleOrder, derive, generator
+from .prefetch import prefetched
+from .run_config import check_config, write_run_config
 
 _log = logging.getLogger(__name__)
 
@@ -136,21 +136,28 @@ def learning_rate(config: LoopConfig, step: int) -> float:
     return config.lr
 
 
-def train(trainer: Trainer, config: LoopConfig, output: Path) -> Path:
+def train(trainer: Trainer, config: LoopConfig, output: Path, run_config: Any = None) -> Path:
     """Train from the newest whole checkpoint in ``output``, or from the start, and export the result.
 
     Writes ``checkpoints/``, ``log.jsonl``, ``samples/`` and, at the end, ``result/``, whose path it returns.
 
+    Args:
+        run_config: the configuration of the whole run, of which ``config`` is a part. It is held against the
+            ``config.yaml`` in ``output``, and written there once the run was accepted.
+
     Raises:
-        ValueError: the settings do not fit each other, the data, the number of processes or the checkpoint.
-        FloatingPointError: the loss is no longer finite.
+        ValueError: the settings do not fit each other, the data, the number of processes, the checkpoint or what was
+            trained in ``output`` before; there, nothing was changed.
+        FloatingPointError: the loss, the gradient or the weights are no longer finite; nothing of them is saved.
     """
     from accelerate.state import AcceleratorState
 
+    if run_config is not None:
+        check_config(run_config, output)
     try:
         with determinism(config.deterministic), forked_random_state():
             run = _Run(trainer, config, output)
-            run.resume()
+            run.resume(run_config)
             run.steps()
             return run.export()
     finally:
@@ -233,15 +240,11 @@ class _Run:
         c = self.config
         return {"seed": c.seed, "batch": c.batch, "micro_batch": c.micro_batch, "examples": len(self.trainer)}
 
-    def resume(self) -> None:
+    def resume(self, run_config: Any = None) -> None:
         folder = checkpoint.latest(self.checkpoints)
         if folder is not None:
             state: Any = checkpoint.read_state(folder)
-            if state["identity"] != self.identity:
-                raise ValueError(
-                    f"{folder} was trained with {state['identity']}, now asked is {self.identity}; "
-                    "give the old values or another output folder"
-                )
+            checkpoint.check_same_run(folder, state, self.identity, self.config.steps)
             self.accelerator.load_state(str(folder))
             if self.ema:
                 from safetensors.torch import load_file
@@ -249,7 +252,9 @@ class _Run:
                 self.ema.load(load_file(folder / "ema.safetensors"))
             self.done = state["step"]
         if self.accelerator.is_main_process:
-            log.drop_rows_after(self.output / "log.jsonl", self.done)
+            if run_config is not None:
+                write_run_config(run_config, self.output)
+            log.resume(self.output / "log.jsonl", self.done, checkpoint.damaged(self.checkpoints))
 
     def steps(self) -> None:
         from tqdm import tqdm
@@ -258,7 +263,7 @@ class _Run:
         main = self.accelerator.is_main_process
         begin_step = getattr(self.trainer, "begin_step", lambda step: None)
         with tqdm(total=c.steps, initial=self.done, disable=None if main else True, unit="step") as bar:
-            for inputs in _ahead(self._inputs, self.done, c.steps, c.prefetch):
+            for inputs in prefetched(self._inputs, self.done, c.steps, c.prefetch):
                 begin_step(self.done)
                 for (net, optimizer), rates in zip(self.sides, self.rates, strict=True):
                     for group in optimizer.param_groups:
@@ -275,10 +280,10 @@ class _Run:
                 # The window of a mean never crosses a checkpoint: a resumed run logs the same numbers.
                 if saves or self.done % c.log_every == 0:
                     bar.set_postfix(self._log(), refresh=False)
+                if saves:
+                    self._save()  # first, so that a sampler that fails costs no training
                 if c.sample_every and (self.done % c.sample_every == 0 or self.done == c.steps):
                     self._sample()
-                if saves:
-                    self._save()
 
     def _inputs(self, step: int) -> list[Any]:
         size, seed = self.config.micro_batch, self.config.seed
@@ -314,10 +319,8 @@ class _Run:
         mean = torch.stack([self.total[name] for name in names]) / self.since
         means: Any = self.accelerator.reduce(mean, "mean")
         values = dict(zip(names, means.tolist(), strict=True))
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(
-                f"the loss is {values['loss']} by step {self.done}; lower lr, or raise warmup or clip"
-            )
+        scaled = self.accelerator.scaler is not None
+        finite.check_means(values, self.done, self.checkpoints, scaled=scaled)
         seconds = time.perf_counter() - self.clock
         if self.accelerator.is_main_process:
             row = {
@@ -342,9 +345,19 @@ class _Run:
             net.train()
         self.accelerator.wait_for_everyone()
 
+    def _check_weights(self) -> None:
+        trained = [pair for net, _ in self.sides for pair in net.named_parameters() if pair[1].requires_grad]
+        averages = (
+            [(f"the average of {name}", value) for name, value in self.ema.average.items()]
+            if self.ema
+            else []
+        )
+        finite.check_weights([*trained, *averages], self.done, self.checkpoints, self.accelerator)
+
     def _save(self) -> None:
         from safetensors.torch import save_file
 
+        self._check_weights()
         folder = checkpoint.folder_of(self.checkpoints, self.done)
         partial = folder.with_name(f".{folder.name}.partial")
         if self.accelerator.is_main_process:
@@ -361,6 +374,7 @@ class _Run:
         self.clock = time.perf_counter()  # examples per second are those of training
 
     def export(self) -> Path:
+        self._check_weights()
         folder = self.output / "result"
         flat: dict[str, Any] = {}
         for net, _ in self.sides:
@@ -376,19 +390,3 @@ class _Run:
             checkpoint.publish(partial, folder)
         self.accelerator.wait_for_everyone()
         return folder
-
-
-def _ahead(make: Callable[[int], Any], start: int, stop: int, count: int) -> Iterator[Any]:
-    """make(start), …, make(stop − 1) in order, with up to ``count`` of them being made in threads."""
-    if not count:
-        yield from map(make, range(start, stop))
-        return
-    pool = ThreadPoolExecutor(count, thread_name_prefix="llmga-batch")
-    try:
-        waiting: deque[Any] = deque()
-        for step in range(start, stop):
-            while len(waiting) <= count and step + len(waiting) < stop:
-                waiting.append(pool.submit(make, step + len(waiting)))
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -17,11 +17,11 @@ import torch
 
 from ..chat.engines.transformers_names import dtype_argument
 from . import checkpoint
-from .config import write_config
 from .determinism import determinism, forked_random_state
 from .loop import LoopConfig
 from .refiner_rows import AnswerCollator, AnswerEncoder
 from .refiner_trl import make_trainer, precision_of, sft_arguments, train_from_newest
+from .run_config import check_config
 from .stage1 import MixtureConfig
 
 _OLDEST_TRL = "1.16"
@@ -74,7 +74,7 @@ def run(config: RefinerConfig, output: Path) -> Path:
     Raises:
         ValueError: TRL is missing, the base cannot be taught or reads no pictures while the mixture has some, or the
             settings do not fit each other or the checkpoint.
-        FloatingPointError: the loss is no longer finite.
+        FloatingPointError: the loss, the gradient or the weights are no longer finite; nothing of them is saved.
 
     Source: TRL 1.16, ``SFTTrainer``, on the mixture of LLMGA's stage 1. Deviation: pictures keep their shape, where LLMGA
     squashes them to a square.
@@ -82,6 +82,7 @@ def run(config: RefinerConfig, output: Path) -> Path:
     if not config.base:
         raise ValueError("base (a transformers folder of a model with a chat template) is needed")
     require_trl()
+    check_config(config, output)
     from accelerate.state import AcceleratorState
 
     mixture = config.mixture.mixture(config.loop.seed)
@@ -180,9 +181,7 @@ def _train(
     arguments = sft_arguments(config.loop, output, config.gradient_checkpointing)
     trainer = make_trainer(net, lora, collator, arguments, config.loop, processor)
     main = trainer.accelerator.is_main_process
-    if main:
-        write_config(config, output / "config.yaml")
-    train_from_newest(trainer, collator, config.loop, output, identity | {"lora_rank": config.lora_rank})
+    train_from_newest(trainer, collator, config, output, identity | {"lora_rank": config.lora_rank})
     folder = output / ("result" if config.merge else "adapter")
     if main:
         trained = trainer.accelerator.unwrap_model(trainer.model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, log
+from . import checkpoint, finite, log
 from .loop import LoopConfig, learning_rate
 from .refiner_rows import AnswerCollator
+from .run_config import write_run_config
 
 _log = logging.getLogger(__name__)
 _UNFINISHED = "checkpoint-*"  # what Trainer writes, before it is published under our name
@@ -121,17 +121,19 @@ def make_trainer(
 
 
 def train_from_newest(
-    trainer: Any, collator: AnswerCollator, loop: LoopConfig, output: Path, identity: dict[str, int]
+    trainer: Any, collator: AnswerCollator, config: Any, output: Path, identity: dict[str, int]
 ) -> None:
     """Train to the end, from the newest whole checkpoint in ``output`` or from the start.
 
     Args:
+        config: the run's, written as ``config.yaml`` once the checkpoint was accepted.
         identity: what must not change in a run that is resumed, beside its seed and its batches.
 
     Raises:
         ValueError: the checkpoint is of another run.
-        FloatingPointError: the loss is no longer finite.
+        FloatingPointError: the loss, the gradient or the weights are no longer finite; nothing of them is saved.
     """
+    loop: LoopConfig = config.loop
     root, main = output / "checkpoints", trainer.accelerator.is_main_process
     identity = {"seed": loop.seed, "batch": loop.batch, "micro_batch": loop.micro_batch, **identity}
     if main:
@@ -144,16 +146,19 @@ def train_from_newest(
     folder, done = checkpoint.latest(root), 0
     if folder is not None:
         state: Any = checkpoint.read_state(folder)
-        if state["identity"] != identity:
-            raise ValueError(
-                f"{folder} was trained with {state['identity']}, now asked is {identity}; give the old values or another "
-                "output folder"
-            )
+        checkpoint.check_same_run(folder, state, identity, loop.steps)
         done = state["step"]
     if main:
-        log.drop_rows_after(output / "log.jsonl", done)
+        write_run_config(config, output)
+        log.resume(output / "log.jsonl", done, checkpoint.damaged(root))
     trainer.add_callback(_records(trainer, collator, loop, output, identity))
     trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
+    finite.check_weights(_adapters(trainer), trainer.state.global_step, root, trainer.accelerator)
+
+
+def _adapters(trainer: Any) -> list[tuple[str, torch.Tensor]]:
+    """The weights that are trained, by name."""
+    return [pair for pair in trainer.model.named_parameters() if pair[1].requires_grad]
 
 
 def _records(
@@ -175,12 +180,9 @@ def _records(
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if "loss" not in logs:  # the summary at the end
                 return
-            if not math.isfinite(logs["loss"]):
-                advice = "raise max_length, " if collator.cut else ""  # a cut talk may have no answer left
-                raise FloatingPointError(
-                    f"the loss is {logs['loss']} by step {state.global_step}; {advice}lower loop.lr, or raise "
-                    "loop.warmup or loop.clip"
-                )
+            advice = "raise max_length; " if collator.cut else ""  # a cut talk may have no answer left
+            scaled = trainer.accelerator.scaler is not None
+            finite.check_means(logs, state.global_step, root, scaled=scaled, advice=advice)
             if main:
                 names = {"accuracy": "mean_token_accuracy", "grad_norm": "grad_norm", "lr": "learning_rate"}
                 row = {name: logs[key] for name, key in names.items() if key in logs}
@@ -190,6 +192,7 @@ def _records(
                 _log.warning("%d conversations so far were longer than max_length and lost their end", cut)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            finite.check_weights(_adapters(trainer), state.global_step, root, trainer.accelerator)
             wait()
             if main:
                 made = root / f"checkpoint-{state.global_step}"

@@ -16,7 +16,7 @@ from ..chat.checkpoints.families import FAMILIES
 from ..chat.checkpoints.template import fitting_template
 from ..data.mixture import Mixture, Part, preset
 from ..data.samples import SampleOptions, SampleTurn
-from .config import write_config
+from .config import check_samples
 from .llava_layouts import llava_hf_names
 from .loop import LoopConfig, Metrics, Weights, train
 from .mixed_conversations import MixedConversations
@@ -99,6 +99,7 @@ class Stage1Config:
     """Conversations whose first answer is written out while training."""
 
     def __post_init__(self) -> None:
+        check_samples(self)
         if self.max_length < 1 or self.lora_rank < 1:
             raise ValueError(
                 f"max_length and lora_rank are at least 1, got {self.max_length} and {self.lora_rank}"
@@ -291,9 +292,7 @@ def run(config: Stage1Config, output: Path) -> Path:
     encoder.tokens(_PROBE, config.system)  # a base that cannot be taught says so before the run begins
     conversations = MixedConversations(mixture, encoder, config.system)
     conversations.check()
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
-    return train(Stage1(config, net, processor, conversations), config.loop, output)
+    return train(Stage1(config, net, processor, conversations), config.loop, output, config)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from .components import (
     plain_attention,
     widen_for_inpainting,
 )
-from .config import write_config
+from .config import check_samples
 from .example_order import generator as seeded
 from .loop import LoopConfig, Metrics, Weights, train
 from .stage2_inputs import EncodeOnDemand, Encoder, InputSource, fill_cache
@@ -81,6 +81,7 @@ class Stage2Config:
     guidance: float = 4.0
 
     def __post_init__(self) -> None:
+        check_samples(self)
         if not 0 <= self.caption_dropout <= 1:
             raise ValueError(f"caption_dropout is a probability, got {self.caption_dropout}")
         if self.noise_offset < 0:
@@ -340,6 +341,4 @@ def run(config: Stage2Config, output: Path) -> Path:
     p = config.pictures
     pictures = CaptionedPictures(p.records, p.root, p.resolution, p.short_captions)
     pictures.check()
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
-    return train(Stage2(config, load_components(config.base), pictures), config.loop, output)
+    return train(Stage2(config, load_components(config.base), pictures), config.loop, output, config)

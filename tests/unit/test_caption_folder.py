@@ -175,7 +175,13 @@ def test_nothing_to_caption_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([str(tmp_path)], [str(tmp_path), "--endpoint", "x"]):
+    model = [str(tmp_path), "--model", "m"]
+    for arguments in (
+        [str(tmp_path)],
+        [str(tmp_path), "--endpoint", "x"],
+        [*model, "--endpoints", "e.json"],
+        [*model, "--endpoints", "e.json", "--endpoint", "x"],
+    ):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2 and "give --model FOLDER" in capsys.readouterr().err

@@ -245,6 +245,77 @@ def test_short_captions_are_written_out_with_and_without_their_pictures(folder, 
     )
 
 
+def short_captions_of(path: Path) -> Path:
+    write_records(path, [Caption(f"{name}.png", f"a {name} bus") for name in ("crimson", "olive")])
+    return path
+
+
+def test_a_mistyped_picture_folder_is_refused_before_the_first_question(folder, tmp_path):
+    source, out = short_captions_of(tmp_path / "short.json"), tmp_path / "out"
+    with OpenAIServer(seen) as server:
+        with pytest.raises(NotADirectoryError, match="no folder .*mistyped; 'images' must be"):
+            build_refinements(source, engine(server), out, images=tmp_path / "mistyped")
+        assert not server.requests and not out.exists()
+        assert build_refinements(source, engine(server), out, images=folder).kept == 2
+
+
+def test_a_question_whose_picture_is_missing_fails_and_is_asked_when_it_is_there(folder, tmp_path):
+    source, out = short_captions_of(tmp_path / "short.json"), tmp_path / "out"
+    (folder / "olive.png").rename(tmp_path / "olive.png")
+    with OpenAIServer(seen) as server:
+        first = build_refinements(source, engine(server), out, images=folder)
+        assert first.kept == 1 and not first.rejected
+        [(key, error)] = first.failed.items()
+        assert (
+            key.startswith("olive.png#") and "the picture cannot be read: " in error and "olive.png" in error
+        )
+        (tmp_path / "olive.png").rename(folder / "olive.png")
+        second = build_refinements(source, engine(server), out, images=folder)
+        assert second.kept == 2 and not second.failed and len(server.requests) == 2
+
+
+def test_an_answer_about_another_picture_is_asked_again(folder, tmp_path):
+    """Equal names in another folder are other pictures; those that are the same files are not asked again."""
+    source, out, other = short_captions_of(tmp_path / "short.json"), tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    Image.new("RGB", (32, 24), COLOURS["violet"]).save(other / "crimson.png")
+    (other / "olive.png").write_bytes((folder / "olive.png").read_bytes())
+
+    def reply(body: dict) -> str:
+        return caption("unseen") if isinstance(body["messages"][-1]["content"], str) else seen(body)
+
+    def captions(images: Path | None) -> list[str]:
+        build_refinements(source, engine(server), out, images=images)
+        return [record.caption for record in Records(out / "train.json", Refinement)]
+
+    with OpenAIServer(reply) as server:
+        assert captions(folder) == [caption("crimson"), caption("olive")] and len(server.requests) == 2
+        assert captions(other) == [caption("violet"), caption("olive")] and len(server.requests) == 3
+        assert captions(other) == [caption("violet"), caption("olive")] and len(server.requests) == 3
+        assert captions(None) == [caption("unseen")] and len(server.requests) == 5  # two say the same
+        assert captions(folder) == [caption("crimson"), caption("olive")] and len(server.requests) == 7
+
+
+def test_an_answer_about_another_picture_is_no_record_where_asking_again_failed(folder, tmp_path):
+    with OpenAIServer(seen) as server:
+        build_captions(folder, engine(server), tmp_path / "out")
+        Image.new("RGB", (32, 24), (0, 0, 0)).save(folder / "olive.png")
+        server.behave("http_429_600s")
+        manifest = build_captions(folder, engine(server), tmp_path / "out")
+    assert list(manifest.failed) == ["olive.png"] and manifest.kept == 3
+    assert "olive.png" not in [record.image for record in Records(tmp_path / "out" / "train.json", Caption)]
+
+
+def test_a_build_that_kept_nothing_ends_with_one_and_says_so(folder, tmp_path, capsys):
+    with OpenAIServer(REFUSAL) as server:
+        records = {"endpoints": {"local": {"url": server.url, "model": "vision"}}}
+        (tmp_path / "endpoints.json").write_text(json.dumps(records))
+        common = ["--endpoints", str(tmp_path / "endpoints.json"), "--endpoint", "local"]
+        assert main(["captions", str(folder), "--out", str(tmp_path / "out"), *common]) == 1
+    printed = capsys.readouterr()
+    assert "0 of 4 kept" in printed.out and "4 refusal" in printed.out and "nothing was kept" in printed.err
+
+
 def test_edits_are_invented_of_all_kinds_and_kept_with_their_source(tmp_path):
     described = [Caption(f"{i}.png", caption(f"kind{i}")) for i in range(30)]
     write_records(tmp_path / "captions.json", described)
@@ -297,6 +368,49 @@ def test_an_engine_without_eyes_is_told_so(folder, tmp_path):
 def test_a_folder_that_is_not_there_is_an_error_and_not_an_empty_one(tmp_path):
     with OpenAIServer(seen) as server, pytest.raises(NotADirectoryError, match="nowhere"):
         build_captions(tmp_path / "nowhere", engine(server), tmp_path / "out")
+
+
+def test_a_folder_without_pictures_is_an_error_that_names_the_suffixes(tmp_path):
+    (tmp_path / "empty" / "folder.png").mkdir(parents=True)
+    (tmp_path / "empty" / "raw.heic").write_bytes(b"")
+    with OpenAIServer(seen) as server, pytest.raises(ValueError, match=r"holds no picture \(.*\.tiff, "):
+        build_captions(tmp_path / "empty", engine(server), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_of_all_suffixes_and_with_spaces_of_all_widths_are_captioned(tmp_path):
+    """macOS writes a narrow no-break space before AM and PM."""
+    names = ["Screenshot 9.41.00\u202fAM.png", "a\u3000b.tif", "c\u00a0d.TIFF", "e f.bmp"]
+    (tmp_path / "pictures").mkdir()
+    for name, colour in zip(names, COLOURS.values(), strict=True):
+        Image.new("RGB", (32, 24), colour).save(tmp_path / "pictures" / name)
+    with OpenAIServer(seen) as server:
+        manifest = build_captions(tmp_path / "pictures", engine(server), tmp_path / "out")
+    assert manifest.kept == 4 and not manifest.failed
+    assert sorted(record.image for record in Records(tmp_path / "out" / "train.json", Caption)) == sorted(
+        names
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_picture_with_a_name_that_no_record_holds_fails_alone_and_is_named(folder, tmp_path):
+    names = ["tab\tbed.png", "back\\slash.png", os.fsdecode(b"latin-\xe9.png")]
+    for name in names:
+        (folder / name).write_bytes((folder / "olive.png").read_bytes())
+    with OpenAIServer(seen) as server:
+        manifest = build_captions(folder, engine(server), tmp_path / "out")
+    assert manifest.kept == 4 and manifest.asked == 7 and not manifest.rejected
+    assert set(manifest.failed) == {repr(name) for name in names}
+    assert all(error.startswith("rename the file: ") for error in manifest.failed.values())
+    assert read(tmp_path / "out" / "manifest.json")["failed"] == manifest.failed
+
+
+@pytest.mark.parametrize("kind", ["captions", "edits"])
+def test_the_data_command_refuses_images_where_they_have_no_effect(tmp_path, capsys, kind):
+    common = ["--out", str(tmp_path / "out"), "--endpoints", "e.json", "--endpoint", "x"]
+    with pytest.raises(SystemExit) as stopped:
+        main([kind, str(tmp_path), "--images", str(tmp_path), *common])
+    assert stopped.value.code == 2 and "--images is for refinements alone" in capsys.readouterr().err
 
 
 def test_large_pictures_are_shown_smaller_and_upright(folder, tmp_path):

@@ -210,6 +210,10 @@ def test_noun_chunks_of_a_list_follow_the_crop(tmp_path: Any) -> None:
         records.write_text(json.dumps([{**row, "noun_chunks": [wrong]}]))
         with pytest.raises(ValueError, match="record 0: a noun chunk must be"):
             CaptionedPictures(records, tmp_path, 64)
+    for wrong in (5, "red", {}, False):
+        records.write_text(json.dumps([row, {**row, "noun_chunks": wrong}]))
+        with pytest.raises(ValueError, match="list.json, record 1: 'noun_chunks' must be a list, got "):
+            CaptionedPictures(records, tmp_path, 64)
     records.write_text(json.dumps([{"image": "a.png", "caption": "a red block"}]))
     with pytest.raises(ValueError, match="no record has noun_chunks"):
         CaptionedPictures(records, tmp_path, 64).named_boxes(0, "a red block")

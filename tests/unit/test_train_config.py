@@ -10,7 +10,7 @@ import yaml
 
 from llmga.__main__ import main
 from llmga.train import LoopConfig, Stage2Config, presets, read_config, write_config
-from llmga.train.command import STAGES
+from llmga.train.command import STAGES, _config_class
 from llmga.train.config_keys import config_keys
 from llmga.train.diffrir_s2 import S2Config
 
@@ -56,6 +56,83 @@ def test_values_overrides_and_a_round_trip(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_config(Stage2Config, written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            LOOP + "task: t2i\ncache: x\ntask: inpainting",
+            "run.yaml .*the key task is said twice, in lines 2 and 4",
+        ),
+        (LOOP.replace("steps: 10", "steps: 10, steps: 12"), "the key steps is said twice"),
+        (LOOP + "base: 2024-13-45", "run.yaml is not valid YAML: month must be"),
+        *(
+            (LOOP.replace("1e-5", lr), r"loop\.lr must be a finite number")
+            for lr in (".nan", ".inf", "1e999")
+        ),
+        (LOOP.replace("1e-5", "1" * 400), r"loop\.lr must be float"),
+    ],
+)
+def test_a_key_said_twice_and_a_number_that_is_none_are_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_config(Stage2Config, written(tmp_path, text))
+
+
+def test_a_key_that_overrides_a_merged_one_is_said_once(tmp_path: Path) -> None:
+    path = written(tmp_path, LOOP.replace("{", "{<<: {steps: 3, seed: 4}, "))
+    loop = read_config(Stage2Config, path).loop
+    assert (loop.steps, loop.seed) == (10, 4)
+
+
+def test_a_config_in_another_encoding_and_a_broken_override_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes((LOOP + "base: caf\xe9").encode("latin-1"))
+    command = ["train", "stage2", "--output", str(tmp_path / "out"), "--config"]
+    assert main([*command, str(path)]) == 2
+    assert "latin.yaml is not text in UTF-8" in capsys.readouterr().err
+    assert main([*command, str(written(tmp_path, LOOP)), "loop.steps=[1"]) == 2
+    assert "the override 'loop.steps=[1' is not valid YAML" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["diverged", "not writable"])
+def test_a_training_that_fails_ends_the_command_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for i in range(4):
+        Image.fromarray(np.full((40, 40, 3), 60 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "list.txt").write_text("0.png\n1.png\n2.png\n3.png\n", encoding="utf-8")
+    output = tmp_path / "run"
+    if kind == "not writable":
+        output.write_text("a file, not a folder")
+    values = {
+        "network.dim": 8, "network.num_blocks": [1, 1, 1, 0], "network.num_refinement_blocks": 1,
+        "network.n_feats": 4, "network.n_encoder_res": 1, "crops.canvas": 40, "crops.size": 32,
+        "loop.steps": 4, "loop.batch": 2, "loop.micro_batch": 2, "loop.cpu": "true", "loop.sample_every": 0,
+        "loop.lr": 1e30, "loop.prefetch": 0, "loop.log_every": 1,
+        "pictures.paths": tmp_path / "list.txt", "pictures.root": tmp_path,
+    }  # fmt: skip
+    start = ["train", "diffrir-s1", "--config", "diffrir-s1-released-code-x1", "--output", str(output)]
+    assert main([*start, *(f"{key}={value}" for key, value in values.items())]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llmga train: ")]
+    assert len(lines) == 1 and ("lower lr" if kind == "diverged" else str(output)) in lines[0]
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2", "controlnet", "gill", "diffrir-s1", "diffrir-gan"])
+def test_no_samples_are_asked_for_by_sample_every_alone(tmp_path: Path, stage: str) -> None:
+    kind = _config_class(stage)
+    path = written(tmp_path, LOOP)
+    for key in ("samples", "sample_steps"):
+        if hasattr(read_config(kind, path), key):
+            with pytest.raises(ValueError, match=f"{key} must be at least 1, got 0; loop.sample_every=0"):
+                read_config(kind, path, [f"{key}=0"])
 
 
 def test_what_is_no_file_and_no_preset(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 pytest.importorskip("accelerate", reason="training needs accelerate")
@@ -198,6 +198,41 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path: Path) ->
     assert_same(weights(tmp_path / "result"), weights(tmp_path.with_name("alone") / "result"))
 
 
+def test_damaged_checkpoints_are_named_and_cost_neither_old_rows_nor_new_checkpoints(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(Line(), settings(steps=8, keep=2), tmp_path)
+    rows, root = read_log(tmp_path / "log.jsonl"), tmp_path / "checkpoints"
+    folders = [checkpoints.folder_of(root, step) for step in (6, 8)]
+    for folder in folders:
+        (folder / "model.safetensors").write_bytes(b"half")
+    assert checkpoints.damaged(root) == folders
+    stopped = Line()
+    stopped.fail_at = 11  # a part of step 6: two checkpoints were saved, all older than the damaged ones
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, settings(steps=8, keep=2), tmp_path)
+    said = [record.getMessage() for record in caplog.records]
+    for folder in folders:
+        assert any(f"{folder} is damaged and passed over" in line for line in said)
+    assert read_log(tmp_path / "log-before-1.jsonl") == rows
+    assert any("log-before-1.jsonl" in line for line in said)
+    assert checkpoints.steps(root) == [2, 4, 6, 8]
+    train(Line(), settings(steps=8, keep=2), tmp_path)  # goes on from step 4
+    assert checkpoints.steps(root) == [6, 8] and not checkpoints.damaged(root)
+    assert not (tmp_path / "log-before-2.jsonl").exists()
+    assert [step for step, _ in losses(tmp_path)] == [row["step"] for row in rows]
+
+
+def test_a_sampler_that_fails_costs_no_training(tmp_path: Path) -> None:
+    class Unlucky(Line):
+        def sample(self, step: int, folder: Path) -> None:
+            raise RuntimeError("no sample")
+
+    with pytest.raises(RuntimeError, match="no sample"):
+        train(Unlucky(), settings(sample_every=4), tmp_path)
+    assert checkpoints.steps(tmp_path / "checkpoints") == [2, 4]
+
+
 def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     kept = [
         tmp_path / "checkpoints/.mine.partial",
@@ -231,6 +266,58 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="loss is"):
         train(Line(), settings(lr=1e30), tmp_path)
+
+
+class SteepLine(Line):
+    """A line whose loss stays finite while its gradient is not a number, from a step on."""
+
+    def __init__(self, steep_from: int) -> None:
+        super().__init__()
+        self.steep_from, self.step = steep_from, 0
+
+    def begin_step(self, step: int) -> None:
+        self.step = step
+
+    def loss(self, inputs, generator):
+        error, metrics = super().loss(inputs, generator)
+        if self.step >= self.steep_from:  # the root of zero is zero, and its slope is infinite
+            error = error + (0 * self.net[0].bias.sum()).sqrt()
+        return error, metrics
+
+
+@pytest.mark.parametrize("clip", [1.0, 0.0])
+def test_a_gradient_that_is_no_number_reaches_no_checkpoint_and_no_result(
+    tmp_path: Path, clip: float
+) -> None:
+    """Without clipping its norm is not known, and the weights themselves are looked at."""
+    what = (
+        "the grad_norm is nan by step 4"
+        if clip
+        else "weights, .*bias among them, are not finite after step 4"
+    )
+    good = checkpoints.folder_of(tmp_path / "checkpoints", 2)
+    with pytest.raises(FloatingPointError, match=f"{what}; the last good checkpoint is {good}.*lower lr"):
+        train(SteepLine(3), settings(clip=clip, log_every=2, prefetch=0), tmp_path)
+    assert checkpoints.steps(tmp_path / "checkpoints") == [2] and not (tmp_path / "result").exists()
+    other = tmp_path / "from the start"
+    with pytest.raises(
+        FloatingPointError, match="no earlier checkpoint, so the next run starts anew: lower lr"
+    ):
+        train(SteepLine(1), settings(clip=clip, log_every=2), other)
+    train(Line(), settings(clip=clip), tmp_path)  # goes on from step 2
+    assert all(value.isfinite().all() for value in weights(tmp_path / "result").values())
+
+
+def test_a_checkpoint_with_a_weight_that_is_no_number_is_not_exported(tmp_path: Path) -> None:
+    """Such as an older version saved."""
+    train(Line(), settings(steps=4, ema=0.0), tmp_path)
+    folder = checkpoints.folder_of(tmp_path / "checkpoints", 4)
+    file = folder / "model.safetensors"
+    save_file({name: value * math.nan for name, value in load_file(file).items()}, file, {"format": "pt"})
+    before = weights(tmp_path / "result")
+    with pytest.raises(FloatingPointError, match=f"delete {folder}, which holds them; .*step-00000002"):
+        train(Line(), settings(steps=4, ema=0.0), tmp_path)
+    assert_same(weights(tmp_path / "result"), before)
 
 
 @pytest.mark.parametrize(
