@@ -153,7 +153,7 @@ class Talk:
         """
         exchanges: list[Exchange] = []
         for number in range(count):
-            kind = choose(kinds, self._seed, "kinds", number) if kinds else None
+            kind: Asked | None = choose(kinds, self._seed, "kinds", number) if kinds else None
             if kind and not self._stays(kind, self._seed * 64 + self._number):
                 kind = choose(
                     [other for other in kinds if other not in self._cut], self._seed, "other", number
