@@ -30,9 +30,7 @@ class CleanPictures(Protocol):
         ...
 
 
-_SIZE = re.compile(
-    r"\s\(\d+(?:\s*,\s*\d+){1,2}\)\s*$"
-)  # height, width and channels; a name may end in " (1)"
+_SIZE = re.compile(r" \(\d{1,9}(?:, ?\d{1,9}){1,2}\)$")  # height, width, channels; a name may end in " (1)"
 
 
 class PictureList:
@@ -45,11 +43,8 @@ class PictureList:
     """
 
     def __init__(self, paths: Path, root: Path) -> None:
-        lines = paths.read_text(encoding="utf-8-sig").splitlines()
-        self._list, self._paths = (
-            paths,
-            [root / _SIZE.sub("", line).strip() for line in lines if line.strip()],
-        )
+        lines = map(str.strip, paths.read_text(encoding="utf-8-sig").splitlines())
+        self._list, self._paths = paths, [root / _SIZE.sub("", line).strip() for line in lines if line]
         if not self._paths:
             raise ValueError(f"{paths} names no picture")
 
