@@ -113,8 +113,8 @@ class ChatPerPicture(io.ComfyNode):
                 ),
                 io.String.Output(
                     display_name="failures",
-                    tooltip="Which pictures have no reply, and why, one a line; empty if all have one. They have empty text "
-                    "in both lists.",
+                    tooltip="Which pictures have no reply, and why, and which replies were cut off, one a line; empty if "
+                    "all have a whole one. Pictures without a reply have empty text in both lists.",
                 ),
             ],
         )
