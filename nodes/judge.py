@@ -171,21 +171,24 @@ class Judge(io.ComfyNode):
         spoken = {"sampling": sampling, "on_text": live_text(engine)}
         image = check.image("image", image)
         pictures, _ = shown_pictures(image, None)
-        claims = own or derive_claims(engine, request.strip() or prompt, most=max_questions, **spoken)
+        notes = []
+        if not (claims := own):
+            derived = derive_claims(engine, request.strip() or prompt, most=max_questions, **spoken)
+            claims, notes = derived.claims, [derived.remark] if derived.remark else []
         asking = check.choice("asking", asking, ASKING)
         checks = check_each(engine, pictures, claims, asking=asking, **spoken)
         best = best_index(checks)
         score = checks[best].score
         passed = score >= threshold and not checks[best].failure
         better = prompt.strip() or request.strip()
-        notes = []
         if rewrite and not passed and better:
             try:
                 found = better_prompt(engine, request, prompt, checks[best], **spoken)
-                notes = [] if found else ["the model wrote no better prompt: the prompt stays as it is"]
+                if not found:
+                    notes.append("the model wrote no better prompt: the prompt stays as it is")
                 better = found or better
             except (ValueError, EndpointError) as error:  # the verdicts are complete
-                notes = [f"the prompt stays as it is, for writing a better one failed: {error}"]
+                notes.append(f"the prompt stays as it is, for writing a better one failed: {error}")
         report = "\n".join([*described(checks, best, passed), *notes])
         asked = "\n".join(claim.question for claim in claims)
         return io.NodeOutput(

@@ -11,7 +11,7 @@ of its answer is judged by that, as in VQAScore (ECCV 2024, arXiv 2404.01291): i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -19,7 +19,15 @@ from typing import Any, Literal, get_args
 from .assistant import respond
 from .batch import StopAfterFailures
 from .conversation import Conversation, Picture
-from .engines.base import ChatEngine, HasStructuredOutput, HasWordProbabilities, OnText, Said, Sampling
+from .engines.base import (
+    CUT_REASONS,
+    ChatEngine,
+    HasStructuredOutput,
+    HasWordProbabilities,
+    OnText,
+    Said,
+    Sampling,
+)
 from .engines.endpoint import EndpointError
 from .judge_replies import read_answers, read_questions, read_yes_no
 from .refusal import is_refusal
@@ -54,7 +62,7 @@ _BETTER = (
 )
 _ANSWERED = 0.5  # of the probability on yes and no, from which a reply begins with one of them
 _SECOND_SEED = 0x9E3779B97F4A7C15  # far from the seeds next to the first, which a batch uses
-_SEEDS = 2**64
+SEEDS = 2**64
 _QUOTED = 200  # characters of a reply in an error
 
 
@@ -111,6 +119,15 @@ class PictureCheck:
         return tuple(one for one in self.verdicts if one.met is not True)
 
 
+@dataclass(frozen=True)
+class DerivedClaims:
+    """The outcome of ``derive_claims``."""
+
+    claims: tuple[PictureClaim, ...]
+    remark: str = ""
+    """That the reply was cut off, so that questions may be missing."""
+
+
 def given_claims(questions: str) -> tuple[PictureClaim, ...]:
     """Claims from questions that a person wrote, one a line, each to be answered with yes.
 
@@ -125,7 +142,7 @@ def given_claims(questions: str) -> tuple[PictureClaim, ...]:
 
 def derive_claims(
     engine: ChatEngine, request: str, *, most: int = 8, sampling: Sampling, on_text: OnText
-) -> tuple[PictureClaim, ...]:
+) -> DerivedClaims:
     """Ask the model for the questions that a request leads to; once more if its reply cannot be read.
 
     Args:
@@ -142,20 +159,22 @@ def derive_claims(
         )
     asked = Conversation(system=_SYSTEM).say("user", _QUESTIONS.format(request=request.strip(), most=most))
     schema = _schema("questions", {"claim": {"type": "string"}, "question": {"type": "string"}}, most)
-    answer = _ask(engine, asked, sampling, on_text, schema)
-    found = read_questions(answer)
+    said = _ask(engine, asked, sampling, on_text, schema)
+    found = _whole_questions(said)
     if not found:
-        again = asked.say("assistant", answer or "{}").say("user", _QUESTIONS_AGAIN.format(most=most))
+        again = asked.say("assistant", said.answer or "{}").say("user", _QUESTIONS_AGAIN.format(most=most))
         second = replace(sampling, seed=sampling.seed ^ _SECOND_SEED)
-        answer = _ask(engine, again, second, on_text, schema)
-        found = read_questions(answer)
+        said = _ask(engine, again, second, on_text, schema)
+        found = _whole_questions(said)
     if not found:
-        what = "refuses" if is_refusal(answer) else "holds no questions"
+        what = "refuses" if is_refusal(said.answer) else "holds no questions"
         raise ValueError(
             f"the reply of {engine.name!r} {what}, even when asked again; write the questions into 'questions', one a line, "
-            f"change 'seed', or raise 'max_new_tokens'. It says: {answer[:_QUOTED]}"
+            f"change 'seed', or raise 'max_new_tokens'. It says: {said.answer[:_QUOTED]}"
         )
-    return tuple(PictureClaim(claim or question, question) for claim, question in found[:most])
+    claims = tuple(PictureClaim(claim or question, question) for claim, question in found[:most])
+    lost = said.cut and len(claims) < most
+    return DerivedClaims(claims, f"questions may be missing: {CUT_REASONS[said.cut]}" if lost else "")
 
 
 def check_claims(
@@ -184,7 +203,8 @@ def check_claims(
         asked = Conversation(system=_SYSTEM).say("user", _ANSWERS.format(questions=listed), (picture,))
         fields = {"number": {"type": "integer"}, "answer": {"enum": ["yes", "no"]}, "why": {"type": "string"}}
         reply = _ask(engine, asked, sampling, on_text, _schema("answers", fields, len(claims)))
-        verdicts = {i: ClaimVerdict(claims[i], *one) for i, one in read_answers(reply, len(claims)).items()}
+        answers = read_answers(reply.answer, len(claims))
+        verdicts = {i: ClaimVerdict(claims[i], *one) for i, one in answers.items()}
     for i, claim in enumerate(claims):
         if i not in verdicts or verdicts[i].met is None:
             verdicts[i] = _ask_alone(engine, picture, claim, sampling, on_text)
@@ -215,7 +235,7 @@ def check_each(
     first: ValueError | EndpointError | None = None
     engine_calls = StopAfterFailures()
     for i, picture in enumerate(pictures):
-        own = replace(sampling, seed=(sampling.seed + i) % _SEEDS)
+        own = replace(sampling, seed=(sampling.seed + i) % SEEDS)
         try:
             ask = partial(check_claims, engine, picture, claims, sampling=own, **settings)
             checks.append(engine_calls.call(ask))
@@ -241,7 +261,7 @@ def better_prompt(
     """Ask for a prompt that corrects what is wrong; "" if the reply holds none, and ``prompt`` if nothing is wrong.
 
     Raises:
-        ValueError: the reply is empty or ends inside a thought.
+        ValueError: the reply is empty, ends inside a thought or is cut off.
     """
     if not check.wrong:
         return prompt
@@ -256,71 +276,9 @@ def better_prompt(
         policy="error",
         on_text=on_text,
     )
+    if reply.cut:
+        raise ValueError(CUT_REASONS[reply.cut])
     return reply.prompt
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One round of painting: the prompt, its pictures, what was answered about them, and which is the best."""
-
-    prompt: str
-    pictures: tuple[Picture, ...]
-    checks: tuple[PictureCheck, ...]
-    best: int
-    remark: str = ""
-    """Why the prompt was not written anew after it, though that was asked for."""
-
-    @property
-    def score(self) -> float:
-        return self.checks[self.best].score
-
-
-def repeat_until(
-    engine: ChatEngine,
-    paint: Callable[[str, int], Sequence[Picture]],
-    prompt: str,
-    claims: Sequence[PictureClaim],
-    *,
-    request: str = "",
-    threshold: float = 1.0,
-    attempts: int = 3,
-    rewrite: bool = True,
-    asking: Asking = "together",
-    sampling: Sampling,
-    on_text: OnText,
-) -> list[Attempt]:
-    """Paint, check, and paint again from a better prompt, until a picture is right or the attempts are used up.
-
-    Args:
-        paint: ``paint(prompt, attempt)`` gives the pictures of one round, attempt from 0; may raise.
-        threshold: the score that ends it, 0 .. 1.
-        attempts: at least 1.
-        rewrite: whether the model rewrites the prompt after each attempt; else, or where that fails, the same prompt is
-            painted again.
-
-    Returns:
-        Every attempt in order; the best picture is not always the last one's.
-
-    Raises:
-        ValueError: see ``check_each``.
-    """
-    made: list[Attempt] = []
-    for number in range(attempts):
-        own = replace(sampling, seed=(sampling.seed + number * len(claims)) % _SEEDS)
-        pictures = tuple(paint(prompt, number))
-        checks = check_each(engine, pictures, claims, sampling=own, asking=asking, on_text=on_text)
-        made.append(Attempt(prompt, pictures, tuple(checks), best_index(checks)))
-        if made[-1].score >= threshold or number + 1 == attempts:
-            break
-        if rewrite:
-            check = checks[made[-1].best]
-            try:
-                prompt = (
-                    better_prompt(engine, request, prompt, check, sampling=own, on_text=on_text) or prompt
-                )
-            except (ValueError, EndpointError) as error:  # the attempts so far are whole
-                made[-1] = replace(made[-1], remark=str(error))
-    return made
 
 
 def _ask_alone(
@@ -348,10 +306,20 @@ def _ask(
     sampling: Sampling,
     on_text: OnText,
     schema: Mapping[str, Any],
-) -> str:
+) -> Said:
     if isinstance(engine, HasStructuredOutput):
-        return _answer(engine, engine.generate_json(conversation, sampling, on_text, schema))
-    return _answer(engine, engine.generate(conversation, sampling, on_text))
+        said = engine.generate_json(conversation, sampling, on_text, schema)
+    else:
+        said = engine.generate(conversation, sampling, on_text)
+    return replace(said, answer=_answer(engine, said))
+
+
+def _whole_questions(said: Said) -> list[tuple[str, str]]:
+    """Those of a reply, without one that was cut in two."""
+    found = read_questions(said.answer)
+    if said.cut and found and not found[-1][1].endswith(("?", "？")):
+        found.pop()
+    return found
 
 
 def _answer(engine: ChatEngine, said: Said) -> str:

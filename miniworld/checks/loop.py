@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from llmga.chat import Picture, Sampling
-from llmga.chat.judge import PictureClaim, best_index, check_claims, repeat_until
+from llmga.chat.judge import PictureClaim, best_index, check_claims
+from llmga.chat.judge_repeat import repeat_until
 from llmga.evaluate import Estimate, mean, rate, table, write_json
 from llmga.images import channels_last, to_pil
 

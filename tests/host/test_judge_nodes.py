@@ -27,15 +27,15 @@ class Seeing:
 
     name, supports_pictures = "seeing", True
 
-    def __init__(self, broken: bool = False) -> None:
+    def __init__(self, broken: bool = False, cut: str = "") -> None:
         self.asked: list[str] = []
-        self.broken = broken
+        self.broken, self.cut = broken, cut
 
     def generate(self, conversation: Any, sampling: Any, on_text: Any) -> Any:
         turn = conversation.turns[-1]
         self.asked.append(turn.text)
         on_text("…")
-        return comfy.pack("llmga.chat").Said(self.reply(turn))
+        return comfy.pack("llmga.chat").Said(self.reply(turn), cut="" if turn.pictures else self.cut)
 
     def reply(self, turn: Any) -> str:
         if not turn.pictures:
@@ -69,6 +69,13 @@ def test_what_is_wrong_makes_a_better_prompt() -> None:
     assert "- no: it is red" in engine.asked[-1] and "something red" in engine.asked[-1]
     assert judge(Seeing(), BLUE, rewrite=False).result[3] == "something red"
     assert judge(Seeing(), BLUE, threshold=0.0).result[2] is True
+
+
+def test_what_a_cut_reply_costs_is_said() -> None:
+    _, score, passed, better, report, _, asked = judge(Seeing(cut="max_new_tokens"), BLUE).result
+    assert (score, passed, better, asked) == (0.0, False, "something red", "Is it red?")
+    assert "questions may be missing: the reply ended at 'max_new_tokens'" in report
+    assert "the prompt stays as it is, for writing a better one failed: the reply ended at" in report
 
 
 def test_questions_of_ones_own_are_asked_as_they_are() -> None:

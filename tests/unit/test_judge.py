@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from llmga.chat.conversation import Conversation, Picture
-from llmga.chat.engines.base import OnText, Said, Sampling
+from llmga.chat.engines.base import CUT_REASONS, OnText, Said, Sampling
 from llmga.chat.engines.endpoint import EndpointError
 from llmga.chat.judge import (
     MOST_QUESTIONS,
@@ -24,8 +24,8 @@ from llmga.chat.judge import (
     check_each,
     derive_claims,
     given_claims,
-    repeat_until,
 )
+from llmga.chat.judge_repeat import repeat_until
 from llmga.chat.judge_replies import read_answers, read_questions, read_yes_no
 
 RED, BLUE, GREEN = (Picture.from_pil(Image.new("RGB", (8, 8), name)) for name in ("red", "blue", "green"))
@@ -167,7 +167,7 @@ def test_answers_go_to_their_questions(reply: str, found: dict[int, Any]) -> Non
 def test_questions_are_derived_from_the_request_under_a_schema() -> None:
     engine = Structured([questions("Is it red?", "Is it round?", "Is it big?")])
     claims = derive_claims(engine, " a red ball ", most=2, **SPOKEN)
-    assert claims == (
+    assert claims.remark == "" and claims.claims == (
         PictureClaim("claim of Is it red?", "Is it red?"),
         PictureClaim("claim of Is it round?", "Is it round?"),
     )
@@ -178,7 +178,7 @@ def test_questions_are_derived_from_the_request_under_a_schema() -> None:
 
 def test_a_reply_without_questions_is_asked_again_and_then_an_error() -> None:
     engine = Replying(["I like it.", questions("Is it red?")])
-    assert derive_claims(engine, "a red ball", **SPOKEN)[0].question == "Is it red?"
+    assert derive_claims(engine, "a red ball", **SPOKEN).claims[0].question == "Is it red?"
     (first, one), (second, other) = engine.asked
     assert second.turns[: len(first.turns)] == first.turns and "cannot be read" in second.turns[-1].text
     assert one.seed != other.seed
@@ -190,6 +190,16 @@ def test_a_reply_without_questions_is_asked_again_and_then_an_error() -> None:
         derive_claims(Replying([]), "  ", **SPOKEN)
     with pytest.raises(ValueError, match="thought_tokens"):
         derive_claims(Replying([Said("", "hm", unfinished=True)]), "a red ball", **SPOKEN)
+
+
+@pytest.mark.parametrize("cut", ["max_new_tokens", "context"])
+def test_questions_of_a_reply_that_is_cut_off_are_whole_and_the_loss_is_said(cut: Any) -> None:
+    reply = questions("Is it red?", "Is it ro")
+    claims = derive_claims(Replying([Said(reply, cut=cut)]), "a red ball", most=3, **SPOKEN)
+    assert [claim.question for claim in claims.claims] == ["Is it red?"]
+    assert "questions may be missing" in claims.remark and CUT_REASONS[cut] in claims.remark
+    full = derive_claims(Replying([Said(reply, cut=cut)]), "a red ball", most=1, **SPOKEN)
+    assert full.remark == ""  # what follows is not asked anyway
 
 
 def test_all_questions_are_asked_in_one_turn_and_what_is_left_out_alone() -> None:
@@ -311,6 +321,9 @@ def test_a_better_prompt_is_asked_for_by_what_is_wrong() -> None:
     assert "- no: it is round (a square)" in engine.words[0] and "it is red" not in engine.words[0]
     assert "a ball\n" in engine.words[0] and "a red ball\n" in engine.words[0]
     assert better_prompt(Replying(["No idea."]), "a ball", "a red ball", wrong, **SPOKEN) == ""
+    half = Said("<gen_image> a round red ball in", cut="max_new_tokens")
+    with pytest.raises(ValueError, match="ended at 'max_new_tokens'"):
+        better_prompt(Replying([half]), "a ball", "a red ball", wrong, **SPOKEN)
     right = PictureCheck((ClaimVerdict(CLAIMS[0], True),))
     assert better_prompt(Replying([]), "a ball", "a red ball", right, **SPOKEN) == "a red ball"
 
