@@ -135,8 +135,8 @@ def one_of_two(output: Path, rank: int, port: int, values: dict[str, Any]) -> No
 
 
 def short_run(output: Path) -> None:
-    """Eight steps, each with a checkpoint."""
-    train_tiny(output, steps=8, save_every=1, log_every=5)
+    """Five steps, each with a checkpoint."""
+    train_tiny(output, steps=5, save_every=1, log_every=5)
 
 
 def result(folder: Path) -> dict[str, torch.Tensor]:

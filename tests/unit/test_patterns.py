@@ -171,25 +171,25 @@ def feed_bytes(make: Callable[[], Any]) -> Callable[[str], None]:
 
 
 READERS: dict[str, tuple[Callable[[str], object], int]] = {
-    "parse": (parse, 40_000),
-    "count_closed": (count_closed, 40_000),
-    "split_reply": (split_reply, 40_000),
-    "is_refusal": (is_refusal, 40_000),
+    "parse": (parse, 20_000),
+    "count_closed": (count_closed, 20_000),
+    "split_reply": (split_reply, 20_000),
+    "is_refusal": (is_refusal, 20_000),
     "clean_caption": (rejects(lambda text: clean_caption(text, RULES["en"])), 20_000),
     "clean_edit": (rejects(lambda text: clean_edit(text, "a red fox in the snow", "en")), 10_000),
     "spans": (rejects(lambda text: spans(text, weights=True, break_at="sentence")), 20_000),
-    "word_weights": (rejects(read_weights), 40_000),
-    "word_steps": (rejects(read_spans), 40_000),
+    "word_weights": (rejects(read_weights), 20_000),
+    "word_steps": (rejects(read_spans), 20_000),
     "kept_share": (lambda text: kept_share(text, text + " fox"), 40_000),
     "excerpt": (lambda text: excerpt(text, "sk-abcdefgh"), 10_000),
     "without_key": (lambda text: without_key(text, "sk-abcdefgh"), 20_000),
-    "retry_after": (retry_after, 40_000),
+    "retry_after": (retry_after, 20_000),
     "a refusal's words": (lambda text: Dialect().adapted(text, ""), 4096),
-    "a record's url": (rejects(_parse_url), 40_000),
-    "transcript": (rejects(lambda text: read_transcript(text, lambda _: None)), 100_000),  # type: ignore[arg-type, return-value]
-    "history": (rejects(Conversation.from_json), 40_000),
-    "lenient JSON": (rejects(read_lenient), 40_000),
-    "a scene plan": (rejects(parse_plan), 40_000),
+    "a record's url": (rejects(_parse_url), 20_000),
+    "transcript": (rejects(lambda text: read_transcript(text, lambda _: None)), 50_000),  # type: ignore[arg-type, return-value]
+    "history": (rejects(Conversation.from_json), 20_000),
+    "lenient JSON": (rejects(read_lenient), 20_000),
+    "a scene plan": (rejects(parse_plan), 20_000),
     "a stream by bytes": (feed_bytes(SSEDecoder), 3_000),
     "a body by bytes": (feed_bytes(CompletionReader), 6_000),
 }

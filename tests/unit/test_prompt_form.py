@@ -47,9 +47,10 @@ def has_form(answer: str, count: int = 1) -> bool:
 
 
 def test_fifty_of_fifty_hot_replies_of_random_weights_have_the_form(engine: LocalEngine) -> None:
-    free = [say(engine, replace(HOT, seed=seed, min_prompts=0)).answer for seed in range(5)]
+    short = replace(HOT, max_new_tokens=40)
+    free = [say(engine, replace(short, seed=seed, min_prompts=0)).answer for seed in range(5)]
     assert not any(map(has_form, free))
-    answers = [say(engine, replace(HOT, seed=seed)).answer for seed in range(50)]
+    answers = [say(engine, replace(short, seed=seed)).answer for seed in range(50)]
     assert all(map(has_form, answers)) and len(set(answers)) == 50
 
 

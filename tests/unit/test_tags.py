@@ -164,4 +164,4 @@ def test_history_keeps_tags_and_drops_thinking(reply: str, kept: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("head", ["", "<", "<gen_image", "<gen_image>", "```", "&#", "<think"])
 def test_work_is_linear(head: str, piece: str) -> None:
-    assert grows_linearly(parse, lambda length: head + piece * (length // len(piece)) + "x", 200_000)
+    assert grows_linearly(parse, lambda length: head + piece * (length // len(piece)) + "x", 100_000)

@@ -242,7 +242,7 @@ def test_vgg_is_torchvisions_before_its_relus(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", TRAINERS)
 def test_kills_at_any_moment_change_nothing(tmp_path: Path, stage: str) -> None:
-    alone, runs = kill_and_resume(TRAINERS[stage], tmp_path, kills=3)
+    alone, runs = kill_and_resume(TRAINERS[stage], tmp_path, kills=2)
     wanted = files(alone / "result")
     assert wanted
     for run in runs:
