@@ -62,6 +62,12 @@ class Schedule:
         return float(self.alphas_cumprod[max(timestep, 0)])
 
 
+def part_of(steps: int, share: float) -> int:
+    """How many of ``steps`` a share of them is, 0 .. 1, rounded down: 0.7 of 90 is 63, though the product of these floats
+    is a little less."""
+    return int(share * steps + 1e-5)
+
+
 def ddim_step(x: torch.Tensor, eps: torch.Tensor, a: float, b: float) -> torch.Tensor:
     """DDIM without noise: move a latent from level ᾱ = ``a`` to level ᾱ = ``b``, up or down, given the noise in it."""
     return b**0.5 * predict_x0(x, eps, a) + (1 - b) ** 0.5 * eps
