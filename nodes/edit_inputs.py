@@ -93,6 +93,13 @@ class HostModels:
     def codec(self) -> HostCodec:
         return HostCodec(self.model, self.vae)
 
+    @property
+    def identity(self) -> str:
+        """Changes with whatever a node does to MODEL or CLIP: such as FreeU, which leaves the weights alone."""
+        numbers = [host_denoiser.number_of(one) for one in (self.model, self.clip.patcher)]
+        text = self.clip.patcher.patches_uuid, self.clip.layer_idx
+        return f"{host_denoiser.identity(self.model)} {numbers} {text}"
+
     def on_step(self, steps: int) -> OnStep:
         return host_denoiser.progress(self.model, steps)
 
