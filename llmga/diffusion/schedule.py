@@ -43,12 +43,25 @@ class Schedule:
         """``steps`` timesteps, descending, spaced by the whole number ``T // steps``; the last one is 1.
 
         Raises:
-            ValueError: ``steps`` is not 1 to T - 1.
+            ValueError: ``steps`` is not 1 to T - 1, or the first timestep is noise alone, see ``check_start``.
 
         Source: DDIM as diffusers spaces it ("leading", ``steps_offset`` 1): 981, 961, … 21, 1 for 50 steps.
         """
         stride = self.stride(steps)
-        return [i * stride + 1 for i in reversed(range(steps))]
+        timesteps = [i * stride + 1 for i in reversed(range(steps))]
+        self.check_start(timesteps[0])
+        return timesteps
+
+    def check_start(self, timestep: int) -> None:
+        """
+        Raises:
+            ValueError: no picture can be predicted at this timestep, for its latents are noise alone.
+        """
+        if self.alphas_cumprod[timestep] <= 0:
+            raise ValueError(
+                f"at timestep {timestep} this schedule is noise alone (zero terminal SNR), and so many steps begin there; "
+                "take another number of steps, such as 50"
+            )
 
     def stride(self, steps: int) -> int:
         """The distance between two of ``timesteps(steps)``; raises as that does."""

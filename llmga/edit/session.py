@@ -352,7 +352,7 @@ class EditSession(Generic[Context]):
 
 
 def _unchanged(trajectory: Trajectory, notes: tuple[str, ...]) -> EditResult:
-    latent = trajectory.latents[0]
+    latent = trajectory.latents[0].clone()  # the inversion is kept for further edits
     mask = torch.zeros(len(latent), 1, *latent.shape[-2:])
     note = "no word differs and none has a weight: the picture is kept as it is"
     return EditResult(Edited(latent, mask, rows=0), (note, *notes))

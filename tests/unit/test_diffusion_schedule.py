@@ -25,6 +25,16 @@ def test_the_default_is_stable_diffusions() -> None:
     assert schedule.abar(-19) == schedule.abar(0) == float(official.final_alpha_cumprod)
 
 
+def test_a_start_of_noise_alone_is_refused_and_not_divided_by() -> None:
+    levels = Schedule.from_betas().alphas_cumprod.clone()
+    levels[-1] = 0
+    schedule = Schedule(levels)
+    assert schedule.timesteps(50)[0] == 981
+    for steps in (500, 999):
+        with pytest.raises(ValueError, match="at timestep 999 this schedule is noise alone"):
+            schedule.timesteps(steps)
+
+
 def test_a_share_of_steps_is_the_whole_number_that_a_person_means() -> None:
     for steps in range(1, 1000):
         assert [part_of(steps, percent / 100) for percent in range(101)] == [

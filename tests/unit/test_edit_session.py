@@ -156,6 +156,8 @@ def test_where_nothing_differs_nothing_runs(session: EditSession[Any], latent: t
     inversion = session.invert(latent, SOURCE, STEPS)
     result = session.edit(inversion, SOURCE)
     assert torch.equal(result.edited.latent, latent) and result.edited.rows == 0
+    result.edited.latent.zero_()
+    assert torch.equal(inversion.trajectory.latents[0], latent), "the inversion is its own"
     assert not result.edited.mask.any() and "the picture is kept" in result.notes[0]
     for wish in ({"negative_prompt": "snow"}, {"settings": EditSettings(options=OPTIONS)}):
         assert not torch.equal(session.edit(inversion, SOURCE, **wish).edited.latent, latent)  # type: ignore[arg-type]
