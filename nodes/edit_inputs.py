@@ -182,7 +182,6 @@ def fitted_mask(
     mask: Any,
     pictures: int,
     pixels: tuple[int, int],
-    uncut: tuple[int, int] | None,
     *,
     cell: int = CELL,
     socket: str = "image",
@@ -192,7 +191,7 @@ def fitted_mask(
     Args:
         mask: what is connected to 'mask', or None.
         pictures: how many there are in ``socket``.
-        pixels, uncut, cell: as ``fit_edit_mask`` takes them.
+        pixels, cell: as ``fit_edit_mask`` takes them.
 
     Returns:
         (1 or ``pictures``, height, width) float32, 0 .. 1.
@@ -207,7 +206,7 @@ def fitted_mask(
         raise ValueError(
             f"mask holds {len(mask)} masks for {pictures} pictures in {socket}; give one, or one each"
         )
-    return fit_edit_mask(mask, pixels, uncut, cell)
+    return fit_edit_mask(mask, pixels, cell)
 
 
 def notes_on_empty(mask: torch.Tensor | None) -> list[str]:

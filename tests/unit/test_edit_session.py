@@ -219,7 +219,7 @@ def test_masks_are_cut_with_their_pictures_and_empty_ones_are_none() -> None:
     assert fit_edit_mask(torch.zeros(1, 64, 64), (64, 64)) is None
     mask = torch.zeros(1, 66, 70)
     mask[:, 1:65, 3:67] = 1
-    cut = fit_edit_mask(mask, (64, 64), (66, 70))
+    cut = fit_edit_mask(mask, (64, 64))
     assert cut is not None and cut.shape == (1, 64, 64) and cut.min() == 1
     resized = fit_edit_mask(torch.ones(2, 8, 8) * 2, (64, 64))
     assert resized is not None and resized.shape == (2, 64, 64) and (resized == 1).all()
