@@ -87,7 +87,9 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as file:
-            width, height = file.size
+            # The TIFF tags, for Pillow turns the size of such a file but not its orientation.
+            tags = getattr(file, "tag_v2", {})
+            width, height = (tags.get(tag, side) for tag, side in zip((256, 257), file.size, strict=True))
             return (height, width) if _orientation(file) in (5, 6, 7, 8) else (width, height)
     except FileNotFoundError:
         raise

@@ -276,9 +276,8 @@ class EditInputs:
 
     def fitted_mask(self, pixels: tuple[int, int], pictures: int) -> torch.Tensor | None:
         """``edit_inputs.fitted_mask`` for the pictures of the image or of the inversion."""
-        uncut = None if self.image is None else (self.image.shape[1], self.image.shape[2])
         socket = "image" if self.inversion is None else "inversion"
-        return fitted_mask(self.mask, pictures, pixels, uncut, socket=socket)
+        return fitted_mask(self.mask, pictures, pixels, socket=socket)
 
 
 def inverted(models: HostModels, inputs: EditInputs) -> tuple[HostInversion, str]:

@@ -93,6 +93,13 @@ class HostModels:
     def codec(self) -> HostCodec:
         return HostCodec(self.model, self.vae)
 
+    @property
+    def identity(self) -> str:
+        """Changes with whatever a node does to MODEL or CLIP: such as FreeU, which leaves the weights alone."""
+        numbers = [host_denoiser.number_of(one) for one in (self.model, self.clip.patcher)]
+        text = self.clip.patcher.patches_uuid, self.clip.layer_idx
+        return f"{host_denoiser.identity(self.model)} {numbers} {text}"
+
     def on_step(self, steps: int) -> OnStep:
         return host_denoiser.progress(self.model, steps)
 
@@ -175,7 +182,6 @@ def fitted_mask(
     mask: Any,
     pictures: int,
     pixels: tuple[int, int],
-    uncut: tuple[int, int] | None,
     *,
     cell: int = CELL,
     socket: str = "image",
@@ -185,7 +191,7 @@ def fitted_mask(
     Args:
         mask: what is connected to 'mask', or None.
         pictures: how many there are in ``socket``.
-        pixels, uncut, cell: as ``fit_edit_mask`` takes them.
+        pixels, cell: as ``fit_edit_mask`` takes them.
 
     Returns:
         (1 or ``pictures``, height, width) float32, 0 .. 1.
@@ -200,7 +206,7 @@ def fitted_mask(
         raise ValueError(
             f"mask holds {len(mask)} masks for {pictures} pictures in {socket}; give one, or one each"
         )
-    return fit_edit_mask(mask, pixels, uncut, cell)
+    return fit_edit_mask(mask, pixels, cell)
 
 
 def notes_on_empty(mask: torch.Tensor | None) -> list[str]:

@@ -211,8 +211,7 @@ class FlowEdit(io.ComfyNode):
         host_flow.require_flow(model)
         sigmas = inputs.levels(model)
         pixels, note = fit_image(check.image("image", image), cell=SIDES)
-        size, uncut = (pixels.shape[1], pixels.shape[2]), (image.shape[1], image.shape[2])
-        mask = fitted_mask(inputs.mask, len(pixels), size, uncut, cell=SIDES)
+        mask = fitted_mask(inputs.mask, len(pixels), (pixels.shape[1], pixels.shape[2]), cell=SIDES)
         texts = {"source_prompt": source_prompt, "target_prompt": target_prompt}
         texts["negative_prompt"] = inputs.negative_prompt
         source, target, negative = (encoded(clip, name, text) for name, text in texts.items())

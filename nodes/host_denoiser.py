@@ -7,11 +7,13 @@ feeds one latent to all conditionings, and an edit needs a different latent in e
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import comfy.model_management
 import comfy.patcher_extension
@@ -308,6 +310,15 @@ def _rows(name: str, entries: Sequence[dict[str, Any]]) -> torch.Tensor:
     # process_cond gives one row; concat repeats shorter contexts to a common multiple, which is exact.
     conds = [entry["model_conds"][name].process_cond(batch_size=1, area=None) for entry in entries]
     return conds[0].concat(conds[1:])
+
+
+_NUMBERS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_COUNT = itertools.count()
+
+
+def number_of(value: Any) -> int:
+    """A number that no other object ever has, which ``id`` gives again."""
+    return _NUMBERS.setdefault(value, next(_COUNT))
 
 
 @dataclass(frozen=True)

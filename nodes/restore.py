@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..llmga.images import channels_first, channels_last, fit_mask
 from ..llmga.restore import DiffRIRS2, load_restorer, restore
 from ..llmga.restore.colour import ColourMatch, match_colour
-from ..llmga.restore.network_input import resize_to
+from ..llmga.restore.network_input import blend_weights, resize_to
 from ..llmga.restore.seam import Disparity, Seam, seam
 from . import check, host, host_memory
 from .types import Restorer as RestorerType
@@ -178,6 +178,7 @@ class DiffRIRRestore(io.ComfyNode):
         check.choice("method", method, [NETWORK, COLOUR])
         check.integer("seed", seed, 0, MAX_SEED)
         check.choice("blend", blend, ["soft", "hard"])
+        weights = blend_weights(holes, reference.shape[-2:], blend)
         if method == NETWORK:
             restorer = check.instance(
                 "restorer", restorer, Restorer, "DiffRIR Loader (or set method to colour correction)"
@@ -189,16 +190,9 @@ class DiffRIRRestore(io.ComfyNode):
             )  # fmt: skip
             readout = restorer.what
         else:
-            found = match_colour(
-                image, reference, holes if blend == "soft" else (holes >= 0.5).float(), RING,
-                on_picture=host.raise_if_cancelled,
-            )  # fmt: skip
+            found = match_colour(image, reference, weights, RING, on_picture=host.raise_if_cancelled)
             result, readout = found.image, colour_readout(found)
-        pasted = torch.lerp(
-            reference,
-            resize_to(image, result.shape[-2:], "bicubic"),
-            resize_to(holes, result.shape[-2:], "bilinear"),
-        )
+        pasted = torch.lerp(reference, resize_to(image, result.shape[-2:], "bicubic"), weights)
         difference = ((result - pasted).abs() * ENLARGED).clamp(0, 1)
         readout = "\n".join([readout, *warnings(image, reference, holes, method, blend)])
         return io.NodeOutput(

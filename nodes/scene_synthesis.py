@@ -24,7 +24,7 @@ from ..llmga.scene.prompts import ALONE_NEGATIVE, all_text
 from ..llmga.scene.session import Scene as PaintedPlan
 from ..llmga.scene.settings import AlonePlace
 from ..llmga.text.chunks import CONTENT
-from . import check, embeddings, host, host_denoiser
+from . import check, embeddings, host
 from .edit_inputs import MODEL_TOOLTIP, MOST_STEPS, HostInversion, HostModels
 from .inversion import shown
 from .prompt_encoder import LAYOUTS
@@ -247,10 +247,7 @@ class SceneSynthesis(io.ComfyNode):
             size, settings = _size_of(background), replace(settings, steps=background.steps)
         session = models.session(inputs.layout)
         left_out = embeddings.notes(clip, {"scene": all_text(scene), "alone_negative": inputs.alone_negative})
-        identity = (
-            f"{host_denoiser.identity(model)} {id(clip.patcher)} {clip.patcher.patches_uuid} {clip.layer_idx}"
-        )
-        painter = SceneSession(session.runner, session.encoder, session.codec, _CACHE, identity)
+        painter = SceneSession(session.runner, session.encoder, session.codec, _CACHE, models.identity)
         object_masks, unused = _object_masks(masks, [one.name for one in scene.objects], size)
         painted = painter.paint(
             scene,

@@ -134,7 +134,7 @@ def inversion_edit(step: Step, model, clip, vae, target_prompt, **inputs: Any) -
             options=inputs.get("options") or PromptToPromptOptions(),
         ),
         negative_prompt=inputs["negative_prompt"],
-        mask=None if mask is None or not mask.any() else fit_edit_mask(mask, inversion.pixels, None),
+        mask=None if mask is None or not mask.any() else fit_edit_mask(mask, inversion.pixels),
     )
     picture = codec.decode(result.edited.latent)
     changed = F.interpolate(result.edited.mask, picture.shape[1:3])[:, 0]

@@ -43,12 +43,25 @@ class Schedule:
         """``steps`` timesteps, descending, spaced by the whole number ``T // steps``; the last one is 1.
 
         Raises:
-            ValueError: ``steps`` is not 1 to T - 1.
+            ValueError: ``steps`` is not 1 to T - 1, or the first timestep is noise alone, see ``check_start``.
 
         Source: DDIM as diffusers spaces it ("leading", ``steps_offset`` 1): 981, 961, … 21, 1 for 50 steps.
         """
         stride = self.stride(steps)
-        return [i * stride + 1 for i in reversed(range(steps))]
+        timesteps = [i * stride + 1 for i in reversed(range(steps))]
+        self.check_start(timesteps[0])
+        return timesteps
+
+    def check_start(self, timestep: int) -> None:
+        """
+        Raises:
+            ValueError: no picture can be predicted at this timestep, for its latents are noise alone.
+        """
+        if self.alphas_cumprod[timestep] <= 0:
+            raise ValueError(
+                f"at timestep {timestep} this schedule is noise alone (zero terminal SNR), and so many steps begin there; "
+                "take another number of steps, such as 50"
+            )
 
     def stride(self, steps: int) -> int:
         """The distance between two of ``timesteps(steps)``; raises as that does."""
@@ -60,6 +73,12 @@ class Schedule:
     def abar(self, timestep: int) -> float:
         """ᾱ of a timestep; for a negative one that of timestep 0, which counts as the level of the picture itself."""
         return float(self.alphas_cumprod[max(timestep, 0)])
+
+
+def part_of(steps: int, share: float) -> int:
+    """How many of ``steps`` a share of them is, 0 .. 1, rounded down: 0.7 of 90 is 63, though the product of these floats
+    is a little less."""
+    return int(share * steps + 1e-5)
 
 
 def ddim_step(x: torch.Tensor, eps: torch.Tensor, a: float, b: float) -> torch.Tensor:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..diffusion.schedule import part_of
+
 Share = float | tuple[float, float]
 """A part of the steps, 0 .. 1: its end, or its start and end."""
 
@@ -56,7 +58,8 @@ class Control:
         equalizer: (T_tgt,): how strong each target token is; 1 leaves it as it is. Acts while the token is replaced.
         cross_replace: up to which part of the steps, or (from, to); (T_tgt,) or (T_tgt, 2) for each token by itself.
         self_replace: likewise for self-attention, which keeps the layout.
-        self_max_pixels: self-attention with more queries is not replaced; None: a quarter of the latent's cells.
+        self_max_pixels: self-attention with more queries is not replaced; None: those of the UNet's second level, a quarter
+            of the latent's cells; see ``level_cells``.
         blend: None: the whole picture may change.
         mask: (B or 1, 1, h, w) in the latent's size, 0 .. 1: outside it (0) the picture stays as it was, bit for bit. With a
             blend both must agree.
@@ -111,7 +114,7 @@ class Control:
 
     def replaces_self(self, step: int, steps: int) -> bool:
         """Whether a step (0-based) takes self-attention from the source."""
-        first, end = (int(at * steps + _ROUNDING) for at in _span(self.self_replace))
+        first, end = (part_of(steps, at) for at in _span(self.self_replace))
         return first <= step < end
 
     def _token_spans(self) -> torch.Tensor:
@@ -145,6 +148,24 @@ class Control:
             wrong = [at for at in getattr(self.blend, name) if not 0 <= at < count]
             if wrong:
                 raise ValueError(f"blend {name} must be positions below {count}, got {wrong}")
+
+
+def level_cells(share: float, size: tuple[int, int]) -> int:
+    """The cells of the largest level of a UNet that has at most a share of a latent's.
+
+    Each level counts as a quarter of the one above, though its sides are halved rounding up: that of 65 × 65 has 33 × 33.
+
+    Args:
+        share: 0 .. 1.
+        size: (h, w) of the latent.
+
+    Returns:
+        0 where not even a single cell is so little.
+    """
+    (height, width), part = size, 1.0
+    while part > share and height * width > 1:
+        height, width, part = -(-height // 2), -(-width // 2), part / 4
+    return height * width if part <= share else 0
 
 
 _ROUNDING = 1e-5  # 10 times the float32 number 0.7 is less than 7

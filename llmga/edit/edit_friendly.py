@@ -227,12 +227,15 @@ class _Solver:
 
 def _timesteps(schedule: Schedule, steps: int, skip: float) -> list[int]:
     """Evenly spaced from the last timestep that is not skipped down to 1, rounded down as the command line does."""
-    highest = len(schedule.alphas_cumprod) * (1 - skip) - 1
+    highest = (
+        len(schedule.alphas_cumprod) * (1 - skip) - 1 + 1e-9
+    )  # 1000 times the float 1 - 0.9 is less than 100
     if not 0 <= skip < 1 or not 1 <= steps <= highest:
         raise ValueError(
             f"edit-friendly inversion needs 0 <= skip < 1 and at most as many steps as timesteps are left; got steps "
             f"{steps} and skip {skip}, which leaves {max(int(highest), 0)}"
         )
+    schedule.check_start(int(highest))
     if steps == 1:
         return [int(highest)]
     return [int(highest + i * (1 - highest) / (steps - 1) + 1e-9) for i in range(steps)]

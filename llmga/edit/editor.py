@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from ..diffusion.denoiser import Denoiser, predict_noise
-from ..diffusion.schedule import ddim_step, predict_x0
+from ..diffusion.schedule import ddim_step, part_of, predict_x0
 from ..images import holes
 from .attention_taps import SourceTaps, Step, TargetTaps
 from .blend import LocalBlend, blended
-from .control import Control
+from .control import Control, level_cells
 from .inversion import OnStep, Trajectory, silent
 
 
@@ -72,7 +72,8 @@ def edit(
     given = _user_mask(control, batch, (size[0], size[1]))
     local_blend = LocalBlend(control.blend, control.tokens, (size[0], size[1])) if control.blend else None
     limit = control.self_max_pixels
-    source = SourceTaps(denoiser.sites, size[0] * size[1] // 4 if limit is None else limit, local_blend)
+    largest = level_cells(0.25, (size[0], size[1])) if limit is None else limit
+    source = SourceTaps(denoiser.sites, largest, local_blend)
     target = TargetTaps(source, control.tokens)
     names = [target_context] if control.cfg == 1 else [negative_context, target_context]
     contexts = [context for context in names for _ in range(batch)]
@@ -92,7 +93,7 @@ def edit(
         level, next_level = schedule.abar(t), schedule.abar(t - schedule.stride(steps))
         preview = predict_x0(x, eps, level)
         x = ddim_step(x, eps, level, next_level)
-        if local_blend is not None and control.blend is not None and i >= int(control.blend.start * steps):
+        if local_blend is not None and control.blend is not None and i >= part_of(steps, control.blend.start):
             mask = given * local_blend.mask()
         x = blended(x, trajectory.latents[steps - i - 1], mask)
         on_step(i + 1, steps, preview)

@@ -40,15 +40,13 @@ def fit_image(image: torch.Tensor, name: str = "image", cell: int = CELL) -> tup
     return cut, "; ".join(notes)
 
 
-def fit_edit_mask(
-    mask: torch.Tensor, pixels: tuple[int, int], uncut: tuple[int, int] | None = None, cell: int = CELL
-) -> torch.Tensor | None:
+def fit_edit_mask(mask: torch.Tensor, pixels: tuple[int, int], cell: int = CELL) -> torch.Tensor | None:
     """A mask at the size of the pictures; None for one without anything in it, as LoadImage gives.
 
     Args:
-        mask: (B, H, W).
+        mask: (B, H, W). One of a size that ``fit_image`` cuts to ``pixels`` is of the uncut pictures and cut as they are;
+            any other is resized.
         pixels: (H', W') of the pictures.
-        uncut: (H, W) of the pictures before ``fit_image``; a mask of this size is cut as they are, any other resized.
         cell: as in ``fit_image``.
 
     Returns:
@@ -57,7 +55,7 @@ def fit_edit_mask(
     mask = holes(mask)
     if not mask.any():
         return None
-    if mask.shape[1:] == uncut:
+    if tuple(side // cell * cell for side in mask.shape[1:]) == tuple(pixels):
         mask = _cut(mask, cell)
     if mask.shape[1:] != pixels:
         mask = interpolate(mask[:, None], pixels, mode="area")[:, 0]

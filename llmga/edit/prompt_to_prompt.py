@@ -12,7 +12,7 @@ import torch
 from ..text import JoinLayout, Plan
 from ..text.tokenizer import decode
 from .alignment import MINIMUM_RATIO, Alignment, align
-from .control import Blend, Control
+from .control import Blend, Control, level_cells
 from .phrases import locate
 from .positions import text_positions
 from .reference_alignment import align_as_published
@@ -49,7 +49,8 @@ class PromptToPromptOptions:
         start: the part of the steps in which the whole picture may still change, 0 .. 1.
         mode: ``refine`` keeps the attention of the words that both prompts have; ``replace`` gives each word that of the
             word in its place, and needs as many words in both; ``auto`` replaces where words were only swapped.
-        self_max: self-attention with more queries than this part of the latent's cells is not replaced, 0 .. 1.
+        self_max: self-attention with more queries than this part of the latent's cells is not replaced, 0 .. 1; see
+            ``level_cells``.
         alignment: ``runs`` is ``align``; ``reference`` is ``align_as_published``, for comparing with the paper.
 
     Raises:
@@ -204,7 +205,7 @@ def build_control(
         equalizer=equalizer if weighted else None,
         cross_replace=spans,
         self_replace=self_replace,
-        self_max_pixels=int(options.self_max * size[0] * size[1]),
+        self_max_pixels=level_cells(options.self_max, size),
         blend=blend,
         mask=mask,
         cfg=cfg,

@@ -172,13 +172,12 @@ class EditSession(Generic[Context]):
             min_chunks=longest(self.encoder.plan(target_prompt)),
             on_step=lambda i, n, preview=None: on_step(i, 2 * n, preview),
         )
-        size = (image.shape[1], image.shape[2])
         result = self.edit(
             inversion,
             target_prompt,
             settings,
             negative_prompt=negative_prompt,
-            mask=None if mask is None else fit_edit_mask(mask, inversion.pixels, size),
+            mask=None if mask is None else fit_edit_mask(mask, inversion.pixels),
             on_step=lambda i, n, preview=None: on_step(n + i, 2 * n, preview),
         )
         return self.codec.decode(result.edited.latent), result
@@ -352,7 +351,7 @@ class EditSession(Generic[Context]):
 
 
 def _unchanged(trajectory: Trajectory, notes: tuple[str, ...]) -> EditResult:
-    latent = trajectory.latents[0]
+    latent = trajectory.latents[0].clone()  # the inversion is kept for further edits
     mask = torch.zeros(len(latent), 1, *latent.shape[-2:])
     note = "no word differs and none has a weight: the picture is kept as it is"
     return EditResult(Edited(latent, mask, rows=0), (note, *notes))

@@ -106,7 +106,8 @@ class _Reader:
                 letters.append(letter)
                 at += 1
         self.at = at
-        return "".join(letters)
+        # Both halves of an escaped surrogate pair are one character, such as an emoji; a lone half stays what it is.
+        return "".join(letters).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
     def _escape(self, at: int) -> tuple[str, int]:
         letter = self.text[at]

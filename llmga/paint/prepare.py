@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from ..images import HOLE_FROM
 from ..windows import greatest_around, sum_around
 from .masks import MIXES, Borders, MaskMix
 
@@ -50,13 +51,27 @@ def harden(mask: torch.Tensor, grow: int = 0) -> torch.Tensor:
 
 
 def inner_ramp(mask: torch.Tensor, reach: int) -> torch.Tensor:
-    """Softened inwards over 2 · ``reach`` pixels: what was 0 stays 0, and the picture's own edge is no border."""
+    """Softened inwards over 2 · ``reach`` pixels: what was 0 stays 0, and the picture's own edge is no border.
+
+    A part of a hole that is too narrow for it is softened over half as many pixels, or half of those, down to none: the
+    middle of every part stays what it was, where the whole width of a wire would be softened away.
+    """
     if not reach:
         return mask
-    core = sum_around(1 - greatest_around(1 - mask, reach), reach) / sum_around(
-        torch.ones_like(mask[:1]), reach
-    )
-    return torch.minimum(core, mask)
+    whole = sum_around(torch.ones_like(mask[:1]), reach)
+    core = torch.minimum(sum_around(1 - greatest_around(1 - mask, reach), reach) / whole, mask)
+    narrow = _narrow(mask, reach)
+    if not narrow.any():
+        return core
+    # It fades where a narrow part ends in a wide one.
+    share = sum_around(greatest_around(narrow, 3 * reach), reach) / whole
+    return torch.minimum(torch.lerp(core, inner_ramp(mask, reach // 2), share), mask)
+
+
+def _narrow(mask: torch.Tensor, reach: int) -> torch.Tensor:
+    """1 where the hole has no square of 4 · ``reach`` + 1 pixels within ``reach`` pixels, else 0."""
+    wide = greatest_around(-greatest_around(-mask, 2 * reach), 3 * reach)
+    return (mask - wide >= HOLE_FROM).float()
 
 
 def outer_ramp(mask: torch.Tensor, reach: int) -> torch.Tensor:

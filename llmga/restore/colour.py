@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 import torch
 
-from ..images import holes
 from ..windows import greatest_around
-from .network_input import check_inputs, resize_to
+from .network_input import blend_weights, check_inputs, resize_to
 
 Channels = Literal["each", "together"]
 
@@ -77,7 +76,7 @@ def match_colour(
         on_picture()
         kept = reference[i % len(reference), :3]
         made = resize_to(image[i % len(image), :3][None], size, "bicubic")[0].to(kept.device)
-        weights = holes(resize_to(mask[i % len(mask)][None], size, "bilinear"))[0].to(kept.device)
+        weights = blend_weights(mask[i % len(mask)][None], size, "soft")[0].to(kept.device)
         gain, bias, pixels = _line(made.float(), kept.float(), around(weights[None], ring)[0], channels)
         fixed = (made.float() * gain[:, None, None] + bias[:, None, None]).clamp(0, 1)
         mixed = torch.lerp(kept.float(), fixed, weights.float()).to(kept)

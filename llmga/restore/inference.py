@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import torch
 
-from ..images import holes
 from .diffrir_strips import DIRformerInStrips, encode_prior
 from .diffrir_tail import FoldedTail
 from .network import Architecture, DiffRIRS2
-from .network_input import FoldedInput, check_inputs, resize_to
+from .network_input import FoldedInput, blend_weights, check_inputs
 from .row_streams import nothing, noticed
 
 MaskBlend = Literal["soft", "hard"]
@@ -75,9 +74,7 @@ def restore(
     step = _Steps(on_step, batch * _parts(architecture))
     tail = None
     for i, kept in enumerate(result):
-        weights = holes(resize_to(mask[i % len(mask)][None], kept.shape[-2:], "bilinear"))[0].to(kept)
-        if blend == "hard":
-            weights = (weights >= 0.5).to(kept)
+        weights = blend_weights(mask[i % len(mask)][None], kept.shape[-2:], blend)[0].to(kept)
         if not weights.any():
             step.skip(_parts(architecture))
             continue

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..images import holes
 from .network import Architecture, join_inputs
 from .row_streams import RowStream
 
@@ -81,6 +82,18 @@ def resize_to(x: torch.Tensor, size: Any, mode: str) -> torch.Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x.float(), tuple(size), mode=mode, antialias=True).clamp_(0, 1)
+
+
+def blend_weights(mask: torch.Tensor, size: Any, blend: str) -> torch.Tensor:
+    """The share of the painted picture at each pixel of a result: (B, 1, H, W) float32, 0 .. 1.
+
+    Args:
+        mask: (B, 1, any, any), resized bilinearly; a value below 1/64 is 0.
+        size: (H, W) of the result.
+        blend: "soft" takes the mask's values; "hard" 1 from 0.5 on and 0 below.
+    """
+    weights = holes(resize_to(mask, size, "bilinear"))
+    return (weights >= 0.5).float() if blend == "hard" else weights
 
 
 def check_inputs(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..edit.positions import text_positions
-from ..text.chunks import CONTENT, Plan
+from ..text.chunks import CONTENT, Plan, count_tokens
 from ..text.encoder import Plans, PromptEncoder, longest
 from ..text.readout import dropped_line
 from .plan import SceneObject, ScenePlan
@@ -100,9 +100,8 @@ def _prompt(encoder: PromptEncoder[Any], background: str, objects: Sequence[Scen
     text, spans = _clean(background), []
     for number, one in enumerate(objects):
         joint = ("" if not text else " with ") if number == 0 else ", "
-        before = len(encoder.tokenize("l", text + joint))
-        name = _clean(one.name)
-        spans.append((before, before + len(encoder.tokenize("l", name))))
+        before, name = count_tokens(encoder.tokenize("l", text + joint)), _clean(one.name)
+        spans.append((before, before + count_tokens(encoder.tokenize("l", name))))
         text += joint + _clean(_object_text(one))
     plans = encoder.plan(text)
     where = text_positions(plans["l"], encoder.layout)

@@ -146,17 +146,18 @@ class SceneSession(Generic[Context]):
         notes = dropped_notes(self.encoder, plan, prompts, whole, settings.alone_negative)
         noise = seeded_noise(seed, size)
         keys = [self._key(plan, i, prompts[i], size, settings, seed) for i in range(len(prompts))]
-        missing = [i for i, key in enumerate(keys) if self.cache is None or self.cache.get(key) is None]
+        # All at once: the cache may drop an object while another is painted.
+        known = [self.cache.get(key) if self.cache is not None else None for key in keys]
+        missing = [i for i, run in enumerate(known) if run is None]
         total = (len(missing) + 1) * settings.steps
         runs: list[AloneRun] = []
-        for i, key in enumerate(keys):
-            known = self.cache.get(key) if self.cache is not None else None
-            if known is None:
+        for i, (key, run) in enumerate(zip(keys, known, strict=True)):
+            if run is None:
                 report = _part(on_step, missing.index(i) * settings.steps, total)
-                known = self._alone(plan, i, prompts[i], noise, settings, seed, report)
+                run = self._alone(plan, i, prompts[i], noise, settings, seed, report)
                 if self.cache is not None:
-                    self.cache.put(key, known)
-            runs.append(known)
+                    self.cache.put(key, run)
+            runs.append(run)
         objects, lost = _placed(plan, runs, size, settings, masks or {})
         notes += lost
         objects = [replace(one, cached=i not in missing) for i, one in enumerate(objects)]

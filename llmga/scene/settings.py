@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from ..diffusion.schedule import part_of
 from .attention import PhraseAttention, SceneLayers
 from .guidance import GuidanceSettings
 from .losses import LossWeights
@@ -89,4 +90,4 @@ class SceneSettings:
 
     @property
     def replaced_steps(self) -> int:
-        return int(self.steps * self.replaced)
+        return part_of(self.steps, self.replaced)

@@ -83,6 +83,11 @@ def plan_prompt(
     return plan_chunks(parts, max_chunks)
 
 
+def count_tokens(ids: Iterable[Any]) -> int:
+    """How many tokens the ids of ``plan_prompt``'s ``tokenize`` are; a ``Whole`` counts as all of its ids."""
+    return sum(len(each) if isinstance(each, Whole) else 1 for each in ids)
+
+
 def _tokens(ids: Iterable[Any], weight: float) -> Iterable[Token]:
     for each in ids:
         if not isinstance(each, Whole):

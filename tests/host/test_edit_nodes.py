@@ -114,10 +114,11 @@ def test_odd_sizes_are_cut_at_their_edges_and_told(trio: Any, height: int, width
 
 def test_a_mask_is_cut_as_its_image_is(trio: Any) -> None:
     image, mask = picture(64, 72)[:, :, :70], torch.zeros(1, 64, 70)
-    mask[:, :, 3:35] = 1  # columns 0 to 31 of the cut picture
-    changed = edit(trio, image=image, source_prompt=SOURCE, mask=mask, local_blend="off")[2]
-    assert changed.shape == (1, 64, 64)
-    assert (changed[:, :, :32] == 1).all() and not changed[:, :, 32:].any()
+    mask[:, :, 3:27] = 1  # columns 0 to 23 of the cut picture
+    for given in ({"image": image, "source_prompt": SOURCE}, {"inversion": invert(trio, image=image)[0]}):
+        changed = edit(trio, **given, mask=mask, local_blend="off")[2]
+        assert changed.shape == (1, 64, 64)
+        assert (changed[:, :, :24] == 1).all() and not changed[:, :, 24:].any()
 
 
 def test_alpha_and_grey(trio: Any) -> None:

@@ -183,8 +183,10 @@ def test_masks_of_another_size_and_soft_ones(restorer: Any, method: str) -> None
     assert ((fine > 0) & (fine < 1)).any()
     found = restore(image, reference, coarse, given(method, restorer))[0]
     assert torch.equal(found, restore(image, reference, fine, given(method, restorer))[0])
-    hard = restore(image, reference, fine, given(method, restorer), blend="hard")[0]
-    assert torch.equal(hard[fine < 0.5], reference[fine < 0.5]) and not torch.equal(hard, found)
+    for mask in (fine, coarse):
+        hard, difference, _ = restore(image, reference, mask, given(method, restorer), blend="hard").result
+        assert torch.equal(hard[fine < 0.5], reference[fine < 0.5]) and not torch.equal(hard, found)
+        assert not difference[fine < 0.5].any()
     soft = (fine > 0) & (fine < 0.5)
     assert not torch.equal(found[soft], reference[soft])
 

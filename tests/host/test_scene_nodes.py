@@ -43,6 +43,10 @@ def trio() -> Any:
 
 @pytest.fixture(autouse=True)
 def _empty_cache() -> None:
+    _forget()
+
+
+def _forget() -> None:
     module = comfy.pack("nodes.scene_synthesis")
     module._CACHE = comfy.pack("llmga.scene").ObjectCache()
 
@@ -185,6 +189,17 @@ def test_descriptions_are_chosen(trio: Any, rule: str) -> None:
 
 
 # --- synthesis ----------------------------------------------------------------------------------
+
+
+def test_objects_are_painted_again_for_a_model_with_another_patch(trio: Any) -> None:
+    model, *others = trio
+    patched = model.clone()  # as FreeU patches it, which leaves the identity of the weights as it is
+    patched.set_model_output_block_patch(lambda h, skipped, options: (h * 1.2, skipped))
+    paint(trio)
+    beside = paint((patched, *others))
+    assert "objects were painted before" in paint((patched, *others))[-1]
+    _forget()
+    assert torch.equal(beside[0], paint((patched, *others))[0])
 
 
 def test_a_scene_is_painted_cached_and_shown(trio: Any) -> None:

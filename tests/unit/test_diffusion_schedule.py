@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from llmga.diffusion import Schedule, ddim_step, predict_x0
+from llmga.diffusion.schedule import part_of
+from llmga.scene import SceneSettings
 
 
 def test_the_default_is_stable_diffusions() -> None:
@@ -21,6 +23,24 @@ def test_the_default_is_stable_diffusions() -> None:
         official.set_timesteps(steps)
         assert schedule.timesteps(steps) == official.timesteps.tolist()
     assert schedule.abar(-19) == schedule.abar(0) == float(official.final_alpha_cumprod)
+
+
+def test_a_start_of_noise_alone_is_refused_and_not_divided_by() -> None:
+    levels = Schedule.from_betas().alphas_cumprod.clone()
+    levels[-1] = 0
+    schedule = Schedule(levels)
+    assert schedule.timesteps(50)[0] == 981
+    for steps in (500, 999):
+        with pytest.raises(ValueError, match="at timestep 999 this schedule is noise alone"):
+            schedule.timesteps(steps)
+
+
+def test_a_share_of_steps_is_the_whole_number_that_a_person_means() -> None:
+    for steps in range(1, 1000):
+        assert [part_of(steps, percent / 100) for percent in range(101)] == [
+            percent * steps // 100 for percent in range(101)
+        ]
+    assert SceneSettings(steps=90, replaced=0.7).replaced_steps == 63
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1000, 2.5, True])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from llmga.edit import Blend, Control
+from llmga.edit.control import level_cells
 
 
 def control(**values: Any) -> Control:
@@ -45,6 +46,18 @@ def test_self_attention_is_replaced_in_its_part_of_the_steps() -> None:
     ]
     assert not control(self_replace=0.0).replaces_self(0, 50)
     assert control(self_replace=1.0).replaces_self(49, 50)
+
+
+def test_a_level_of_the_unet_is_a_quarter_of_the_one_above_whatever_its_sides() -> None:
+    assert [level_cells(0.25, size) for size in ((64, 64), (65, 65), (9, 64), (2, 3))] == [1024, 1089, 160, 2]
+    assert [level_cells(share, (65, 64)) for share in (1, 0.9, 0.3, 0.24, 0.0625)] == [
+        4160,
+        1056,
+        1056,
+        272,
+        272,
+    ]
+    assert level_cells(0, (64, 64)) == 0
 
 
 @pytest.mark.parametrize(

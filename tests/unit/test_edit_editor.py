@@ -15,6 +15,7 @@ from llmga.diffusion import DiffusersContext, DiffusersDenoiser, Schedule, Site,
 from llmga.diffusion.attention import attention
 from llmga.edit import Blend, Control, Edited, Trajectory, edit, invert
 from llmga.edit.attention_taps import SourceTaps, Step, TargetTaps
+from llmga.edit.blend import LocalBlend
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -255,6 +256,27 @@ def test_the_sources_pass_ends_after_what_it_is_needed_for(
     denoiser.stopped.clear()
     run(denoiser, trajectory, control(cross_replace=0.0, self_replace=0.0, blend=BLEND))
     assert denoiser.stopped == [full] + [Site("output", 2, 2, "cross")] * 4
+
+
+def test_sides_of_an_odd_number_of_cells_take_as_many_layers_from_the_source(denoiser: Counting) -> None:
+    stopped = []
+    for height, width in ((16, 16), (17, 17), (16, 19)):
+        way = invert(denoiser, noise("odd", 1, 4, height, width), SOURCE, 2)
+        denoiser.stopped.clear()
+        run(denoiser, way, control(cross_replace=0.0, self_replace=1.0))
+        stopped.append(list(denoiser.stopped))
+    assert stopped == [[Site("output", 5, 1, "self")] * 2] * 3
+
+
+def test_a_blend_begins_after_its_part_of_the_steps(
+    denoiser: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[torch.Tensor] = []
+    of_words = LocalBlend.mask
+    monkeypatch.setattr(LocalBlend, "mask", lambda self: masks.append(of_words(self)) or masks[-1])
+    way = invert(denoiser, noise("small", 1, 4, 8, 8), SOURCE, 50)
+    run(denoiser, way, control(blend=Blend((2,), (4,), start=0.58)))  # as floats, 0.58 of 50 is less than 29
+    assert len(masks) == 50 - 29
 
 
 def test_steps_are_told_and_may_stop_the_work(denoiser: Counting, trajectory: Trajectory) -> None:

@@ -124,6 +124,14 @@ def test_half_precision_latents_are_worked_on_in_full(denoiser):
     close(denoise(denoiser, noise, SOURCE, NEGATIVE, cfg=3.5), half.float())
 
 
+def test_as_much_is_skipped_as_is_asked_for(denoiser):
+    found = [
+        find_noise_maps(denoiser, ONE, SOURCE, NEGATIVE, generator=seeded(0), steps=steps, skip=0.9)
+        for steps in (1, 2)
+    ]
+    assert [noise.timesteps for noise in found] == [(99,), (99, 1)]
+
+
 @pytest.mark.parametrize(("steps", "skip"), [(0, 0.25), (750, 0.25), (50, 1.0), (50, -0.1)])
 def test_impossible_schedules(denoiser, steps, skip):
     with pytest.raises(ValueError, match=f"got steps {steps} and skip {skip}"):

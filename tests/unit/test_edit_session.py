@@ -156,6 +156,8 @@ def test_where_nothing_differs_nothing_runs(session: EditSession[Any], latent: t
     inversion = session.invert(latent, SOURCE, STEPS)
     result = session.edit(inversion, SOURCE)
     assert torch.equal(result.edited.latent, latent) and result.edited.rows == 0
+    result.edited.latent.zero_()
+    assert torch.equal(inversion.trajectory.latents[0], latent), "the inversion is its own"
     assert not result.edited.mask.any() and "the picture is kept" in result.notes[0]
     for wish in ({"negative_prompt": "snow"}, {"settings": EditSettings(options=OPTIONS)}):
         assert not torch.equal(session.edit(inversion, SOURCE, **wish).edited.latent, latent)  # type: ignore[arg-type]
@@ -217,7 +219,7 @@ def test_masks_are_cut_with_their_pictures_and_empty_ones_are_none() -> None:
     assert fit_edit_mask(torch.zeros(1, 64, 64), (64, 64)) is None
     mask = torch.zeros(1, 66, 70)
     mask[:, 1:65, 3:67] = 1
-    cut = fit_edit_mask(mask, (64, 64), (66, 70))
+    cut = fit_edit_mask(mask, (64, 64))
     assert cut is not None and cut.shape == (1, 64, 64) and cut.min() == 1
     resized = fit_edit_mask(torch.ones(2, 8, 8) * 2, (64, 64))
     assert resized is not None and resized.shape == (2, 64, 64) and (resized == 1).all()

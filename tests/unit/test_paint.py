@@ -68,6 +68,28 @@ def test_a_ramp_goes_inwards_only() -> None:
     assert inner_ramp(torch.ones(1, 9, 9), 3).eq(1).all() and not inner_ramp(torch.zeros(1, 9, 9), 3).any()
 
 
+@pytest.mark.parametrize("reach", [1, 3, 8])
+def test_the_middle_of_a_narrow_hole_is_painted_whole(reach: int) -> None:
+    for width in range(1, 4 * reach + 3):
+        ramp = inner_ramp(hole(90, 90, 20, 30, 70, 30 + width), reach)
+        middle = ramp[0, 45, 30 : 30 + width]
+        assert middle.max() == 1 and torch.equal(middle, middle.flip(0)), width
+        assert (middle[: (width + 1) // 2].diff() >= 0).all() and not ramp[0, 45, :30].any()
+    image, mask = picture(120, 120), hole(120, 120, 20, 50, 100, 50 + reach)
+    part, _, plan = crop(image, mask, 128, 128)
+    assert (stitch(plan, torch.ones_like(part), blend=reach)[:, 30:90, 50 + reach // 2] == 1).all()
+
+
+def test_a_wire_at_a_wide_hole_is_painted_and_the_wide_part_is_softened_as_ever() -> None:
+    body = hole(200, 300, 50, 20, 150, 120)
+    wire = hole(200, 300, 96, 120, 105, 280)
+    ramp, alone = (inner_ramp(mask, 8) for mask in (body + wire, body))
+    assert (ramp[0, 100, 40:275] > 0.9).all() and (ramp[0, 100, 160:270] == 1).all()
+    assert torch.equal(ramp[..., :80], alone[..., :80])
+    steps = ramp[0, 100].diff().abs()  # along the wire, from one part into the other
+    assert steps[20:270].max() < 0.1
+
+
 @pytest.mark.parametrize("value", [0.1, 0.3, 0.7, 1.0])
 def test_a_ramp_is_nowhere_more_than_its_mask(value: float) -> None:
     """Not by a rounding error either: the mean over a plateau of a soft mask can come out above it."""

@@ -91,13 +91,16 @@ def test_a_rotated_photograph_is_upright(
     assert np.array_equal(reader(path), np.asarray(cat))
 
 
+@pytest.mark.parametrize("kind", ["jpg", "tiff", "webp", "png"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_the_size_is_the_rotated_ones_and_so_is_sdxls_conditioning(orientation: int, tmp_path: Path) -> None:
+def test_the_size_is_the_rotated_ones_and_so_is_sdxls_conditioning(
+    orientation: int, kind: str, tmp_path: Path
+) -> None:
     with Image.open(photograph("rocket.jpg")) as file:
         seen = file.convert("RGB")  # 640 × 427, lies on its side for 6 and 8
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    path = tmp_path / "phone.jpg"
+    path = tmp_path / f"phone.{kind}"
     LIES_AS[orientation](seen).save(path, exif=exif)
     assert picture_size(path) == read_picture(path).size == seen.size
     pictures = _list_of(path)

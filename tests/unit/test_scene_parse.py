@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.work import grows_linearly
 
+from llmga.files.lenient_json import read_lenient
 from llmga.scene.parse import ScenePlanError, parse_plan
 from llmga.scene.plan import MAX_OBJECTS, SceneBox, ScenePlan
 
@@ -250,6 +251,15 @@ def scrambled(seed: int) -> str:
                 i = draw.choice(digits)
                 text = text[:i] + draw.choice(numbers) + text[i + 1 :]
     return text
+
+
+def test_characters_written_as_escapes_are_read_as_strict_json_reads_them() -> None:
+    name = "🦊 a red fox, Füchsin"
+    written = json.dumps({"objects": [{"name": name, "box": [0.1, 0.1, 0.5, 0.5]}]})
+    assert "\\ud83e\\udd8a" in written
+    assert parse_plan(written).plan.objects[0].name == name
+    for text in ("🦊", "é🦊🦉", "\ud83e alone", "\udd8a\ud83e", "\ufeff🦊"):
+        assert read_lenient(json.dumps(text)) == (text, len(json.dumps(text)))
 
 
 def test_two_thousand_scrambled_replies_raise_nothing_but_their_own_error() -> None:

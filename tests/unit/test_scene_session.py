@@ -301,7 +301,11 @@ def test_what_is_unchanged_is_not_painted_again(session: SceneSession[Any]) -> N
     assert not any(one.cached for one in other.paint(PLAN, SIZE, SETTINGS).objects)
     small = SceneSession(session.runner, session.encoder, cache=ObjectCache(1))
     small.paint(PLAN, SIZE, SETTINGS)
+    again = small.paint(
+        PLAN, SIZE, SETTINGS
+    )  # the object that it holds is dropped while the other is painted
     assert small.cache is not None and len(small.cache) == 1
+    assert [one.cached for one in again.objects] == [False, True]
 
 
 def test_a_given_mask_is_taken(session: SceneSession[Any]) -> None:
