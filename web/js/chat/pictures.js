@@ -18,13 +18,13 @@ export function address(sha256, place) {
 export async function keep(shas) {
   for (const sha256 of shas) {
     const shown = await fetch(address(sha256, "temp"));
-    if (!shown.ok) throw new Error(`picture ${sha256} answered ${shown.status}`);
+    if (!shown.ok) throw Object.assign(new Error(`HTTP ${shown.status}`), { isGone: shown.status === 404 });
     const body = new FormData();
     body.append("image", await shown.blob(), `${sha256}.png`);
     body.append("subfolder", FOLDER);
     body.append("type", "input");
     body.append("overwrite", "true");
     const stored = await api.fetchApi("/upload/image", { method: "POST", body });
-    if (!stored.ok) throw new Error(`picture ${sha256} was not stored: ${stored.status}`);
+    if (!stored.ok) throw new Error(`HTTP ${stored.status} ${stored.statusText ?? ""}`.trim());
   }
 }

@@ -1,0 +1,76 @@
+// The prompts that this page queues: which chats each one answers, and of which workflow it is. ComfyUI tells neither to
+// anybody, so that both are noted as the prompts pass.
+import { app } from "../../../../scripts/app.js";
+import { api } from "../../../../scripts/api.js";
+import { chatNodes, executionId } from "./graph.js";
+import { chatOf } from "./state.js";
+
+const MAX_PROMPTS = 1000;
+const workflows = new Map(); // prompt id -> the workflow that it was queued from
+let running; // the id of the prompt that runs
+let rounds = 0; // calls of app.queuePrompt that have not returned
+let asked = new Set(); // the chats that got a prompt in this round: a batch gives each of them several
+
+const activeWorkflow = () => app.extensionManager?.workflow?.activeWorkflow;
+
+// Whether what comes of a prompt, by default of the one that runs, is about the workflow that is open. ComfyUI sends it to
+// the page whatever is open there, and names nodes by numbers that another workflow has too.
+export function isHere(promptId = running) {
+  if (!workflows.has(promptId)) return true;
+  const [from, open] = [workflows.get(promptId), activeWorkflow()];
+  return from === open || from?.path === open?.path;
+}
+
+export function runningPrompt() {
+  return running;
+}
+
+export function watchPrompts() {
+  const { queuePrompt } = app;
+  app.queuePrompt = async function (...values) {
+    rounds += 1;
+    try {
+      return await queuePrompt.apply(this, values);
+    } finally {
+      rounds -= 1;
+      if (!rounds) endRound();
+    }
+  };
+  const post = api.queuePrompt;
+  api.queuePrompt = async function (number, prompt, options, ...rest) {
+    const workflow = activeWorkflow();
+    const answered = answeredBy(prompt?.output, options?.partialExecutionTargets);
+    await Promise.all(answered.map((node) => chatOf(node).keeping));
+    const answer = await post.call(this, number, prompt, options, ...rest);
+    if (typeof answer?.prompt_id === "string") note(answer.prompt_id, workflow, answered);
+    return answer;
+  };
+  api.addEventListener("execution_start", ({ detail }) => (running = detail?.prompt_id));
+  for (const end of ["execution_success", "execution_error", "execution_interrupted", "reconnecting"]) {
+    api.addEventListener(end, () => (running = undefined));
+  }
+}
+
+// The chats that wait for a prompt and are in this one.
+function answeredBy(output, targets) {
+  return chatNodes().filter((node) => {
+    const id = executionId(node);
+    const isAsked = output && id in output && (!targets?.length || targets.map(String).includes(id));
+    return isAsked && (chatOf(node).awaited || asked.has(node));
+  });
+}
+
+function note(promptId, workflow, answered) {
+  workflows.set(promptId, workflow);
+  if (workflows.size > MAX_PROMPTS) workflows.delete(workflows.keys().next().value);
+  for (const node of answered) {
+    asked.add(node);
+    chatOf(node).took(promptId);
+  }
+}
+
+// Nothing is being queued any more: who has no prompt by now was refused, and gets no answer.
+function endRound() {
+  asked = new Set();
+  for (const chat of chatNodes().map(chatOf)) if (chat.awaited) chat.stop();
+}
