@@ -4,7 +4,7 @@ import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { passInstructions } from "./chat/bypass.js";
 import { fedBy, reached } from "./chat/flow.js";
-import { CHAT, chatNodes, findExecuting, findLocated, widget } from "./chat/graph.js";
+import { CHAT, chatNodes, executionId, findExecuting, findLocated, widget } from "./chat/graph.js";
 import { isHere, runningPrompt, watchPrompts } from "./chat/prompts.js";
 import { follow, refresh, sidebarTab } from "./chat/sidebar.js";
 import { chatOf, noteEnd } from "./chat/state.js";
@@ -90,12 +90,27 @@ function showPainted({ detail }) {
   }
 }
 
-// An error or a cancel leaves what was written so far, marked as unfinished. The end of one prompt is not that of another;
-// a lost connection, which names none, ends all.
+// An error or a cancel leaves what was written so far, marked as unfinished. The end of one prompt is not that of another.
 function stopWriting({ detail }) {
   const promptId = detail?.prompt_id;
-  if (promptId !== undefined) noteEnd(promptId);
+  noteEnd(promptId);
   for (const node of chatNodes()) chatOf(node).stop(promptId);
+}
+
+function loseConnection() {
+  for (const node of chatNodes()) chatOf(node).lose();
+}
+
+// What ended while the connection was lost was told to nobody, but is in the history.
+async function catchUp() {
+  for (const node of chatNodes()) {
+    const chat = chatOf(node);
+    for (const id of chat.missed.splice(0)) {
+      const answer = await api.fetchApi(`/history/${id}`);
+      const output = (await answer.json())[id]?.outputs?.[executionId(node)];
+      if (output && !chat.busy && isHere(id)) chat.setOutput(output, id);
+    }
+  }
 }
 
 // A prompt that is taken out of the queue ends without a word, but for the queue's new length.
@@ -149,7 +164,8 @@ const EVENTS = {
   execution_error: stopWriting,
   execution_interrupted: stopWriting,
   execution_success: stopWriting,
-  reconnecting: stopWriting,
+  reconnecting: loseConnection,
+  reconnected: catchUp,
 };
 
 app.registerExtension({

@@ -124,13 +124,19 @@ test("the end of another prompt is not the end of this one", async () => {
   }
 });
 
-test("a lost connection ends all", async () => {
-  const chat = chatOf(node());
-  const answer = queueing("mine");
-  answer();
-  await chat.send("hello");
-  chat.stop();
+test("a lost connection ends all, and what was waited for can be asked for later", async () => {
+  const chat = chatOf(node({ seed: 4, edited_reply: "" }));
+  chat.setOutput({ llmga_chat: [RECORD] });
+  queueing("mine")();
+  await chat.regenerate();
+  chat.lose();
+  chat.lose(); // each try to connect anew
   assert.equal(chat.live, null);
+  assert.deepEqual(chat.turns, [ASKED, ANSWERED]);
+  assert.equal(value(chat.node, "seed"), 5); // the prompt may go on
+  assert.deepEqual(chat.missed, ["mine"]);
+  chat.setOutput({ llmga_chat: [SECOND] }, "mine");
+  assert.equal(chat.replies.length, 2);
 });
 
 test("a prompt that ends before its id is known has ended", async () => {

@@ -38,6 +38,7 @@ class Chat extends EventTarget {
     this.live = null; // { text, state: "waiting" | "loading" | "writing" | "stopped" } while one is written
     this.prompts = null; // ids of the prompts in which it is written, none before the page knows; null where nobody says
     this.early = []; // what came before the ids, to be taken when they are known
+    this.missed = []; // ids of the prompts that were waited for when the connection was lost
     this.before = []; // [name, value] of the widgets that "Regenerate" changed
   }
 
@@ -156,6 +157,13 @@ class Chat extends EventTarget {
     this.live = this.live.text ? { ...this.live, state: "stopped" } : null;
     if (!this.live) this.goBack();
     this.tell("change");
+  }
+
+  // The connection is lost, but its prompts may go on: what asked for the reply stays, and they are asked for later.
+  lose() {
+    if (this.busy) this.missed = this.prompts ?? [];
+    this.before = [];
+    this.stop();
   }
 
   // Nothing has come in the place of the last reply.
