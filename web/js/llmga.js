@@ -5,7 +5,7 @@ import { api } from "../../../scripts/api.js";
 import { passInstructions } from "./chat/bypass.js";
 import { fedBy, reached } from "./chat/flow.js";
 import { CHAT, chatNodes, executionId, findExecuting, findLocated, widget } from "./chat/graph.js";
-import { isHere, runningPrompt, watchPrompts } from "./chat/prompts.js";
+import { isHere, isMeant, runningPrompt, watchPrompts } from "./chat/prompts.js";
 import { follow, refresh, sidebarTab } from "./chat/sidebar.js";
 import { chatOf, noteEnd } from "./chat/state.js";
 import { ChatView } from "./chat/view.js";
@@ -76,7 +76,7 @@ function showText({ detail }) {
 function showLoading({ detail }) {
   const node = nodeOf(detail);
   if (!node) return;
-  const chats = node.comfyClass === CHAT ? [node] : fedBy(node);
+  const chats = node.comfyClass === CHAT ? [node] : fedBy(node).filter((one) => isMeant(one, detail.prompt_id));
   for (const one of chats) chatOf(one).setLoading(detail.gigabytes, detail.prompt_id);
 }
 

@@ -3,7 +3,7 @@ import { beforeEach, test } from "node:test";
 import assert from "node:assert/strict";
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
-import { isHere, watchPrompts } from "../js/chat/prompts.js";
+import { isHere, isMeant, watchPrompts } from "../js/chat/prompts.js";
 import { chatOf, noteEnd } from "../js/chat/state.js";
 
 const ASKED = { role: "user", text: "a fox", images: [], task: "refine", instruction: "a fox" };
@@ -238,6 +238,16 @@ test("what comes of a prompt is about the workflow that it was queued from", asy
   workflow.activeWorkflow = { path: "a" };
   assert.equal(isHere(), true);
   delete app.extensionManager;
+});
+
+test("a loader that works for one chat says nothing of another that shares it", async () => {
+  const chat = chatOf(node());
+  const other = { ...chat.node, id: 8 };
+  app.graph.nodes.push(other);
+  queueing("for one", ["7", "8"])();
+  await chat.send("hello");
+  assert.deepEqual([chat.node, other].map((one) => isMeant(one, "for one")), [true, false]);
+  assert.equal(isMeant(other, "of another page"), true);
 });
 
 test("a regenerated reply that does not come leaves the one before, and what made it", async () => {

@@ -55,6 +55,14 @@ test("a prompt that is being changed stays as it is written when a picture comes
   assert.deepEqual(rewrites(view), []);
 });
 
+test("what is read out says what a button does", () => {
+  const chat = answered();
+  const view = new ChatView(chat);
+  chat.setPrompts(["a blue fox"]);
+  const names = ["previous", "following"].map((action) => view.element.all("button").find((one) => one.dataset.action === action));
+  assert.deepEqual(names.map((one) => one.attributes["aria-label"]), ["The reply before", "The next reply"]);
+});
+
 test("a thought that was opened stays open", () => {
   const chat = answered();
   const view = new ChatView(chat);

@@ -6,7 +6,7 @@ import { chatNodes, executionId } from "./graph.js";
 import { chatOf } from "./state.js";
 
 const MAX_PROMPTS = 1000;
-const workflows = new Map(); // prompt id -> the workflow that it was queued from
+const prompts = new Map(); // prompt id -> { workflow that it was queued from, targets, none where all of it runs }
 let running; // the id of the prompt that runs
 let rounds = 0; // calls of app.queuePrompt that have not returned
 let asked = new Set(); // the chats that got a prompt in this round: a batch gives each of them several
@@ -16,9 +16,15 @@ const activeWorkflow = () => app.extensionManager?.workflow?.activeWorkflow;
 // Whether what comes of a prompt, by default of the one that runs, is about the workflow that is open. ComfyUI sends it to
 // the page whatever is open there, and names nodes by numbers that another workflow has too.
 export function isHere(promptId = running) {
-  if (!workflows.has(promptId)) return true;
-  const [from, open] = [workflows.get(promptId), activeWorkflow()];
+  if (!prompts.has(promptId)) return true;
+  const [from, open] = [prompts.get(promptId).workflow, activeWorkflow()];
   return from === open || from?.path === open?.path;
+}
+
+// Whether a prompt was queued for this node too, or for others alone.
+export function isMeant(node, promptId) {
+  const targets = prompts.get(promptId)?.targets ?? [];
+  return !targets.length || targets.includes(executionId(node));
 }
 
 export function runningPrompt() {
@@ -39,10 +45,11 @@ export function watchPrompts() {
   const post = api.queuePrompt;
   api.queuePrompt = async function (number, prompt, options, ...rest) {
     const workflow = activeWorkflow();
-    const answered = answeredBy(prompt?.output, options?.partialExecutionTargets);
+    const targets = (options?.partialExecutionTargets ?? []).map(String);
+    const answered = answeredBy(prompt?.output, targets);
     await Promise.all(answered.map((node) => chatOf(node).keeping));
     const answer = await post.call(this, number, prompt, options, ...rest);
-    if (typeof answer?.prompt_id === "string") note(answer.prompt_id, workflow, answered);
+    if (typeof answer?.prompt_id === "string") note(answer.prompt_id, { workflow, targets }, answered);
     return answer;
   };
   api.addEventListener("execution_start", ({ detail }) => (running = detail?.prompt_id));
@@ -55,14 +62,14 @@ export function watchPrompts() {
 function answeredBy(output, targets) {
   return chatNodes().filter((node) => {
     const id = executionId(node);
-    const isAsked = output && id in output && (!targets?.length || targets.map(String).includes(id));
+    const isAsked = output && id in output && (!targets.length || targets.includes(id));
     return isAsked && (chatOf(node).awaited || asked.has(node));
   });
 }
 
-function note(promptId, workflow, answered) {
-  workflows.set(promptId, workflow);
-  if (workflows.size > MAX_PROMPTS) workflows.delete(workflows.keys().next().value);
+function note(promptId, about, answered) {
+  prompts.set(promptId, about);
+  if (prompts.size > MAX_PROMPTS) prompts.delete(prompts.keys().next().value);
   for (const node of answered) {
     asked.add(node);
     chatOf(node).took(promptId);

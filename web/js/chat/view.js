@@ -93,6 +93,7 @@ export class ChatView {
     const answer = make("article", "llmga-bubble");
     answer.dataset.role = "assistant";
     answer.dataset.state = live.state;
+    answer.setAttribute("aria-label", "LLMGA");
     answer.tabIndex = -1;
     this.growing = make("div", "llmga-said");
     this.thought = this.folded("");
@@ -231,6 +232,7 @@ export class ChatView {
     const { chosen, replies } = this.chat;
     const step = (key, to) => {
       const made = button(key, () => this.chat.choose(to), `${key}Hint`);
+      made.setAttribute("aria-label", t(`${key}Hint`)); // an arrow says nothing when it is read out
       made.disabled = to < 0 || to >= replies.length;
       return made;
     };
