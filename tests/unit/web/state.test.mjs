@@ -237,6 +237,9 @@ test("what comes of a prompt is about the workflow that it was queued from", asy
   assert.equal(isHere(), false);
   workflow.activeWorkflow = { path: "a" };
   assert.equal(isHere(), true);
+  app.graph.id = "of another that is being opened";
+  assert.equal(isHere(), false);
+  delete app.graph.id;
   delete app.extensionManager;
 });
 

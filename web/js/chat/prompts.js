@@ -6,19 +6,20 @@ import { chatNodes, executionId } from "./graph.js";
 import { chatOf } from "./state.js";
 
 const MAX_PROMPTS = 1000;
-const prompts = new Map(); // prompt id -> { workflow that it was queued from, targets, none where all of it runs }
+const prompts = new Map(); // prompt id -> { from: where it was queued, targets: none where all of it runs }
 let running; // the id of the prompt that runs
 let rounds = 0; // calls of app.queuePrompt that have not returned
 let asked = new Set(); // the chats that got a prompt in this round: a batch gives each of them several
 
-const activeWorkflow = () => app.extensionManager?.workflow?.activeWorkflow;
+// A workflow that is being opened has its graph in place before the page calls it the active one.
+const place = () => ({ workflow: app.extensionManager?.workflow?.activeWorkflow, graph: (app.rootGraph ?? app.graph)?.id });
 
 // Whether what comes of a prompt, by default of the one that runs, is about the workflow that is open. ComfyUI sends it to
 // the page whatever is open there, and names nodes by numbers that another workflow has too.
 export function isHere(promptId = running) {
   if (!prompts.has(promptId)) return true;
-  const [from, open] = [prompts.get(promptId).workflow, activeWorkflow()];
-  return from === open || from?.path === open?.path;
+  const [{ from }, open] = [prompts.get(promptId), place()];
+  return from.graph === open.graph && (from.workflow === open.workflow || from.workflow?.path === open.workflow?.path);
 }
 
 // Whether a prompt was queued for this node too, or for others alone.
@@ -31,25 +32,25 @@ export function runningPrompt() {
   return running;
 }
 
+// Both hand on ComfyUI's own promises, so that the stack of its errors names ComfyUI alone.
 export function watchPrompts() {
   const { queuePrompt } = app;
-  app.queuePrompt = async function (...values) {
+  app.queuePrompt = function (...values) {
     rounds += 1;
-    try {
-      return await queuePrompt.apply(this, values);
-    } finally {
-      rounds -= 1;
-      if (!rounds) endRound();
-    }
+    const queued = queuePrompt.apply(this, values);
+    Promise.resolve(queued).then(endRound, endRound);
+    return queued;
   };
   const post = api.queuePrompt;
-  api.queuePrompt = async function (number, prompt, options, ...rest) {
-    const workflow = activeWorkflow();
+  api.queuePrompt = function (number, prompt, options, ...rest) {
+    const from = place();
     const targets = (options?.partialExecutionTargets ?? []).map(String);
     const answered = answeredBy(prompt?.output, targets);
-    await Promise.all(answered.map((node) => chatOf(node).keeping));
-    const answer = await post.call(this, number, prompt, options, ...rest);
-    if (typeof answer?.prompt_id === "string") note(answer.prompt_id, { workflow, targets }, answered);
+    const send = () => post.call(this, number, prompt, options, ...rest);
+    const pictures = answered.map((node) => chatOf(node).keeping).filter(Boolean);
+    const answer = pictures.length ? Promise.all(pictures).then(send) : send();
+    const take = (taken) => typeof taken?.prompt_id === "string" && note(taken.prompt_id, { from, targets }, answered);
+    Promise.resolve(answer).then(take, () => {});
     return answer;
   };
   api.addEventListener("execution_start", ({ detail }) => (running = detail?.prompt_id));
@@ -76,8 +77,10 @@ function note(promptId, about, answered) {
   }
 }
 
-// Nothing is being queued any more: who has no prompt by now was refused, and gets no answer.
+// When nothing is being queued any more, who has no prompt was refused, and gets no answer.
 function endRound() {
+  rounds -= 1;
+  if (rounds) return;
   asked = new Set();
   for (const chat of chatNodes().map(chatOf)) if (chat.awaited) chat.stop();
 }
