@@ -417,6 +417,40 @@ test("painted pictures stay with the reply that they came of", async () => {
   assert.deepEqual(chat.painted(1), []);
 });
 
+test("a picture that comes while its reply is asked for again is that reply's", async () => {
+  const chat = chatOf(node({ transcript: JSON.stringify([ASKED, ANSWERED]), edited_reply: "" }));
+  chat.setOutput({ llmga_chat: [RECORD] });
+  queueing("again")();
+  await chat.regenerate();
+  chat.addPainted([PICTURE], "painting");
+  chat.setOutput({ llmga_chat: [SECOND] }, "again");
+  assert.deepEqual([1, 3].map((at) => chat.painted(at).length), [0, 0]);
+  chat.choose(0);
+  assert.deepEqual([1, 3].map((at) => chat.painted(at).length), [0, 1]);
+});
+
+test("pictures of another question go with it", () => {
+  const chat = chatOf(node());
+  chat.setOutput({ llmga_chat: [RECORD] });
+  chat.addPainted([PICTURE], "one");
+  chat.setOutput({ llmga_chat: [{ ...RECORD, exchange: [{ ...ASKED, instruction: "a cat" }, ANSWERED] }] }); // by Run
+  assert.deepEqual(chat.painted(1), []);
+});
+
+test("pictures stay with their replies when the oldest reply goes", () => {
+  const chat = chatOf(node());
+  for (let i = 0; i < 14; i++) {
+    const answered = { ...ANSWERED, text: `reply ${i}` };
+    chat.setOutput({ llmga_chat: [{ ...RECORD, exchange: [ASKED, answered] }] });
+    chat.addPainted([{ ...PICTURE, filename: `${i}.png` }], String(i));
+  }
+  assert.equal(chat.replies.length, 12);
+  for (const at of [0, 5, 11]) {
+    chat.choose(at);
+    assert.deepEqual(chat.painted(1).map((one) => one.filename), [`${at + 2}.png`]);
+  }
+});
+
 test("a stop of one's own takes the prompt out of the queue and interrupts it", async () => {
   const chat = chatOf(node());
   const posted = [];

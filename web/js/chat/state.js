@@ -3,13 +3,12 @@
 // beside the widgets to be shown again, and becomes part of `transcript` when the conversation goes on.
 import { app } from "../../../../scripts/app.js";
 import { spokenTargets, twin } from "./flow.js";
-import { cancel, complain, isLinked, locatorId, remember, setWidget, widget } from "./graph.js";
-import { readPainted, withPictures, writePainted } from "./painted.js";
-import { keep } from "./pictures.js";
+import { cancel, isLinked, locatorId, remember, setWidget, widget } from "./graph.js";
+import { readPainted, withPictures, withReplies, writePainted } from "./painted.js";
+import { stored } from "./pictures.js";
 import { withPrompts } from "./tags.js";
 import { followUp, setTask } from "./tasks.js";
 import { number, readRecord, readTurns, sameQuestion, writeTurns } from "./turns.js";
-import { t } from "./words.js";
 
 const KEY = "llmga_chat"; // of the record, in a node's output and in its properties
 const DRAFT = "llmga_draft"; // what is written below a reply and not sent yet
@@ -94,13 +93,19 @@ class Chat extends EventTarget {
 
   // The records of all replies to the last question, and which of them is shown.
   get replies() {
+    const { newest } = this;
     const kept = this.node.properties?.[REPLIES];
-    const all = this.last && Array.isArray(kept) ? kept.slice(-MAX_REPLIES).filter((one) => readRecord(one)) : [];
-    return all.some((one) => sameQuestion(readRecord(one), this.last)) ? all : [];
+    const all = newest && Array.isArray(kept) ? kept.slice(-MAX_REPLIES).filter((one) => readRecord(one)) : [];
+    return all.some((one) => sameQuestion(readRecord(one), newest)) ? all : [];
   }
 
   get chosen() {
-    return Math.max(0, this.replies.findIndex((one) => one.exchange[1].text === this.last.exchange[1].text));
+    return Math.max(0, this.replies.findIndex((one) => one.exchange[1].text === this.newest.exchange[1].text));
+  }
+
+  // The last reply, or while it is asked for again the one that was there.
+  get newest() {
+    return this.last ?? readRecord(this.node.properties?.[KEY]);
   }
 
   // The pictures painted of the reply that is turn `at`.
@@ -116,10 +121,11 @@ class Chat extends EventTarget {
       this.early.push(() => this.addPainted(images, promptId));
       return;
     }
-    const before = this.busy && this.prompts !== null && !this.prompts.includes(promptId);
+    const late = this.busy && this.prompts !== null && !this.prompts.includes(promptId);
+    const before = late && !this.newest; // else the same question is being answered anew
     const turn = this.settled.length + (before ? -1 : 1);
     if (turn < 1) return;
-    writePainted(this.node, withPictures(readPainted(this.node), images, turn, before || !this.last ? 0 : this.chosen));
+    writePainted(this.node, withPictures(readPainted(this.node), images, turn, before ? 0 : this.chosen));
     this.tell("change");
   }
 
@@ -246,6 +252,9 @@ class Chat extends EventTarget {
       if (!replies.has(text)) replies.set(text, { ...one, earlier: [] });
     }
     this.property(REPLIES, replies.size > 1 ? [...replies.values()].slice(-MAX_REPLIES) : undefined);
+    const isNew = this.newest && !sameQuestion(this.newest, readRecord(raw));
+    const gone = isNew ? Infinity : Math.max(0, replies.size - MAX_REPLIES);
+    if (gone && this.settled) writePainted(this.node, withReplies(readPainted(this.node), this.settled.length + 1, gone));
   }
 
   // Goes back to another reply to the same question; the model is not asked for it again.
@@ -383,15 +392,5 @@ class Chat extends EventTarget {
 
   tell(kind) {
     this.dispatchEvent(new Event(kind));
-  }
-}
-
-async function stored(shas) {
-  try {
-    await keep(new Set(shas));
-    return true;
-  } catch (error) {
-    complain(error.isGone ? t("pictureGone") : t("pictureNotKept", { reason: error.message }));
-    return false;
   }
 }
