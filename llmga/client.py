@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import http.client
 import json
 import time
 import urllib.error
@@ -21,6 +22,10 @@ TIMEOUT = 600.0
 """Seconds after which an answer or a prompt is no longer waited for."""
 _LOOK_S = 5.0
 """Seconds between two looks into the queue, which the server sends whole."""
+_POLL_S = 0.2
+"""Seconds between two looks into the history where no event says when."""
+_LEAST_S = 1.0
+"""Seconds that the server always has for an answer."""
 
 OnEvent = Callable[[str, Any], None]
 """``on_event(kind, data)``: the server's own message types with their dicts, and ``"binary"`` with bytes."""
@@ -88,36 +93,55 @@ class ComfyClient:
         """Raise ``ServerError`` with the reason if the server is known to be gone; a client cannot know."""
 
     def request(
-        self, path: str, data: bytes | dict[str, Any] | None = None, content_type: str = "application/json"
+        self,
+        path: str,
+        data: bytes | dict[str, Any] | None = None,
+        content_type: str = "application/json",
+        *,
+        timeout: float | None = None,
     ) -> bytes:
         """GET, or POST with data (a dict is sent as JSON).
 
+        Args:
+            timeout: seconds, where they are other than the client's.
+
         Raises:
-            ServerError: no answer.
+            ServerError: no answer, or half of one.
             urllib.error.HTTPError: an answer above 399.
         """
         body = json.dumps(data).encode() if isinstance(data, dict) else data
         headers = {"Content-Type": content_type} if body is not None else {}
         request = urllib.request.Request(self.url + path, data=body, headers=headers)
         try:
-            with _opener.open(request, timeout=self.timeout) as reply:
+            with _opener.open(request, timeout=self.timeout if timeout is None else timeout) as reply:
                 return reply.read()
         except urllib.error.HTTPError:
             raise
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             self.check()
             raise ServerError(f"{self.url}{path} does not answer: {error}") from error
 
-    def get(self, path: str) -> Any:
-        """What a GET returns, parsed as JSON."""
-        return json.loads(self.request(path))
+    def get(self, path: str, *, timeout: float | None = None) -> Any:
+        """What a GET returns, parsed as JSON.
+
+        Raises:
+            ServerError: no answer, or one that is not JSON, such as the page of a proxy.
+        """
+        return self._parsed(path, self.request(path, timeout=timeout))
+
+    def _parsed(self, path: str, answer: bytes) -> Any:
+        try:
+            return json.loads(answer)
+        except ValueError as error:
+            said = answer[:80].decode("utf-8", "replace")
+            raise ServerError(f"{self.url}{path} answers what is not valid JSON: {said!r}") from error
 
     def object_info(self, node: str = "") -> dict[str, Any]:
         return self.get(f"/object_info/{urllib.parse.quote(node)}" if node else "/object_info")
 
-    def history(self, prompt_id: str) -> dict[str, Any] | None:
+    def history(self, prompt_id: str, *, timeout: float | None = None) -> dict[str, Any] | None:
         """The finished prompt's entry, or None while it has not finished."""
-        return self.get(f"/history/{prompt_id}").get(prompt_id)
+        return self.get(f"/history/{prompt_id}", timeout=timeout).get(prompt_id)
 
     def queue(
         self,
@@ -134,7 +158,7 @@ class ComfyClient:
             self._listen()
         data = {"prompt": prompt, "client_id": client_id or self.client_id, "extra_data": extra_data or {}}
         try:
-            status, body = 200, json.loads(self.request("/prompt", data))
+            status, body = 200, self._parsed("/prompt", self.request("/prompt", data))
         except urllib.error.HTTPError as error:
             status, body = error.code, _json_object(error.read())
         if status != 200 or body.get("node_errors"):
@@ -150,25 +174,36 @@ class ComfyClient:
             PromptFailedError, PromptInterruptedError: it ended otherwise; the latter also where it was taken out of the
                 queue before it ran.
             ServerError: the server ended.
-            TimeoutError: it is still running after ``timeout`` seconds.
+            TimeoutError: it is still running after ``timeout`` seconds, or the server has not said otherwise by then.
         """
         timeout = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
+        try:
+            entry = self._wait(prompt_id, deadline, on_event)
+        except ServerError as error:
+            if time.monotonic() < deadline:
+                raise
+            raise TimeoutError(f"{error}, after {timeout:.0f} s of waiting for prompt {prompt_id}") from error
+        if entry is None:
+            raise TimeoutError(f"prompt {prompt_id} is still running after {timeout:.0f} s")
+        return _successful(prompt_id, entry)
+
+    def _wait(self, prompt_id: str, deadline: float, on_event: OnEvent | None) -> dict[str, Any] | None:
+        """The history entry of a prompt, or None at the deadline."""
         next_look = time.monotonic() + _LOOK_S
         while time.monotonic() < deadline:
             if self._receive(prompt_id, on_event) and time.monotonic() < next_look:
                 continue
-            there = True
-            if (
-                time.monotonic() >= next_look
-            ):  # before the history, which a prompt enters as it leaves the queue
-                there, next_look = self._is_queued(prompt_id), time.monotonic() + _LOOK_S
-            entry = self.history(prompt_id)
+            there, left = True, max(deadline - time.monotonic(), _LEAST_S)
+            # The queue before the history, which a prompt enters as it leaves the queue.
+            if time.monotonic() >= next_look:
+                there, next_look = self._is_queued(prompt_id, left), time.monotonic() + _LOOK_S
+            entry = self.history(prompt_id, timeout=left)
             if entry is not None:
-                return _successful(prompt_id, entry)
+                return entry
             if not there:
                 raise PromptInterruptedError(f"prompt {prompt_id} was taken out of the queue")
-        raise TimeoutError(f"prompt {prompt_id} is still running after {timeout:.0f} s")
+        return None
 
     def run(
         self, prompt: dict[str, Any], timeout: float | None = None, on_event: OnEvent | None = None
@@ -185,9 +220,9 @@ class ComfyClient:
             self.request("/queue", {"delete": [prompt_id]})
         self.request("/interrupt", {"prompt_id": prompt_id} if prompt_id else {})
 
-    def _is_queued(self, prompt_id: str) -> bool:
+    def _is_queued(self, prompt_id: str, timeout: float) -> bool:
         """Whether a prompt runs or waits."""
-        queues = self.get("/queue")
+        queues = self.get("/queue", timeout=timeout)
         return any(prompt_id in entry[:2] for entries in queues.values() for entry in entries)
 
     def free(self) -> None:
@@ -195,16 +230,23 @@ class ComfyClient:
         self.request("/free", {"unload_models": True, "free_memory": True})
 
     def upload_image(self, name: str, data: bytes) -> str:
-        """Put an image file into the input folder; the name to give to LoadImage."""
+        """Put an image file into the input folder; the name to give to LoadImage.
+
+        Raises:
+            ValueError: the name has a line break.
+        """
+        if len(name.splitlines()) > 1:
+            raise ValueError(f"name must be one line, got {name!r}")
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
         boundary = uuid.uuid4().hex
         form = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'
-            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{quoted}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
         ).encode()
         body = form + data + f"\r\n--{boundary}--\r\n".encode()
-        reply = json.loads(self.request("/upload/image", body, f"multipart/form-data; boundary={boundary}"))
-        return reply["name"]
+        answer = self.request("/upload/image", body, f"multipart/form-data; boundary={boundary}")
+        return self._parsed("/upload/image", answer)["name"]
 
     def view(self, image: dict[str, str]) -> bytes:
         """The file behind one of an output's ``{"filename", "subfolder", "type"}``."""
@@ -244,9 +286,12 @@ class ComfyClient:
             self._socket = self.connect(self.client_id)
 
     def _receive(self, prompt_id: str, on_event: OnEvent | None) -> bool:
-        """Pass one message on; False when it is time to look into the history."""
+        """Pass one message on; False when it is time to look into the history.
+
+        A connection that is lost is made anew: the server goes on sending to the same client id.
+        """
         if self._socket is None:
-            time.sleep(0.2)
+            time.sleep(_POLL_S)
             return False
         import websocket
 
@@ -256,7 +301,11 @@ class ComfyClient:
         except websocket.WebSocketTimeoutException:
             return False
         except (OSError, websocket.WebSocketException):
+            message = ""
+        if not message:  # the server's closing frame reads as an empty text
             self.disconnect()
+            time.sleep(_POLL_S)
+            self._listen()
             return False
         if isinstance(message, bytes):
             if on_event is not None:
@@ -280,8 +329,10 @@ def with_values(prompt: dict[str, dict[str, Any]], values: Mapping[str, Any]) ->
             gets the value every time.
 
     Raises:
-        ValueError: a name fits no node of the prompt.
+        ValueError: a name fits no node of the prompt, or it is a workflow as the page saves it.
     """
+    if not all(isinstance(node, dict) and "class_type" in node for node in prompt.values()):
+        raise ValueError("prompt must be in API format; in ComfyUI, Workflow > Export (API) makes one")
     changed = copy.deepcopy(prompt)
     for name, value in values.items():
         wanted, _, entry = name.rpartition(".")

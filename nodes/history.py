@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -75,13 +76,14 @@ class LoadHistory(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name) -> str:
-        saved = host.names_on_disk(saved_names)
-        return host.state_of(history_path(name)) if isinstance(name, str) and name in saved else "missing"
+        is_there = isinstance(name, str) and name in host.names_on_disk(saved_names)
+        return host.state_of(saved()[name]) if is_there else "missing"
 
     @classmethod
     @host.guarded
     def execute(cls, name) -> io.NodeOutput:
-        path = history_path(check.choice("name", name, saved_names()))
+        files = saved()
+        path = files[check.choice("name", name, list(files))]
         try:
             return io.NodeOutput(Conversation.from_json(path.read_text(encoding="utf-8")))
         except (ValueError, OSError) as error:
@@ -94,10 +96,23 @@ def history_path(name: str) -> Path:
     return host.private_directory() / "histories" / f"{check.file_name('name', name)}.json"
 
 
+def saved() -> dict[str, Path]:
+    """The files that Load History can load, by the names that Save History would give them, in order.
+
+    A file that came from a Mac may have the letters and the accents of its name apart; Save History writes them together.
+    """
+    files = [
+        path
+        for path in (host.private_directory() / "histories").glob("*.json")
+        if check.is_file_name(path.stem)
+    ]
+    names = {unicodedata.normalize("NFC", path.stem): path for path in sorted(files) if path.is_file()}
+    return dict(sorted(names.items()))
+
+
 def saved_names() -> list[str]:
-    """The names that Load History can load: files of the folder whose names Save History would give."""
-    files = (host.private_directory() / "histories").glob("*.json")
-    return sorted(path.stem for path in files if check.is_file_name(path.stem) and path.is_file())
+    """The names that Load History offers."""
+    return list(saved())
 
 
 def save(conversation: Conversation, name: str) -> None:

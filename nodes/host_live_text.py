@@ -10,7 +10,7 @@ from comfy_execution.progress import NodeProgressState, ProgressHandler, get_pro
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
-from ..llmga.chat.engines.base import CanUnload, CountsTokens
+from ..llmga.chat.engines.base import CanUnload, CountsTokens, end_of_shown
 from ..llmga.chat.engines.endpoint import EndpointError
 from . import host
 
@@ -57,7 +57,7 @@ class LiveText:
         if self._bar is not None:
             self._bar.update_absolute(min(self.tokens, self._limit), self._limit)
         if self._server is not None and self._client is not None and self._about:
-            said = {"text": text[-TEXT_TAIL:], "tokens": self.tokens, "rate": round(self.rate, 1)}
+            said = {"text": end_of_shown(text, TEXT_TAIL), "tokens": self.tokens, "rate": round(self.rate, 1)}
             self._server.send_sync("llmga.text", {**self._about, **said}, self._client)
 
     def _count(self, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,18 @@ def test_a_history_is_saved_and_loaded_under_a_name_of_any_script(private: Path,
     assert name in history.saved_names()
     assert history.LoadHistory.execute(name).args[0] == conversation
     assert history.LoadHistory.fingerprint_inputs(name) != "missing"
+
+
+def test_a_history_that_a_mac_named_is_loaded(private: Path, made: list[Path]) -> None:
+    """Its file system keeps the letters and the accents of a name apart."""
+    history = comfy_inprocess.pack("nodes.history")
+    conversation = comfy_inprocess.pack("llmga.chat").Conversation().say("user", "a red fox")
+    made.append(private / "histories" / f"{unicodedata.normalize('NFD', 'Müller')}.json")
+    made[0].parent.mkdir(exist_ok=True)
+    made[0].write_text(conversation.to_json(), encoding="utf-8")
+    assert "Müller" in history.saved_names()
+    assert history.LoadHistory.execute("Müller").args[0] == conversation
+    assert history.LoadHistory.fingerprint_inputs("Müller") != "missing"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from llmga.chat import thinking
+from llmga.chat.engines.base import Said, end_of_shown
 from llmga.chat.tags import count_closed, parse
 from llmga.chat.thinking import split_reply
 
@@ -137,3 +138,18 @@ def test_hostile_text_is_split_whole(unit: str) -> None:
     text = unit * (200_000 // len(unit))
     split = split_reply(text)
     assert len(split.thought) + len(split.answer) <= len(text)
+
+
+@pytest.mark.parametrize("count", range(1, 60))
+def test_the_end_of_what_is_shown_takes_no_thought_for_the_answer(count: int) -> None:
+    """Wherever it is cut, also inside a mark: what is read of it is an end of the thought and an end of the answer."""
+    for said in (
+        Said("<gen_image>fox</gen_image>", "a long thought"),
+        Said("", "a long thought", unfinished=True),
+    ):
+        end = end_of_shown(said.shown, count)
+        assert len(end) <= count + len("<think>")
+        split = split_reply(end)
+        assert said.thought.endswith(split.thought) and said.answer.endswith(split.answer)
+    assert end_of_shown("<think>a</think>" + "b" * count, count) == "b" * count
+    assert end_of_shown("a fox", count).startswith("a fox"[-count:])

@@ -3,7 +3,8 @@
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { reached } from "./chat/flow.js";
-import { findExecuting, findLocated, nodesOf, widget } from "./chat/graph.js";
+import { findExecuting, findLocated, nodesOf, remember, widget } from "./chat/graph.js";
+import { isHere } from "./chat/prompts.js";
 import { addBox } from "./chat/widgets.js";
 import { t } from "./chat/words.js";
 import { chain, KEY, Talk } from "./gill/talk.js";
@@ -33,7 +34,9 @@ function addPanel(node) {
   views.set(node, view);
   addBox(node, "llmga_panel", view.element, MIN_HEIGHT, t("conversation"));
   after(node, "onExecuted", (output) => {
+    if (!isHere()) return;
     talkOf(node).setRecord(output?.[KEY]?.[0]);
+    remember(); // a page that is closed now opens again with this reply
     render();
   });
   after(node, "onConfigure", () => setTimeout(render));
@@ -50,16 +53,20 @@ function after(object, name, action) {
   };
 }
 
+function nodeOf(detail) {
+  return isHere(detail?.prompt_id) ? findExecuting(detail?.node) : null;
+}
+
 function showText({ detail }) {
-  const node = findExecuting(detail?.node);
+  const node = nodeOf(detail);
   if (node?.comfyClass !== GILL || typeof detail.text !== "string") return;
-  talkOf(node).setText(detail.text);
+  talkOf(node).setText(detail.text, detail.prompt_id);
   render();
 }
 
 function showPainted({ detail }) {
   const images = detail?.output?.images;
-  const node = Array.isArray(images) ? findExecuting(detail.node) : null;
+  const node = Array.isArray(images) ? nodeOf(detail) : null;
   if (!node) return;
   for (const one of nodesOf(GILL)) {
     if (reached(one, [POSITIVE]).has(node)) talkOf(one).addPainted(images, detail.prompt_id);
@@ -67,8 +74,9 @@ function showPainted({ detail }) {
   render();
 }
 
-function stopWriting() {
-  for (const node of nodesOf(GILL)) talkOf(node).stop();
+// The end of one prompt is not that of another; a lost connection, which names none, ends all.
+function stopWriting({ detail }) {
+  for (const node of nodesOf(GILL)) talkOf(node).stop(detail?.prompt_id);
   render();
 }
 
@@ -86,6 +94,7 @@ const EVENTS = {
   executed: showPainted,
   execution_error: stopWriting,
   execution_interrupted: stopWriting,
+  reconnecting: stopWriting,
 };
 
 app.registerExtension({

@@ -4,7 +4,8 @@ import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { passInstructions } from "./chat/bypass.js";
 import { fedBy, reached } from "./chat/flow.js";
-import { CHAT, chatNodes, findExecuting, findLocated, widget } from "./chat/graph.js";
+import { CHAT, chatNodes, executionId, findExecuting, findLocated, widget } from "./chat/graph.js";
+import { isHere, isMeant, runningPrompt, watchPrompts } from "./chat/prompts.js";
 import { follow, refresh, sidebarTab } from "./chat/sidebar.js";
 import { chatOf, noteEnd } from "./chat/state.js";
 import { ChatView } from "./chat/view.js";
@@ -12,7 +13,6 @@ import { addBox, foldAdvanced } from "./chat/widgets.js";
 import { t } from "./chat/words.js";
 
 const MIN_HEIGHT = 260;
-let running; // the id of the prompt that runs
 
 function addPanel(node) {
   const chat = chatOf(node);
@@ -33,7 +33,7 @@ function addPanel(node) {
   after(widget(node, "transcript") ?? {}, "callback", () => chat.tell("change"));
   view.element.addEventListener("focusin", () => follow(node));
   after(node, "onExecuted", function (output) {
-    chatOf(this).setOutput(output, running);
+    if (isHere()) chatOf(this).setOutput(output, runningPrompt());
   });
   after(node, "onConfigure", () => {
     foldAdvanced(node);
@@ -60,8 +60,13 @@ function after(object, name, action) {
   };
 }
 
+// The node that an event is about, if it is of the workflow that is open.
+function nodeOf(detail) {
+  return isHere(detail?.prompt_id) ? findExecuting(detail?.node) : null;
+}
+
 function showText({ detail }) {
-  const node = findExecuting(detail?.node);
+  const node = nodeOf(detail);
   if (node?.comfyClass !== CHAT || typeof detail.text !== "string") return;
   chatOf(node).setText(detail.text, detail.prompt_id, detail.rate);
   follow(node);
@@ -69,33 +74,43 @@ function showText({ detail }) {
 
 // A loader reads its weights, or a chat's model moves to the device where it runs.
 function showLoading({ detail }) {
-  const node = findExecuting(detail?.node);
+  const node = nodeOf(detail);
   if (!node) return;
-  const chats = node.comfyClass === CHAT ? [node] : fedBy(node);
+  const chats = node.comfyClass === CHAT ? [node] : fedBy(node).filter((one) => isMeant(one, detail.prompt_id));
   for (const one of chats) chatOf(one).setLoading(detail.gigabytes, detail.prompt_id);
 }
 
 // The pictures of any node that a chat leads to appear under the turn that made them.
 function showPainted({ detail }) {
   const images = detail?.output?.images;
-  const node = Array.isArray(images) ? findExecuting(detail.node) : null;
+  const node = Array.isArray(images) ? nodeOf(detail) : null;
   if (!node || node.comfyClass === CHAT) return;
   for (const one of chatNodes()) {
     if (reached(one).has(node)) chatOf(one).addPainted(images, detail.prompt_id);
   }
 }
 
-function noteStart({ detail }) {
-  running = detail?.prompt_id;
-}
-
-// An error or a cancel leaves what was written so far, marked as unfinished. The end of one prompt is not that of another;
-// a lost connection, which names none, ends all.
+// An error or a cancel leaves what was written so far, marked as unfinished. The end of one prompt is not that of another.
 function stopWriting({ detail }) {
   const promptId = detail?.prompt_id;
-  running = undefined;
-  if (promptId !== undefined) noteEnd(promptId);
+  noteEnd(promptId);
   for (const node of chatNodes()) chatOf(node).stop(promptId);
+}
+
+function loseConnection() {
+  for (const node of chatNodes()) chatOf(node).lose();
+}
+
+// What ended while the connection was lost was told to nobody, but is in the history.
+async function catchUp() {
+  for (const node of chatNodes()) {
+    const chat = chatOf(node);
+    for (const id of chat.missed.splice(0)) {
+      const answer = await api.fetchApi(`/history/${id}`);
+      const output = (await answer.json())[id]?.outputs?.[executionId(node)];
+      if (output && !chat.busy && isHere(id)) chat.setOutput(output, id);
+    }
+  }
 }
 
 // A prompt that is taken out of the queue ends without a word, but for the queue's new length.
@@ -123,7 +138,7 @@ async function stopDeleted() {
 function restore(outputs) {
   for (const [locatorId, output] of Object.entries(outputs ?? {})) {
     const node = findLocated(locatorId);
-    if (node?.comfyClass === CHAT) chatOf(node).setOutput(output);
+    if (node?.comfyClass === CHAT) chatOf(node).restoreOutput(output);
   }
 }
 
@@ -145,12 +160,12 @@ const EVENTS = {
   "llmga.text": showText,
   "llmga.loading": showLoading,
   executed: showPainted,
-  execution_start: noteStart,
   status: stopDeleted,
   execution_error: stopWriting,
   execution_interrupted: stopWriting,
   execution_success: stopWriting,
-  reconnecting: stopWriting,
+  reconnecting: loseConnection,
+  reconnected: catchUp,
 };
 
 app.registerExtension({
@@ -158,6 +173,7 @@ app.registerExtension({
   setup() {
     addStyle();
     passInstructions();
+    watchPrompts();
     for (const [name, action] of Object.entries(EVENTS)) api.addEventListener(name, action);
     app.extensionManager?.registerSidebarTab?.(sidebarTab());
     app.ui?.settings?.addEventListener?.("Comfy.VueNodes.Enabled.change", () => setTimeout(changeRenderer));

@@ -2,7 +2,10 @@
 // The text reaches the page as the value of a read-only textarea, which cannot hold anything else.
 import { app } from "../../../scripts/app.js";
 import { keepWheel } from "./chat/dom.js";
+import { findLocated } from "./chat/graph.js";
+import { isHere } from "./chat/prompts.js";
 import { addBox } from "./chat/widgets.js";
+import { t } from "./chat/words.js";
 
 const NODES = new Set([
   "LLMGA_UNetLoader",
@@ -16,13 +19,12 @@ const NODES = new Set([
 // Shows its readout from the first time on that the positive prompt is empty.
 const ON_WARNING = "LLMGA_LongCLIPEncode";
 const WARNING = "The prompt is empty";
-const LABEL = { en: "readout", zh: "说明" };
-const EMPTY = { en: "The readout appears here.", zh: "说明会显示在这里。" };
 const MIN_HEIGHT = 90;
 
 const boxes = new WeakMap(); // node -> its textarea
 
 function show(node, output) {
+  if (node.comfyClass === ON_WARNING && !boxes.has(node) && output?.text?.[0]?.startsWith?.(WARNING)) addReadout(node);
   const box = boxes.get(node);
   if (box && Array.isArray(output?.text)) box.value = output.text.join("\n\n");
 }
@@ -33,37 +35,35 @@ function addReadout(node) {
   box.style.cssText = "width: 100%; height: 100%; resize: none; unicode-bidi: plaintext;";
   box.readOnly = true;
   box.spellcheck = false;
-  const locale = app.extensionManager?.setting?.get("Comfy.Locale");
-  box.placeholder = EMPTY[locale] ?? EMPTY.en;
-  box.setAttribute("aria-label", LABEL[locale] ?? LABEL.en);
+  box.placeholder = t("readoutEmpty");
+  box.setAttribute("aria-label", t("readout"));
   keepWheel(box);
-  addBox(node, "llmga_readout", box, MIN_HEIGHT, LABEL[locale] ?? LABEL.en);
+  addBox(node, "llmga_readout", box, MIN_HEIGHT, t("readout"));
   boxes.set(node, box);
+}
+
+function showWhenExecuted(node) {
   const onExecuted = node.onExecuted;
   node.onExecuted = function (output, ...rest) {
     onExecuted?.call(this, output, ...rest);
-    show(this, output);
+    if (isHere()) show(this, output);
   };
 }
 
-function addBoxOnWarning(node) {
-  const onExecuted = node.onExecuted;
-  node.onExecuted = function (output, ...rest) {
-    onExecuted?.call(this, output, ...rest);
-    if (boxes.has(this) || !output?.text?.[0]?.startsWith?.(WARNING)) return;
-    addReadout(this);
-    show(this, output);
-  };
+// Another tab, or undo, builds the nodes anew; the page still has what they showed, in and out of subgraphs.
+function restore(outputs) {
+  for (const [locatorId, output] of Object.entries(outputs ?? {})) {
+    const node = findLocated(locatorId);
+    if (node) show(node, output);
+  }
 }
 
 app.registerExtension({
   name: "llmga.readout",
   nodeCreated(node) {
     if (NODES.has(node.comfyClass)) addReadout(node);
-    if (node.comfyClass === ON_WARNING) addBoxOnWarning(node);
+    if (NODES.has(node.comfyClass) || node.comfyClass === ON_WARNING) showWhenExecuted(node);
   },
-  // Another tab, or undo, builds the nodes anew; the page still has what those of the graph on top showed.
-  afterConfigureGraph() {
-    for (const node of app.graph?.nodes ?? []) show(node, app.nodeOutputs?.[node.id]);
-  },
+  afterConfigureGraph: () => restore(app.nodeOutputs),
+  onNodeOutputsUpdated: restore,
 });

@@ -1,6 +1,8 @@
 // The box editor in LLMGA Scene Plan. What it does it does through the node's widget "plan"; a workflow runs the same
 // without it. The parts are in scene/.
 import { app } from "../../../scripts/app.js";
+import { findLocated } from "./chat/graph.js";
+import { isHere } from "./chat/prompts.js";
 import { addBox } from "./chat/widgets.js";
 import { t } from "./chat/words.js";
 import { SceneEditor } from "./scene/editor.js";
@@ -23,9 +25,21 @@ function addEditor(node) {
     const widget = widgetOf(node, name);
     if (widget) follow(widget, "callback", () => editor.refresh());
   }
-  follow(node, "onExecuted", (output) => editor.propose(output?.llmga_scene?.[0]));
+  follow(node, "onExecuted", (output) => isHere() && propose(node, output));
   follow(node, "onConfigure", () => editor.refresh());
   follow(node, "onRemoved", () => editor.destroy());
+}
+
+function propose(node, output) {
+  if (output?.llmga_scene) node.llmgaBoxes?.propose(output.llmga_scene[0]);
+}
+
+// Another tab, or undo, builds the nodes anew; the page still has what the last run planned.
+function restore(outputs) {
+  for (const [locatorId, output] of Object.entries(outputs ?? {})) {
+    const node = findLocated(locatorId);
+    if (node?.comfyClass === PLANNER) propose(node, output);
+  }
 }
 
 function follow(object, name, action) {
@@ -42,4 +56,6 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === PLANNER) addEditor(node);
   },
+  afterConfigureGraph: () => restore(app.nodeOutputs),
+  onNodeOutputsUpdated: restore,
 });

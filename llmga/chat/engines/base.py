@@ -78,6 +78,9 @@ class Sampling:
             raise ValueError("top_p must be above 0 (1 keeps every token)")
 
 
+_THINK, _THOUGHT = "<think>", "</think>"
+
+
 @dataclass(frozen=True)
 class Said:
     """A reply, with what the model thought kept apart from what it answers.
@@ -114,8 +117,23 @@ class Said:
         if not self.thought and not self.unfinished:
             return self.answer
         if self.unfinished:
-            return f"{self.answer}<think>{self.thought}"
-        return f"<think>{self.thought}</think>{self.answer}"
+            return f"{self.answer}{_THINK}{self.thought}"
+        return f"{_THINK}{self.thought}{_THOUGHT}{self.answer}"
+
+
+def end_of_shown(text: str, count: int) -> str:
+    """The last ``count`` characters of ``Said.shown``, after ``<think>`` where they begin inside a thought.
+
+    A person who sees the end alone must not take a thought for the answer.
+    """
+    cut = len(text) - count
+    if cut <= 0:
+        return text
+    opener = text.rfind(_THINK, 0, cut + len(_THINK) - 1)
+    closer = text.rfind(_THOUGHT, 0, cut + len(_THOUGHT) - 1)
+    if opener > closer:
+        return _THINK + text[max(cut, opener + len(_THINK)) :]
+    return text[cut if closer < 0 else max(cut, closer + len(_THOUGHT)) :]
 
 
 @runtime_checkable

@@ -46,6 +46,11 @@ test("words that are being written stand until the record comes, or the run ends
   talk.stop();
   assert.equal(talk.live, null);
   assert.deepEqual(talk.record, RECORD);
+  talk.setText("mine", "mine");
+  talk.stop("another's");
+  assert.equal(talk.live, "mine");
+  talk.stop("mine");
+  assert.equal(talk.live, null);
 });
 
 test("a story begins with the first node whose history leads here, and ends where it began", () => {

@@ -9,7 +9,11 @@ class Element extends EventTarget {
     this.dataset = {};
     this.style = {};
     this.attributes = {};
-    this.classList = { add() {} };
+    this.classes = new Set();
+    this.classList = {
+      add: (name) => this.classes.add(name),
+      toggle: (name) => this.classes.delete(name) || this.classes.add(name),
+    };
     drawn.elements += 1;
   }
 
@@ -45,15 +49,18 @@ class Element extends EventTarget {
     return below.flatMap((one) => [...(one.tagName === tag.toUpperCase() ? [one] : []), ...one.all(tag)]);
   }
 
-  contains() {
-    return false;
+  contains(other) {
+    return this === other || this.children.some((one) => typeof one !== "string" && one.contains(other));
   }
 
   querySelector() {
     return null;
   }
 
-  focus() {}
+  focus() {
+    document.activeElement = this;
+  }
+
   remove() {}
 }
 

@@ -1,6 +1,9 @@
 // The plan in the box editor: what is read, and that boxes stay in the picture.
 import assert from "node:assert/strict";
 import test from "node:test";
+import "./page.mjs";
+import { app } from "../../../scripts/app.js";
+import { SceneEditor } from "../js/scene/editor.js";
 import {
   added,
   cleanName,
@@ -62,4 +65,32 @@ test("objects are added, renamed and removed, and the plan before stays as it wa
   assert.equal(cleanName("  ", "an owl"), "an owl");
   assert.equal(cleanName("x".repeat(500), "").length, 120);
   assert.equal(JSON.stringify(plan), before);
+});
+
+const key = (name, more = {}) => Object.assign(new Event("keydown", { cancelable: true }), { key: name, ...more });
+
+test("boxes are chosen, moved, resized and removed with the keyboard", () => {
+  const widget = { value: writePlan(plan) };
+  const { canvas } = new SceneEditor(widget, () => [512, 512]);
+  assert.equal(canvas.tabIndex, 0);
+  const press = (...values) => canvas.dispatchEvent(key(...values));
+  press("PageDown");
+  press("ArrowRight");
+  press("ArrowUp");
+  press("ArrowDown", { shiftKey: true });
+  assert.deepEqual(readPlan(widget.value).objects[1].box, [0.21, 0.19, 0.2, 0.21]);
+  press("ArrowLeft", { ctrlKey: true }); // ComfyUI's own
+  press("PageDown"); // around
+  press("Delete");
+  assert.deepEqual(readPlan(widget.value).objects.map((one) => one.name), ["an owl"]);
+});
+
+test("the editor speaks the page's language", () => {
+  app.extensionManager = { setting: { get: () => "zh-TW" } };
+  for (const value of ["", "a fox", writePlan(plan), writePlan(removed(plan, 0))]) {
+    const { element } = new SceneEditor({ value }, () => [512, 512]);
+    const said = [element.textContent, ...element.all("button").map((one) => one.title)];
+    assert.ok(said.every((text) => /\p{Script=Han}/u.test(text) && !/[a-z]{4}/i.test(text)), said.join("|"));
+  }
+  delete app.extensionManager;
 });

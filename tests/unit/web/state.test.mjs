@@ -3,6 +3,7 @@ import { beforeEach, test } from "node:test";
 import assert from "node:assert/strict";
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { isHere, isMeant, watchPrompts } from "../js/chat/prompts.js";
 import { chatOf, noteEnd } from "../js/chat/state.js";
 
 const ASKED = { role: "user", text: "a fox", images: [], task: "refine", instruction: "a fox" };
@@ -13,7 +14,7 @@ function node(values = {}) {
   const all = { transcript: "", instruction: "", seed: 0, task: "chat", ...values };
   const widgets = Object.entries(all).map(([name, value]) => ({ name, value }));
   widgets.find((one) => one.name === "task").options = { values: ["chat", "refine"] };
-  const made = { id: 7, graph: app.graph, widgets, inputs: [], properties: {} };
+  const made = { id: 7, comfyClass: "LLMGA_Chat", graph: app.graph, widgets, inputs: [], properties: {} };
   app.graph.nodes = [made];
   return made;
 }
@@ -83,15 +84,20 @@ test("a stop keeps what was written", () => {
   assert.equal(chat.busy, false);
 });
 
-// ComfyUI's app.queuePrompt, which hands a prompt to api.queuePrompt; the server answers when `answer` is called.
-function queueing(promptId) {
+// ComfyUI's app.queuePrompt, which hands a prompt of these nodes to api.queuePrompt; the server answers when `answer` is
+// called, with the id or with a refusal.
+function queueing(promptId, ids = ["7"]) {
   let answer;
-  const answered = new Promise((resolve) => (answer = () => resolve({ prompt_id: promptId })));
+  const answered = new Promise((resolve, reject) => {
+    answer = (refusal) => (refusal ? reject(refusal) : resolve({ prompt_id: promptId }));
+  });
+  const output = Object.fromEntries(ids.map((id) => [id, {}]));
   api.queuePrompt = async () => answered;
-  app.queuePrompt = async () => {
-    await api.queuePrompt();
+  app.queuePrompt = async (number, batch, targets) => {
+    for (let i = 0; i < batch; i++) await api.queuePrompt(number, { output }, { partialExecutionTargets: targets });
     return true;
   };
+  watchPrompts();
   return answer;
 }
 
@@ -118,13 +124,19 @@ test("the end of another prompt is not the end of this one", async () => {
   }
 });
 
-test("a lost connection ends all", async () => {
-  const chat = chatOf(node());
-  const answer = queueing("mine");
-  answer();
-  await chat.send("hello");
-  chat.stop();
+test("a lost connection ends all, and what was waited for can be asked for later", async () => {
+  const chat = chatOf(node({ seed: 4, edited_reply: "" }));
+  chat.setOutput({ llmga_chat: [RECORD] });
+  queueing("mine")();
+  await chat.regenerate();
+  chat.lose();
+  chat.lose(); // each try to connect anew
   assert.equal(chat.live, null);
+  assert.deepEqual(chat.turns, [ASKED, ANSWERED]);
+  assert.equal(value(chat.node, "seed"), 5); // the prompt may go on
+  assert.deepEqual(chat.missed, ["mine"]);
+  chat.setOutput({ llmga_chat: [SECOND] }, "mine");
+  assert.equal(chat.replies.length, 2);
 });
 
 test("a prompt that ends before its id is known has ended", async () => {
@@ -153,13 +165,164 @@ test("an output that comes before the id is kept for it, and another's is not", 
   }
 });
 
-test("what the page listens to is put back", async () => {
-  const before = async () => ({ prompt_id: "x" });
+test("Run with a draft waits for its own prompt, and Stop ends that one alone", async () => {
+  const chat = chatOf(node({ task: "refine" }));
+  chat.setOutput({ llmga_chat: [RECORD] });
+  chat.draft = "at night";
+  const answer = queueing("mine");
+  chat.takeDraft(); // ComfyUI's Run
+  const run = app.queuePrompt(0, 1);
+  const posted = [];
+  api.fetchApi = async (path, { body }) => posted.push([path, JSON.parse(body)]);
+  chat.stop("a painting of another tab");
+  assert.equal(chat.busy, true);
+  await chat.halt(); // the page does not know the prompt yet
+  assert.deepEqual(posted, []);
+  answer();
+  await run;
+  assert.deepEqual(posted, [["/queue", { delete: ["mine"] }], ["/interrupt", { prompt_id: "mine" }]]);
+});
+
+test("a Run that is refused leaves no chat waiting", async () => {
+  const chat = chatOf(node({ task: "refine" }));
+  chat.setOutput({ llmga_chat: [RECORD] });
+  chat.draft = "at night";
+  const answer = queueing("mine");
+  chat.takeDraft();
+  const run = app.queuePrompt(0, 1);
+  answer(new Error("a loader has no model"));
+  await assert.rejects(run);
+  assert.equal(chat.busy, false);
+  assert.equal(value(chat.node, "instruction"), "at night");
+});
+
+test("who is not in a prompt, or not among its targets, does not wait for it", async () => {
+  for (const [ids, targets] of [[["8"], undefined], [["7", "8"], ["8"]]]) {
+    const chat = chatOf(node());
+    const answer = queueing("other", ids);
+    chat.await();
+    const run = app.queuePrompt(0, 1, targets);
+    answer();
+    await run;
+    assert.equal(chat.busy, false);
+  }
+});
+
+test("each prompt of a batch is one that the chat waits for", async () => {
   const chat = chatOf(node());
-  api.queuePrompt = before;
-  app.queuePrompt = async () => true;
+  let count = 0;
+  queueing("first");
+  const answers = ["first", "second"];
+  api.queuePrompt = async () => ({ prompt_id: answers[count++] });
+  app.queuePrompt = async () => {
+    for (let i = 0; i < 2; i++) await api.queuePrompt(0, { output: { 7: {} } });
+  };
+  watchPrompts();
+  chat.await();
+  await app.queuePrompt(0, 2);
+  assert.deepEqual(chat.prompts, answers);
+});
+
+test("what comes of a prompt is about the workflow that it was queued from", async () => {
+  const workflow = { activeWorkflow: { path: "a" } };
+  app.extensionManager = { workflow };
+  const chat = chatOf(node());
+  queueing("of a")();
   await chat.send("hello");
-  assert.equal(api.queuePrompt, before);
+  assert.equal(isHere("of a"), true);
+  workflow.activeWorkflow = { path: "b" };
+  assert.equal(isHere("of a"), false);
+  assert.equal(isHere("of another page"), true);
+  api.dispatchEvent(Object.assign(new Event("execution_start"), { detail: { prompt_id: "of a" } }));
+  assert.equal(isHere(), false);
+  workflow.activeWorkflow = { path: "a" };
+  assert.equal(isHere(), true);
+  app.graph.id = "of another that is being opened";
+  assert.equal(isHere(), false);
+  delete app.graph.id;
+  delete app.extensionManager;
+});
+
+test("a loader that works for one chat says nothing of another that shares it", async () => {
+  const chat = chatOf(node());
+  const other = { ...chat.node, id: 8 };
+  app.graph.nodes.push(other);
+  queueing("for one", ["7", "8"])();
+  await chat.send("hello");
+  assert.deepEqual([chat.node, other].map((one) => isMeant(one, "for one")), [true, false]);
+  assert.equal(isMeant(other, "of another page"), true);
+});
+
+test("a regenerated reply that does not come leaves the one before, and what made it", async () => {
+  const chat = chatOf(node({ seed: 4, edited_reply: "" }));
+  chat.setOutput({ llmga_chat: [RECORD] });
+  const answer = queueing("mine");
+  const asked = chat.regenerate();
+  assert.deepEqual([value(chat.node, "seed"), chat.turns], [5, []]);
+  answer();
+  await asked;
+  chat.stop("mine"); // taken out of the queue, or failed
+  assert.deepEqual(chat.turns, [ASKED, ANSWERED]);
+  assert.equal(value(chat.node, "seed"), 4);
+});
+
+test("an output that the page kept counts for the question that stands here, and once", () => {
+  const chat = chatOf(node({ instruction: "a fox", edited_reply: "" }));
+  const output = { llmga_chat: [RECORD] };
+  chat.restoreOutput(output); // a finished job was opened
+  assert.deepEqual(chat.turns, [ASKED, ANSWERED]);
+  chat.setPrompts(["a blue fox"]);
+  chat.restoreOutput(output); // another workflow was open for a while
+  assert.deepEqual(chat.last.prompts, ["a blue fox"]);
+  chat.settle("at night", 2);
+  chat.restoreOutput(output); // Undo
+  assert.equal(chat.last, null);
+  chat.settle("a fox", 2);
+  chat.clear();
+  chat.restoreOutput(output);
+  assert.deepEqual(chat.turns, []);
+});
+
+test("Run with a draft waits until the pictures of the turns before are kept", async () => {
+  const images = ["a".repeat(64)];
+  const chat = chatOf(node());
+  chat.await();
+  chat.draft = "and now"; // while the reply is written
+  chat.prompts = null;
+  chat.setOutput({ llmga_chat: [{ ...RECORD, exchange: [{ ...ASKED, images }, ANSWERED] }] });
+  const steps = [];
+  const { fetch } = globalThis;
+  globalThis.fetch = async () => ({ ok: true, blob: async () => new Blob(["png"]) });
+  api.fetchApi = async (path) => {
+    await new Promise(setImmediate);
+    steps.push(path);
+    return { ok: true };
+  };
+  api.queuePrompt = async () => (steps.push("queued"), { prompt_id: "mine" });
+  app.queuePrompt = async () => api.queuePrompt(0, { output: { 7: {} } });
+  watchPrompts();
+  chat.takeDraft();
+  await app.queuePrompt(0, 1);
+  assert.deepEqual(steps, ["/upload/image", "queued"]);
+  globalThis.fetch = fetch;
+});
+
+test("a picture that cannot be kept is said with its reason", async () => {
+  const said = [];
+  app.extensionManager = { toast: { add: ({ detail }) => said.push(detail) } };
+  const images = ["a".repeat(64)];
+  const { fetch } = globalThis;
+  for (const [shown, status] of [[404, 200], [200, 413]]) {
+    const chat = chatOf(node());
+    chat.setOutput({ llmga_chat: [{ ...RECORD, exchange: [{ ...ASKED, images }, ANSWERED] }] });
+    globalThis.fetch = async () => ({ ok: shown === 200, status: shown, blob: async () => new Blob(["png"]) });
+    api.fetchApi = async () => ({ ok: false, status, statusText: "Too Large" });
+    assert.equal(await chat.send("more"), false);
+  }
+  globalThis.fetch = fetch;
+  delete app.extensionManager;
+  assert.match(said[0], /is gone/);
+  assert.match(said[1], /HTTP 413 Too Large/);
 });
 
 test("a follow-up is a change of the picture, unless its task was chosen or goes on", async () => {
@@ -252,6 +415,40 @@ test("painted pictures stay with the reply that they came of", async () => {
   chat.live = null;
   await chat.send("again", 0);
   assert.deepEqual(chat.painted(1), []);
+});
+
+test("a picture that comes while its reply is asked for again is that reply's", async () => {
+  const chat = chatOf(node({ transcript: JSON.stringify([ASKED, ANSWERED]), edited_reply: "" }));
+  chat.setOutput({ llmga_chat: [RECORD] });
+  queueing("again")();
+  await chat.regenerate();
+  chat.addPainted([PICTURE], "painting");
+  chat.setOutput({ llmga_chat: [SECOND] }, "again");
+  assert.deepEqual([1, 3].map((at) => chat.painted(at).length), [0, 0]);
+  chat.choose(0);
+  assert.deepEqual([1, 3].map((at) => chat.painted(at).length), [0, 1]);
+});
+
+test("pictures of another question go with it", () => {
+  const chat = chatOf(node());
+  chat.setOutput({ llmga_chat: [RECORD] });
+  chat.addPainted([PICTURE], "one");
+  chat.setOutput({ llmga_chat: [{ ...RECORD, exchange: [{ ...ASKED, instruction: "a cat" }, ANSWERED] }] }); // by Run
+  assert.deepEqual(chat.painted(1), []);
+});
+
+test("pictures stay with their replies when the oldest reply goes", () => {
+  const chat = chatOf(node());
+  for (let i = 0; i < 14; i++) {
+    const answered = { ...ANSWERED, text: `reply ${i}` };
+    chat.setOutput({ llmga_chat: [{ ...RECORD, exchange: [ASKED, answered] }] });
+    chat.addPainted([{ ...PICTURE, filename: `${i}.png` }], String(i));
+  }
+  assert.equal(chat.replies.length, 12);
+  for (const at of [0, 5, 11]) {
+    chat.choose(at);
+    assert.deepEqual(chat.painted(1).map((one) => one.filename), [`${at + 2}.png`]);
+  }
 });
 
 test("a stop of one's own takes the prompt out of the queue and interrupts it", async () => {

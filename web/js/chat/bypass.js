@@ -46,6 +46,6 @@ function takers(graph, path, links) {
       return takers(target.subgraph, [...path, String(target.id)], inside.map((id) => linkOf(target.subgraph, id)));
     }
     if (target.isVirtualNode) return takers(graph, path, linksFrom(graph, target, 0));
-    return [[[...path, target.id].join(":"), target.inputs[link.target_slot].name]];
+    return [[[...path, target.id].join(":"), target.inputs[link.target_slot]?.name]];
   });
 }

@@ -5,6 +5,8 @@ import { beginning, MAX_TITLE } from "./limits.js";
 import { toggleAdvanced } from "./widgets.js";
 import { t } from "./words.js";
 
+const COMPOSING = 229; // Safari ends a composition before it tells of the Enter that ended it
+
 export class Composer {
   // `withTask` adds the choice of a task, where the node's own is out of sight.
   constructor(chat, { withTask = false, onChange = () => {} } = {}) {
@@ -69,11 +71,14 @@ export class Composer {
       if (paint) await chat.run(true);
       return;
     }
-    const at = this.editing ?? chat.turns.length;
+    const editing = this.editing;
     this.editing = null;
     this.box.value = "";
     this.onChange();
-    if (!(await chat.send(text, at, paint))) this.box.value = text;
+    if (!(await chat.send(text, editing ?? chat.turns.length, paint))) {
+      this.editing = editing;
+      this.box.value = text;
+    }
     this.onChange();
   }
 
@@ -100,7 +105,7 @@ export class Composer {
   }
 
   type(event) {
-    if (event.isComposing) return; // Enter chooses a Chinese word here
+    if (event.isComposing || event.keyCode === COMPOSING) return; // Enter chooses a Chinese word here
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
       event.stopPropagation(); // Ctrl+Enter is ComfyUI's Run

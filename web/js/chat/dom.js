@@ -27,14 +27,21 @@ export function paragraph(box, text) {
   box.append(line);
 }
 
-// A picture of ComfyUI's folders, or a word in its place when it is gone; a click shows it large.
+// A picture of ComfyUI's folders, or a word in its place when it is gone; a click, or Enter, shows it large.
 export function picture(address, kind, gone) {
   const shown = make("img", `llmga-picture ${kind}`.trim());
   shown.alt = t("picture");
   shown.loading = kind ? "eager" : "lazy"; // what was painted just now is in sight
   shown.title = t("enlarge");
   shown.addEventListener("error", () => shown.replaceWith(make("span", "llmga-picture", t(gone))));
+  shown.tabIndex = 0;
+  shown.setAttribute("role", "button");
   shown.addEventListener("click", () => shown.classList.toggle("llmga-large"));
+  shown.addEventListener("keydown", (event) => {
+    if (!["Enter", " "].includes(event.key) || event.ctrlKey || event.metaKey) return;
+    event.preventDefault(); // a space scrolls
+    shown.classList.toggle("llmga-large");
+  });
   shown.src = address;
   return shown;
 }
@@ -46,6 +53,17 @@ export function keepKeys(element) {
     if (!forComfy) event.stopPropagation();
   });
   for (const kind of ["copy", "cut", "paste", "keyup"]) element.addEventListener(kind, (event) => event.stopPropagation());
+}
+
+// Stays at the end of a list while it grows, until a reader scrolls up: calls what it returns to go there.
+export function stayAtEnd(list) {
+  let pinned = true;
+  const follow = () => {
+    if (pinned) list.scrollTop = list.scrollHeight;
+  };
+  list.addEventListener("scroll", () => (pinned = list.scrollTop + list.clientHeight >= list.scrollHeight - 8));
+  list.addEventListener("load", follow, true); // a picture has come, and takes room
+  return follow;
 }
 
 // The wheel scrolls what can be scrolled; else it zooms the graph.

@@ -58,6 +58,7 @@ export function fedBy(loader) {
 }
 
 // A second node in a free place, with the same widgets and the same connections into it; what followed the first follows it.
+// In a subgraph, some connections are with the subgraph's own inputs and outputs.
 export function twin(node) {
   const graph = node.graph;
   const copy = node.clone();
@@ -67,12 +68,14 @@ export function twin(node) {
   node.inputs.forEach((_, slot) => {
     const link = node.getInputLink(slot);
     const origin = link && graph.getNodeById(link.origin_id);
-    origin?.connect(link.origin_slot, copy, slot);
+    if (origin) origin.connect(link.origin_slot, copy, slot);
+    else if (link) graph.inputs?.[link.origin_slot]?.connect(copy.inputs[slot], copy);
   });
   node.outputs?.forEach((_, slot) => {
     for (const link of linksFrom(graph, node, slot)) {
       const target = graph.getNodeById(link.target_id);
       if (target) copy.connect(slot, target, link.target_slot);
+      else graph.outputs?.[link.target_slot]?.connect(copy.outputs[slot], copy);
     }
   });
   return copy;

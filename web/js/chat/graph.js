@@ -86,35 +86,6 @@ export function chatNodes() {
   return nodesOf(CHAT);
 }
 
-// Queues the nodes with these execution ids and what they need, or the whole workflow without any. Whether ComfyUI took it,
-// and the ids of the prompts that came of it: the page tells them to nobody, so that they are read from the answer as it
-// passes.
-export async function queue(targets) {
-  const ids = [];
-  let queued = false;
-  const own = Object.hasOwn(api, "queuePrompt");
-  const before = api.queuePrompt;
-  const listening = async function (...values) {
-    const answer = await before.apply(this, values);
-    if (typeof answer?.prompt_id === "string") ids.push(answer.prompt_id);
-    return answer;
-  };
-  const note = () => (queued = true);
-  api.queuePrompt = listening;
-  api.addEventListener("promptQueued", note);
-  try {
-    const answer = await app.queuePrompt(0, 1, targets);
-    queued ||= answer === true;
-  } finally {
-    api.removeEventListener("promptQueued", note);
-    if (api.queuePrompt === listening) {
-      if (own) api.queuePrompt = before;
-      else delete api.queuePrompt;
-    }
-  }
-  return { queued, ids };
-}
-
 // Takes prompts out of the queue, and stops the one of them that runs.
 export async function cancel(ids) {
   const post = (path, body) =>

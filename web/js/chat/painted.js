@@ -35,6 +35,12 @@ export function withPictures(painted, images, turn, reply) {
   return [...all.values()];
 }
 
+// Without those of the first replies at a turn, of which `gone` are no longer kept.
+export function withReplies(painted, turn, gone) {
+  const moved = painted.map((one) => (one.turn === turn ? { ...one, reply: one.reply - gone } : one));
+  return moved.filter((one) => one.reply >= 0);
+}
+
 function readOne(value) {
   const { turn, reply, filename, subfolder = "", type } = value ?? {};
   if (!Number.isSafeInteger(turn) || !Number.isSafeInteger(reply) || !PLACES.has(type)) return null;

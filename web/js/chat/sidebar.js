@@ -8,10 +8,11 @@ import { ChatView } from "./view.js";
 import { t } from "./words.js";
 
 let followed = null; // the chat node that is shown
-let shown = null; // { root, view, node } while the tab is open
+let shown = null; // { root, header, view } while the tab is open
 
+// Nobody who writes there is taken elsewhere: the keys that follow would be ComfyUI's shortcuts.
 export function follow(node) {
-  if (!node || node === followed) return;
+  if (!node || node === followed || shown?.view?.element.contains(document.activeElement)) return;
   followed = node;
   if (shown) draw();
 }
@@ -40,19 +41,24 @@ export function sidebarTab() {
   };
 }
 
+// The view stays while its node does, with what is being written in it.
 function draw() {
   const nodes = chatNodes();
-  if (!nodes.includes(followed)) followed = nodes.at(-1) ?? null;
+  if (!nodes.includes(followed)) followed = nodes.find((one) => one.id === followed?.id) ?? nodes.at(-1) ?? null;
+  if (!shown.header || shown.view?.chat.node !== followed) open();
+  shown.header.replaceChildren(...(followed ? choices(nodes) : []));
+}
+
+function open() {
   shown.view?.destroy();
-  shown.view = followed && new ChatView(chatOf(followed), { withTask: true });
+  shown.view = followed ? new ChatView(chatOf(followed), { withTask: true }) : undefined;
+  shown.header = make("header", "llmga-row");
   const box = make("div", "llmga-sidebar");
-  if (followed) box.append(header(nodes), shown.view.element);
-  else box.append(make("p", "llmga-remark", t("none")));
+  box.append(shown.header, shown.view?.element ?? make("p", "llmga-remark", t("none")));
   shown.root.replaceChildren(box);
 }
 
-function header(nodes) {
-  const row = make("header", "llmga-row");
+function choices(nodes) {
   const choice = make("select", "llmga-choice");
   choice.setAttribute("aria-label", t("follow"));
   nodes.forEach((node, i) => {
@@ -64,9 +70,9 @@ function header(nodes) {
   });
   choice.addEventListener("change", () => follow(nodes[Number(choice.value)]));
   const locate = button("locate", () => {
+    if (app.canvas.graph !== followed.graph) app.canvas.setGraph?.(followed.graph); // it is in a subgraph
     app.canvas.centerOnNode(followed);
     app.canvas.selectNode?.(followed);
   });
-  row.append(choice, locate);
-  return row;
+  return [choice, locate];
 }

@@ -3,20 +3,18 @@
 // beside the widgets to be shown again, and becomes part of `transcript` when the conversation goes on.
 import { app } from "../../../../scripts/app.js";
 import { spokenTargets, twin } from "./flow.js";
-import { cancel, complain, isLinked, locatorId, queue, remember, setWidget, widget } from "./graph.js";
-import { readPainted, withPictures, writePainted } from "./painted.js";
-import { keep } from "./pictures.js";
+import { cancel, isLinked, locatorId, remember, setWidget, widget } from "./graph.js";
+import { readPainted, withPictures, withReplies, writePainted } from "./painted.js";
+import { stored } from "./pictures.js";
 import { withPrompts } from "./tags.js";
+import { followUp, setTask } from "./tasks.js";
 import { number, readRecord, readTurns, sameQuestion, writeTurns } from "./turns.js";
-import { t } from "./words.js";
 
 const KEY = "llmga_chat"; // of the record, in a node's output and in its properties
 const DRAFT = "llmga_draft"; // what is written below a reply and not sent yet
 const REPLIES = "llmga_replies"; // the records of all replies to the last question, where there are several
 const MAX_ENDED = 100;
 const MAX_REPLIES = 12;
-const CHANGE = "change";
-const GO_ON = new Set(["chat", "describe", "edit", "story", "picture_book", CHANGE]); // said again as what they are
 const chats = new WeakMap(); // node -> Chat
 const ended = []; // ids of the prompts that ended last, for a prompt may end before the page hears its id
 
@@ -37,8 +35,10 @@ class Chat extends EventTarget {
     this.node = node;
     this.last = null; // the record of the last reply
     this.live = null; // { text, state: "waiting" | "loading" | "writing" | "stopped" } while one is written
-    this.prompts = null; // ids of the prompts in which it is written; null where that is not known
+    this.prompts = null; // ids of the prompts in which it is written, none before the page knows; null where nobody says
     this.early = []; // what came before the ids, to be taken when they are known
+    this.missed = []; // ids of the prompts that were waited for when the connection was lost
+    this.before = []; // [name, value] of the widgets that "Regenerate" changed
   }
 
   get blocked() {
@@ -93,13 +93,19 @@ class Chat extends EventTarget {
 
   // The records of all replies to the last question, and which of them is shown.
   get replies() {
+    const { newest } = this;
     const kept = this.node.properties?.[REPLIES];
-    const all = this.last && Array.isArray(kept) ? kept.slice(-MAX_REPLIES).filter((one) => readRecord(one)) : [];
-    return all.some((one) => sameQuestion(readRecord(one), this.last)) ? all : [];
+    const all = newest && Array.isArray(kept) ? kept.slice(-MAX_REPLIES).filter((one) => readRecord(one)) : [];
+    return all.some((one) => sameQuestion(readRecord(one), newest)) ? all : [];
   }
 
   get chosen() {
-    return Math.max(0, this.replies.findIndex((one) => one.exchange[1].text === this.last.exchange[1].text));
+    return Math.max(0, this.replies.findIndex((one) => one.exchange[1].text === this.newest.exchange[1].text));
+  }
+
+  // The last reply, or while it is asked for again the one that was there.
+  get newest() {
+    return this.last ?? readRecord(this.node.properties?.[KEY]);
   }
 
   // The pictures painted of the reply that is turn `at`.
@@ -115,10 +121,11 @@ class Chat extends EventTarget {
       this.early.push(() => this.addPainted(images, promptId));
       return;
     }
-    const before = this.busy && this.prompts !== null && !this.prompts.includes(promptId);
+    const late = this.busy && this.prompts !== null && !this.prompts.includes(promptId);
+    const before = late && !this.newest; // else the same question is being answered anew
     const turn = this.settled.length + (before ? -1 : 1);
     if (turn < 1) return;
-    writePainted(this.node, withPictures(readPainted(this.node), images, turn, before || !this.last ? 0 : this.chosen));
+    writePainted(this.node, withPictures(readPainted(this.node), images, turn, before ? 0 : this.chosen));
     this.tell("change");
   }
 
@@ -154,8 +161,21 @@ class Chat extends EventTarget {
     if (!this.busy || !this.concerns(promptId)) return;
     this.prompts = null;
     this.live = this.live.text ? { ...this.live, state: "stopped" } : null;
-    if (!this.live) this.last = readRecord(this.node.properties?.[KEY]); // nothing has come in its place
+    if (!this.live) this.goBack();
     this.tell("change");
+  }
+
+  // The connection is lost, but its prompts may go on: what asked for the reply stays, and they are asked for later.
+  lose() {
+    if (this.busy) this.missed = this.prompts ?? [];
+    this.before = [];
+    this.stop();
+  }
+
+  // Nothing has come in the place of the last reply.
+  goBack() {
+    this.last = readRecord(this.node.properties?.[KEY]);
+    for (const [name, value] of this.before.splice(0)) setWidget(this.node, name, value);
   }
 
   // What a person stops: the reply that is waited for or written.
@@ -163,6 +183,23 @@ class Chat extends EventTarget {
     if (!this.busy) return;
     this.halted = this.awaited;
     if (!this.halted) await cancel(this.prompts ?? []);
+  }
+
+  // Waits for a reply; until the page knows the prompt in which it is written, no other prompt's end is this one's.
+  await() {
+    this.live = { text: "", state: "waiting" };
+    this.prompts = [];
+    this.early = [];
+    this.halted = false;
+  }
+
+  // ComfyUI has taken a prompt in which the reply is written.
+  async took(promptId) {
+    if (!this.busy || this.prompts === null) return;
+    this.prompts.push(promptId);
+    for (const take of this.early.splice(0)) take();
+    if (this.prompts?.every((id) => ended.includes(id))) this.stop();
+    if (this.halted) await cancel([promptId]);
   }
 
   // From a node's output, which holds one record for each run of a list.
@@ -176,10 +213,28 @@ class Chat extends EventTarget {
     }
     this.live = null;
     this.prompts = null;
+    this.keeping = null;
+    this.before = [];
     this.note(raw);
     this.show(raw);
     remember(); // a page that is closed now opens again with this reply
     this.tell("change");
+  }
+
+  // From the outputs that the page keeps, which know nothing of Undo, of Clear, or of a reply that was edited or chosen: one
+  // counts if it answers the question that stands here, and is not among the replies that were there already.
+  restoreOutput(output) {
+    const record = readRecord(output?.[KEY]?.at?.(-1));
+    if (!record || (!isLinked(this.node, "instruction") && record.exchange[0].instruction !== this.instruction)) return;
+    const text = record.exchange[1].text;
+    const known = this.kept.map(readRecord).filter((one) => one && sameQuestion(one, record));
+    if (this.settled?.at(-1)?.text !== text && !known.some((one) => one.exchange[1].text === text)) this.setOutput(output);
+  }
+
+  // What is kept of the replies to the last question: of all, and of the one that is shown.
+  get kept() {
+    const all = this.node.properties?.[REPLIES];
+    return [...(Array.isArray(all) ? all : []), this.node.properties?.[KEY]];
   }
 
   show(raw) {
@@ -189,16 +244,17 @@ class Chat extends EventTarget {
 
   // Keeps a reply among those to its question, beside the one that is shown; replies to another question go.
   note(raw) {
-    const kept = this.node.properties?.[REPLIES];
-    const all = [...(Array.isArray(kept) ? kept : []), this.node.properties?.[KEY], raw];
     const replies = new Map(); // by their text
-    for (const one of all) {
+    for (const one of [...this.kept, raw]) {
       const record = readRecord(one);
       if (!record || !sameQuestion(record, readRecord(raw))) continue;
       const { text } = record.exchange[1];
       if (!replies.has(text)) replies.set(text, { ...one, earlier: [] });
     }
     this.property(REPLIES, replies.size > 1 ? [...replies.values()].slice(-MAX_REPLIES) : undefined);
+    const isNew = this.newest && !sameQuestion(this.newest, readRecord(raw));
+    const gone = isNew ? Infinity : Math.max(0, replies.size - MAX_REPLIES);
+    if (gone && this.settled) writePainted(this.node, withReplies(readPainted(this.node), this.settled.length + 1, gone));
   }
 
   // Goes back to another reply to the same question; the model is not asked for it again.
@@ -262,19 +318,22 @@ class Chat extends EventTarget {
   takeDraft() {
     const text = this.draft;
     if (!text.trim() || !this.last || this.busy || this.blocked || !this.settled) return;
+    const keeping = this.keeping ?? stored(this.fresh(this.turns));
     this.settle(text, this.turns.length);
-    this.live = { text: "", state: "waiting" };
-    this.prompts = null;
+    this.await();
+    this.keeping = keeping; // ComfyUI gets the prompt when the pictures are there
     this.tell("change");
   }
 
   async regenerate() {
     if (this.busy) return;
     const seed = Number(widget(this.node, "seed")?.value ?? 0);
+    const last = this.node.properties?.[KEY];
+    this.forget();
+    this.property(KEY, last); // until another has come
+    this.before = [["seed", seed], ["edited_reply", this.text("edited_reply")]];
     setWidget(this.node, "seed", Number.isSafeInteger(seed + 1) ? seed + 1 : 0);
     setWidget(this.node, "edited_reply", "");
-    if (this.last && !this.replies.length) this.property(REPLIES, [this.node.properties[KEY]]);
-    this.forget();
     await this.run();
   }
 
@@ -312,6 +371,7 @@ class Chat extends EventTarget {
     this.last = null;
     this.live = null;
     this.keeping = null;
+    this.before = [];
     this.property(KEY, undefined);
     const outputs = app.nodeOutputs;
     if (outputs) delete outputs[locatorId(this.node)];
@@ -322,54 +382,15 @@ class Chat extends EventTarget {
     return turns.slice(this.settled.length).flatMap((turn) => turn.images);
   }
 
-  // The language model answers; with `paint`, the whole workflow runs.
+  // The language model answers; with `paint`, the whole workflow runs. One that is refused leaves nothing to wait for.
   async run(paint = false) {
     remember();
-    const answered = this.last !== null;
-    if (!answered) {
-      this.live = { text: "", state: "waiting" };
-      this.prompts = []; // until the page knows: no other prompt's end is this one's
-    }
-    this.early = [];
-    this.halted = false;
+    if (!this.last) this.await();
     this.tell("change");
-    try {
-      const { queued, ids } = await queue(paint ? undefined : spokenTargets(this.node));
-      if (!this.busy || answered) return;
-      if (!queued) this.stop();
-      else if (this.prompts !== null) this.prompts = ids.length ? ids : null;
-      if (this.halted) await cancel(ids);
-      for (const take of this.early.splice(0)) take();
-      if (ids.length && ids.every((id) => ended.includes(id))) this.stop();
-    } catch (error) {
-      this.stop();
-      throw error;
-    }
+    await app.queuePrompt(0, 1, paint ? undefined : spokenTargets(this.node));
   }
 
   tell(kind) {
     this.dispatchEvent(new Event(kind));
-  }
-}
-
-// What is said again is said as the same kind of request.
-function setTask(node, turn) {
-  if (widget(node, "task")?.options?.values?.includes(turn?.task)) setWidget(node, "task", turn.task);
-}
-
-// A follow-up changes the picture before: a new idea, or a design, is asked for once. A task that was chosen since the last
-// turn stays.
-function followUp(node, before) {
-  const task = widget(node, "task")?.value;
-  if (before && task === before.task && !GO_ON.has(task)) setTask(node, { task: CHANGE });
-}
-
-async function stored(shas) {
-  try {
-    await keep(new Set(shas));
-    return true;
-  } catch {
-    complain(t("pictureGone"));
-    return false;
   }
 }

@@ -2,7 +2,7 @@
 // sidebar show the same view.
 import { comparison } from "./compare.js";
 import { Composer } from "./composer.js";
-import { button, keepKeys, keepWheel, make, paragraph, picture, remark } from "./dom.js";
+import { button, keepKeys, keepWheel, make, paragraph, picture, remark, stayAtEnd } from "./dom.js";
 import { complain } from "./graph.js";
 import { beginning, MAX_BUBBLE, MAX_NOTE, MAX_PARTS, MAX_TITLE, rooms, shownInPart } from "./limits.js";
 import { paintedAddress } from "./painted.js";
@@ -15,13 +15,15 @@ export class ChatView {
     this.chat = chat;
     this.compared = new Set();
     this.pictures = new Map(); // turn and address -> the picture painted of it
-    this.rewriting = false; // the prompts of the last reply are text boxes
+    this.rewriting = null; // the text boxes in which the prompts of the last reply are changed …
+    this.rewritten = ""; // … and that reply
+    this.opened = false; // whether thoughts are shown
     this.element = make("section", "llmga-panel");
     this.element.setAttribute("aria-label", t("conversation"));
     this.list = make("div", "llmga-list");
     this.list.setAttribute("role", "log");
     this.list.tabIndex = 0;
-    this.pinned = true; // to the end, until a reader scrolls up
+    this.scroll = stayAtEnd(this.list);
     this.composer = new Composer(chat, { ...options, onChange: () => this.render() });
     this.element.append(this.list, this.composer.element);
     this.listeners = {
@@ -32,8 +34,6 @@ export class ChatView {
     for (const [kind, action] of Object.entries(this.listeners)) chat.addEventListener(kind, action);
     keepKeys(this.element);
     keepWheel(this.list);
-    this.list.addEventListener("scroll", () => (this.pinned = isAtEnd(this.list)));
-    this.list.addEventListener("load", () => this.scroll(), true); // a picture has come, and takes room
     this.observer = new ResizeObserver(() => this.scroll());
     this.observer.observe(this.list);
     this.list.addEventListener("keydown", (event) => this.walk(event));
@@ -44,10 +44,6 @@ export class ChatView {
     for (const [kind, action] of Object.entries(this.listeners)) this.chat.removeEventListener(kind, action);
     this.observer.disconnect();
     this.element.remove();
-  }
-
-  scroll() {
-    if (this.pinned) this.list.scrollTop = this.list.scrollHeight;
   }
 
   // Up and Down go from bubble to bubble, Tab to what can be done with one.
@@ -63,10 +59,10 @@ export class ChatView {
 
   render() {
     const { chat } = this;
-    const focused = this.list.contains(document.activeElement);
+    const focused = this.list.contains(document.activeElement) ? document.activeElement : null;
     const items = [];
     const { last, live, settled } = chat;
-    if (!last) this.rewriting = false;
+    if (last?.exchange[1].text !== this.rewritten) this.rewriting = null;
     if (settled === null) items.push(remark(t("damaged"), "llmga-warning"));
     if (last?.omitted) items.push(remark(t("omitted", { count: last.omitted })));
     const earlier = last?.earlier ?? [];
@@ -87,7 +83,7 @@ export class ChatView {
     this.composer.render();
     this.element.dataset.state = chat.live?.state ?? (chat.last ? "done" : "");
     this.element.setAttribute("aria-busy", String(chat.busy));
-    if (focused) this.list.focus({ preventScroll: true });
+    if (focused) (this.rewriting?.includes(focused) ? focused : this.list).focus({ preventScroll: true });
     this.scroll();
   }
 
@@ -97,9 +93,10 @@ export class ChatView {
     const answer = make("article", "llmga-bubble");
     answer.dataset.role = "assistant";
     answer.dataset.state = live.state;
+    answer.setAttribute("aria-label", "LLMGA");
     answer.tabIndex = -1;
     this.growing = make("div", "llmga-said");
-    this.thought = folded("");
+    this.thought = this.folded("");
     this.status = remark(statusOf(live));
     answer.append(this.thought, this.growing, this.status);
     this.write(live.text);
@@ -146,9 +143,9 @@ export class ChatView {
   fillReply(box, turn, at, fresh, room) {
     const { last } = this.chat;
     const prompts = fresh ? last.prompts : at === undefined ? [] : promptsIn(turn);
-    if (fresh && last.thought) box.append(folded(beginning(last.thought, room)));
+    if (fresh && last.thought) box.append(this.folded(beginning(last.thought, room)));
     const said = make("div", "llmga-said");
-    if (fresh && this.rewriting) this.fillPrompts(said, prompts);
+    if (fresh && this.rewriting) this.fillPrompts(said);
     else say(said, turn.text, room);
     box.append(said);
     if (at === undefined) return;
@@ -159,10 +156,22 @@ export class ChatView {
     const doings = [];
     if (prompts.length) {
       doings.push(["copy", (event) => copy(prompts.join("\n\n"), event.currentTarget)]);
-      if (fresh && !this.rewriting) doings.push(["editPrompt", () => this.rewrite(true)]);
+      if (fresh && !this.rewriting) doings.push(["editPrompt", () => this.rewrite(prompts)]);
       doings.push(["compare", () => this.toggleCompare(at)]);
     }
     box.append(this.actions(doings, at, fresh));
+  }
+
+  // A thought is there to be opened and takes no room before; one that is drawn anew is as open as it was.
+  folded(thought) {
+    const details = make("details", "llmga-thought");
+    const text = make("div", "llmga-text", thought);
+    text.dir = "auto";
+    details.append(make("summary", "", t("thought")), text);
+    details.hidden = !thought;
+    details.open = this.opened;
+    details.addEventListener("toggle", () => (this.opened = details.open));
+    return details;
   }
 
   // One element for each, so that drawing the conversation anew does not load it anew.
@@ -172,27 +181,29 @@ export class ChatView {
     return this.pictures.get(key);
   }
 
-  // The prompts of the last reply as text boxes, to be changed before they are painted.
-  fillPrompts(said, prompts) {
-    const boxes = prompts.map((prompt) => {
+  // The prompts of the last reply as text boxes, to be changed before they are painted. They stay the same when the
+  // conversation is drawn anew, as it is when a picture comes.
+  fillPrompts(said) {
+    const use = button("usePrompt", () => {
+      const prompts = this.rewriting.map((text) => text.value.trim());
+      this.rewriting = null;
+      this.chat.setPrompts(prompts);
+    });
+    use.classList.add("llmga-primary");
+    said.append(...this.rewriting, row([use, button("keepPrompt", () => this.rewrite(null))]));
+  }
+
+  rewrite(prompts) {
+    this.rewriting = prompts?.map((prompt) => {
       const text = make("textarea", "llmga-box llmga-rewrite");
       text.value = prompt;
       text.rows = 7;
       text.setAttribute("aria-label", t("prompt"));
       return text;
     });
-    const use = button("usePrompt", () => {
-      this.rewriting = false;
-      this.chat.setPrompts(boxes.map((text) => text.value.trim()));
-    });
-    use.classList.add("llmga-primary");
-    said.append(...boxes, row([use, button("keepPrompt", () => this.rewrite(false))]));
-  }
-
-  rewrite(on) {
-    this.rewriting = on;
+    this.rewritten = this.chat.last.exchange[1].text;
     this.render();
-    this.list.querySelector(".llmga-rewrite")?.focus();
+    this.rewriting?.[0]?.focus();
   }
 
   // A prompt beside the one before it, or beside the words that were asked.
@@ -221,6 +232,7 @@ export class ChatView {
     const { chosen, replies } = this.chat;
     const step = (key, to) => {
       const made = button(key, () => this.chat.choose(to), `${key}Hint`);
+      made.setAttribute("aria-label", t(`${key}Hint`)); // an arrow says nothing when it is read out
       made.disabled = to < 0 || to >= replies.length;
       return made;
     };
@@ -283,16 +295,6 @@ function say(box, text, room) {
   if (hidden || shown.length < text.length) box.append(remark(shownInPart(shown.length - hidden, text.length)));
 }
 
-// A thought is there to be opened and takes no room before.
-function folded(thought) {
-  const details = make("details", "llmga-thought");
-  const text = make("div", "llmga-text", thought);
-  text.dir = "auto";
-  details.append(make("summary", "", t("thought")), text);
-  details.hidden = !thought;
-  return details;
-}
-
 function row(items) {
   const made = make("div", "llmga-pictures");
   made.append(...items);
@@ -307,8 +309,4 @@ async function copy(text, from) {
   } catch {
     complain(t("notCopied")); // no https and no localhost, or no permission
   }
-}
-
-function isAtEnd(list) {
-  return list.scrollTop + list.clientHeight >= list.scrollHeight - 8;
 }

@@ -33,6 +33,7 @@ export class Talk {
   constructor(node) {
     this.node = node;
     this.live = null; // the words so far
+    this.writing = undefined; // the id of the prompt in which they are written
     this.promptId = undefined; // of the run whose pictures are shown
   }
 
@@ -54,12 +55,14 @@ export class Talk {
     writePainted(this.node, []);
   }
 
-  setText(text) {
+  setText(text, promptId) {
     this.live = text.replace(TOKENS, " …");
+    this.writing = promptId;
   }
 
-  stop() {
-    this.live = null;
+  // At the end of that prompt, or of all.
+  stop(promptId) {
+    if (promptId === undefined || promptId === this.writing) this.live = null;
   }
 
   // Pictures of another run replace those that are shown; one run may paint several.

@@ -1,5 +1,5 @@
 // The conversation of LLMGA GILL Chat as bubbles: in a reply, each picture stands where it is between the words.
-import { keepKeys, keepWheel, make, paragraph, picture, remark } from "../chat/dom.js";
+import { keepKeys, keepWheel, make, paragraph, picture, remark, stayAtEnd } from "../chat/dom.js";
 import { beginning, MAX_BUBBLE, MAX_NOTE } from "../chat/limits.js";
 import { paintedAddress } from "../chat/painted.js";
 import { address } from "../chat/pictures.js";
@@ -12,6 +12,7 @@ export class GILLView {
     this.list = make("div", "llmga-list");
     this.list.setAttribute("role", "log");
     this.list.tabIndex = 0;
+    this.scroll = stayAtEnd(this.list);
     this.element.append(this.list);
     this.pictures = new Map(); // by address: drawing anew does not load anew
     keepKeys(this.element);
@@ -29,7 +30,7 @@ export class GILLView {
     });
     this.list.replaceChildren(...(items.length ? items : [remark(t("gillEmpty"))]));
     this.element.dataset.state = talks.at(-1).live !== null ? "writing" : items.length ? "done" : "";
-    this.list.scrollTop = this.list.scrollHeight;
+    this.scroll();
   }
 
   exchange({ asked, pieces, remarks, notes }, painted, earlier) {

@@ -1,9 +1,14 @@
 // The box editor of LLMGA Scene Plan: it shows the plan of the widget, or the one that was made last, and writes changes
 // into the widget. The workflow holds the widget alone.
+import { button, keepKeys } from "../chat/dom.js";
+import { t } from "../chat/words.js";
 import { added, cleanName, emptyPlan, hit, moved, readPlan, removed, resized, withObject, writePlan } from "./plan.js";
 
 const GOLDEN = 0.6180339887;
 const HEIGHT = 240;
+const STEP = 0.01; // of the picture, with one press of an arrow
+const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
+const PAGES = { PageUp: -1, PageDown: 1 };
 
 export class SceneEditor {
   /** `widget` holds the plan as text; `shape()` gives width and height of the picture. */
@@ -45,17 +50,17 @@ export class SceneEditor {
     Object.assign(this.canvas.style, { width: "100%", height: `${HEIGHT}px`, touchAction: "none", borderRadius: "4px" });
     const bar = document.createElement("div");
     Object.assign(bar.style, { display: "flex", gap: "4px", alignItems: "center", flexWrap: "wrap" });
-    this.name.title = "The name of the chosen object";
+    this.name.title = t("objectName");
     this.name.className = "llmga-box";
     Object.assign(this.name.style, { flex: "1 1 100%", minWidth: "80px" });
     this.name.addEventListener("change", () => this.rename());
-    this.name.addEventListener("keydown", (event) => event.stopPropagation());
+    keepKeys(this.element);
     bar.append(
       this.name,
-      this.button("Add", "A new object", () => this.plan && this.write(added(this.plan))),
-      this.button("Remove", "Take the chosen object out of the plan", () => this.remove()),
-      this.button("Keep", "Copy the last plan into the widget, so that no model is asked again", () => this.keep()),
-      this.button("Clear", "Empty the plan, so that the language model plans again", () => this.clear()),
+      button("addObject", () => this.plan && this.write(added(this.plan)), "addObjectHint"),
+      button("removeObject", () => this.remove(), "removeObjectHint"),
+      button("keepPlan", () => this.keep(), "keepPlanHint"),
+      button("clearPlan", () => this.clear(), "clearPlanHint"),
     );
     Object.assign(this.said.style, { fontSize: "11px", opacity: "0.8" });
     this.element.append(this.canvas, bar, this.said);
@@ -63,20 +68,15 @@ export class SceneEditor {
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
     for (const end of ["pointerup", "pointercancel"]) this.canvas.addEventListener(end, () => (this.drag = null));
     this.canvas.addEventListener("dblclick", () => this.name.select());
+    this.canvas.tabIndex = 0;
+    this.canvas.setAttribute("role", "application");
+    this.canvas.setAttribute("aria-label", t("canvas"));
+    this.canvas.addEventListener("keydown", (event) => this.type(event));
+    this.said.setAttribute("role", "status");
     if (typeof ResizeObserver !== "undefined") {
       this.observer = new ResizeObserver(() => this.draw());
       this.observer.observe(this.canvas);
     }
-  }
-
-  button(label, title, action) {
-    const button = document.createElement("button");
-    button.className = "llmga-button";
-    button.type = "button";
-    button.textContent = label;
-    button.title = title;
-    button.addEventListener("click", action);
-    return button;
   }
 
   rename() {
@@ -127,6 +127,22 @@ export class SceneEditor {
     this.write(withObject(plan, this.selected, { box }));
   }
 
+  /** What the pointer does, with keys. */
+  type(event) {
+    const plan = this.plan;
+    const one = plan?.objects[this.selected];
+    if (!one || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (ARROWS[event.key]) {
+      const box = (event.shiftKey ? resized : moved)(one.box, ...ARROWS[event.key]);
+      this.write(withObject(plan, this.selected, { box }));
+    } else if (PAGES[event.key]) {
+      this.selected = (this.selected + PAGES[event.key] + plan.objects.length) % plan.objects.length;
+      this.refresh();
+    } else if (event.key === "Delete") this.remove();
+    else return;
+    event.preventDefault();
+  }
+
   /** Where an event is, in parts of the picture. */
   place(event) {
     const bounds = this.canvas.getBoundingClientRect();
@@ -147,14 +163,15 @@ export class SceneEditor {
     const one = plan?.objects[Math.min(this.selected, (plan?.objects.length ?? 1) - 1)];
     if (document.activeElement !== this.name) this.name.value = one?.name ?? "";
     this.name.disabled = !one;
-    if (!plan) this.said.textContent = "The plan is not in the editor's format; the node reads it when it runs.";
-    else if (!this.widget.value?.trim()) {
-      this.said.textContent = plan.objects.length ? "Planned in the last run." : "No plan yet.";
-    } else {
-      const count = plan.objects.length;
-      this.said.textContent = `${count} object${count === 1 ? "" : "s"}. No model is asked while there is a plan.`;
-    }
+    this.said.textContent = this.remark(plan);
     this.draw();
+  }
+
+  remark(plan) {
+    if (!plan) return t("foreignPlan");
+    const count = plan.objects.length;
+    if (!this.widget.value?.trim()) return t(count ? "planned" : "noPlan");
+    return t(count === 1 ? "oneObject" : "objects", { count });
   }
 
   draw() {
