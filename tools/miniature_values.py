@@ -96,9 +96,11 @@ WORDS = (
 _STAR = "a red star in the centre and a ring at the top left on snow"
 _HEART = "a large yellow heart in the centre and a circle at the bottom right on wood"
 _LONG_HEART = (
-    "A simple picture of two objects on wood. In the centre there is a large plain yellow heart. Warm light comes from the "
-    "left, so the soft shadows fall to the right. At the bottom right there is a medium plain green circle. It looks like a "
-    "picture made of cut paper, clear and calm, with simple shapes."
+    "A simple picture of two objects on wood. A large yellow plain heart can be seen in the centre. The heart stands to the "
+    "left of the circle. Cool light comes from the left, so the soft shadows fall to the right. Long boards of old wood cover "
+    "the whole background, with fine lines and thin dark gaps. Thin, clean edges make each of the shapes clear, and nothing is "
+    "cut off. Everything looks like cut paper, with clear shapes and a calm, simple style. A large plain blue circle can be "
+    "seen at the bottom right."
 )
 TALK: tuple[tuple[Literal["user", "assistant"], str], ...] = (
     ("user", f"Please generate a detailed image from this idea: {_HEART}"),
@@ -160,52 +162,59 @@ def _say(instruction: str, task: str, **more: Any) -> dict[str, Any]:
 REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "pixeldit": {"LLMGA Chat": _say("a green square at the right and a star at the left on snow", "refine")},
     "z_image": {
-        "LLMGA Chat": _say("a large blue ring in the centre and a star at the left on grass", "refine")
+        "KSampler": {"seed": 4},
+        "LLMGA Chat": _say(
+            "a large blue ring in the centre and a star at the left on grass", "refine", seed=5
+        ),
     },
     "talk_and_change": {
-        "First turn": _say(_HEART, "refine"),
-        "Second turn": _say("Put everything on snow.", "change"),
+        "First turn": _say(_HEART, "refine", seed=1),
+        "Second turn": _say("Put everything on snow.", "change", seed=1),
     },
     "krea_2": {
         "LLMGA Chat": _say(
-            "a green star at the top left and a circle at the bottom right in the night sky", "refine"
+            "a green star at the top left and a circle at the bottom right in the night sky", "refine", seed=3
         )
     },
     "qwen_image": {
-        "LLMGA Chat": _say("a purple triangle at the top and a circle at the bottom on sand", "refine")
+        "LLMGA Chat": _say(
+            "a purple triangle at the top and a circle at the bottom on sand", "refine", seed=7
+        )
     },
     "qwen_image_edit": {
         "LLMGA Chat": _say("Put everything on grass.", "edit"),
         "KSampler": {"denoise": 0.8},
     },
     "qwen_image_edit_keep": {
-        "LLMGA Chat": _say("Paint the heart purple.", "edit"),
+        "LLMGA Chat": _say("Paint the heart yellow.", "edit"),
         "KSampler": {"denoise": 0.7},
     },
     "klein_edit": {
-        "LLMGA Chat": _say("Paint the heart purple.", "edit"),
+        "LLMGA Chat": _say("Paint the heart yellow.", "edit"),
         "BasicScheduler": {"denoise": 0.7},
     },
     # A seed of which the base UNet paints nothing beside: of detailed prompts it does in one of two pictures.
-    "chat_with_host_model": {"LLMGA Chat": _say(_STAR, "refine"), "KSampler": {"seed": 2}},
+    "chat_with_host_model": {"LLMGA Chat": _say(_STAR, "refine", seed=6), "KSampler": {"seed": 2}},
     "text_to_image_sdxl": {
-        "LLMGA Chat": _say("an orange cross at the right and a square at the left on water", "refine"),
-        "KSampler": {"seed": 1},  # of which the base UNet paints nothing beside
+        "LLMGA Chat": _say(
+            "an orange cross at the right and a square at the left on water", "refine", seed=6
+        ),
+        "KSampler": {"seed": 2},  # of which the base UNet paints nothing beside
     },
-    "similar_image": {"LLMGA Chat": _say("", "similar")},
-    "similar_images": {"LLMGA Chat per Picture": _say("", "similar")},
+    "similar_image": {"LLMGA Chat": _say("", "similar"), "KSampler": {"seed": 1}},
+    "similar_images": {"LLMGA Chat per Picture": _say("", "similar"), "KSampler": {"seed": 1}},
     "chat_many_turns": {
-        "LLMGA Chat": _say("Paint the heart green.", "change", transcript=json.dumps(_TRANSCRIPT))
+        "LLMGA Chat": _say("Paint the circle red.", "change", seed=2, transcript=json.dumps(_TRANSCRIPT))
     },
     "chat_with_endpoint": {
-        "First turn": _say(_HEART, "refine"),
-        "Second turn": _say("Put everything on snow.", "change"),
+        "First turn": _say(_HEART, "refine", seed=1),
+        "Second turn": _say("Put everything on snow.", "change", seed=1),
     },
-    "continue_conversation": {"Next turn": _say("Change the background to grass.", "change")},
-    "picture_book": {"LLMGA Chat": _say("a red star on grass", "story")},
+    "continue_conversation": {"Next turn": _say("Change the background to grass.", "change", seed=1)},
+    "picture_book": {"LLMGA Chat": _say("a red star on grass", "story", seed=3)},
     "instruction_edit": {"LLMGA Edit Instruction": {"instruction": "Put everything on snow."}},
     "instruction_edit_multi_turn": {
-        "First edit": {"instruction": "Paint the heart purple."},
+        "First edit": {"instruction": "Paint the heart green."},
         "Second edit": {"instruction": "Put everything on snow."},
     },
     "edit_with_mask": {},
@@ -224,9 +233,9 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "Load Image": {"image": NARROW},
     },
     "restore_only": {"Painted": {"image": PAINTED}},
-    "text_to_image": {"LLMGA Chat": _say(_STAR, "refine")},
+    "text_to_image": {"LLMGA Chat": _say(_STAR, "refine", seed=6), "KSampler": {"seed": 2}},
     "text_to_image_as_released": {
-        "LLMGA Chat": _say(_STAR, "refine"),
+        "LLMGA Chat": _say(_STAR, "refine", seed=6),
         "KSampler": {"steps": 50, "sampler_name": "ipndm", "scheduler": "ddim_uniform"},
     },
     "scene": {},
@@ -254,11 +263,11 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         }
     },
     "language_or_embedding": {
-        "LLMGA Chat": _say(_STAR, "refine"),
+        "LLMGA Chat": _say(_STAR, "refine", seed=6),
         "LLMGA GILL Chat": {"message": _STAR},
     },
     "paint_until_right": {
-        "LLMGA Chat": _say(_STAR, "refine"),
+        "LLMGA Chat": _say(_STAR, "refine", seed=6),
         "LLMGA Judge": _JUDGED | {"questions": "Is there a red star?\nIs there a ring?"},
         "Second Judge": _JUDGED,
     },

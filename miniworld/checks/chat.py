@@ -48,7 +48,7 @@ _EXPECTS = {
     "complete": "caption",
     "talk": "anything",
 }
-_EXACT = ("question", "exists", "reading")
+_EXACT = ("question", "exists", "reading", "find", "changes")
 _TAUGHT = tuple(TASKS[name] for name in (*RECORD_KINDS, "story", "change", "chat") if name in TASKS)
 """The chat node's tasks that the miniature knows; it was never taught logos and T-shirts."""
 _TALKED: tuple[Asked, ...] = ("refine", "similar", "edit", "inpaint", "describe", "outpaint")
