@@ -96,11 +96,11 @@ WORDS = (
 _STAR = "a red star in the centre and a ring at the top left on snow"
 _HEART = "a large yellow heart in the centre and a circle at the bottom right on wood"
 _LONG_HEART = (
-    "A simple picture of two objects on wood. A large yellow plain heart can be seen in the centre. The heart stands to the "
-    "left of the circle. Cool light comes from the left, so the soft shadows fall to the right. Long boards of old wood cover "
-    "the whole background, with fine lines and thin dark gaps. Thin, clean edges make each of the shapes clear, and nothing is "
-    "cut off. Everything looks like cut paper, with clear shapes and a calm, simple style. A large plain blue circle can be "
-    "seen at the bottom right."
+    "A simple picture of two objects on wood. A large yellow plain heart can be seen in the centre. The heart stands "
+    "to the left of the circle. Cool light comes from the left, so the soft shadows fall to the right. Long boards of"
+    " old wood cover the whole background, with fine lines and thin dark gaps. Thin, clean edges make each of the "
+    "shapes clear, and nothing is cut off. Everything looks like cut paper, with clear shapes and a calm, simple "
+    "style. A large plain blue circle can be seen at the bottom right."
 )
 TALK: tuple[tuple[Literal["user", "assistant"], str], ...] = (
     ("user", f"Please generate a detailed image from this idea: {_HEART}"),

@@ -94,16 +94,19 @@ def _add_tokenizer(writer: Any, tokenizer: dict[str, Any], end: int) -> None:
         text = text or f"<unused {number}>"
         tokens.append(text)
         scores.append(score)
-        kinds.append(gguf.TokenType.UNKNOWN if number == tokenizer["model"]["unk_id"] else kind)
+        kinds.append(kind)
     for added in tokenizer["added_tokens"]:
         tokens.append(added["content"])
         scores.append(0.0)
         kinds.append(gguf.TokenType.CONTROL)
+    # The folder's own is "!", which byte-level text never needs for another piece; llama.cpp would write nothing for it.
+    unknown = kinds.index(gguf.TokenType.UNUSED)
+    kinds[unknown] = gguf.TokenType.UNKNOWN
     writer.add_tokenizer_model("t5")
     writer.add_token_list(tokens)
     writer.add_token_scores(scores)
     writer.add_token_types(kinds)
-    writer.add_unk_token_id(tokenizer["model"]["unk_id"])
+    writer.add_unk_token_id(unknown)
     writer.add_eos_token_id(end)
     writer.add_pad_token_id(end)
     writer.add_add_bos_token(False)

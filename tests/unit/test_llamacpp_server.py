@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from llmga.chat.engines.endpoint import EndpointEngine, EndpointError
 from llmga.chat.folders import load_local_engine
 from llmga.chat.tags import count_closed, parse
 from llmga.scene.request import PLAN_SCHEMA
+from miniworld.models.gguf_file import write_gguf
 from tools import ROOT
 
 REASON = skip_reason()
@@ -59,6 +61,18 @@ def test_the_server_writes_what_the_local_engine_writes(server: LlamaCppServer) 
         assert there.generate(talk, sampling, lambda text: None).answer == answer
         assert len(answer) > 40
         talk = talk.say("assistant", answer)
+
+
+def test_only_a_piece_without_a_meaning_is_unknown_in_the_file(tmp_path: Path) -> None:
+    """llama.cpp writes nothing for the unknown token; the tokenizer's own is the exclamation mark."""
+    import gguf
+
+    write_gguf(ROOT / "miniature" / "LLM" / "llmga-mini", tmp_path / "mini.gguf")
+    fields = gguf.GGUFReader(tmp_path / "mini.gguf").fields
+    pieces, kinds = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type"))
+    unknown = [piece for piece, kind in zip(pieces, kinds, strict=True) if kind == gguf.TokenType.UNKNOWN]
+    assert unknown == [pieces[fields["tokenizer.ggml.unknown_token_id"].contents()]]
+    assert unknown[0].startswith("<unused ")
 
 
 def test_its_grammar_holds_a_hot_model_to_the_form(server: LlamaCppServer) -> None:
