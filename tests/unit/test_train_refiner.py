@@ -21,7 +21,7 @@ from support.tiny_stage1 import PICTURE, values, write_data
 from llmga.chat import Conversation, Picture, Sampling
 from llmga.chat.folders import load_local_engine
 from llmga.data.schemas import Dialogue, Message, write_records
-from llmga.train import build, presets, read_config, refiner, write_config
+from llmga.train import build, checkpoint, learning_rate, presets, read_config, refiner, write_config
 from llmga.train.command import main
 from llmga.train.refiner import RefinerConfig, load_base, run
 
@@ -116,6 +116,27 @@ def test_the_loss_is_the_mean_over_the_learned_tokens_of_a_step(
     (one,), (four,) = (rows_of(folder.parent) for folder in folders)
     assert one["loss"] == pytest.approx(four["loss"], rel=1e-5)
     assert one["grad_norm"] == pytest.approx(four["grad_norm"], rel=1e-4)
+
+
+def test_a_run_that_goes_on_has_the_new_settings_and_not_the_checkpoints(
+    data: Path, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    loop = {"steps": 2, "lr": 1e-2, "save_every": 2, "log_every": 2, "keep": 9}
+    run(config_of(data, bases["qwen3"], loop, tasks=("t2i",), merge=False), tmp_path)
+    changed = {"steps": 5, "lr": 1e-3, "weight_decay": 0.5, "betas": [0.8, 0.9], "adam_eps": 1e-6}
+    changed |= {"schedule": "multistep", "milestones": [3], "save_every": 1, "log_every": 1}
+    config = config_of(data, bases["qwen3"], {**loop, **changed}, tasks=("t2i",), merge=False)
+    run(config, tmp_path)
+    assert [(row["step"], row["lr"]) for row in rows_of(tmp_path)] == [
+        (2, 1e-2),
+        *((step, pytest.approx(learning_rate(config.loop, step - 1))) for step in (3, 4, 5)),
+    ]
+    assert checkpoint.steps(tmp_path / "checkpoints") == [2, 3, 4, 5]
+    groups = torch.load(tmp_path / "checkpoints/step-00000005/optimizer.pt", weights_only=True)[
+        "param_groups"
+    ]
+    assert {(tuple(group["betas"]), group["eps"]) for group in groups} == {((0.8, 0.9), 1e-6)}
+    assert 0.5 in {group["weight_decay"] for group in groups}
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(data: Path, bases: dict[str, Path], tmp_path: Path) -> None:
