@@ -56,7 +56,8 @@ class FrozenVision:
         if not fitting:
             raise ValueError(
                 f"this GILL was trained for a vision encoder of width {width}; {self.name!r} has "
-                f"{self.net.config.hidden_size}. The released one takes CLIP ViT-L/14"
+                f"{self.net.config.hidden_size}. Choose the one that it was trained with in 'vision' (CLIP ViT-L/14 for the "
+                "released one)"
             )
         self.use_grid(fitting[0])
 
