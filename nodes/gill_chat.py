@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..llmga.chat import Conversation, Picture, Turn
+from ..llmga.chat.conversation import MAX_PICTURES
 from ..llmga.gill.transcript import TRANSCRIPT_STYLES, prompt_of
 from ..llmga.images import from_pil, read_picture, to_pil
 from . import check, host, host_gill, panel
@@ -16,7 +17,7 @@ from .host_live_text import live_text
 from .types import History, seed_input
 
 if TYPE_CHECKING:
-    from ..llmga.gill import GILLReply, ReplyPicture
+    from ..llmga.gill import GILLReply, ReplyOptions, ReplyPicture
 
 PICTURES = ("auto", "always", "never")
 RECORD = "llmga_gill"
@@ -207,7 +208,19 @@ class GILLChat(io.ComfyNode):
             reply = GILLReply((shown,), (), gill.img_text)
         else:
             reply = answer(gill, prompt, options, index=searched, matches=matches, on_reply=live_text())
-        return packed(reply, conversation, found, decide)
+        return packed(reply, conversation, found, decide, why_no_picture(picture, options))
+
+
+def why_no_picture(picture: str, options: ReplyOptions) -> str:
+    """What to change where a reply has no picture, for the readout."""
+    if picture == "never":
+        return "picture is set to never"
+    if options.min_tokens >= options.max_tokens:
+        return (
+            f"min_tokens is {options.min_tokens} and max_tokens {options.max_tokens}: lower min_tokens, or raise "
+            "max_tokens"
+        )
+    return "raise picture_scale, or set picture to always"
 
 
 def asked(message: Any, image: Any, history: Any) -> Conversation:
@@ -225,11 +238,17 @@ def asked(message: Any, image: Any, history: Any) -> Conversation:
     pictures = () if image is None else tuple(map(Picture.from_pil, to_pil(check.image("image", image))))
     if not text and not pictures and not before.turns:
         raise ValueError("there is nothing to read: write a 'message', or connect 'image' or 'history'")
+    shown = len(before.pictures)
+    if shown + len(pictures) > MAX_PICTURES:
+        raise ValueError(
+            f"image holds {len(pictures)} pictures and history {shown}, and a conversation at most {MAX_PICTURES}; show "
+            "fewer in 'image', or connect a shorter 'history'"
+        )
     return before.say("user", text, pictures) if text or pictures else before
 
 
 def packed(
-    reply: GILLReply, conversation: Conversation, found: HostIndex | None, decide: bool
+    reply: GILLReply, conversation: Conversation, found: HostIndex | None, decide: bool, missing: str
 ) -> io.NodeOutput:
     shown = reply.pictures[0] if reply.pictures else None
     lines = [f"said: {reply.text or '(no words)'}"]
@@ -238,7 +257,7 @@ def packed(
     positive: Any = host_gill.blocked()
     retrieved: list[torch.Tensor] = []
     if shown is None:
-        lines.append("GILL wrote no picture; raise picture_scale, or set picture to always")
+        lines.append(f"GILL wrote no picture; {missing}")
     else:
         decision, probability = shown.decision.source, shown.decision.probability
         lines.append(f"{decision}, probability {probability:.3f}: {shown.decision.reason}")

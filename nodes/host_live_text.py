@@ -57,7 +57,12 @@ class LiveText:
         if self._bar is not None:
             self._bar.update_absolute(min(self.tokens, self._limit), self._limit)
         if self._server is not None and self._client is not None and self._about:
-            said = {"text": end_of_shown(text, TEXT_TAIL), "tokens": self.tokens, "rate": round(self.rate, 1)}
+            said = {
+                "text": end_of_shown(text, TEXT_TAIL),
+                "cut": max(0, len(text) - TEXT_TAIL),  # characters before it that are not sent
+                "tokens": self.tokens,
+                "rate": round(self.rate, 1),
+            }
             self._server.send_sync("llmga.text", {**self._about, **said}, self._client)
 
     def _count(self, now: float) -> None:

@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 from typing import Literal, get_args
 
 from ..chat import ChatEngine, Conversation, OnText, Picture, Reply, Sampling, parse, render, respond
+from ..text.alike import folded
 
 EditPolicy = Literal["ask_again", "whole_reply", "error"]
 
@@ -128,7 +129,7 @@ def kept_share(source: str, target: str) -> float:
 
     The first ``_COMPARED`` words of each are compared, for the work is the product of both lengths.
     """
-    before, after = (_WORD.findall(text.lower())[:_COMPARED] for text in (source, target))
+    before, after = (_WORD.findall(folded(text))[:_COMPARED] for text in (source, target))
     if not after:
         return 0.0
     blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()

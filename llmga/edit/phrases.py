@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ..text.alike import folded, letters
 from ..text.chunks import JoinLayout, Plan
 from ..text.tokenizer import byte_alphabet, clip_tokenizer
 from .positions import text_positions
@@ -46,9 +46,9 @@ def locate(
 ) -> list[tuple[int, ...]]:
     """Every occurrence of a phrase in a planned prompt, each as the positions of its tokens in the encoded prompt.
 
-    Case, punctuation and number do not matter: "red fox" is found in "Red foxes," and in "a red (fox)"; a phrase never
-    begins or ends within a word. The positions are those of the words alone, without punctuation between them. Tokens
-    beyond the plan's last chunk are not found.
+    Case, punctuation, number and what is not seen do not matter: "red fox" is found in "Red foxes," in "a red (fox)", and
+    with a soft hyphen in it; a phrase never begins or ends within a word. The positions are those of the words alone,
+    without punctuation between them. Tokens beyond the plan's last chunk are not found.
 
     Returns:
         An empty list for a phrase that does not occur, or that has neither letters nor digits.
@@ -56,7 +56,7 @@ def locate(
     Raises:
         ValueError: unknown layout.
     """
-    wanted = [_forms(unit) for unit in _UNIT.findall(_normal(phrase))]
+    wanted = [_forms(unit) for unit in _UNIT.findall(letters(phrase))]
     if not wanted:
         return []
     where = text_positions(plan, layout)
@@ -78,12 +78,26 @@ class _Unit(NamedTuple):
 def _units(plan: Plan, pieces: Pieces) -> Iterator[_Unit]:
     ids = _ids(plan)
     spelled = pieces(ids)
+    text, tokens, joined = "", [], False
     for word in split_words(plan, pieces):
-        text, tokens = _spell([(i, spelled[i].removesuffix(_END)) for i in word])
+        own, held = _spell([(i, spelled[i].removesuffix(_END)) for i in word])
+        if own and not letters(own):
+            joined = True  # CLIP splits a word at what is not seen, such as a soft hyphen
+            continue
+        if not joined:
+            yield from _units_of(text, tokens)
+            text, tokens = "", []
+        text, tokens, joined = text + own, tokens + held, False
         if not any(spelled[i] for i in word):
+            yield from _units_of(text, tokens)
+            text, tokens = "", []
             yield _Unit(frozenset(), tuple(word))  # a word that no phrase can name
-        for match in _UNIT.finditer(text):
-            yield _Unit(_forms(match[0]), tuple(sorted(set().union(*tokens[match.start() : match.end()]))))
+    yield from _units_of(text, tokens)
+
+
+def _units_of(text: str, tokens: Sequence[set[int]]) -> Iterator[_Unit]:
+    for match in _UNIT.finditer(text):
+        yield _Unit(_forms(match[0]), tuple(sorted(set().union(*tokens[match.start() : match.end()]))))
 
 
 def _spell(pieces: Sequence[tuple[int, str]]) -> tuple[str, list[set[int]]]:
@@ -103,7 +117,7 @@ def _spell(pieces: Sequence[tuple[int, str]]) -> tuple[str, list[set[int]]]:
 
 def _forms(word: str) -> frozenset[str]:
     """A word and its possible singulars: "foxes" may be of "foxe" or "fox"."""
-    word = word.casefold()
+    word = folded(word)
     forms = {word}
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
         forms.add(word[:-1])
@@ -112,10 +126,6 @@ def _forms(word: str) -> frozenset[str]:
         if word.endswith("ies"):
             forms.add(word[:-3] + "y")
     return frozenset(forms)
-
-
-def _normal(text: str) -> str:
-    return unicodedata.normalize("NFC", text).lower()
 
 
 def _ids(plan: Plan) -> list[Any]:

@@ -88,8 +88,8 @@ class PictureIndex:
         """
         if query.shape != (self.width,):
             raise ValueError(
-                f"the index holds embeddings of {self.width} numbers, the query has {tuple(query.shape)}; build the index "
-                "anew with this GILL"
+                f"the index holds embeddings of {self.width} numbers, the query of this GILL has {tuple(query.shape)}; "
+                "connect to 'index' one that was built with this GILL"
             )
         query = torch.nn.functional.normalize(query.float(), dim=0)
         hidden = self.gone | set(without)

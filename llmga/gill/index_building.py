@@ -84,7 +84,7 @@ def build_index(
     if not wanted or len(wanted) > MAX_INDEXED:
         raise ValueError(
             f"{pictures.name!r} holds {len(wanted):,} pictures ({', '.join(INDEXED_SUFFIXES)}); 1 to {MAX_INDEXED:,} can be "
-            "indexed"
+            "indexed; choose another 'folder'"
         )
     known = _known_rows(folder, model, gill.parts.sizes.retrieval)
     there = set(wanted)

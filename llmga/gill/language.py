@@ -143,8 +143,8 @@ class FrozenLanguage:
         limit = getattr(self.net.config.get_text_config(), "max_position_embeddings", None) or 2**31
         if tokens > limit:
             raise ValueError(
-                f"the conversation has {tokens} tokens with the reply, and the model {self.name!r} reads {limit}; "
-                "shorten 'history' or 'message'"
+                f"the conversation has {tokens} tokens with the reply, and the model {self.name!r} reads at most {limit}; "
+                "shorten 'message' or 'history', show fewer pictures in 'image', or lower 'max_tokens'"
             )
 
     def mean_row_norm(self) -> torch.Tensor:

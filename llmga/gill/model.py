@@ -55,7 +55,8 @@ class ReplyOptions:
                 raise ValueError(f"{name} must be between 0 and 1e6, got {getattr(self, name)}")
         if self.temperature == 0 and self.top_p != 1:
             raise ValueError(
-                "top_p cannot be used at temperature 0, which takes the likeliest token; set one of them"
+                f"top_p cannot be used at temperature 0, which takes the likeliest token; got top_p {self.top_p:g}: set it "
+                "to 1, or raise temperature"
             )
         self.sampling  # noqa: B018 - its ranges are checked
 
@@ -101,14 +102,14 @@ class GILL:
         if sizes.language != language.width:
             raise ValueError(
                 f"this GILL was trained for a language model of width {sizes.language}; {language.name!r} has "
-                f"{language.width}. Connect the language model that it was trained with (OPT-6.7B for the released one)"
+                f"{language.width}. Choose the one that it was trained with in 'language' (OPT-6.7B for the released one)"
             )
         if vision is not None:
             vision.use_width(sizes.vision)
         if decision is not None and decision.linear.in_features != language.width:
             raise ValueError(
                 f"the decision model was trained for a language model of width {decision.linear.in_features}; "
-                f"{language.name!r} has {language.width}"
+                f"{language.name!r} has {language.width}. Choose another file in 'decision', or none"
             )
         self.language, self.vision, self.parts, self.decision = language, vision, parts, decision
         self.place: Callable[[], object] = lambda: None

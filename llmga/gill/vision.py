@@ -15,6 +15,7 @@ from ..chat.folder_check import one_kind_of_error
 from ..chat.folders.loaded import check_loaded
 
 _PREFIX = "vision_tower."
+_LONGEST = 16
 
 
 class FrozenVision:
@@ -56,7 +57,8 @@ class FrozenVision:
         if not fitting:
             raise ValueError(
                 f"this GILL was trained for a vision encoder of width {width}; {self.name!r} has "
-                f"{self.net.config.hidden_size}. The released one takes CLIP ViT-L/14"
+                f"{self.net.config.hidden_size}. Choose the one that it was trained with in 'vision' (CLIP ViT-L/14 for the "
+                "released one)"
             )
         self.use_grid(fitting[0])
 
@@ -67,9 +69,11 @@ class FrozenVision:
     def pixels(self, picture: Image.Image) -> torch.Tensor:
         """A picture as the encoder takes it, (3, size, size), float32: the shorter side scaled, the middle cut out.
 
-        Source: transformers 4.30.2's CLIPImageProcessor: bicubic on 8 bits, crop, mean and deviation.
+        Source: transformers 4.30.2's CLIPImageProcessor: bicubic on 8 bits, crop, mean and deviation. Deviation: of a
+        picture that is more than ``_LONGEST`` times longer than wide the middle alone is scaled, since all of it would fill
+        the memory.
         """
-        rgb = picture.convert("RGB")
+        rgb = _middle(picture.convert("RGB"))
         short, long = sorted(rgb.size)
         scaled = int(self.size * long / short)
         side = (self.size, scaled) if rgb.width <= rgb.height else (scaled, self.size)
@@ -90,6 +94,16 @@ class FrozenVision:
         side = round(patches.shape[-1] ** 0.5)
         cells = torch.nn.functional.adaptive_avg_pool2d(patches.unflatten(-1, (side, side)), self.grid)
         return cells.flatten(2).transpose(1, 2).flatten(1)  # cell by cell, (B, grid² · d)
+
+
+def _middle(picture: Image.Image) -> Image.Image:
+    """A picture without the ends of a side that is longer than ``_LONGEST`` times the other."""
+    most = _LONGEST * min(picture.size)
+    width, height = (min(side, most) for side in picture.size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return (
+        picture.crop((left, top, left + width, top + height)) if picture.size != (width, height) else picture
+    )
 
 
 def load_vision(source: Path, dtype: torch.dtype | None = None) -> FrozenVision:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ..images import channels_first, channels_last, fit_mask, holes
+from ..windows import greatest_around
 from .prepare import inner_ramp
 
 MAX_SPREAD = 16
@@ -136,13 +137,19 @@ def cut_out(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A box of one picture (H, W, 3) and of its mask (H, W), scaled: (height, width, 3) and (height, width).
 
-    Beyond the picture's edge the edge is repeated, and the mask is 0.
+    Beyond the picture's edge the edge is repeated, and the mask is 0. A hole that becomes smaller first grows, by nearly a
+    pixel of the part: the mean over a part's pixel would leave of a thin line or a single pixel so little that it is not
+    painted. Where it grew, ``stitch`` takes nothing.
     """
     rows, inside_rows = _clamped(box.top, box.height, picture.shape[0], picture.device)
     columns, inside_columns = _clamped(box.left, box.width, picture.shape[1], picture.device)
     inside = inside_rows[:, None] & inside_columns
     part = _resized(picture[rows][:, columns].movedim(-1, 0)[None], height, width, "bicubic")
-    part_mask = _resized((hole[rows][:, columns] * inside)[None, None], height, width, "bilinear")
+    part_mask = (hole[rows][:, columns] * inside)[None, None]
+    shrunk = round(max(box.height / height, box.width / width))
+    if shrunk > 1:
+        part_mask = greatest_around(part_mask, shrunk - 1) * inside
+    part_mask = _resized(part_mask, height, width, "bilinear")
     return channels_last(part)[0], holes(part_mask[0, 0])
 
 

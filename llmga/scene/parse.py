@@ -10,6 +10,7 @@ from typing import Any
 
 from ..chat.thinking import split_reply
 from ..files.lenient_json import read_lenient_cut
+from ..text.alike import folded, visible
 from .boxes import read_boxes
 from .plan import (
     MAX_DESCRIPTION,
@@ -227,7 +228,10 @@ def _descriptions(entry: Mapping[str, Any], name: str, notes: list[str]) -> tupl
     for key in _TEXTS:
         value = _field(entry, key)
         for each in value if isinstance(value, list) else [value]:
-            text = _plain(each).removeprefix(name).strip(" ,")
+            text = _plain(each)
+            if folded(text[: len(name)]) == folded(name):
+                text = text[len(name) :]
+            text = text.strip(" ,")
             if text and text not in texts:
                 texts.append(_cut(text, MAX_DESCRIPTION, f"a description of {name}", notes))
     if len(texts) > MAX_DESCRIPTIONS:
@@ -252,7 +256,7 @@ def _field(document: Mapping[str, Any], key: str) -> Any:
 
 
 def _key(name: Any) -> str:
-    return " ".join(str(name).split()).casefold()
+    return folded(str(name))
 
 
 def _first_text(document: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -275,7 +279,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return ""
     sendable = str(value).encode("utf-8", "replace").decode()
-    return " ".join("".join(c if c.isprintable() or c.isspace() else " " for c in sendable).split())
+    return " ".join("".join(c if c.isprintable() or c.isspace() else " " for c in visible(sendable)).split())
 
 
 def _cut(text: str, limit: int, what: str, notes: list[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..files.json_files import read_object
 from ..files.writing import write_text
+from ..text.alike import visible
 
 PLAN_FORMAT = "llmga-scene"
 PLAN_VERSION = 1
@@ -119,7 +120,7 @@ class SceneObject:
 
     def __post_init__(self) -> None:
         _check_text("an object's name", self.name, MAX_OBJECT_NAME)
-        if not self.name.strip():
+        if not visible(self.name).strip():
             raise ValueError("an object's name must not be empty; write what it is, such as 'a red fox'")
         if len(self.descriptions) > MAX_DESCRIPTIONS:
             raise ValueError(

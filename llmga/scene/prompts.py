@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..edit.positions import text_positions
+from ..text.alike import visible
 from ..text.chunks import CONTENT, Plan, count_tokens
 from ..text.encoder import Plans, PromptEncoder, longest
 from ..text.readout import dropped_line
@@ -128,8 +129,8 @@ def _object_text(one: SceneObject) -> str:
 
 
 def _clean(text: str) -> str:
-    """One line, without the full stop at its end; a lone BREAK is not a command here."""
-    return " ".join(word for word in text.split() if word != "BREAK").rstrip(" .,;")
+    """One line of what is seen, without the full stop at its end; a lone BREAK is not a command here."""
+    return " ".join(word for word in visible(text).split() if word != "BREAK").rstrip(" .,;")
 
 
 def _place(one: SceneObject) -> str:

@@ -90,6 +90,28 @@ def check_same_run(folder: Path, state: dict[str, Any], identity: dict[str, Any]
         )
 
 
+def check_holds(folder: Path, *, ema: float, scaled: bool) -> None:
+    """Check that the checkpoint ``folder`` holds what a run with these settings goes on from.
+
+    Args:
+        ema: decay of the average of the weights; 0 needs none.
+        scaled: the loss is scaled, as it is for fp16.
+
+    Raises:
+        ValueError: it was saved by a run without an average, or without a scale.
+    """
+    if ema and not (folder / "ema.safetensors").is_file():
+        raise ValueError(
+            f"{folder} holds no average of the weights, since it was trained with ema 0; now asked is ema {ema:g}: set ema "
+            "to 0, or give another output folder"
+        )
+    if scaled and not (folder / "scaler.pt").is_file():
+        raise ValueError(
+            f"{folder} holds no scale of the loss, since it was trained without fp16; now asked is mixed_precision fp16: "
+            "set mixed_precision to what it was, to no or to bf16, or give another output folder"
+        )
+
+
 def steps(root: Path) -> list[int]:
     """The steps of the checkpoints under ``root`` by name, ascending, whole or not."""
     if not root.is_dir():

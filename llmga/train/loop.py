@@ -220,15 +220,16 @@ class _Run:
         self.since, self.clock = 0, time.perf_counter()
 
     def _side(self, objective: Objective) -> tuple[nn.Module, Any]:
-        net, c = _Net(objective), self.config
-        optimizer = torch.optim.AdamW(
-            [p for p in net.parameters() if p.requires_grad],
-            lr=c.lr,
-            betas=c.betas,
-            eps=c.adam_eps,
-            weight_decay=c.weight_decay,
-        )
+        net = _Net(objective)
+        trained = [p for p in net.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=self.config.lr, **self.adam)
         return self.accelerator.prepare(net.train(), optimizer)
+
+    @property
+    def adam(self) -> dict[str, Any]:
+        """AdamW's settings but for the learning rate, which each step sets."""
+        c = self.config
+        return {"betas": c.betas, "eps": c.adam_eps, "weight_decay": c.weight_decay}
 
     @property
     def checkpoints(self) -> Path:
@@ -245,7 +246,11 @@ class _Run:
         if folder is not None:
             state: Any = checkpoint.read_state(folder)
             checkpoint.check_same_run(folder, state, self.identity, self.config.steps)
+            checkpoint.check_holds(folder, ema=self.config.ema, scaled=self.accelerator.scaler is not None)
             self.accelerator.load_state(str(folder))
+            for _, optimizer in self.sides:
+                for group in optimizer.param_groups:
+                    group.update(self.adam)  # the checkpoint's are those of the run before
             if self.ema:
                 from safetensors.torch import load_file
 

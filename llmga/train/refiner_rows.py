@@ -18,7 +18,7 @@ from ..chat.engines.thought import opens_thought, template_variables
 from ..chat.formats import break_control, control_tokens
 from ..data.mixture import Mixture
 from ..data.samples import Sample
-from .turns import IGNORED
+from .turns import IGNORED, pad_id_of
 
 _PROBE = "llmga-probe"
 _QUESTION, _ANSWER = ("user", "A fox.", False), ("assistant", "A red fox.", False)
@@ -79,9 +79,7 @@ class AnswerEncoder:
 
     @property
     def pad_id(self) -> int:
-        """What fills the end of a row; any id will do but a picture's, for no token sees it."""
-        candidates = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id, 0, 1)
-        return next(i for i in candidates if i is not None and i != self._image_id)
+        return pad_id_of(self._tokenizer, self._image_id)
 
     def encode(self, sample: Sample, system: str = "") -> list[AnswerRow]:
         """The rows of a sample, most often one.

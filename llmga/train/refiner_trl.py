@@ -16,6 +16,7 @@ from .refiner_rows import AnswerCollator
 from .run_config import write_run_config
 
 _log = logging.getLogger(__name__)
+_ADAM = ("betas", "eps", "weight_decay")
 _UNFINISHED = "checkpoint-*"  # what Trainer writes, before it is published under our name
 
 
@@ -96,6 +97,7 @@ def make_trainer(
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             if self.lr_scheduler is None:
                 moved: Any = optimizer or self.optimizer
+                self.asked = [{name: group[name] for name in _ADAM} for group in moved.param_groups]
                 self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                     moved, lambda step: learning_rate(loop, step) / (loop.lr or 1)
                 )
@@ -172,6 +174,16 @@ def _records(
 
     class Records(TrainerCallback):
         cut = 0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # A checkpoint brings the settings of the run before; what is asked for now takes their place.
+            state.compute_steps(args, args.max_steps)
+            schedule = trainer.lr_scheduler
+            schedule.base_lrs = [loop.lr] * len(schedule.base_lrs)
+            schedule._last_lr = [loop.lr * factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+            groups = trainer.optimizer.param_groups
+            for group, asked, lr in zip(groups, trainer.asked, schedule._last_lr, strict=True):
+                group.update(asked, initial_lr=loop.lr, lr=lr)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             # The window of a mean never crosses a checkpoint: a resumed run logs the same numbers.

@@ -87,10 +87,7 @@ class TurnEncoder:
 
     @property
     def pad_id(self) -> int:
-        """What fills the end of a row; any id will do, for nothing sees it, but a picture's: they are counted. Vicuna pads
-        with ``<unk>``, which stands for a picture where its vocabulary has no room for another token."""
-        candidates = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id, 0, 1)
-        return next(i for i in candidates if i is not None and i != self._image_id)
+        return pad_id_of(self._tokenizer, self._image_id)
 
     def encode(
         self, turns: Sequence[SpokenTurn], pictures: Sequence[Image.Image], system: str = ""
@@ -194,3 +191,10 @@ def squash(image_processor: Any) -> int:
 
 def _get(setting: Any, name: str) -> int | None:
     return setting.get(name) if isinstance(setting, dict) else getattr(setting, name, None)
+
+
+def pad_id_of(tokenizer: Any, image_id: int | None) -> int:
+    """What fills the end of a row; any id will do, for nothing sees it, but a picture's: they are counted. Vicuna pads with
+    ``<unk>``, which stands for a picture where its vocabulary has no room for another token."""
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0, 1)
+    return next(i for i in candidates if i is not None and i != image_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 NAME = "chat_with_endpoint"
 FIRST = PANEL.format(2)
 LONG = " ".join(f"word{i}" for i in range(80))
+WRITTEN = [["user", "slowly"], ["assistant", LONG]]
 OTHER_TAB = "(which) => app.extensionManager.command.execute(`Workspace.${which}OpenedWorkflow`)"
 
 
@@ -40,6 +43,16 @@ def say(request: dict[str, Any]) -> str:
 def ask(page: Page, server: ComfyServer, text: str) -> None:
     server.wait(queued(page, lambda: write(page, 2, text)))
     wait_done(page, 2)
+
+
+@contextmanager
+def slow_reply(page: Page, assistant: OpenAIServer, seed: int) -> Iterator[str]:
+    """The chat writes a reply of some seconds meanwhile; gives the id of its prompt."""
+    substitute(page, seed=seed, task="chat")
+    with assistant.replying(LONG, pace=0.05):
+        prompt_id = queued(page, lambda: write(page, 2, "slowly"))
+        page.wait_for_function(f"() => {FIRST}.dataset.state === 'writing'")
+        yield prompt_id
 
 
 def test_a_run_that_is_refused_leaves_no_chat_waiting(
@@ -67,10 +80,7 @@ def test_a_reply_belongs_to_the_workflow_that_asked_for_it(
 ) -> None:
     """Two workflows of one template have nodes of the same numbers."""
     with template(browser, server, NAME) as (page, seen):
-        substitute(page, seed=61, task="chat")
-        with assistant.replying(LONG, pace=0.05):
-            prompt_id = queued(page, lambda: write(page, 2, "slowly"))
-            page.wait_for_function(f"() => {FIRST}.dataset.state === 'writing'")
+        with slow_reply(page, assistant, seed=61) as prompt_id:
             open_again(page, server)
             page.evaluate(
                 f"() => {{ window.states = new Set(); setInterval(() => window.states.add({FIRST}.dataset.state), 20); }}"
@@ -80,7 +90,7 @@ def test_a_reply_belongs_to_the_workflow_that_asked_for_it(
         assert bubbles(page, 2) == [] and page.evaluate("[...window.states]") == [""]
         page.evaluate(OTHER_TAB, "Previous")
         page.wait_for_function(f"() => {FIRST}?.dataset.state === 'done'")
-        assert bubbles(page, 2) == [["user", "slowly"], ["assistant", LONG]]
+        assert bubbles(page, 2) == WRITTEN
         assert seen.errors == []
 
 
@@ -141,10 +151,7 @@ def test_a_reply_that_ended_without_a_connection_is_fetched(
     browser: Browser, server: ComfyServer, assistant: OpenAIServer
 ) -> None:
     with template(browser, server, NAME) as (page, seen):
-        substitute(page, seed=63, task="chat")
-        with assistant.replying(LONG, pace=0.05):
-            prompt_id = queued(page, lambda: write(page, 2, "slowly"))
-            page.wait_for_function(f"() => {FIRST}.dataset.state === 'writing'")
+        with slow_reply(page, assistant, seed=63) as prompt_id:
             page.evaluate(
                 """() => { window.WebSocket = class extends WebSocket {
                     constructor(...values) { super(...(window.cut ? ["ws://127.0.0.1:9"] : values)); } };
@@ -155,7 +162,7 @@ def test_a_reply_that_ended_without_a_connection_is_fetched(
             server.wait(prompt_id)
         page.evaluate("() => (window.cut = false)")
         wait_done(page, 2)
-        assert bubbles(page, 2) == [["user", "slowly"], ["assistant", LONG]]
+        assert bubbles(page, 2) == WRITTEN
         assert seen.errors == []
 
 

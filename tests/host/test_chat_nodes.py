@@ -6,23 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from support.graphs import chat, checkpoint, endpoint, image, local, node, preview, text_of
+from support.graphs import chat, checkpoint, endpoint, executed, image, local, node, preview, text_of
 from support.openai_server import OpenAIServer
 from support.waiting import until
 
 from tools.comfy_client import PromptFailedError, PromptInterruptedError, PromptRejectedError
 from tools.comfy_server import ComfyServer
-
-
-def executed(server: ComfyServer, prompt: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """The history entry, and which nodes really ran."""
-    ran: set[str] = set()
-
-    def on_event(kind: str, data: Any) -> None:
-        if kind == "executing" and data.get("node"):
-            ran.add(data["node"])
-
-    return server.run(prompt, on_event=on_event), ran
 
 
 def local_chat(**inputs: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.graphs import checkpoint, image, node, preview
+from support.graphs import checkpoint, executed, image, node, preview
 
 from tools.comfy_client import PromptFailedError, PromptInterruptedError
 from tools.comfy_server import ComfyServer
@@ -47,16 +47,6 @@ def record(entry: dict[str, Any], chat: str = "2") -> dict[str, Any]:
     return found
 
 
-def run(server: ComfyServer, prompt: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    ran: set[str] = set()
-
-    def on_event(kind: str, data: Any) -> None:
-        if kind == "executing" and data.get("node"):
-            ran.add(data["node"])
-
-    return server.run(prompt, on_event=on_event), ran
-
-
 def test_an_embedding_is_painted_and_depends_on_all_that_was_said(server: ComfyServer) -> None:
     pictures = []
     for message, shown in (("a red fox", False), ("a blue whale", False), ("a red fox", True)):
@@ -67,7 +57,7 @@ def test_an_embedding_is_painted_and_depends_on_all_that_was_said(server: ComfyS
             "3": image(),
             **painted("2"),
         }
-        entry, _ = run(server, prompt)
+        entry, _ = executed(server, prompt)
         assert "generate, probability 1.000: there is no index" in readout(entry)
         pictures.append(server.view(entry["outputs"]["15"]["images"][0]))
     assert len(set(pictures)) == 3
@@ -82,20 +72,20 @@ def test_the_history_goes_on(server: ComfyServer) -> None:
         "5": talk(message="blue", picture="always", image=["4", 0]),
         **painted("3"),
     }
-    entry, _ = run(server, prompt)
-    other, _ = run(server, {**{k: v for k, v in prompt.items() if k not in "23"}, **painted("5")})
+    entry, _ = executed(server, prompt)
+    other, _ = executed(server, {**{k: v for k, v in prompt.items() if k not in "23"}, **painted("5")})
     views = [server.view(one["outputs"]["15"]["images"][0]) for one in (entry, other)]
     assert views[0] != views[1]
 
 
 def test_without_a_picture_nothing_is_painted(server: ComfyServer) -> None:
     prompt = {"1": loader(), "2": talk(picture="never"), "3": preview(["2", 0]), **painted("2")}
-    entry, _ = run(server, prompt)
+    entry, _ = executed(server, prompt)
     assert "GILL wrote no picture" in readout(entry)
     assert "15" not in entry["outputs"]
     assert entry["outputs"]["3"]["text"][0]
     forced = {"1": loader(), "2": talk(picture_scale=100000.0), **painted("2")}
-    entry, _ = run(server, forced)
+    entry, _ = executed(server, forced)
     assert entry["outputs"]["15"]["images"] and "generate" in readout(entry)
 
 
@@ -107,7 +97,7 @@ def test_pictures_are_retrieved_from_an_index(server: ComfyServer) -> None:
         "4": node("PreviewImage", images=["2", 4]),
         **painted("2"),
     }
-    entry, _ = run(server, prompt)
+    entry, _ = executed(server, prompt)
     assert "pictures in host test" in entry["outputs"]["3"]["text"][0]
     assert "found " in readout(entry) and "there is no decision model" in readout(entry)
     (sha256,) = record(entry)["pieces"][0]["images"]
@@ -119,7 +109,7 @@ def test_pictures_are_retrieved_from_an_index(server: ComfyServer) -> None:
         "1": loader(decision=f"{GILL}-decision.safetensors"),
         "2": talk(picture="always", index=["3", 0]),
     }
-    entry, _ = run(server, decided)
+    entry, _ = executed(server, decided)
     assert "generate, probability 1.000: the decision model says so" in readout(entry)
     assert "15" in entry["outputs"] and "4" not in entry["outputs"]
 
@@ -132,7 +122,7 @@ def test_the_panel_is_told_where_the_picture_stands(server: ComfyServer) -> None
         "3": image(),
         **painted("2"),
     }
-    entry, _ = run(server, prompt)
+    entry, _ = executed(server, prompt)
     told = record(entry)
     words, picture = told["pieces"]
     assert words["text"].strip() and f"said: {words['text'].strip()}" in readout(entry)
@@ -143,23 +133,23 @@ def test_the_panel_is_told_where_the_picture_stands(server: ComfyServer) -> None
     (sha256,) = told["asked"]["images"]
     assert told["asked"]["text"] == "a red fox in the snow"
     assert server.view({"filename": f"{sha256}.png", "subfolder": "llmga", "type": "temp"})
-    entry, _ = run(server, {**prompt, "2": talk(picture="never")})
+    entry, _ = executed(server, {**prompt, "2": talk(picture="never")})
     assert [piece.keys() for piece in record(entry)["pieces"]] == [{"text"}]
 
 
 def test_the_same_inputs_are_cached(server: ComfyServer) -> None:
     prompt = {"1": loader(), "2": talk(temperature=1.5, seed=3), "3": preview(["2", 0])}
-    first, _ = run(server, prompt)
-    _, ran = run(server, prompt)
+    first, _ = executed(server, prompt)
+    _, ran = executed(server, prompt)
     assert ran.isdisjoint({"1", "2", "3"})
-    other, ran = run(server, {**prompt, "2": talk(temperature=1.5, seed=4)})
+    other, ran = executed(server, {**prompt, "2": talk(temperature=1.5, seed=4)})
     assert "2" in ran and "1" not in ran
     assert readout(other) != readout(first)
 
 
 def test_cancel_ends_a_reply_and_the_next_is_as_if_nothing_had_happened(server: ComfyServer) -> None:
     prompt = {"1": loader(), "2": talk(temperature=1.0, seed=5), "3": preview(["2", 0])}
-    expected = readout(run(server, prompt)[0])
+    expected = readout(executed(server, prompt)[0])
     long = {**prompt, "2": talk(temperature=1.0, seed=6, max_tokens=1024, min_tokens=1024)}
     prompt_id = server.queue(long)
     texts: list[str] = []
@@ -174,7 +164,7 @@ def test_cancel_ends_a_reply_and_the_next_is_as_if_nothing_had_happened(server: 
         server.wait(prompt_id, on_event=interrupt_at_the_first_words)
     assert texts
     server.free()
-    assert readout(run(server, prompt)[0]) == expected
+    assert readout(executed(server, prompt)[0]) == expected
 
 
 OWN = "the language model's own"

@@ -46,3 +46,16 @@ def inputs(scale: int) -> dict[str, torch.Tensor]:
     mask = torch.zeros(1, 1, 32, 64)
     mask[..., 5:20, 11:40] = 1
     return {"image": image, "truth": truth, "mask": mask, "noise": 2 * uniform("noise", 1, 256)}
+
+
+def small(**values: Any) -> Any:
+    """An ``Architecture`` of a few thousand weights."""
+    from llmga.restore import Architecture  # the recorder of the official networks runs without it
+
+    sizes = {"dim": 8, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "n_feats": 4}
+    return Architecture(**{**sizes, "n_encoder_res": 1, **values})
+
+
+def filled(net: Any) -> Any:
+    fill(net.named_parameters())
+    return net.eval()

@@ -1,9 +1,10 @@
-"""API prompts for the host tests, written as a person would wire them."""
+"""API prompts for the host tests, written as a person would wire them, and which of their nodes ran."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from tools.comfy_server import ComfyServer
 from tools.props import CHECKPOINT, ENDPOINT, LANGUAGE_MODEL
 
 Prompt = dict[str, dict[str, Any]]
@@ -62,3 +63,14 @@ def image() -> dict[str, Any]:
 def text_of(entry: dict[str, Any], node_id: str) -> str:
     """What a node showed, from a history entry."""
     return entry["outputs"][node_id]["text"][0]
+
+
+def executed(server: ComfyServer, prompt: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The history entry, and which nodes really ran."""
+    ran: set[str] = set()
+
+    def on_event(kind: str, data: Any) -> None:
+        if kind == "executing" and data.get("node"):
+            ran.add(data["node"])
+
+    return server.run(prompt, on_event=on_event), ran

@@ -11,7 +11,6 @@ from .comfy_inprocess import start, tiny_clip
 from .tiny_clip import WIDTH_L, fill
 from .tiny_flow import CHANNELS, CONFIGS, transformer
 
-_FLUX = CONFIGS["flux"]
 _SD3 = CONFIGS["sd3"]
 HOST: dict[str, dict[str, Any]] = {
     "sd3": {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from llmga.gill import GILL, load_decision, load_language, load_parts, load_vision
 from tools import ROOT
@@ -56,7 +56,3 @@ def tiny_gill(root: Path) -> GILL:
         load_parts(files["parts"]),
         load_decision(files["decision"]),
     )
-
-
-def write_trained(path: Path) -> None:
-    save_file(inside("trained"), path)

@@ -15,11 +15,10 @@ import torch
 pytest.importorskip("transformers", reason="the readers load through transformers")
 
 from safetensors.torch import load_file, save_file
-from support.chat_folders import edit_json
+from support.chat_folders import edit_json, write_two
 
 from llmga.chat.folder_check import one_kind_of_error
 from llmga.chat.folders import load_local_engine
-from miniworld.models.random_language import write_tiny_llava, write_tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,11 +27,7 @@ _WRONG_TYPE = "a value has the wrong type or is missing"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {
-        "llava": write_tiny_llava(root / "tiny-llava", seed=1),
-        "text": write_tiny_text(root / "tiny-text", seed=1),
-    }
+    return write_two(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

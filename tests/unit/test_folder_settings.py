@@ -9,23 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from support.chat_folders import edit_json
+from support.chat_folders import edit_json, write_two
 
 from llmga.chat.conversation import Conversation, Picture
 from llmga.chat.engines.base import Sampling
 from llmga.chat.engines.stream import FolderSampling, NamedTokens
 from llmga.chat.folders import load_local_engine
 from llmga.chat.folders.loaded import read_sampling
-from miniworld.models.random_language import write_tiny_llava, write_tiny_text
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {
-        "llava": write_tiny_llava(root / "tiny-llava", seed=1),
-        "text": write_tiny_text(root / "tiny-text", seed=1),
-    }
+    return write_two(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_what_options_must_not_say(gill: GILL) -> None:
             ReplyOptions(**wrong)
     with pytest.raises(ValueError, match="nothing to read"):
         gill.write([])
-    with pytest.raises(ValueError, match="reads 256"):
+    with pytest.raises(ValueError, match="reads at most 256"):
         gill.write(["x" * 1000])
     blind = GILL(gill.language, None, gill.parts)
     with pytest.raises(ValueError, match="cannot see pictures"):

@@ -141,7 +141,7 @@ def test_an_index_of_another_gill(tmp_path: Path, pictures: Path, gill: GILL) ->
     write_index(tmp_path / "index", ["a"], torch.ones(1, 20), model="another")
     with pytest.raises(ValueError, match="built with another GILL"):
         build_index(tmp_path / "index", pictures, gill)
-    with pytest.raises(ValueError, match="embeddings of 20 numbers, the query has"):
+    with pytest.raises(ValueError, match="embeddings of 20 numbers, the query of this GILL has"):
         PictureIndex.open(tmp_path / "index").search(torch.ones(7), 1)
 
 

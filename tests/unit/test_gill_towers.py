@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("transformers", reason="vision towers need transformers")
 
@@ -44,3 +45,22 @@ def test_the_names_before_a_tower_do_not_count(llava: Path, tmp_path: Path, befo
 def test_a_language_model_without_one_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'text' is not a CLIP vision model of transformers"):
         load_vision(write_tiny_text(tmp_path / "text", seed=0))
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_of_a_very_long_picture_the_middle_alone_is_scaled(
+    llava: Path, monkeypatch: pytest.MonkeyPatch, upright: bool
+) -> None:
+    """Scaled whole, a picture of 1 × 8,000 pixels took two gigabytes at a tower's 224 pixels."""
+    vision, scaled = load_vision(llava), []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, *rest: scaled.append(size) or resize(self, size, *rest)
+    )
+    middle = Image.linear_gradient("L").resize((4, 4)).convert("RGB")
+    long = Image.new("RGB", (4, 8004) if upright else (8004, 4))
+    long.paste(middle, (0, 4000) if upright else (4000, 0))
+    near = long.crop((0, 3990, 4, 4014) if upright else (3990, 0, 4014, 4))
+    scaled.clear()
+    torch.testing.assert_close(vision.pixels(long), vision.pixels(near))
+    assert all(max(size) <= 16 * vision.size for size in scaled) and len(scaled) == 2

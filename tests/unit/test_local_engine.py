@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 pytest.importorskip("transformers", reason="the local engine needs transformers")
 
 import transformers
+from support.chat_folders import edit_json
 
 from llmga.chat.conversation import Conversation, Picture
 from llmga.chat.engines import stream
@@ -81,10 +81,6 @@ def punctual(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def say_nothing(_: str) -> None:
     pass
-
-
-def edit_json(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def reference(folder: Path, chat: Conversation) -> str:

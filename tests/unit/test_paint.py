@@ -162,6 +162,17 @@ def test_any_hole_in_any_picture_goes_there_and_back(
         assert not whole[mask == 1].any()
 
 
+@pytest.mark.parametrize("side", [60, 100, 256, 600, 1000])
+def test_a_line_and_a_single_pixel_are_painted_however_small_the_part_is(side: int) -> None:
+    """At a scale of 1 : 8 and below, the mean over a part's pixel was below 1/64, and nothing was painted there."""
+    mask = hole(side, side, 2, 2, side // 4, side // 4)
+    mask[:, side - 4, side - 3] = 1
+    mask[:, side // 2, side // 3 : side // 2] = 1
+    _, masks, plan = crop(torch.zeros(1, side, side, 3), mask, 64, 64, 1.2)
+    share = stitch(plan, masks[..., None].expand(-1, -1, -1, 3), 0)  # how much is painted, where it is taken
+    assert share[mask > 0].min() > 0.5 and not share[mask == 0].any()
+
+
 def test_beyond_the_picture_nothing_is_to_be_painted() -> None:
     part, masks, _ = crop(picture(20, 24), torch.ones(1, 20, 24), 40, 40, 1.0)
     assert masks.sum() == 20 * 24 and masks[0, 10:30, 8:32].all()

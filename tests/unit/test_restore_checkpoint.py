@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.diffrir_weights import SIZES, fill, inputs
+from support.diffrir_weights import SIZES, fill, filled, inputs, small
 
 from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2, join_inputs, load_restorer
 from llmga.restore.checkpoint import infer
@@ -19,16 +19,6 @@ from llmga.restore.checkpoint import infer
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FIXTURE = Path(__file__).parent / "fixtures" / "diffrir_official"
-
-
-def small(**values: Any) -> Architecture:
-    sizes = {"dim": 8, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "n_feats": 4}
-    return Architecture(**{**sizes, "n_encoder_res": 1, **values})
-
-
-def filled(net: Any) -> Any:
-    fill(net.named_parameters())
-    return net.eval()
 
 
 def saved(net: Any, path: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.diffrir_weights import SIZES, fill, inputs, uniform
+from support.diffrir_weights import SIZES, fill, filled, inputs, small, uniform
 
 from llmga.restore import Architecture, DiffRIRS1, DiffRIRS2, join_inputs, restore
 from llmga.train.critic import UNetCritic
@@ -31,16 +31,6 @@ def official_shapes() -> dict[str, dict[str, list[int]]]:
     return {
         kind: {name: shape for name, (_, *shape) in states[f"x1/{kind}"].items()} for kind in ("s1", "s2")
     }
-
-
-def small(**values: Any) -> Architecture:
-    sizes = {"dim": 8, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "n_feats": 4}
-    return Architecture(**{**sizes, "n_encoder_res": 1, **values})
-
-
-def filled(net: Any) -> Any:
-    fill(net.named_parameters())
-    return net.eval()
 
 
 @torch.no_grad()

@@ -1,8 +1,7 @@
-"""The loop: what a step trains on, resuming to the bit, kills, half-written checkpoints, two processes, an adversary."""
+"""The loop: what a step trains on, its rates, its average of the weights, two processes, an adversary."""
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import socket
@@ -13,18 +12,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 pytest.importorskip("accelerate", reason="training needs accelerate")
 
-from support.kill_and_resume import kill_and_resume, same_weights
 from support.line_training import Line, assert_same, losses, settings, weights
-from support.tiny_training import one_of_two, short_run, train_tiny
+from support.tiny_training import one_of_two, train_tiny
 
 from llmga.train import ExampleOrder, derive, generator, learning_rate, train
 from llmga.train import checkpoint as checkpoints
-from llmga.train.log import append, drop_rows_after, plot, read_log
+from llmga.train.log import read_log
 
 
 @given(st.integers(1, 40), st.integers(0, 200), st.integers(1, 90), st.integers(0, 5))
@@ -109,29 +107,6 @@ def test_a_run_writes_log_checkpoints_samples_and_result(tmp_path: Path) -> None
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize("cut", [1, 4, 8, 15])
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, cut: int, prefetch: int) -> None:
-    alone, again = tmp_path / "alone", tmp_path / "again"
-    train(Line(), settings(), alone)
-    broken = Line()
-    broken.fail_at = cut
-    with pytest.raises(KeyboardInterrupt):
-        train(broken, settings(prefetch=prefetch), again)
-    assert not (again / "result").exists()
-    torch.rand(cut)
-    resumed = Line()
-    train(resumed, settings(prefetch=prefetch), again)
-    assert len(resumed.seen) < 20 or cut < 5
-    assert_same(weights(alone / "result"), weights(again / "result"))
-    for name in ("model", "ema"):
-        last = [
-            load_file(run / "checkpoints/step-00000010" / f"{name}.safetensors") for run in (alone, again)
-        ]
-        assert_same(*last)
-    assert losses(alone) == losses(again)
-
-
 def test_the_average_is_exported_and_differs_from_the_weights(tmp_path: Path) -> None:
     train(Line(), settings(), tmp_path)
     last = tmp_path / "checkpoints" / "step-00000010"
@@ -182,47 +157,6 @@ def test_a_run_is_this_literal_loop(tmp_path: Path) -> None:
         torch.testing.assert_close(literal[name], value, atol=1e-6, rtol=1e-5)
 
 
-def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
-    train(Line(), settings(steps=4, keep=5), tmp_path)
-    root = tmp_path / "checkpoints"
-    (root / ".step-00000008.partial").mkdir()
-    (root / "step-00000006").mkdir()  # no state: copied half
-    assert checkpoints.latest(root) == root / "step-00000004"
-    model = root / "step-00000004" / "model.safetensors"
-    model.write_bytes(model.read_bytes()[:-1])
-    assert checkpoints.latest(root) == root / "step-00000002"
-    (root / "step-00000002" / "state.json").write_text("{", encoding="utf-8")
-    assert checkpoints.latest(root) is None
-    train(Line(), settings(), tmp_path)
-    train(Line(), settings(), tmp_path.with_name("alone"))
-    assert_same(weights(tmp_path / "result"), weights(tmp_path.with_name("alone") / "result"))
-
-
-def test_damaged_checkpoints_are_named_and_cost_neither_old_rows_nor_new_checkpoints(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    train(Line(), settings(steps=8, keep=2), tmp_path)
-    rows, root = read_log(tmp_path / "log.jsonl"), tmp_path / "checkpoints"
-    folders = [checkpoints.folder_of(root, step) for step in (6, 8)]
-    for folder in folders:
-        (folder / "model.safetensors").write_bytes(b"half")
-    assert checkpoints.damaged(root) == folders
-    stopped = Line()
-    stopped.fail_at = 11  # a part of step 6: two checkpoints were saved, all older than the damaged ones
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped, settings(steps=8, keep=2), tmp_path)
-    said = [record.getMessage() for record in caplog.records]
-    for folder in folders:
-        assert any(f"{folder} is damaged and passed over" in line for line in said)
-    assert read_log(tmp_path / "log-before-1.jsonl") == rows
-    assert any("log-before-1.jsonl" in line for line in said)
-    assert checkpoints.steps(root) == [2, 4, 6, 8]
-    train(Line(), settings(steps=8, keep=2), tmp_path)  # goes on from step 4
-    assert checkpoints.steps(root) == [6, 8] and not checkpoints.damaged(root)
-    assert not (tmp_path / "log-before-2.jsonl").exists()
-    assert [step for step, _ in losses(tmp_path)] == [row["step"] for row in rows]
-
-
 def test_a_sampler_that_fails_costs_no_training(tmp_path: Path) -> None:
     class Unlucky(Line):
         def sample(self, step: int, folder: Path) -> None:
@@ -231,93 +165,6 @@ def test_a_sampler_that_fails_costs_no_training(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no sample"):
         train(Unlucky(), settings(sample_every=4), tmp_path)
     assert checkpoints.steps(tmp_path / "checkpoints") == [2, 4]
-
-
-def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    kept = [
-        tmp_path / "checkpoints/.mine.partial",
-        tmp_path / ".notes.part",
-        tmp_path / "x.0123456789ab.part",
-    ]
-    left = [tmp_path / "checkpoints/.step-00000777.partial", tmp_path / ".result.partial"]
-    for folder in (kept[0], *left):
-        folder.mkdir(parents=True)
-        (folder / "model.safetensors").write_bytes(b"half")
-    parts = [tmp_path / ".config.yaml.0123456789ab.part", tmp_path / ".log.jsonl.ffffffffffff.part"]
-    for path in (*kept[1:], *parts):
-        path.write_text("half")
-    train(Line(), settings(steps=2, save_every=2), tmp_path)
-    assert all(path.exists() for path in kept)
-    assert not any(path.exists() for path in (*left, *parts))
-
-
-def test_optimizer_states_load_without_running_code(tmp_path: Path) -> None:
-    train(Line(), settings(steps=2), tmp_path)
-    state = torch.load(tmp_path / "checkpoints/step-00000002/optimizer.bin", weights_only=True)
-    assert state["state"][0]["step"] == 2
-
-
-def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    train(Line(), settings(steps=2), tmp_path)
-    with pytest.raises(ValueError, match="'seed': 0.*'seed': 1"):
-        train(Line(), settings(steps=4, seed=1), tmp_path)
-
-
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match="loss is"):
-        train(Line(), settings(lr=1e30), tmp_path)
-
-
-class SteepLine(Line):
-    """A line whose loss stays finite while its gradient is not a number, from a step on."""
-
-    def __init__(self, steep_from: int) -> None:
-        super().__init__()
-        self.steep_from, self.step = steep_from, 0
-
-    def begin_step(self, step: int) -> None:
-        self.step = step
-
-    def loss(self, inputs, generator):
-        error, metrics = super().loss(inputs, generator)
-        if self.step >= self.steep_from:  # the root of zero is zero, and its slope is infinite
-            error = error + (0 * self.net[0].bias.sum()).sqrt()
-        return error, metrics
-
-
-@pytest.mark.parametrize("clip", [1.0, 0.0])
-def test_a_gradient_that_is_no_number_reaches_no_checkpoint_and_no_result(
-    tmp_path: Path, clip: float
-) -> None:
-    """Without clipping its norm is not known, and the weights themselves are looked at."""
-    what = (
-        "the grad_norm is nan by step 4"
-        if clip
-        else "weights, .*bias among them, are not finite after step 4"
-    )
-    good = checkpoints.folder_of(tmp_path / "checkpoints", 2)
-    with pytest.raises(FloatingPointError, match=f"{what}; the last good checkpoint is {good}.*lower lr"):
-        train(SteepLine(3), settings(clip=clip, log_every=2, prefetch=0), tmp_path)
-    assert checkpoints.steps(tmp_path / "checkpoints") == [2] and not (tmp_path / "result").exists()
-    other = tmp_path / "from the start"
-    with pytest.raises(
-        FloatingPointError, match="no earlier checkpoint, so the next run starts anew: lower lr"
-    ):
-        train(SteepLine(1), settings(clip=clip, log_every=2), other)
-    train(Line(), settings(clip=clip), tmp_path)  # goes on from step 2
-    assert all(value.isfinite().all() for value in weights(tmp_path / "result").values())
-
-
-def test_a_checkpoint_with_a_weight_that_is_no_number_is_not_exported(tmp_path: Path) -> None:
-    """Such as an older version saved."""
-    train(Line(), settings(steps=4, ema=0.0), tmp_path)
-    folder = checkpoints.folder_of(tmp_path / "checkpoints", 4)
-    file = folder / "model.safetensors"
-    save_file({name: value * math.nan for name, value in load_file(file).items()}, file, {"format": "pt"})
-    before = weights(tmp_path / "result")
-    with pytest.raises(FloatingPointError, match=f"delete {folder}, which holds them; .*step-00000002"):
-        train(Line(), settings(steps=4, ema=0.0), tmp_path)
-    assert_same(weights(tmp_path / "result"), before)
 
 
 @pytest.mark.parametrize(
@@ -392,37 +239,6 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     assert [s for _, s in losses(tmp_path / "two")] == pytest.approx(
         [s for _, s in losses(tmp_path / "one")], rel=1e-5
     )
-
-
-def test_kills_change_nothing(tmp_path: Path) -> None:
-    alone, runs = kill_and_resume(short_run, tmp_path, kills=2)
-    for run in runs:
-        assert same_weights(alone / "result", run / "result")
-        assert losses(run) == losses(alone)
-
-
-def test_the_log_forgets_what_will_be_repeated(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    for step in range(1, 30):
-        append(path, {"step": step, "loss": 1 / step})
-    path.write_text(path.read_text(encoding="utf-8") + '{"step": 30, "lo', encoding="utf-8")
-    assert [row["step"] for row in read_log(path)] == list(range(1, 30))
-    drop_rows_after(path, 20)
-    assert [json.loads(line)["step"] for line in path.read_text(encoding="utf-8").splitlines()] == list(
-        range(1, 21)
-    )
-    plot(path, tmp_path / "curve.png")
-    from PIL import Image
-
-    picture = Image.open(tmp_path / "curve.png").convert("RGB")
-    dark = [
-        xy
-        for xy in ((x, y) for x in range(85, 940) for y in range(35, 510))
-        if picture.getpixel(xy) == (31, 78, 156)
-    ]
-    assert min(x for x, _ in dark) < 100 and max(x for x, _ in dark) > 930  # the curve crosses the picture
-    with pytest.raises(ValueError, match="0 rows with 'psnr'"):
-        plot(path, tmp_path / "curve.png", "psnr")
 
 
 def test_an_adversary_may_have_rates_of_its_own(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from support.tiny_stage1 import PICTURE, values, write_data
 from llmga.chat import Conversation, Picture, Sampling
 from llmga.chat.folders import load_local_engine
 from llmga.data.schemas import Dialogue, Message, write_records
-from llmga.train import build, presets, read_config, refiner, write_config
+from llmga.train import build, checkpoint, learning_rate, presets, read_config, refiner, write_config
 from llmga.train.command import main
+from llmga.train.log import read_log
 from llmga.train.refiner import RefinerConfig, load_base, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,10 +51,6 @@ def config_of(
     return build(RefinerConfig, plain)
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
 def lesson(folder: Path, sees: bool) -> Path:
     """A mixture of one record, which asks for ANSWER."""
     PICTURE.save(folder / "a.png")
@@ -71,7 +68,7 @@ def test_one_lesson_is_learned_and_the_engine_says_it(
     loop = {"steps": 30, "batch": 1, "micro_batch": 1, "lr": 2e-2, "save_every": 30}
     config = config_of(lesson(tmp_path, sees), bases[family], loop, tasks=("vqa",), lora_dropout=0.0)
     result = run(config, tmp_path / "run")
-    losses = [row["loss"] for row in rows_of(tmp_path / "run")]
+    losses = [row["loss"] for row in read_log(tmp_path / "run" / "log.jsonl")]
     assert len(losses) == 30 and losses[-1] < 0.3 * losses[0]
     engine = load_local_engine(result)
     asked = Conversation().say("user", "Draw this.", (Picture.from_pil(PICTURE),) * sees)
@@ -101,7 +98,7 @@ def test_pictures_and_words_are_trained_in_one_batch(
     folder = run(config, tmp_path)
     assert folder == tmp_path / "adapter" and not (tmp_path / "result").exists()
     assert (folder / "adapter_model.safetensors").exists() and (folder / "chat_template.jinja").exists()
-    losses = [row["loss"] for row in rows_of(tmp_path)]
+    losses = [row["loss"] for row in read_log(tmp_path / "log.jsonl")]
     assert losses[-1] < losses[0]
 
 
@@ -113,9 +110,30 @@ def test_the_loss_is_the_mean_over_the_learned_tokens_of_a_step(
     whole = config_of(data, bases[family], loop, lora_dropout=0.0, merge=False)
     parts = replace(whole, loop=replace(whole.loop, micro_batch=1))
     folders = [run(config, tmp_path / str(i)) for i, config in enumerate((whole, parts))]
-    (one,), (four,) = (rows_of(folder.parent) for folder in folders)
+    (one,), (four,) = (read_log(folder.parent / "log.jsonl") for folder in folders)
     assert one["loss"] == pytest.approx(four["loss"], rel=1e-5)
     assert one["grad_norm"] == pytest.approx(four["grad_norm"], rel=1e-4)
+
+
+def test_a_run_that_goes_on_has_the_new_settings_and_not_the_checkpoints(
+    data: Path, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    loop = {"steps": 2, "lr": 1e-2, "save_every": 2, "log_every": 2, "keep": 9}
+    run(config_of(data, bases["qwen3"], loop, tasks=("t2i",), merge=False), tmp_path)
+    changed = {"steps": 5, "lr": 1e-3, "weight_decay": 0.5, "betas": [0.8, 0.9], "adam_eps": 1e-6}
+    changed |= {"schedule": "multistep", "milestones": [3], "save_every": 1, "log_every": 1}
+    config = config_of(data, bases["qwen3"], {**loop, **changed}, tasks=("t2i",), merge=False)
+    run(config, tmp_path)
+    assert [(row["step"], row["lr"]) for row in read_log(tmp_path / "log.jsonl")] == [
+        (2, 1e-2),
+        *((step, pytest.approx(learning_rate(config.loop, step - 1))) for step in (3, 4, 5)),
+    ]
+    assert checkpoint.steps(tmp_path / "checkpoints") == [2, 3, 4, 5]
+    groups = torch.load(tmp_path / "checkpoints/step-00000005/optimizer.pt", weights_only=True)[
+        "param_groups"
+    ]
+    assert {(tuple(group["betas"]), group["eps"]) for group in groups} == {((0.8, 0.9), 1e-6)}
+    assert 0.5 in {group["weight_decay"] for group in groups}
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(data: Path, bases: dict[str, Path], tmp_path: Path) -> None:
@@ -143,7 +161,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, bases: dict[str, Pat
     resumed = run(config, tmp_path / "killed")
     one, two = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "killed")
+    assert read_log(tmp_path / "whole" / "log.jsonl") == read_log(tmp_path / "killed" / "log.jsonl")
     assert not (killed / "checkpoint-4").exists()
     assert not (killed / "step-00000004" / "pytorch_model.bin").exists()
     again = load_file(
@@ -168,7 +186,7 @@ def test_the_learning_rate_is_that_of_the_other_stages(
     run(config, tmp_path)
     from llmga.train import learning_rate
 
-    rates = [row["lr"] for row in rows_of(tmp_path)]
+    rates = [row["lr"] for row in read_log(tmp_path / "log.jsonl")]
     assert rates == pytest.approx([learning_rate(config.loop, step) for step in range(4)], rel=1e-6)
     assert len(list((tmp_path / "checkpoints").glob("step-*"))) == 1
 

@@ -22,6 +22,7 @@ from llmga.chat.folders import load_local_engine
 from llmga.data.samples import SampleTurn
 from llmga.train import build, presets, read_config
 from llmga.train.llava_layouts import official_to_transformers, to_official
+from llmga.train.log import read_log
 from llmga.train.stage1 import MixedConversations, MixtureConfig, Stage1, Stage1Config, merged, run
 from llmga.train.turns import IGNORED, TurnEncoder
 
@@ -48,10 +49,6 @@ def processor(base: Path) -> Any:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"))
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def test_answers_and_their_ends_are_learned_and_nothing_else(processor: Any) -> None:
@@ -196,7 +193,7 @@ def test_only_what_is_to_be_trained_changes_and_the_loss_falls(
     loop = {"steps": 30, "lr": 3e-3, "save_every": 30}
     config = build(Stage1Config, values(data, base, loop, train=kind, lora_rank=4, lora_alpha=4.0))
     result = run(config, tmp_path)
-    losses = [row["loss"] for row in rows_of(tmp_path)]
+    losses = [row["loss"] for row in read_log(tmp_path / "log.jsonl")]
     assert sum(losses[-5:]) < (0.99 if kind == "projector" else 0.8) * sum(losses[:5])
     before, after = (
         {

@@ -60,7 +60,7 @@ function nodeOf(detail) {
 function showText({ detail }) {
   const node = nodeOf(detail);
   if (node?.comfyClass !== GILL || typeof detail.text !== "string") return;
-  talkOf(node).setText(detail.text, detail.prompt_id);
+  talkOf(node).setText(detail.text, detail.prompt_id, detail.cut);
   render();
 }
 

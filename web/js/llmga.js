@@ -68,7 +68,7 @@ function nodeOf(detail) {
 function showText({ detail }) {
   const node = nodeOf(detail);
   if (node?.comfyClass !== CHAT || typeof detail.text !== "string") return;
-  chatOf(node).setText(detail.text, detail.prompt_id, detail.rate);
+  chatOf(node).setText(detail.text, detail.prompt_id, detail);
   follow(node);
 }
 

@@ -8,6 +8,8 @@ import { picture } from "../js/chat/dom.js";
 import { follow, refresh, sidebarTab } from "../js/chat/sidebar.js";
 import { chatOf } from "../js/chat/state.js";
 import { ChatView } from "../js/chat/view.js";
+import { Talk } from "../js/gill/talk.js";
+import { GILLView } from "../js/gill/view.js";
 
 const ASKED = { role: "user", text: "a fox", images: [], task: "refine", instruction: "a fox" };
 const ANSWERED = { role: "assistant", text: "<gen_image> a red fox </gen_image>", images: [] };
@@ -72,6 +74,26 @@ test("a thought that was opened stays open", () => {
   thought().dispatchEvent(new Event("toggle"));
   chat.addPainted([PICTURE], "painting");
   assert.equal(thought().open, true);
+});
+
+test("a long reply says how much of its start is not shown while it is written", () => {
+  const chat = chatOf(node());
+  const view = new ChatView(chat);
+  const said = () => view.list.all("p").filter((one) => !one.hidden && /not shown here/.test(one.textContent));
+  chat.setText("once upon", "run", {});
+  assert.equal(said().length, 0);
+  chat.setText("a time", "run", { cut: 1234 });
+  assert.deepEqual(said().map((one) => one.textContent), ["The first 1,234 characters are not shown here."]);
+  chat.stop("run");
+  assert.equal(said().length, 1);
+  const gill = new GILLView();
+  const talk = new Talk({ properties: {} });
+  talk.setText("a time", "run", 7);
+  gill.render([talk], "a tale");
+  assert.match(gill.list.textContent, /The first 7 characters are not shown here\./);
+  talk.setText("once upon", "run", "<b>");
+  gill.render([talk], "a tale");
+  assert.doesNotMatch(gill.list.textContent, /not shown/);
 });
 
 test("a message that could not be sent is still the one that is rewritten", async () => {

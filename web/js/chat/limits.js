@@ -24,6 +24,11 @@ export function shownInPart(shown, all) {
   return t("part", { shown: shown.toLocaleString("en"), all: all.toLocaleString("en") });
 }
 
+// What is said above a text of whose beginning the server sent nothing.
+export function cutBefore(count) {
+  return count > 0 ? t("cutBefore", { count: count.toLocaleString("en") }) : "";
+}
+
 // For each text, from the last to the first, how many of its characters are shown.
 export function rooms(texts) {
   let left = MAX_CONVERSATION;

@@ -139,12 +139,12 @@ class Chat extends EventTarget {
     return promptId === undefined || !this.busy || this.prompts === null || this.prompts.includes(promptId);
   }
 
-  setText(text, promptId, rate) {
+  setText(text, promptId, { rate, cut } = {}) {
     if (!this.concerns(promptId)) return; // of an earlier run
     this.last = null; // what it answered is being answered anew
     if (promptId !== undefined) this.prompts = [promptId];
     const begins = this.live?.state !== "writing";
-    this.live = { text, state: "writing", ...(rate > 0 ? { rate } : {}) };
+    this.live = { text, state: "writing", ...(rate > 0 ? { rate } : {}), ...(cut > 0 ? { cut } : {}) };
     this.tell(begins ? "change" : "text");
   }
 

@@ -4,7 +4,7 @@ import { comparison } from "./compare.js";
 import { Composer } from "./composer.js";
 import { button, keepKeys, keepWheel, make, paragraph, picture, remark, stayAtEnd } from "./dom.js";
 import { complain } from "./graph.js";
-import { beginning, MAX_BUBBLE, MAX_NOTE, MAX_PARTS, MAX_TITLE, rooms, shownInPart } from "./limits.js";
+import { beginning, cutBefore, MAX_BUBBLE, MAX_NOTE, MAX_PARTS, MAX_TITLE, rooms, shownInPart } from "./limits.js";
 import { paintedAddress } from "./painted.js";
 import { address } from "./pictures.js";
 import { promptsOf, split, thoughtOf } from "./tags.js";
@@ -97,20 +97,23 @@ export class ChatView {
     answer.tabIndex = -1;
     this.growing = make("div", "llmga-said");
     this.thought = this.folded("");
+    this.before = remark("");
     this.status = remark(statusOf(live));
-    answer.append(this.thought, this.growing, this.status);
-    this.write(live.text);
+    answer.append(this.before, this.thought, this.growing, this.status);
+    this.write(live);
     return [question, answer];
   }
 
   grow() {
     if (!this.growing) return this.render();
-    this.write(this.chat.live.text);
+    this.write(this.chat.live);
     this.status.textContent = statusOf(this.chat.live);
     this.scroll();
   }
 
-  write(text) {
+  write({ text, cut }) {
+    this.before.textContent = cutBefore(cut);
+    this.before.hidden = !cut;
     say(this.growing, text, MAX_BUBBLE);
     const thought = beginning(thoughtOf(text), MAX_BUBBLE);
     this.thought.lastChild.textContent = thought;

@@ -3,6 +3,7 @@
 import { MAX_PARTS } from "../chat/limits.js";
 import { readPainted, withPictures, writePainted } from "../chat/painted.js";
 import { hashes } from "../chat/pictures.js";
+import { number } from "../chat/turns.js";
 
 // Of the record: in a node's output and, so that a saved workflow shows it, in its properties.
 export const KEY = "llmga_gill";
@@ -33,6 +34,7 @@ export class Talk {
   constructor(node) {
     this.node = node;
     this.live = null; // the words so far
+    this.cut = 0; // characters before them that are not shown
     this.writing = undefined; // the id of the prompt in which they are written
     this.promptId = undefined; // of the run whose pictures are shown
   }
@@ -55,7 +57,8 @@ export class Talk {
     writePainted(this.node, []);
   }
 
-  setText(text, promptId) {
+  setText(text, promptId, cut) {
+    this.cut = number(cut);
     this.live = text.replace(TOKENS, " …");
     this.writing = promptId;
   }

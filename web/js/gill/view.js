@@ -1,6 +1,6 @@
 // The conversation of LLMGA GILL Chat as bubbles: in a reply, each picture stands where it is between the words.
 import { keepKeys, keepWheel, make, paragraph, picture, remark, stayAtEnd } from "../chat/dom.js";
-import { beginning, MAX_BUBBLE, MAX_NOTE } from "../chat/limits.js";
+import { beginning, cutBefore, MAX_BUBBLE, MAX_NOTE } from "../chat/limits.js";
 import { paintedAddress } from "../chat/painted.js";
 import { address } from "../chat/pictures.js";
 import { t } from "../chat/words.js";
@@ -26,7 +26,7 @@ export class GILLView {
       const own = i === talks.length - 1;
       const record = own && talk.live !== null ? null : talk.record;
       if (record) items.push(...this.exchange(record, talk.painted, !own));
-      else if (own && talk.live !== null) items.push(...this.unfinished(message, talk.live));
+      else if (own && talk.live !== null) items.push(...this.unfinished(message, talk));
     });
     this.list.replaceChildren(...(items.length ? items : [remark(t("gillEmpty"))]));
     this.element.dataset.state = talks.at(-1).live !== null ? "writing" : items.length ? "done" : "";
@@ -73,12 +73,13 @@ export class GILLView {
     return this.pictures.get(one);
   }
 
-  unfinished(message, text) {
+  unfinished(message, { live, cut }) {
     const question = bubble("user", false);
     paragraph(question, beginning(message, MAX_BUBBLE));
     const answer = bubble("assistant", false);
     answer.dataset.state = "writing";
-    paragraph(answer, beginning(text, MAX_BUBBLE));
+    if (cut) answer.append(remark(cutBefore(cut)));
+    paragraph(answer, beginning(live, MAX_BUBBLE));
     answer.append(remark(t("writing")));
     return [question, answer];
   }
