@@ -227,7 +227,9 @@ class FlowEdit(io.ComfyNode):
             latent,
             inputs.work(sigmas, None if mask is None else cells_of(mask, latent), on_step),
         )
-        report = "\n".join([note, *inputs.notes(model, sigmas, mask), *embeddings.notes(clip, texts)])
+        report = "\n".join(
+            [note, *inputs.notes(model, sigmas, mask), *embeddings.notes(clip, texts, weights=True)]
+        )
         return io.NodeOutput(decoded(vae, samples), {"samples": samples}, report, ui={"text": [report]})
 
 

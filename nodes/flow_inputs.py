@@ -14,6 +14,7 @@ from ..llmga.edit.inversion import OnStep
 from . import check, embeddings, host_flow
 from .edit_inputs import VAE_PRECISION, check_target_prompt, notes_on_empty
 from .host_flow import Velocities
+from .prompt_encoder import encode_tokens
 
 METHODS = get_args(FlowMethod)
 MOST_STEPS = 200
@@ -150,11 +151,11 @@ def encoded(clip: Any, name: str, text: str) -> Any:
     """A prompt as CLIP Text Encode makes it.
 
     Raises:
-        ValueError: it is not a CLIP, or the text names an embedding at which the host fails.
+        ValueError: it is not a CLIP, the host fails at the text, or what it gives is not finite.
     """
     if not hasattr(clip, "tokenize") or not hasattr(clip, "encode_from_tokens_scheduled"):
         raise ValueError(f"clip must be a CLIP from Load CLIP, got {type(clip).__name__}")
-    return clip.encode_from_tokens_scheduled(embeddings.tokenize(clip, name, text))
+    return encode_tokens(clip, name, embeddings.tokenize(clip, name, text))
 
 
 def encoded_latent(model: Any, vae: Any, pixels: torch.Tensor) -> torch.Tensor:

@@ -282,3 +282,9 @@ def test_prompts_are_encoded_as_clip_text_encode_does() -> None:
     ours = comfy.pack("nodes.flow_inputs").encoded(clip, "target_prompt", "a (red:1.3) star")
     (expected,) = comfy.core_node("CLIPTextEncode")().encode(clip, "a (red:1.3) star")
     assert torch.equal(ours[0][0], expected[0][0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_may_name_an_embedding(family: str) -> None:
+    """The tokenizers of language models fail where they are told to switch weights off."""
+    assert edit(trio(family), target=f"{TARGET} embedding:gone", strength=0.25)[0].shape == (1, 64, 96, 3)
