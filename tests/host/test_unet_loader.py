@@ -196,7 +196,7 @@ def test_the_scheduler_is_patched_onto_the_model(folder: Path) -> None:
     said = {**config, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "beta_end": 0.013}
     write_json(folder / "v" / "scheduler" / "scheduler_config.json", said)
     model, readout = run("v/")
-    assert "v_prediction, zero terminal SNR (from its scheduler)" in readout
+    assert "v_prediction, zero terminal SNR (as its scheduler or its file says)" in readout
     found = model.get_model_object("model_sampling")
     assert isinstance(found, sampling.V_PREDICTION) and isinstance(found, sampling.ModelSamplingDiscrete)
     alphas = DDIMScheduler(**said).alphas_cumprod.double()
@@ -206,7 +206,7 @@ def test_the_scheduler_is_patched_onto_the_model(folder: Path) -> None:
     assert isinstance(model.clone().get_model_object("model_sampling"), sampling.V_PREDICTION)
     write_json(folder / "v" / "scheduler" / "scheduler_config.json", config)
     model, readout = run("v/")
-    assert not model.object_patches and "epsilon (from its scheduler)" in readout
+    assert not model.object_patches and "epsilon (as its scheduler or its file says)" in readout
 
 
 def test_fp8_is_the_hosts(folder: Path) -> None:
@@ -270,6 +270,23 @@ def test_a_quantised_unet_inside_a_checkpoint_paints_the_same(folder: Path) -> N
         host_eps(run(f"{name}.safetensors")[0], x, 500, context) for name in ("alone", "whole")
     )
     assert torch.equal(alone, whole_one)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.usefixtures("original_names")
+def test_a_mark_in_the_file_is_followed(folder: Path, whole: bool) -> None:
+    """As those of v-prediction have it; taken for eps, such a model paints noise."""
+    prefix = "model.diffusion_model." if whole else ""
+    weights = {f"{prefix}{name}": value for name, value in mini_in_original_names().items()}
+    if whole:
+        weights["first_stage_model.decoder.conv_in.weight"] = torch.zeros(1)
+    marks = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
+    save(folder / "v.safetensors", {**weights, **marks})
+    model, readout = run("v.safetensors")
+    assert "v_prediction, zero terminal SNR" in readout
+    found = model.get_model_object("model_sampling")
+    assert isinstance(found, importlib.import_module("comfy.model_sampling").V_PREDICTION)
+    assert found.sigmas[-1] > 1000
 
 
 @pytest.mark.usefixtures("original_names")
@@ -386,7 +403,7 @@ def test_nothing_is_downloaded_unless_asked(folder: Path, monkeypatch: pytest.Mo
         with pytest.raises(ConnectionError, match="it goes on where it was"):
             run(published, download=True)
         _, readout = run(published, download=True)
-        assert "inpainting" in readout and "from its scheduler" in readout
+        assert "inpainting" in readout and "as its scheduler or its file says" in readout
         assert any(asked for _, asked in hub.asked)  # it went on in the middle
         before = len(hub.asked)
         run(published, download=True)  # it is there
