@@ -175,8 +175,10 @@ def require_reachable(kind: str, input_name: str, name: Any) -> None:
 
 
 def state_of(path: Path) -> str:
-    """Size and time of a file as text, for ``fingerprint_inputs``; it never raises."""
+    """Size and time of a file, or of those in a folder, as text for ``fingerprint_inputs``; it never raises."""
     try:
+        if path.is_dir():
+            return ",".join(f"{one.name}:{state_of(one)}" for one in sorted(path.iterdir()) if one.is_file())
         stat = path.stat()
     except OSError as error:
         return type(error).__name__
