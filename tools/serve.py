@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
 def read(argv: Sequence[str]) -> tuple[Address, list[str]]:
     """The address that ComfyUI's arguments mean, and those arguments without the port."""
     parser = argparse.ArgumentParser(prog="dev.py serve", add_help=False, allow_abbrev=False)
-    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--port", type=port_number, default=PORT)
     options, arguments = parser.parse_known_args(list(argv))
     parser.add_argument("--listen", nargs="?", const=EVERYWHERE, default="127.0.0.1")
     parser.add_argument("--tls-keyfile")
@@ -100,6 +100,13 @@ def read(argv: Sequence[str]) -> tuple[Address, list[str]]:
     known, _ = parser.parse_known_args(list(argv))
     scheme = "https" if known.tls_keyfile and known.tls_certfile else "http"
     return Address(known.listen, options.port, scheme), arguments
+
+
+def port_number(text: str) -> int:
+    """A port that a person has written; not 0, of which ComfyUI alone would know what it became."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 65535, got {text!r}")
+    return int(text)
 
 
 def is_taken(port: int) -> bool:

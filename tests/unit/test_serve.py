@@ -34,6 +34,13 @@ def test_the_page_is_where_comfyui_listens(arguments: list[str], page: str, publ
     assert passed_on == [one for one in arguments if one not in ("--port", "9000")]
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "web"])
+def test_a_port_that_cannot_be_is_named(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        serve.read([f"--port={port}"])
+    assert f"must be a whole number from 1 to 65535, got '{port}'" in capsys.readouterr().err
+
+
 def test_the_start_page_opens_the_first_workflow() -> None:
     """Letters that ComfyUI takes in a link to a template, and no others."""
     assert re.fullmatch(r"[a-zA-Z0-9_.-]+", START_HERE.title)
