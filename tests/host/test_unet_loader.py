@@ -378,6 +378,43 @@ def test_a_wrong_widget_is_named(folder: Path, name: str, value: Any) -> None:
         run(**{"unet": "ours/", name: value})
 
 
+def test_a_download_that_stopped_between_two_parts_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then there is no .part to tell it by."""
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "HF_HUB_OFFLINE",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    weights = mini_unet(9)
+    halves = [list(weights)[:100], list(weights)[100:]]
+    names = [f"{STEM}-{i:05d}-of-00002.safetensors" for i in (1, 2)]
+    parts = {
+        f"unet/{name}": write_unet(folder / "source", {key: weights[key] for key in half}, name).read_bytes()
+        for name, half in zip(names, halves, strict=True)
+    }
+    shutil.rmtree(folder / "source")
+    places = {key: name for name, half in zip(names, halves, strict=True) for key in half}
+    index = {f"unet/{STEM}.safetensors.index.json": json.dumps({"weight_map": places}).encode()}
+    monkeypatch.setenv("LLMGA_ALLOW_DOWNLOADS", "1")
+    with Hub({**index, **parts}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.failing = {names[1]}
+        with pytest.raises(ConnectionError, match="cannot be downloaded|stopped"):
+            run("llmga-sdxl-inpainting-v2/", download=True)
+        assert not list(folder.rglob("*.part")) and list(folder.rglob(names[0]))
+        with pytest.raises(FileNotFoundError, match="is missing, one of the 2 parts"):
+            run("llmga-sdxl-inpainting-v2/")
+        hub.failing = set()
+        assert "inpainting" in run("llmga-sdxl-inpainting-v2/", download=True)[1]
+
+
 def test_nothing_is_downloaded_unless_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     proxies = ("http_proxy", "https_proxy", "all_proxy")
     for name in (*proxies, *map(str.upper, proxies), "HF_HUB_OFFLINE"):
