@@ -12,7 +12,7 @@ from ..llmga.edit.fit import mask_cells
 from ..llmga.edit.flow import FlowMethod, flow_edit, rf_inversion_edit
 from ..llmga.edit.inversion import OnStep
 from . import check, embeddings, host_flow
-from .edit_inputs import VAE_PRECISION, check_target_prompt, notes_on_empty
+from .edit_inputs import VAE_PRECISION, check_target_prompt, finite_pictures, notes_on_empty
 from .host_flow import Velocities
 from .prompt_encoder import encode_tokens
 
@@ -190,7 +190,7 @@ def encoded_latent(model: Any, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
 def decoded(vae: Any, samples: torch.Tensor) -> torch.Tensor:
     """The pictures of latents, (B, H, W, 3)."""
     pictures = [vae.decode(one[None]) for one in samples]
-    return torch.cat([one.reshape(-1, *one.shape[-3:]) for one in pictures]).float().cpu().clamp(0, 1)
+    return finite_pictures(torch.cat([one.reshape(-1, *one.shape[-3:]) for one in pictures]))
 
 
 def cells_of(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
