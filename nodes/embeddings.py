@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ..llmga.text import parse_weights
+from . import host
 
 MARK = "embedding:"
 _AT_WORD = re.compile(rf"(?:^|(?<=[ \n])){MARK}")
@@ -80,6 +82,12 @@ def notes(clip: Any, prompts: dict[str, str], weights: bool = False) -> list[str
     return [
         f"{name}: {line}" for name, text in prompts.items() for line in left_out(clip, name, text, weights)
     ]
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """Where a node's texts name embeddings, changes with their files: one that was missing may be there now."""
+    named = any(isinstance(text, str) and MARK in text for text in inputs.values())
+    return host.embeddings_state() if named else ""
 
 
 def _missing(clip: Any, names: list[str]) -> list[str]:

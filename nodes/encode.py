@@ -153,6 +153,10 @@ class LongCLIPEncode(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> str:
+        return embeddings.fingerprint(inputs)
+
+    @classmethod
     @host.guarded
     def execute(
         cls,

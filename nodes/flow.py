@@ -205,6 +205,10 @@ class FlowEdit(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> str:
+        return embeddings.fingerprint(inputs)
+
+    @classmethod
     @host.guarded
     def execute(cls, model, clip, vae, image, source_prompt, target_prompt, **others) -> io.NodeOutput:
         inputs = FlowInputs(source_prompt, target_prompt, **others)

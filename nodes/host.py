@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import json
 import logging
@@ -208,6 +209,18 @@ def clip_vision_files() -> list[Path]:
 def restorers() -> dict[str, Path]:
     """Every weight file in ``models/diffrir``, by its name there."""
     return model_files(RESTORERS, (".pth", ".safetensors"))
+
+
+def embeddings_state() -> str:
+    """Changes where a textual inversion is added, replaced or taken away."""
+    files = (
+        Path(folder, name)
+        for root in folder_paths.get_folder_paths("embeddings")
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+    )
+    found = sorted(f"{path}:{state_of(path)}" for path in files)
+    return hashlib.sha256("|".join(found).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def private_directory() -> Path:

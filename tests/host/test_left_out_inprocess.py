@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +223,25 @@ def test_a_weight_that_leaves_no_finite_number_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=f"^clip, for {name}, gives NaN or infinite numbers; write weights"):
         run(comfy.tiny_clip(kind), **{"text": "a fox", name: f"a (fox:{weight})", **options})
+
+
+@pytest.mark.parametrize(
+    "node", ["encode.LongCLIPEncode", "inversion.Invert", "edit.InversionEdit", "flow.FlowEdit"]
+)
+def test_an_embedding_that_was_put_there_is_read_at_the_next_run(node: str) -> None:
+    module, name = node.split(".")
+    fingerprint = getattr(comfy.pack(f"nodes.{module}"), name).fingerprint_inputs
+    folder = Path(importlib.import_module("folder_paths").get_folder_paths("embeddings")[0]) / "mine"
+    text = {"text": "a (embedding:fresh:1.2) star", "source_prompt": "a star", "steps": 3}
+    before, plain = fingerprint(**text), fingerprint(text="a star")
+    assert before == fingerprint(**text)
+    folder.mkdir(parents=True)
+    try:
+        save_file({"emb_params": torch.ones(1, WIDTH_L)}, folder / "fresh.safetensors")
+        there = fingerprint(**text)
+        assert there != before and fingerprint(text="a star") == plain
+        save_file({"emb_params": torch.ones(2, WIDTH_L)}, folder / "fresh.safetensors")
+        assert fingerprint(**text) != there
+    finally:
+        shutil.rmtree(folder)
+    assert fingerprint(**text) == before
