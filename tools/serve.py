@@ -77,16 +77,30 @@ def main(argv: list[str]) -> int:
         say(f"serve: {error}")
         return 2
     base = Path(os.environ.get("LLMGA_SERVE") or ROOT / ".dev" / "serve").absolute()
-    base.mkdir(parents=True, exist_ok=True)
-    link(host.path / "models", base / "models")
-    make_base(base, ROOT, (miniature.PACK,))
-    greet_nobody(base / "user" / "default" / "comfy.settings.json")
     with assistant(models) as url:
-        arguments = [*arguments, *furnish(base, models, url)]
+        try:
+            arguments += prepare(base, host.path, models, url)
+        except (ValueError, OSError) as error:
+            say(f"serve: {error}")
+            return 2
         process = subprocess.Popen(
             command(host.path, base, address.port, arguments), cwd=host.path, env=server_environment({})
         )
         return accompany(process, address)
+
+
+def prepare(base: Path, comfyui: Path, models: Path, url: str) -> tuple[str, ...]:
+    """Put into a server's base folder what it needs; see ``furnish``.
+
+    Raises:
+        ValueError: the person's own list of endpoints there cannot be read.
+        OSError: the folder cannot be written.
+    """
+    base.mkdir(parents=True, exist_ok=True)
+    link(comfyui / "models", base / "models")
+    make_base(base, ROOT, (miniature.PACK,))
+    greet_nobody(base / "user" / "default" / "comfy.settings.json")
+    return furnish(base, models, url)
 
 
 def read(argv: Sequence[str]) -> tuple[Address, list[str]]:
