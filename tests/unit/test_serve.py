@@ -87,7 +87,7 @@ def test_what_cannot_be_prepared_is_said(
         path.parent.mkdir(parents=True)
         path.write_text("{")
     (tmp_path / "comfyui" / "models").mkdir(parents=True)
-    write_checkpoint(tmp_path / "miniature" / "checkpoints" / CHECKPOINT, picture=128)
+    monkeypatch.setattr("tools.miniature_base.picture_size", lambda folder: 128)
     monkeypatch.setenv("LLMGA_SERVE", str(base))
     monkeypatch.setattr(serve, "find", lambda: Host(tmp_path / "comfyui", ""))
     monkeypatch.setattr(serve.miniature, "find", lambda: tmp_path / "miniature")
