@@ -117,6 +117,15 @@ def test_weights_that_are_not_finite_are_refused(folder: Path, number: float) ->
         run("broken/")
 
 
+def test_weights_where_the_host_does_not_look_are_named(folder: Path) -> None:
+    weights = mini_unet()
+    torch.save({"params_ema": weights, "params": weights}, folder / "wrapped.pt")
+    with pytest.raises(
+        ValueError, match="wrapped.pt keeps its weights under 'params_ema', where ComfyUI does not"
+    ):
+        run("wrapped.pt")
+
+
 @pytest.mark.parametrize(("channels", "task"), [(4, "text-to-image"), (9, "inpainting")])
 def test_a_full_size_unet_gives_diffusers_eps(folder: Path, channels: int, task: str) -> None:
     if reason := shortage(folder):
