@@ -1,6 +1,6 @@
 """The command line: ``llmga VERB …``, or ``python -m llmga VERB …``.
 
-Exit codes: 0 done, 1 a package is missing or the work failed, 2 the arguments cannot be used.
+Exit codes: 0 done, 1 a package is missing or the work failed, 2 the arguments cannot be used, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(verb: str, arguments: Sequence[str]) -> int:
     try:
         return import_module(VERBS[verb].module, __package__).main(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nllmga {verb} was stopped\n")
+        return 130
     except ModuleNotFoundError as error:
         if error.name == f"{__package__}{VERBS[verb].module}".rpartition(".")[0]:
             sys.stderr.write(

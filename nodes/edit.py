@@ -179,6 +179,10 @@ class InversionEdit(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> str:
+        return embeddings.fingerprint(inputs)
+
+    @classmethod
     @host.guarded
     def execute(cls, model, clip, vae, target_prompt, **others) -> io.NodeOutput:
         inputs = EditInputs(target_prompt, **others)

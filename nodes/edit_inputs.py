@@ -56,7 +56,7 @@ class HostCodec:
         return self.from_samples(samples)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        return self.vae.decode(self.to_samples(latent)).float().cpu().clamp(0, 1)
+        return finite_pictures(self.vae.decode(self.to_samples(latent)))
 
     def from_samples(self, samples: torch.Tensor) -> torch.Tensor:
         """The model's latents from those of a LATENT."""
@@ -65,6 +65,16 @@ class HostCodec:
     def to_samples(self, latent: torch.Tensor) -> torch.Tensor:
         """The ``samples`` of a LATENT from the model's latents."""
         return self.model.model.process_latent_out(latent.float().cpu())
+
+
+def finite_pictures(decoded: torch.Tensor) -> torch.Tensor:
+    """What a VAE has decoded, float32 in 0 .. 1 on the CPU.
+
+    Raises:
+        ValueError: it is not of finite numbers, which would be shown as black.
+    """
+    check.finite("vae gives", decoded, VAE_PRECISION)
+    return decoded.float().cpu().clamp(0, 1)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ..llmga.text import parse_weights
+from . import host
 
 MARK = "embedding:"
 _AT_WORD = re.compile(rf"(?:^|(?<=[ \n])){MARK}")
@@ -34,10 +36,14 @@ def tokenize(clip: Any, name: str, text: str, **options: Any) -> dict[str, Any]:
         name: of the input that holds the text, for the error.
 
     Raises:
-        ValueError: the host fails at an embedding that the text names.
+        ValueError: the host fails at an embedding that the text names, or at brackets in brackets.
     """
     try:
         return clip.tokenize(text, **options)
+    except RecursionError as error:
+        raise ValueError(
+            f"{name} nests brackets deeper than ComfyUI reads them as weights; take them out, or escape them as \\("
+        ) from error
     except _HOST_FAULTS as error:
         if MARK not in text:
             raise
@@ -56,21 +62,32 @@ def tokenize(clip: Any, name: str, text: str, **options: Any) -> dict[str, Any]:
 def left_out(clip: Any, name: str, text: str, weights: bool = False) -> list[str]:
     """A line for the embeddings that a prompt names and that are not found, and one for those of another width.
 
+    Args:
+        weights: the text is read as CLIP Text Encode does, which is the only way for other encoders than CLIP: the
+            tokenizers of language models switch weights off themselves, and fail where they are told to.
+
     Raises:
         ValueError: the host fails at one of them; see ``tokenize``.
     """
     if MARK not in text or not hasattr(clip, "tokenize"):  # what is no CLIP is refused where it is used
         return []
-    pieces = [piece for piece, _ in parse_weights(text)] if weights else [text]
-    for piece in pieces:
-        tokenize(clip, name, piece, disable_weights=True)
+    tokenize(clip, name, text, **({} if weights else {"disable_weights": True}))
+    pieces = _without_brackets(text) if weights else [text]
     found = [each for piece in pieces for each in _names(piece) if each]
     return _missing(clip, list(dict.fromkeys(found))[:_MOST])
 
 
-def notes(clip: Any, prompts: dict[str, str]) -> list[str]:
+def notes(clip: Any, prompts: dict[str, str], weights: bool = False) -> list[str]:
     """``left_out`` of several prompts by the names of their inputs, each line with its input."""
-    return [f"{name}: {line}" for name, text in prompts.items() for line in left_out(clip, name, text)]
+    return [
+        f"{name}: {line}" for name, text in prompts.items() for line in left_out(clip, name, text, weights)
+    ]
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """Where a node's texts name embeddings, changes with their files: one that was missing may be there now."""
+    named = any(isinstance(text, str) and MARK in text for text in inputs.values())
+    return host.embeddings_state() if named else ""
 
 
 def _missing(clip: Any, names: list[str]) -> list[str]:
@@ -110,6 +127,13 @@ def width_of(clip: Any, encoder: str) -> int | None:
         return int(net.transformer.get_input_embeddings().weight.shape[-1])  # type: ignore[union-attr]
     except (AttributeError, TypeError, IndexError):
         return None
+
+
+def _without_brackets(text: str) -> list[str]:
+    try:
+        return [piece for piece, _ in parse_weights(text)]
+    except ValueError:  # weights that the host takes, and the LLMGA layouts do not
+        return [text]
 
 
 def _names(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from ..llmga.text import BreakAt, has_break, longest, readout
 from ..llmga.text.chunks import MAX_CHUNKS, TRAINED_CHUNKS
 from . import check, embeddings, host
 from .prompt_encoder import LAYOUTS as LLMGA_LAYOUTS
-from .prompt_encoder import Conditioning, HostPromptEncoder, clip_encoders, zeros_like
+from .prompt_encoder import Conditioning, HostPromptEncoder, clip_encoders, encode_tokens, zeros_like
 
 LAYOUTS = (*LLMGA_LAYOUTS, "host")
 EMPTY_NEGATIVE = ("auto", "encode", "zeros")
@@ -153,6 +153,10 @@ class LongCLIPEncode(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> str:
+        return embeddings.fingerprint(inputs)
+
+    @classmethod
     @host.guarded
     def execute(
         cls,
@@ -169,7 +173,7 @@ class LongCLIPEncode(io.ComfyNode):
         break_word=False,
     ) -> io.NodeOutput:
         negative_text = check.optional_text("negative_text", negative_text)
-        texts = [check.text("text", text), negative_text]
+        texts = {"text": check.text("text", text), "negative_text": negative_text}
         check.choice("layout", layout, LAYOUTS)
         check.flag("weights", weights)
         check.choice("break_at", break_at, get_args(BreakAt))
@@ -183,21 +187,25 @@ class LongCLIPEncode(io.ComfyNode):
         forced = empty_negative == "auto" and "g" in encoders and layout != "host"
         zeros = not negative_text.strip() and (forced or empty_negative == "zeros")
         if zeros:
-            texts.pop()
+            del texts["negative_text"]
         # CLIP Text Encode reads weights always where no layout applies.
         notes = [
-            embeddings.left_out(clip, name, each, weights or not encoders)
-            for name, each in zip(("text", "negative_text"), texts, strict=False)
+            embeddings.left_out(clip, name, each, weights or not encoders) for name, each in texts.items()
         ]
         if not encoders:
-            encoded = [(clip.encode_from_tokens_scheduled(clip.tokenize(each)), NOT_CLIP) for each in texts]
+            encoded = [
+                (encode_tokens(clip, name, embeddings.tokenize(clip, name, each)), NOT_CLIP)
+                for name, each in texts.items()
+            ]
         elif layout == "host":
             encoded = encode_host(clip, texts, weights, min_chunks, match_chunks)
         else:
             encoder = HostPromptEncoder(clip, encoders, layout, max_chunks)
-            encoded = encode_llmga(encoder, texts, weights, break_at, min_chunks, match_chunks, break_word)
+            encoded = encode_llmga(
+                encoder, [*texts.values()], weights, break_at, min_chunks, match_chunks, break_word
+            )
             if not break_word:
-                for lines, each in zip(notes, texts, strict=True):
+                for lines, each in zip(notes, texts.values(), strict=True):
                     lines += [BREAK_IS_A_WORD] * has_break(each)
         if zeros:
             encoded.append((zeros_like(encoded[0][0]), "zeros"))
@@ -235,21 +243,22 @@ def encode_llmga(
 
 
 def encode_host(
-    clip: Any, texts: list[str], weights: bool, min_chunks: int, match_chunks: bool
+    clip: Any, texts: dict[str, str], weights: bool, min_chunks: int, match_chunks: bool
 ) -> list[tuple[Conditioning, str]]:
     """CLIP Text Encode's own tokens; only a prompt that must become longer gets chunks of padding."""
-    off = {} if weights else {"disable_weights": True}
-    tokens = [clip.tokenize(text, return_word_ids=True, **off) for text in texts]
-    sizes = [min(len(chunks) for chunks in each.values()) for each in tokens]
+    options = {"return_word_ids": True, **({} if weights else {"disable_weights": True})}
+    tokens = {name: embeddings.tokenize(clip, name, text, **options) for name, text in texts.items()}
+    sizes = [min(len(chunks) for chunks in each.values()) for each in tokens.values()]
+    counts = chunk_counts(sizes, min_chunks, match_chunks)
     empty = clip.tokenize("")
     encoded = []
-    for each, size, count in zip(tokens, sizes, chunk_counts(sizes, min_chunks, match_chunks), strict=True):
+    for (name, each), size, count in zip(tokens.items(), sizes, counts, strict=True):
         length = sum(word != 0 for chunk in each["l"] for *_, word in chunk)
         pairs = {key: [[token[:2] for token in chunk] for chunk in chunks] for key, chunks in each.items()}
         if count > size:
             pairs = {key: chunks + empty[key] * (count - len(chunks)) for key, chunks in pairs.items()}
         line = f"{length} tokens in {size} chunks, {count - size} of padding, as CLIP Text Encode"
-        encoded.append((clip.encode_from_tokens_scheduled(pairs), line))
+        encoded.append((encode_tokens(clip, name, pairs), line))
     return encoded
 
 

@@ -205,6 +205,10 @@ class FlowEdit(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> str:
+        return embeddings.fingerprint(inputs)
+
+    @classmethod
     @host.guarded
     def execute(cls, model, clip, vae, image, source_prompt, target_prompt, **others) -> io.NodeOutput:
         inputs = FlowInputs(source_prompt, target_prompt, **others)
@@ -227,7 +231,9 @@ class FlowEdit(io.ComfyNode):
             latent,
             inputs.work(sigmas, None if mask is None else cells_of(mask, latent), on_step),
         )
-        report = "\n".join([note, *inputs.notes(model, sigmas, mask), *embeddings.notes(clip, texts)])
+        report = "\n".join(
+            [note, *inputs.notes(model, sigmas, mask), *embeddings.notes(clip, texts, weights=True)]
+        )
         return io.NodeOutput(decoded(vae, samples), {"samples": samples}, report, ui={"text": [report]})
 
 

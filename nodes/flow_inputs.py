@@ -12,8 +12,9 @@ from ..llmga.edit.fit import mask_cells
 from ..llmga.edit.flow import FlowMethod, flow_edit, rf_inversion_edit
 from ..llmga.edit.inversion import OnStep
 from . import check, embeddings, host_flow
-from .edit_inputs import VAE_PRECISION, check_target_prompt, notes_on_empty
+from .edit_inputs import VAE_PRECISION, check_target_prompt, finite_pictures, notes_on_empty
 from .host_flow import Velocities
+from .prompt_encoder import encode_tokens
 
 METHODS = get_args(FlowMethod)
 MOST_STEPS = 200
@@ -150,11 +151,11 @@ def encoded(clip: Any, name: str, text: str) -> Any:
     """A prompt as CLIP Text Encode makes it.
 
     Raises:
-        ValueError: it is not a CLIP, or the text names an embedding at which the host fails.
+        ValueError: it is not a CLIP, the host fails at the text, or what it gives is not finite.
     """
     if not hasattr(clip, "tokenize") or not hasattr(clip, "encode_from_tokens_scheduled"):
         raise ValueError(f"clip must be a CLIP from Load CLIP, got {type(clip).__name__}")
-    return clip.encode_from_tokens_scheduled(embeddings.tokenize(clip, name, text))
+    return encode_tokens(clip, name, embeddings.tokenize(clip, name, text))
 
 
 def encoded_latent(model: Any, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -189,7 +190,7 @@ def encoded_latent(model: Any, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
 def decoded(vae: Any, samples: torch.Tensor) -> torch.Tensor:
     """The pictures of latents, (B, H, W, 3)."""
     pictures = [vae.decode(one[None]) for one in samples]
-    return torch.cat([one.reshape(-1, *one.shape[-3:]) for one in pictures]).float().cpu().clamp(0, 1)
+    return finite_pictures(torch.cat([one.reshape(-1, *one.shape[-3:]) for one in pictures]))
 
 
 def cells_of(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:

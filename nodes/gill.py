@@ -94,9 +94,17 @@ class GILLLoader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, language, gill, vision=NONE, decision=NONE, precision="auto") -> str:
-        files = host.names_on_disk(host_gill.gill_files)
-        found = host_gill.gill_files() if files else {}
-        return " ".join(host.state_of(found[name]) if name in found else "-" for name in (gill, decision))
+        try:
+            files, towers = host_gill.gill_files(), host_gill.vision_models()
+            chosen = (
+                host.language_models().get(language),
+                files.get(gill),
+                towers.get(vision),
+                files.get(decision),
+            )
+        except (OSError, RuntimeError, TypeError) as error:
+            return type(error).__name__
+        return " ".join("-" if path is None else host.state_of(path) for path in chosen)
 
     @classmethod
     @host.guarded

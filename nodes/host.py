@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import json
 import logging
@@ -175,8 +176,10 @@ def require_reachable(kind: str, input_name: str, name: Any) -> None:
 
 
 def state_of(path: Path) -> str:
-    """Size and time of a file as text, for ``fingerprint_inputs``; it never raises."""
+    """Size and time of a file, or of those in a folder, as text for ``fingerprint_inputs``; it never raises."""
     try:
+        if path.is_dir():
+            return ",".join(f"{one.name}:{state_of(one)}" for one in sorted(path.iterdir()) if one.is_file())
         stat = path.stat()
     except OSError as error:
         return type(error).__name__
@@ -206,6 +209,18 @@ def clip_vision_files() -> list[Path]:
 def restorers() -> dict[str, Path]:
     """Every weight file in ``models/diffrir``, by its name there."""
     return model_files(RESTORERS, (".pth", ".safetensors"))
+
+
+def embeddings_state() -> str:
+    """Changes where a textual inversion is added, replaced or taken away."""
+    files = (
+        Path(folder, name)
+        for root in folder_paths.get_folder_paths("embeddings")
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+    )
+    found = sorted(f"{path}:{state_of(path)}" for path in files)
+    return hashlib.sha256("|".join(found).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def private_directory() -> Path:

@@ -59,7 +59,8 @@ def load_unet(unet: UNet, weight_dtype: str) -> Any:
     """The host's MODEL of a checked UNet.
 
     Raises:
-        ValueError: a weight is not finite, or the host does not know its widths, or a format that it is quantised in.
+        ValueError: a weight is not finite or not found by the host, or the host does not know its widths, or a format that
+            it is quantised in.
     """
     if unknown := set(unet.formats) - known_formats():
         raise ValueError(
@@ -86,6 +87,11 @@ def _load(
     metadata = None
     for path in files:
         part, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+        if nested := [name for name, value in part.items() if not isinstance(value, torch.Tensor)]:
+            raise ValueError(
+                f"unet {shown(path)} keeps its weights under {nested[0]!r}, where ComfyUI does not look; save them as "
+                "safetensors"
+            )
         check_finite(part.items(), shown(path))
         weights.update(part)
     more = {"disable_dynamic": True} if disable_dynamic else {}

@@ -98,6 +98,10 @@ class Invert(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> str:
+        return embeddings.fingerprint(inputs)
+
+    @classmethod
     @host.guarded
     def execute(
         cls, model, clip, vae, source_prompt, steps, layout, max_chunks, image=None, latent=None, control=None

@@ -12,7 +12,7 @@ import torch
 from ..llmga.text import JoinLayout, Plans, PromptEncoder, Whole
 from ..llmga.text.chunks import BOS, CONTENT, EOS, TRAINED_CHUNKS
 from ..llmga.text.encoder import ChunkIds
-from . import embeddings
+from . import check, embeddings
 
 LAYOUTS = get_args(JoinLayout)
 PADDING = {"l": EOS, "g": 0}
@@ -69,7 +69,7 @@ class HostPromptEncoder(PromptEncoder[Conditioning]):
             name: [[(token, 1.0) for token in chunk[i]] for chunk in chunks]
             for i, name in enumerate(self.encoders)
         }
-        return self.clip.encode_from_tokens_scheduled(tokens)
+        return encode_tokens(self.clip, "the prompt", tokens)
 
     def _context(self, encoded: Conditioning, numbers: Sequence[int], plans: Plans) -> Conditioning:
         context = []
@@ -77,6 +77,25 @@ class HostPromptEncoder(PromptEncoder[Conditioning]):
             hidden = cond[0].unflatten(0, (-1, CONTENT + 2))  # (1, U · 77, dim) -> (U, 77, dim)
             context.append([self._join(hidden, numbers, plans), extra])
         return context
+
+
+def encode_tokens(clip: Any, name: str, tokens: dict[str, Any]) -> Conditioning:
+    """The host's conditioning of tokens.
+
+    Args:
+        name: of the input that holds the text, for the error.
+
+    Raises:
+        ValueError: its numbers are not finite, of which a sampler makes a black picture without a word.
+    """
+    found = clip.encode_from_tokens_scheduled(tokens)
+    for rows, _ in found:
+        check.finite(
+            f"clip, for {name}, gives",
+            rows,
+            "write weights such as (word:1.2) nearer to 1, or load the text encoder in another precision",
+        )
+    return found
 
 
 def clip_encoders(clip: Any) -> tuple[str, ...]:

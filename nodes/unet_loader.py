@@ -104,7 +104,7 @@ def choices() -> dict[str, Path | None]:
 def place_of(name: str, download: bool) -> Path:
     """Where a choice is, after a download if that is needed and wanted."""
     place, published = choices()[name], name.removesuffix("/")
-    if download and published in PUBLISHED and (place is None or any(place.rglob("*.part"))):
+    if download and published in PUBLISHED and not _is_whole(place):
         if not host.downloads_allowed():
             raise ValueError(
                 f"unet {name!r} is not whole on this machine, and its owner has not allowed downloads: a workflow alone "
@@ -118,6 +118,19 @@ def place_of(name: str, download: bool) -> Path:
             f"({PUBLISHED[published]}), or put that repository's unet folder into models/diffusion_models/{published}"
         )
     return place
+
+
+def _is_whole(place: Path | None) -> bool:
+    """Whether nothing of a UNet is missing; a download may also have stopped between two of its files."""
+    if place is None or any(place.rglob("*.part")):
+        return False
+    try:
+        find_unet(place)
+    except FileNotFoundError:
+        return False
+    except ValueError:  # it is here, and something else is wrong with it
+        pass
+    return True
 
 
 NODES = [UNetLoader]

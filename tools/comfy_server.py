@@ -177,7 +177,12 @@ def make_base(base: Path, pack: Path, extra_packs: Sequence[Path] = ()) -> Path:
 
 
 def link(target: Path, place: Path) -> None:
-    """Make ``place`` show the folder ``target``: a symlink, on Windows a junction, at worst a copy."""
+    """Make ``place`` show the folder ``target``: a symlink, on Windows a junction, at worst a copy.
+
+    A symlink to another folder, such as where a ComfyUI or a checkout was before, is replaced; anything else stays.
+    """
+    if place.is_symlink() and place.readlink() != target:
+        place.unlink()
     if place.exists():
         return
     try:

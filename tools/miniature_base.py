@@ -48,14 +48,17 @@ def add_endpoint(path: Path, url: str) -> None:
     """Write the record of the miniature's server into ``endpoints.json`` beside those that are there.
 
     Raises:
-        ValueError: the file is not valid JSON.
+        ValueError: the file is not valid JSON, or not of endpoints.
     """
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); mend or delete it") from error
+    endpoints = known.get("endpoints", {}) if isinstance(known, dict) else None
+    if not isinstance(endpoints, dict):
+        raise ValueError(f'{path} is not an object with an object "endpoints" in it; mend or delete it')
     record = {"url": url, "model": "llmga-mini", "pictures": False}
-    records = {**known.get("endpoints", {}), ENDPOINT: record}
+    records = {**endpoints, ENDPOINT: record}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**known, "endpoints": records}, indent=2), encoding="utf-8")
 

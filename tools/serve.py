@@ -77,22 +77,36 @@ def main(argv: list[str]) -> int:
         say(f"serve: {error}")
         return 2
     base = Path(os.environ.get("LLMGA_SERVE") or ROOT / ".dev" / "serve").absolute()
-    base.mkdir(parents=True, exist_ok=True)
-    link(host.path / "models", base / "models")
-    make_base(base, ROOT, (miniature.PACK,))
-    greet_nobody(base / "user" / "default" / "comfy.settings.json")
     with assistant(models) as url:
-        arguments = [*arguments, *furnish(base, models, url)]
+        try:
+            arguments += prepare(base, host.path, models, url)
+        except (ValueError, OSError) as error:
+            say(f"serve: {error}")
+            return 2
         process = subprocess.Popen(
             command(host.path, base, address.port, arguments), cwd=host.path, env=server_environment({})
         )
         return accompany(process, address)
 
 
+def prepare(base: Path, comfyui: Path, models: Path, url: str) -> tuple[str, ...]:
+    """Put into a server's base folder what it needs; see ``furnish``.
+
+    Raises:
+        ValueError: the person's own list of endpoints there cannot be read.
+        OSError: the folder cannot be written.
+    """
+    base.mkdir(parents=True, exist_ok=True)
+    link(comfyui / "models", base / "models")
+    make_base(base, ROOT, (miniature.PACK,))
+    greet_nobody(base / "user" / "default" / "comfy.settings.json")
+    return furnish(base, models, url)
+
+
 def read(argv: Sequence[str]) -> tuple[Address, list[str]]:
     """The address that ComfyUI's arguments mean, and those arguments without the port."""
     parser = argparse.ArgumentParser(prog="dev.py serve", add_help=False, allow_abbrev=False)
-    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--port", type=port_number, default=PORT)
     options, arguments = parser.parse_known_args(list(argv))
     parser.add_argument("--listen", nargs="?", const=EVERYWHERE, default="127.0.0.1")
     parser.add_argument("--tls-keyfile")
@@ -100,6 +114,13 @@ def read(argv: Sequence[str]) -> tuple[Address, list[str]]:
     known, _ = parser.parse_known_args(list(argv))
     scheme = "https" if known.tls_keyfile and known.tls_certfile else "http"
     return Address(known.listen, options.port, scheme), arguments
+
+
+def port_number(text: str) -> int:
+    """A port that a person has written; not 0, of which ComfyUI alone would know what it became."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 65535, got {text!r}")
+    return int(text)
 
 
 def is_taken(port: int) -> bool:

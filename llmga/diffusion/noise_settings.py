@@ -1,12 +1,18 @@
-"""Noise settings of a UNet: its prediction type and noise schedule, from the scheduler file beside it."""
+"""Noise settings of a UNet: its prediction type and schedule, from the scheduler file beside it or marks in its own file."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..files.json_files import read_object
+
+V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
+MARKS = (V_PREDICTION, ZERO_SNR)
+"""Entries without weights by which a file under the original names says what its UNet predicts."""
+_EDM = ("edm_mean", "edm_vpred.sigma_max")
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class NoiseSettings:
     beta_start: float = 0.00085
     beta_end: float = 0.012
     stated: bool = False
-    """A scheduler_config.json says so; otherwise the defaults are assumed."""
+    """A scheduler_config.json, or a mark in the file, says so; otherwise the defaults are assumed."""
 
 
 def read_noise_settings(place: Path) -> NoiseSettings:
@@ -33,6 +39,25 @@ def read_noise_settings(place: Path) -> NoiseSettings:
         if folder is not None and (folder / "scheduler_config.json").is_file():
             return _parse(folder / "scheduler_config.json")
     return NoiseSettings()
+
+
+def marked_settings(names: Iterable[str]) -> NoiseSettings:
+    """The settings that the names in a weight file stand for.
+
+    Raises:
+        ValueError: it is made for EDM's noise, which SD1.5 and SDXL do not have.
+
+    Source: ComfyUI ``comfy/supported_models.py``, SDXL.model_type.
+    """
+    names = set(names)
+    if edm := names.intersection(_EDM):
+        raise ValueError(
+            f"it was trained on EDM's noise (it holds {min(edm)}), as Playground 2.5 and CosXL were; load it with Load "
+            "Checkpoint"
+        )
+    if V_PREDICTION not in names:
+        return NoiseSettings()
+    return NoiseSettings("v_prediction", ZERO_SNR in names, stated=True)
 
 
 def _parse(path: Path) -> NoiseSettings:

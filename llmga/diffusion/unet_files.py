@@ -38,12 +38,14 @@ def find_unet(place: Path, variant: Variant = "auto") -> UNet:
     files, ema = _files_of_folder(place, variant) if place.is_dir() else (_files_of(place), False)
     unet = identify(files, [read_header(path) for path in files])
     _check_names(files)
-    return replace(unet, noise=read_noise_settings(files[0].parent), ema=ema)
+    beside = read_noise_settings(files[0].parent)
+    return replace(unet, noise=beside if beside.stated else unet.noise, ema=ema)
 
 
 def fingerprint(unet: UNet) -> str:
-    """Changes with any of its files."""
-    return "|".join(f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in unet.files)
+    """Changes with any of its files, the scheduler's among them."""
+    files = (f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in unet.files)
+    return "|".join([*files, str(unet.noise)])
 
 
 def _check_names(files: Iterable[Path]) -> None:

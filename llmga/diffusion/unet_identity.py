@@ -17,7 +17,7 @@ from ..files.kinds import WrongFileError, shown
 from ..files.known_kinds import CHECKPOINT, SD15_UNET, SDXL_UNET, SMALL_UNET, check_kind, kind_of
 from ..files.storage import PLAIN, Stored, check_formats, is_packed, look_through, read_formats
 from .ldm import unet_to_ldm
-from .noise_settings import NoiseSettings
+from .noise_settings import MARKS, NoiseSettings, marked_settings
 from .unet_shapes import SD15, SDXL, Shape, Sizes, measured, shapes
 
 CHECKPOINT_PREFIX = "model.diffusion_model."
@@ -70,7 +70,7 @@ class UNet:
                 f"{self.base} UNet for {self.task}",
                 f"input: {self.channels} channels ({inputs})",
                 f"prediction: {noise.prediction}{', zero terminal SNR' if noise.zero_snr else ''} "
-                f"({'from its scheduler' if noise.stated else 'assumed, it has no scheduler file'})",
+                f"({'as its scheduler or its file says' if noise.stated else 'assumed, it has no scheduler file'})",
                 f"weights: {self.parameters:,} in {' and '.join(self.dtypes)}, {self.layout}{quantised}",
                 f"file: {files}{', smoothed in training (EMA)' if self.ema else ''}",
             )
@@ -85,7 +85,12 @@ def identify(files: Sequence[Path], headers: Sequence[Header]) -> UNet:
     """
     path = files[0]
     name = shown(path)
-    inside, prefix = _inside(path, _union(files, headers))
+    header = _union(files, headers)
+    try:
+        noise = marked_settings(header)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    inside, prefix = _inside(path, {key: weight for key, weight in header.items() if key not in MARKS})
     stored = _stored(name, files, headers, inside, prefix)
     layout = ORIGINAL if any(key in stored.weights for key in _LDM) else DIFFUSERS
     if stored.formats and layout == DIFFUSERS:
@@ -117,6 +122,7 @@ def identify(files: Sequence[Path], headers: Sequence[Header]) -> UNet:
         dtypes=tuple(sorted({weight.dtype for weight in stored.weights.values()})),
         layout="inside a whole checkpoint" if prefix else layout,
         formats=tuple(sorted(set(stored.formats.values()))),
+        noise=noise,
     )
 
 

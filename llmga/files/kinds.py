@@ -94,4 +94,5 @@ class Registry(Generic[Subject]):
 
 def shown(path: Path) -> str:
     """How errors call a file: its name and that of its folder, without the rest of somebody's disk."""
-    return f"{path.parent.name}/{path.name}"
+    folder = path.parent.name
+    return f"{folder}/{path.name}" if folder else path.name

@@ -220,3 +220,31 @@ def test_odd_files_among_the_histories_are_not_offered(
     assert declared(extension) == everything
     for value in (["a"], 3, None, {}):
         assert history.LoadHistory.fingerprint_inputs(value) == "missing"
+
+
+@pytest.mark.parametrize("changed", ["language", "gill", "vision", "decision"])
+def test_gill_is_loaded_again_when_one_of_its_files_has_changed(
+    folders: Any, made: list[Path], changed: str
+) -> None:
+    def place(kind: str, name: str) -> Path:
+        path = Path(folders.get_folder_paths(kind)[0]) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"{}")
+        made.append(path)
+        return path
+
+    paths = {
+        "language": place("LLM", "opt-fingerprint/config.json"),
+        "gill": place("gill", "own-fingerprint.safetensors"),
+        "decision": place("gill", "own-decision.safetensors"),
+        "vision": place("clip_vision", "own-vision.safetensors"),
+    }
+    made.append(paths["language"].parent)
+    names = {name: path.parent.name if name == "language" else path.name for name, path in paths.items()}
+    folders.filename_list_cache.clear()
+    fingerprint = comfy_inprocess.pack("nodes.gill").GILLLoader.fingerprint_inputs
+    before = fingerprint(**names)
+    assert before == fingerprint(**names)
+    paths[changed].write_bytes(b"{ }")
+    assert fingerprint(**names) != before
+    assert isinstance(fingerprint([], {}), str)

@@ -240,6 +240,15 @@ def test_what_is_not_a_number_is_said_where_it_comes_from(trio: Any) -> None:
     broken.set_model_unet_function_wrapper(lambda apply, given: given["input"] * torch.nan)
     with pytest.raises(ValueError, match="vae gives NaN or infinite numbers; start ComfyUI with --fp32-vae"):
         invert((model, clip, Broken()), image=picture())
+
+    class Black(Broken):
+        encode = vae.encode
+
+        def decode(self, samples: torch.Tensor) -> torch.Tensor:
+            return vae.decode(samples) * torch.nan
+
+    with pytest.raises(ValueError, match="vae gives NaN or infinite numbers; start ComfyUI with --fp32-vae"):
+        invert((model, clip, Black()), image=picture())
     with pytest.raises(ValueError, match="model, at timestep .*, gives NaN or infinite numbers; load it in"):
         invert((broken, clip, vae), image=picture())
     latent = {"samples": vae.encode(picture()) * torch.nan}

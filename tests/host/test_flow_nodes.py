@@ -257,6 +257,19 @@ def test_a_vae_that_does_not_fit_a_flow_model_is_named(encode: Any, message: str
         edit((model, clip, Other()))
 
 
+def test_a_picture_that_is_not_of_numbers_is_not_shown_as_black() -> None:
+    model, clip, vae = trio("flux")
+
+    class Black:
+        encode = vae.encode
+
+        def decode(self, samples: torch.Tensor) -> torch.Tensor:
+            return vae.decode(samples) * torch.nan
+
+    with pytest.raises(ValueError, match="vae gives NaN or infinite numbers; start ComfyUI with --fp32-vae"):
+        edit((model, clip, Black()))
+
+
 def test_a_cancel_stops_at_the_next_step_and_the_next_run_is_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     models = trio("flux")
     before = edit(models)[0]
@@ -282,3 +295,9 @@ def test_prompts_are_encoded_as_clip_text_encode_does() -> None:
     ours = comfy.pack("nodes.flow_inputs").encoded(clip, "target_prompt", "a (red:1.3) star")
     (expected,) = comfy.core_node("CLIPTextEncode")().encode(clip, "a (red:1.3) star")
     assert torch.equal(ours[0][0], expected[0][0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_may_name_an_embedding(family: str) -> None:
+    """The tokenizers of language models fail where they are told to switch weights off."""
+    assert edit(trio(family), target=f"{TARGET} embedding:gone", strength=0.25)[0].shape == (1, 64, 96, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +192,56 @@ def test_null_switches_nothing_and_is_no_negative(clip: Any) -> None:
     for null in (None, "None"):
         again = run(clip, "a fox BREAK star", negative_text=null, break_word=None)
         assert torch.equal(again[1][0][0], plain[1][0][0]) and again[2] == plain[2]
+
+
+@pytest.mark.parametrize("kind", ["flux", "qwen"])
+def test_other_encoders_read_a_prompt_that_names_an_embedding(folder: Path, kind: str) -> None:
+    """The tokenizers of language models switch weights off themselves, and fail where they are told to."""
+    clip = comfy.tiny_clip(kind)
+    for tokenizer in vars(clip.tokenizer).values():
+        if hasattr(tokenizer, "embedding_directory"):
+            tokenizer.embedding_directory = str(folder)
+    text = "a embedding:gone ring (big:900)"
+    expected = comfy.core_node("CLIPTextEncode")().encode(clip, text)[0][0][0]
+    positive, _, said = run(clip, text)
+    assert torch.equal(positive[0][0], expected)
+    assert "LEFT OUT: no embedding gone in models/embeddings" in said
+
+
+@pytest.mark.parametrize("name", ["text", "negative_text"])
+@pytest.mark.parametrize(("kind", "options"), [("sd15", {"layout": "host", "weights": True}), ("flux", {})])
+def test_brackets_that_the_host_cannot_read_are_named(name: str, kind: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{name} nests brackets deeper than ComfyUI reads them as weights"):
+        run(comfy.tiny_clip(kind), **{"text": "a fox", name: "(" * 5000 + "a" + ")" * 5000, **options})
+
+
+@pytest.mark.parametrize("name", ["text", "negative_text"])
+@pytest.mark.parametrize("weight", ["nan", "inf", "1e39"])
+@pytest.mark.parametrize(("kind", "options"), [("sd15", {"layout": "host", "weights": True}), ("flux", {})])
+def test_a_weight_that_leaves_no_finite_number_is_named(
+    name: str, weight: str, kind: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"^clip, for {name}, gives NaN or infinite numbers; write weights"):
+        run(comfy.tiny_clip(kind), **{"text": "a fox", name: f"a (fox:{weight})", **options})
+
+
+@pytest.mark.parametrize(
+    "node", ["encode.LongCLIPEncode", "inversion.Invert", "edit.InversionEdit", "flow.FlowEdit"]
+)
+def test_an_embedding_that_was_put_there_is_read_at_the_next_run(node: str) -> None:
+    module, name = node.split(".")
+    fingerprint = getattr(comfy.pack(f"nodes.{module}"), name).fingerprint_inputs
+    folder = Path(importlib.import_module("folder_paths").get_folder_paths("embeddings")[0]) / "mine"
+    text = {"text": "a (embedding:fresh:1.2) star", "source_prompt": "a star", "steps": 3}
+    before, plain = fingerprint(**text), fingerprint(text="a star")
+    assert before == fingerprint(**text)
+    folder.mkdir(parents=True)
+    try:
+        save_file({"emb_params": torch.ones(1, WIDTH_L)}, folder / "fresh.safetensors")
+        there = fingerprint(**text)
+        assert there != before and fingerprint(text="a star") == plain
+        save_file({"emb_params": torch.ones(2, WIDTH_L)}, folder / "fresh.safetensors")
+        assert fingerprint(**text) != there
+    finally:
+        shutil.rmtree(folder)
+    assert fingerprint(**text) == before

@@ -117,6 +117,15 @@ def test_weights_that_are_not_finite_are_refused(folder: Path, number: float) ->
         run("broken/")
 
 
+def test_weights_where_the_host_does_not_look_are_named(folder: Path) -> None:
+    weights = mini_unet()
+    torch.save({"params_ema": weights, "params": weights}, folder / "wrapped.pt")
+    with pytest.raises(
+        ValueError, match="wrapped.pt keeps its weights under 'params_ema', where ComfyUI does not"
+    ):
+        run("wrapped.pt")
+
+
 @pytest.mark.parametrize(("channels", "task"), [(4, "text-to-image"), (9, "inpainting")])
 def test_a_full_size_unet_gives_diffusers_eps(folder: Path, channels: int, task: str) -> None:
     if reason := shortage(folder):
@@ -196,7 +205,7 @@ def test_the_scheduler_is_patched_onto_the_model(folder: Path) -> None:
     said = {**config, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "beta_end": 0.013}
     write_json(folder / "v" / "scheduler" / "scheduler_config.json", said)
     model, readout = run("v/")
-    assert "v_prediction, zero terminal SNR (from its scheduler)" in readout
+    assert "v_prediction, zero terminal SNR (as its scheduler or its file says)" in readout
     found = model.get_model_object("model_sampling")
     assert isinstance(found, sampling.V_PREDICTION) and isinstance(found, sampling.ModelSamplingDiscrete)
     alphas = DDIMScheduler(**said).alphas_cumprod.double()
@@ -206,7 +215,7 @@ def test_the_scheduler_is_patched_onto_the_model(folder: Path) -> None:
     assert isinstance(model.clone().get_model_object("model_sampling"), sampling.V_PREDICTION)
     write_json(folder / "v" / "scheduler" / "scheduler_config.json", config)
     model, readout = run("v/")
-    assert not model.object_patches and "epsilon (from its scheduler)" in readout
+    assert not model.object_patches and "epsilon (as its scheduler or its file says)" in readout
 
 
 def test_fp8_is_the_hosts(folder: Path) -> None:
@@ -270,6 +279,23 @@ def test_a_quantised_unet_inside_a_checkpoint_paints_the_same(folder: Path) -> N
         host_eps(run(f"{name}.safetensors")[0], x, 500, context) for name in ("alone", "whole")
     )
     assert torch.equal(alone, whole_one)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.usefixtures("original_names")
+def test_a_mark_in_the_file_is_followed(folder: Path, whole: bool) -> None:
+    """As those of v-prediction have it; taken for eps, such a model paints noise."""
+    prefix = "model.diffusion_model." if whole else ""
+    weights = {f"{prefix}{name}": value for name, value in mini_in_original_names().items()}
+    if whole:
+        weights["first_stage_model.decoder.conv_in.weight"] = torch.zeros(1)
+    marks = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
+    save(folder / "v.safetensors", {**weights, **marks})
+    model, readout = run("v.safetensors")
+    assert "v_prediction, zero terminal SNR" in readout
+    found = model.get_model_object("model_sampling")
+    assert isinstance(found, importlib.import_module("comfy.model_sampling").V_PREDICTION)
+    assert found.sigmas[-1] > 1000
 
 
 @pytest.mark.usefixtures("original_names")
@@ -361,6 +387,43 @@ def test_a_wrong_widget_is_named(folder: Path, name: str, value: Any) -> None:
         run(**{"unet": "ours/", name: value})
 
 
+def test_a_download_that_stopped_between_two_parts_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then there is no .part to tell it by."""
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "HF_HUB_OFFLINE",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    weights = mini_unet(9)
+    halves = [list(weights)[:100], list(weights)[100:]]
+    names = [f"{STEM}-{i:05d}-of-00002.safetensors" for i in (1, 2)]
+    parts = {
+        f"unet/{name}": write_unet(folder / "source", {key: weights[key] for key in half}, name).read_bytes()
+        for name, half in zip(names, halves, strict=True)
+    }
+    shutil.rmtree(folder / "source")
+    places = {key: name for name, half in zip(names, halves, strict=True) for key in half}
+    index = {f"unet/{STEM}.safetensors.index.json": json.dumps({"weight_map": places}).encode()}
+    monkeypatch.setenv("LLMGA_ALLOW_DOWNLOADS", "1")
+    with Hub({**index, **parts}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.failing = {names[1]}
+        with pytest.raises(ConnectionError, match="cannot be downloaded|stopped"):
+            run("llmga-sdxl-inpainting-v2/", download=True)
+        assert not list(folder.rglob("*.part")) and list(folder.rglob(names[0]))
+        with pytest.raises(FileNotFoundError, match="is missing, one of the 2 parts"):
+            run("llmga-sdxl-inpainting-v2/")
+        hub.failing = set()
+        assert "inpainting" in run("llmga-sdxl-inpainting-v2/", download=True)[1]
+
+
 def test_nothing_is_downloaded_unless_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     proxies = ("http_proxy", "https_proxy", "all_proxy")
     for name in (*proxies, *map(str.upper, proxies), "HF_HUB_OFFLINE"):
@@ -386,7 +449,7 @@ def test_nothing_is_downloaded_unless_asked(folder: Path, monkeypatch: pytest.Mo
         with pytest.raises(ConnectionError, match="it goes on where it was"):
             run(published, download=True)
         _, readout = run(published, download=True)
-        assert "inpainting" in readout and "from its scheduler" in readout
+        assert "inpainting" in readout and "as its scheduler or its file says" in readout
         assert any(asked for _, asked in hub.asked)  # it went on in the middle
         before = len(hub.asked)
         run(published, download=True)  # it is there

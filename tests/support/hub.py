@@ -26,6 +26,8 @@ class Hub:
         self.go_on = threading.Event()
         self.asked: list[tuple[str, str]] = []
         self.status = 200
+        self.failing: set[str] = set()
+        """Names of files that cannot be had for now."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -56,8 +58,8 @@ class Hub:
             def do_GET(self) -> None:  # noqa: N802
                 asked = self.headers.get("Range", "")
                 hub.asked.append((self.path, asked))
-                if hub.status != 200:
-                    self.send_error(hub.status)
+                if hub.status != 200 or self.path.rpartition("/")[2] in hub.failing:
+                    self.send_error(hub.status if hub.status != 200 else 503)
                 elif "/resolve/" in self.path:
                     self._file(hub.files[self.path.partition(f"/resolve/{hub.revision}/")[2]], asked)
                 elif "/tree/" in self.path:

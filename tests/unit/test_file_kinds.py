@@ -130,6 +130,15 @@ def test_conversion_says_the_same(tmp_path: Path) -> None:
     assert str(caught.value) == answers(path)["DiffRIR Loader"][1]
 
 
+def test_a_file_of_the_working_folder_is_not_called_one_of_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.pth").touch()
+    with pytest.raises(WrongFileError, match=r"^empty\.pth is an empty file"):
+        read_header(Path("empty.pth"))
+
+
 def test_there_are_forty_kinds_and_more() -> None:
     assert len(WEIGHTS) + len(CONTENTS) >= 100
     assert len({kind for kind, *_ in (*WEIGHTS.values(), *CONTENTS.values())}) >= 60

@@ -116,3 +116,14 @@ def test_a_missing_package_is_named(
 def test_an_extra_may_contain_another() -> None:
     assert {*extra("train")} < {*extra("dev")}
     assert not any(package.startswith("llmga") for package in extra("dev"))
+
+
+def test_ctrl_c_ends_a_verb_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmga.__main__.import_module", stop)
+    assert main(["caption", "pictures"]) == 130
+    assert capsys.readouterr().err == "\nllmga caption was stopped\n"

@@ -141,7 +141,7 @@ def test_the_scheduler_next_to_it_is_heard(tmp_path: Path, chosen: str) -> None:
     write_json(tmp_path / "scheduler" / "scheduler_config.json", said)
     unet = find_unet(tmp_path / chosen)
     assert unet.noise == NoiseSettings("v_prediction", True, 0.00085, 0.012, stated=True)
-    assert "v_prediction, zero terminal SNR (from its scheduler)" in unet.describe()
+    assert "v_prediction, zero terminal SNR (as its scheduler or its file says)" in unet.describe()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,32 @@ def test_a_changed_file_has_another_fingerprint(tmp_path: Path) -> None:
     before = fingerprint(find_unet(tmp_path))
     assert before == fingerprint(find_unet(tmp_path))
     file(tmp_path, dtype="F32")
-    assert fingerprint(find_unet(path)) != before
+    full = fingerprint(find_unet(path))
+    assert full != before
+    write_json(tmp_path / "scheduler" / "scheduler_config.json", {"prediction_type": "v_prediction"})
+    assert fingerprint(find_unet(path)) != full
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_mark_in_the_file_says_what_its_unet_predicts(tmp_path: Path, whole: bool) -> None:
+    prefix = "model.diffusion_model." if whole else ""
+    weights = {f"{prefix}{name}": shape for name, shape in unet_to_ldm(shapes(SDXL)).items()}
+    if whole:
+        weights["first_stage_model.decoder.conv_in.weight"] = (1,)
+    path = tmp_path / "v.safetensors"
+    assert find_unet(write_sparse(path, weights)).noise == NoiseSettings()
+    unet = find_unet(write_sparse(path, {**weights, "v_pred": (0,)}))
+    assert unet.noise == NoiseSettings("v_prediction", stated=True)
+    unet = find_unet(write_sparse(path, {**weights, "v_pred": (0,), "ztsnr": (0,)}))
+    assert unet.noise == NoiseSettings("v_prediction", zero_snr=True, stated=True)
+    assert "v_prediction, zero terminal SNR (as its scheduler or its file says)" in unet.describe()
+    write_json(tmp_path / "scheduler" / "scheduler_config.json", {"prediction_type": "epsilon"})
+    assert find_unet(path).noise == NoiseSettings(stated=True)
+    for mark in ("edm_mean", "edm_vpred.sigma_max"):
+        with pytest.raises(
+            ValueError, match=rf"v.safetensors: it was trained on EDM's noise \(it holds {mark}\)"
+        ):
+            find_unet(write_sparse(path, {**weights, mark: (1,)}))
 
 
 @pytest.mark.parametrize("length", [640, 19_280])  # as bytes "\x80\x02" and "PK"
