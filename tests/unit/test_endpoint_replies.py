@@ -302,6 +302,10 @@ def test_a_body_is_read_however_it_is_cut(body: bytes, text: str, size: int) -> 
         (b"{", "not JSON"),
         (b'data: {"type": "ping"}\n\n', "no text, but with something that is not a chat completion"),
         (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: {"error": {"message": "gone"}}\n\n', "reports an error"),
+        (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\nerror: {"message":"gone"}\n\ndata: [DONE]\n\n',
+         "reports an error"),
+        (b'error: {"code":400,"message":"the request exceeds the available context size"}\n\n', "reports an error"),
+        (b'data: {"object":"error","message":"gone","code":500}\n\ndata: [DONE]\n\n', "reports an error"),
         (b'data: {"choices":[{"delta":{"content":[{"type":"thinking","thinking":"hm"}]}}]}\n\n', "reasoning and no text"),
     ],
 )  # fmt: skip

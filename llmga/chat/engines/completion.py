@@ -11,7 +11,7 @@ from .base import CutAt
 from .sse import SSEDecoder
 
 Form = Literal["events", "document"]
-_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
 _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
 """By which it is clear what a body is, white space before it not counted."""
@@ -152,6 +152,8 @@ class CompletionReader:
         """
         match document:
             case {"error": problem} if problem:
+                raise UnreadableReply("reports an error", _dumped(document))
+            case {"object": "error"}:  # vLLM and FastChat of 2024
                 raise UnreadableReply("reports an error", _dumped(document))
             case {"choices": []}:  # the usage report of a stream
                 return True
