@@ -62,12 +62,12 @@ class CompletionReader:
     @property
     def text(self) -> str:
         """The reply so far, without the model's thinking."""
-        return "".join(self._texts)
+        return _joined(self._texts)
 
     @property
     def thought(self) -> str:
         """What the server marked as thinking."""
-        return "".join(self._thoughts)
+        return _joined(self._thoughts)
 
     @property
     def pieces(self) -> int:
@@ -201,6 +201,14 @@ class CompletionReader:
                 self._thoughts.append(said)
                 break
         self._tools = self._tools or bool(message.get("tool_calls"))
+
+
+def _joined(pieces: list[str]) -> str:
+    """The pieces as one text, in which a character is whole again whose halves came in two of them.
+
+    Servers that cut their text by UTF-16 units send an emoji as two halves of a surrogate pair.
+    """
+    return "".join(pieces).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _dumped(document: Any) -> str:
