@@ -27,6 +27,10 @@ from .tags import count_closed
 CAPTIONED = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Suffixes of the files that get a caption."""
 MAX_EXCLUDED = 100
+_UNSPACED = (
+    "\u0e00-\u11ff\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese; and Korean, whose particles stand at the word."""
 _SEEDS = 2**64
 _ANOTHER_SEED = 0x9E3779B97F4A7C15
 """Added to the seed where a caption is asked for again."""
@@ -196,5 +200,11 @@ def _checked(exclude: Sequence[str]) -> tuple[str, ...]:
 
 
 def _holds(text: str, phrase: str) -> bool:
-    """Whether the phrase stands in the text as whole words, upper or lower case."""
-    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) is not None
+    """Whether the phrase stands in the text as whole words, upper or lower case.
+
+    A letter of a script that writes its words together neither begins nor ends one: there the phrase counts anywhere.
+    """
+    letter = rf"[^\W{_UNSPACED}]"
+    begins, ends = (re.match(letter, edge) is not None for edge in (phrase[0], phrase[-1]))
+    before, behind = rf"(?<!{letter})" * begins, rf"(?!{letter})" * ends
+    return re.search(f"{before}{re.escape(phrase)}{behind}", text, re.IGNORECASE) is not None

@@ -153,6 +153,23 @@ def test_what_is_excluded_is_said_in_the_request_and_asked_for_again(folder: Pat
         caption_folder(engine, folder, sampling=Sampling(), exclude=[str(i) for i in range(101)])
 
 
+@pytest.mark.parametrize(
+    ("caption", "phrase"),
+    [
+        ("一个戴帽子的女人站在雪地里。", "帽子"),
+        ("一件红色T恤。", "t恤"),
+        ("雪の中に立つ女性", "女性"),
+        ("빨간 모자를 쓴 여자", "모자"),
+        ("ผู้หญิงใส่หมวกสีแดง", "หมวก"),
+    ],
+)
+def test_a_script_without_spaces_has_its_words_anywhere(folder: Path, caption: str, phrase: str) -> None:
+    result = caption_folder(Seer(seed0=caption), folder, sampling=Sampling(), exclude=[phrase])
+    assert result.written["a red one.png"].startswith("A red square")  # asked for once more
+    assert with_trigger(caption, phrase) == caption
+    assert with_trigger(f"zxq{caption}", "zxq") == f"zxq{caption}"
+
+
 def test_two_pictures_of_one_name_do_not_share_a_caption(folder: Path) -> None:
     Image.new("RGB", (4, 4), "red").save(folder / "green.png")
     result = caption_folder(Seer(), folder, sampling=Sampling())

@@ -286,7 +286,8 @@ def read(body: bytes, size: int) -> str:
         (b'{"choices":[{"message":{"content":null,"refusal":"I cannot paint that."}}]}', "I cannot paint that."),
         (b'{"choices":[{"message":{"content":["a ",{"type":"text","text":"fox"},{"type":"image"}]}}]}', "a fox"),
         (b'data: {"choices":[{"delta":{"content":"a fox","reasoning_content":"hm"},"finish_reason":""}]}\n\n', "a fox"),
-        (b'data: {"choices":[{"delta":{"content":"a \\ud83e"}}]}\n\ndata: {"choices":[{"delta":{"content":"\\udd8a fox"}}]}\n\n',
+        (b'data: {"choices":[{"delta":{"content":"a \\ud83e"}}]}\n\n'
+         b'data: {"choices":[{"delta":{"content":"\\udd8a fox"}}]}\n\n',
          "a 🦊 fox"),
     ],
 )  # fmt: skip
