@@ -28,7 +28,8 @@ CAPTIONED = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"
 """Suffixes of the files that get a caption."""
 MAX_EXCLUDED = 100
 _UNSPACED = (
-    "\u0e00-\u11ff\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff"
+    "\u3005-\u30ff\u3400-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 """Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese; and Korean, whose particles stand at the word."""
 _SEEDS = 2**64

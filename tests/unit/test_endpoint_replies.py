@@ -261,6 +261,18 @@ def test_a_key_in_a_reply_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [text for text in heard if key[:9] in text]
 
 
+@pytest.mark.parametrize("key", ["EMPTY", "ollama", "none", "x", "0"])
+def test_a_placeholder_in_place_of_a_key_is_a_word_of_a_reply(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMGA_TEST_KEY", key)
+    reply = "<gen_image>An empty street, none is there; Ollama, x, 0</gen_image>"
+    with OpenAIServer(reply) as server:
+        engine = EndpointEngine(Endpoint("server", server.url, "m", "LLMGA_TEST_KEY"))
+        said = engine.generate(Conversation().say("user", "a"), Sampling(), lambda text: None)
+    assert said.answer == reply
+
+
 # --- reading ---------------------------------------------------------------------------------------
 
 
