@@ -321,6 +321,8 @@ def test_a_body_is_read_however_it_is_cut(body: bytes, text: str, size: int) -> 
          "reports an error"),
         (b'error: {"code":400,"message":"the request exceeds the available context size"}\n\n', "reports an error"),
         (b'data: {"object":"error","message":"gone","code":500}\n\ndata: [DONE]\n\n', "reports an error"),
+        (b'{"choices":[{"message":{"content":""},"finish_reason":"length"}]}', "no text: .* ended at 'max_new_tokens'"),
+        (b'data: {"choices":[{"delta":{},"finish_reason":"content_filter"}]}\n\n', "no text: .* by a content filter"),
         (b'data: {"choices":[{"delta":{"content":[{"type":"thinking","thinking":"hm"}]}}]}\n\n', "reasoning and no text"),
     ],
 )  # fmt: skip

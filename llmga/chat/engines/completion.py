@@ -7,7 +7,7 @@ import math
 from typing import Any, Literal
 
 from ..conversation import MAX_TEXT
-from .base import CutAt
+from .base import CUT_REASONS, CutAt
 from .sse import SSEDecoder
 
 Form = Literal["events", "document"]
@@ -21,6 +21,13 @@ _CUT_BY: dict[str, CutAt] = {
     "max_tokens": "max_new_tokens",  # gateways to Anthropic and Gemini
     "max_output_tokens": "max_new_tokens",
     "model_length": "context",  # Mistral
+    "content_filter": "filter",  # OpenAI, Azure, DeepSeek, gateways to Gemini
+    "safety": "filter",
+    "sensitive": "filter",  # GLM
+    "error": "server",  # Mistral, OpenRouter
+    "abort": "server",  # vLLM, SGLang
+    "network_error": "server",  # GLM
+    "insufficient_system_resource": "server",  # DeepSeek
 }
 
 
@@ -125,6 +132,8 @@ class CompletionReader:
             return "a tool call and no text; choose a model or a server setting without tools"
         if self._thoughts:
             return "reasoning and no text; raise 'max_new_tokens' or 'thought_tokens', or turn 'thinking' off"
+        if self.cut:  # a model that thinks where nobody sees it has none left for the answer
+            return f"no text: {CUT_REASONS[self.cut]}"
         return (
             "no text"
             if self._passed_over is None
