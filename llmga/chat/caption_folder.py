@@ -17,7 +17,7 @@ from typing import Any
 from ..files.writing import write_text
 from ..images import read_picture
 from .assistant import Reply, respond
-from .batch import StopAfterFailures
+from .batch import MAX_FAILURES_IN_A_ROW, StopAfterFailures
 from .conversation import Conversation, Picture
 from .engines.base import CUT_REASONS, ChatEngine, OnText, Sampling
 from .engines.endpoint import EndpointError
@@ -85,7 +85,8 @@ def caption_folder(
         settings: what else ``respond`` takes: policy, language, style.
 
     Returns:
-        What was written, skipped and failed. After three endpoint errors in a row the rest is not asked.
+        What was written, skipped and failed. After three endpoint errors in a row, or three captions in a row that could
+        not be written, the rest is not asked.
 
     Raises:
         NotADirectoryError: there is no such folder.
@@ -103,6 +104,7 @@ def caption_folder(
     skipped: list[str] = []
     failures: list[str] = []
     owners: dict[Path, str] = {}
+    unwritten = 0  # in a row
     engine_calls = StopAfterFailures()
     for i, path in enumerate(pictures):
         on_step(i, len(pictures))
@@ -112,14 +114,22 @@ def caption_folder(
             failures.append(f"{name}: {place.name} is the caption of {first}; rename one of the two pictures")
         elif place.exists() and not overwrite:
             skipped.append(name)
+        elif unwritten == MAX_FAILURES_IN_A_ROW:
+            failures.append(f"{name}: not asked, because {unwritten} captions in a row could not be written")
         else:
             own = replace(sampling, seed=(sampling.seed + i) % _SEEDS)
             try:
                 caption = with_trigger(engine_calls.call(partial(job.caption, path, own)), trigger)
-                write_text(place, caption + "\n")
-                written[name] = caption
             except (EndpointError, ValueError, OSError) as error:
                 failures.append(f"{name}: {error}")
+                continue
+            try:
+                write_text(place, caption + "\n")
+                written[name] = caption
+                unwritten = 0
+            except OSError as error:
+                failures.append(f"{name}: {error}")
+                unwritten += 1
     on_step(len(pictures), len(pictures))
     return CaptionedFolder(written, tuple(skipped), tuple(failures))
 

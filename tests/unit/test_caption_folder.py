@@ -142,6 +142,23 @@ def test_after_three_endpoint_errors_the_rest_is_not_asked(folder: Path) -> None
     assert result.failures[-1].endswith("not asked, because the endpoint failed 3 times in a row")
 
 
+def test_after_three_captions_that_could_not_be_written_the_rest_is_not_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        Image.new("RGB", (4, 4), "red").save(folder / f"x{i}.png")
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "the disk is full: make room there", str(path))
+
+    monkeypatch.setattr("llmga.chat.caption_folder.write_text", full)
+    engine = Seer()
+    result = caption_folder(engine, folder, sampling=Sampling())
+    assert len(engine.requests) == 3 and len(result.failures) == 6 and not result.written
+    assert "the disk is full" in result.failures[0]
+    assert result.failures[-1].endswith("not asked, because 3 captions in a row could not be written")
+
+
 def test_what_is_excluded_is_said_in_the_request_and_asked_for_again(folder: Path) -> None:
     engine = Seer(seed0="A red dress on a woman.", seed1="Predressed salad.")
     result = caption_folder(engine, folder, sampling=Sampling(), exclude=["red", " dress ", "", "red"])
