@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from llmga.__main__ import main as llmga
 from llmga.chat import Conversation, Picture, Said, Sampling
 from llmga.chat.caption_command import main
 from llmga.chat.caption_folder import caption_folder, pictures_below, with_trigger
@@ -250,3 +253,15 @@ def test_a_closing_tag_that_the_engine_had_to_write_makes_no_caption_whole(folde
 
     result = caption_folder(Held(), folder, sampling=Sampling(), task="similar", policy=policy)
     assert not result.written and len(result.failures) == 3
+
+
+def test_the_command_names_a_picture_whose_letters_the_console_lacks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "日本.png").write_text("no picture")
+    monkeypatch.setattr("llmga.chat.caption_command._engine", lambda arguments: Seer())
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    assert llmga(["caption", str(folder), "--model", "any"]) == 1
+    sys.stdout.seek(0)
+    said = sys.stdout.read()
+    assert "3 captions written" in said and "\\u65e5\\u672c.png: " in said
