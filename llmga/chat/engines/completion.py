@@ -99,6 +99,9 @@ class CompletionReader:
         if self._form == "document":
             self._document.append(chunk)
             return
+        self._feed_events(chunk)
+
+    def _feed_events(self, chunk: bytes) -> None:
         try:
             events = self._decoder.feed(chunk)
         except ValueError as error:
@@ -121,8 +124,11 @@ class CompletionReader:
                     "sent something that is not a chat completion", b"".join(self._document)
                 )
         else:
-            for event in self._decoder.feed(b"\n\n"):  # the last event may lack the blank line
-                self._take_event(event)
+            self._passed_over, before = None, self._passed_over
+            self._feed_events(b"\n\n")  # the last event may lack the blank line
+            if self._passed_over and not self.finished and _is_cut_off(self._passed_over):
+                raise UnreadableReply("broke its stream off in the middle of an event", self._passed_over)
+            self._passed_over = before or self._passed_over
         if not self._texts:
             raise UnreadableReply(f"replied with {self._instead_of_text()}", self._passed_over or "")
         return self.text
@@ -278,6 +284,15 @@ def _form_of(head: bytes) -> Form | None:
     if start.startswith((b"{", b"[")):
         return "document"
     return "events" if start.startswith(_FIELDS) else None
+
+
+def _is_cut_off(event: str) -> bool:
+    """Whether it begins as an object of JSON and is none."""
+    try:
+        _json(event)
+    except UnreadableReply:
+        return event.lstrip().startswith("{")
+    return False
 
 
 def _json(text: str | bytes) -> Any:
