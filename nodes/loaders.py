@@ -93,7 +93,7 @@ class ModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model=None, **_) -> str:
+    def fingerprint_inputs(cls, model="", **_) -> str:
         """Changes with the files of the folder, so that a model that was replaced there is loaded anew."""
         try:
             folder = choices().get(model)
