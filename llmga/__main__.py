@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a package is missing or the work failed, 2 the arguments c
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -45,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a file's name may have letters that a pipe or a console lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     if "--version" in arguments:
         sys.stdout.write(f"llmga {__version__}\n")
         return 0

@@ -78,12 +78,13 @@ class HostEngine:
         """
         check_conversation(conversation, self)
         on_text("")
-        row = self._encode(conversation, self.thinking or sampling.thinking)
         thinking = self.thinking or sampling.thinking
+        row = self._encode(conversation, thinking)
         wanted = sampling.max_new_tokens + (sampling.thought_tokens if thinking else 0)
         most = self._room(len(row), wanted)
         greedy = sampling.temperature == 0
-        stream = Stream(partial(_decode, self._tokenizer), self._eos_ids, on_text, sampling)
+        opened = self.format.opens_thought(thinking)
+        stream = Stream(partial(_decode, self._tokenizer), self._eos_ids, on_text, sampling, thinking=opened)
         self._stream = stream
         announce_loading(getattr(self.clip, "patcher", None))
         with _streaming_to(self._network, stream):
@@ -99,9 +100,7 @@ class HostEngine:
                 repetition_penalty=1.0,
                 seed=sampling.seed,
             )
-            if (
-                not stream.said.shown and not stream.stopped
-            ):  # a network that samples in another way sent nothing
+            if not stream.received:  # a network that samples in another way sent nothing
                 stream.put(ids)
         return stream.end(most, wanted)
 

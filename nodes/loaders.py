@@ -93,6 +93,15 @@ class ModelLoader(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, model="", **_) -> str:
+        """Changes with the files of the folder, so that a model that was replaced there is loaded anew."""
+        try:
+            folder = choices().get(model)
+            return "" if folder is None else str(states_of(folder))
+        except (OSError, RuntimeError, TypeError) as error:  # said when the node runs
+            return type(error).__name__
+
+    @classmethod
     @host.guarded
     def execute(cls, model, precision, lookup, family, download) -> io.NodeOutput:
         from ..llmga.chat.checkpoints import CheckpointOptions
@@ -119,8 +128,7 @@ def shared_engine(folder: Path, dtype: torch.dtype, options: CheckpointOptions, 
     """The engine of a folder: the same one for every loader that asks for the same, as long as one of them holds it."""
     from ..llmga.chat.folders import load_local_engine
 
-    files = tuple((path.name, host.state_of(path)) for path in sorted(folder.iterdir()))
-    key = (folder, files, dtype, options, lookup)
+    key = (folder, states_of(folder), dtype, options, lookup)
     engine = _engines.get(key)
     if engine is None:
         host.announce_loading(size=sum(path.stat().st_size for path in folder.glob("*.safetensors")))
@@ -129,6 +137,11 @@ def shared_engine(folder: Path, dtype: torch.dtype, options: CheckpointOptions, 
         engine.lookup = lookup
         _engines[key] = engine
     return engine
+
+
+def states_of(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Name, size and time of each file in a folder."""
+    return tuple((path.name, host.state_of(path)) for path in sorted(folder.iterdir()) if path.is_file())
 
 
 def choices() -> dict[str, Path | None]:

@@ -17,7 +17,7 @@ from typing import Any
 from ..files.writing import write_text
 from ..images import read_picture
 from .assistant import Reply, respond
-from .batch import StopAfterFailures
+from .batch import MAX_FAILURES_IN_A_ROW, StopAfterFailures
 from .conversation import Conversation, Picture
 from .engines.base import CUT_REASONS, ChatEngine, OnText, Sampling
 from .engines.endpoint import EndpointError
@@ -27,6 +27,11 @@ from .tags import count_closed
 CAPTIONED = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Suffixes of the files that get a caption."""
 MAX_EXCLUDED = 100
+_UNSPACED = (
+    "\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff"
+    "\u3005-\u30ff\u3400-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese; and Korean, whose particles stand at the word."""
 _SEEDS = 2**64
 _ANOTHER_SEED = 0x9E3779B97F4A7C15
 """Added to the seed where a caption is asked for again."""
@@ -80,7 +85,8 @@ def caption_folder(
         settings: what else ``respond`` takes: policy, language, style.
 
     Returns:
-        What was written, skipped and failed. After three endpoint errors in a row the rest is not asked.
+        What was written, skipped and failed. After three endpoint errors in a row, or three captions in a row that could
+        not be written, the rest is not asked.
 
     Raises:
         NotADirectoryError: there is no such folder.
@@ -98,6 +104,7 @@ def caption_folder(
     skipped: list[str] = []
     failures: list[str] = []
     owners: dict[Path, str] = {}
+    unwritten = 0  # in a row
     engine_calls = StopAfterFailures()
     for i, path in enumerate(pictures):
         on_step(i, len(pictures))
@@ -107,14 +114,22 @@ def caption_folder(
             failures.append(f"{name}: {place.name} is the caption of {first}; rename one of the two pictures")
         elif place.exists() and not overwrite:
             skipped.append(name)
+        elif unwritten == MAX_FAILURES_IN_A_ROW:
+            failures.append(f"{name}: not asked, because {unwritten} captions in a row could not be written")
         else:
             own = replace(sampling, seed=(sampling.seed + i) % _SEEDS)
             try:
                 caption = with_trigger(engine_calls.call(partial(job.caption, path, own)), trigger)
-                write_text(place, caption + "\n")
-                written[name] = caption
             except (EndpointError, ValueError, OSError) as error:
                 failures.append(f"{name}: {error}")
+                continue
+            try:
+                write_text(place, caption + "\n")
+                written[name] = caption
+                unwritten = 0
+            except OSError as error:
+                failures.append(f"{name}: {error}")
+                unwritten += 1
     on_step(len(pictures), len(pictures))
     return CaptionedFolder(written, tuple(skipped), tuple(failures))
 
@@ -196,5 +211,11 @@ def _checked(exclude: Sequence[str]) -> tuple[str, ...]:
 
 
 def _holds(text: str, phrase: str) -> bool:
-    """Whether the phrase stands in the text as whole words, upper or lower case."""
-    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) is not None
+    """Whether the phrase stands in the text as whole words, upper or lower case.
+
+    A letter of a script that writes its words together neither begins nor ends one: there the phrase counts anywhere.
+    """
+    letter = rf"[^\W{_UNSPACED}]"
+    begins, ends = (re.match(letter, edge) is not None for edge in (phrase[0], phrase[-1]))
+    before, behind = rf"(?<!{letter})" * begins, rf"(?!{letter})" * ends
+    return re.search(f"{before}{re.escape(phrase)}{behind}", text, re.IGNORECASE) is not None

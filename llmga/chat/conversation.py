@@ -133,13 +133,13 @@ class Conversation:
 
     @classmethod
     def from_json(cls, text: str) -> Conversation:
-        """Read what ``to_json`` wrote.
+        """Read what ``to_json`` wrote; the byte order mark that an editor put before it does not count.
 
         Raises:
             ValueError: the text is no such document, or a picture's pixels do not match its hash.
         """
         try:
-            document = json.loads(text)
+            document = json.loads(text.removeprefix("\ufeff"))
         except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
             raise ValueError(f"this is not valid JSON: {error}") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:

@@ -35,7 +35,9 @@ Unload = Literal["", "ollama", "llamacpp", "lmstudio", "vllm"]
 Constraint = Literal["", "llamacpp", "vllm", "vllm_guided", "structural_tag"]
 
 _REFUSED_SYSTEM = re.compile(
-    r"system[\s_-]{1,3}(?:role|prompt|message|instruction)|role[^a-z]{1,3}system|developer instruction",
+    r"system[\s_-]{1,3}(?:role|prompt|message|instruction)|role[^a-z]{1,3}(?:does not support[^a-z]{1,3})?system"
+    # what the templates of the first Mistrals say of a system prompt
+    r"|developer instruction|roles must alternate",
     re.IGNORECASE,
 )
 _REFUSED_FORM = re.compile(r"grammar|structured_outputs|structural_tag|response_format", re.IGNORECASE)

@@ -109,7 +109,8 @@ def check_configs(folder: Path) -> str:
         raise FileNotFoundError(
             f"{folder.name!r} is not a model folder: it has no config.json; choose another 'model'"
         )
-    configs = {path.name: read_object(path) for path in sorted(folder.glob("*config*.json"))}
+    found = sorted(folder.glob("*config*.json"))  # without the ._NAME that a Mac adds to each
+    configs = {path.name: read_object(path) for path in found if not path.name.startswith(".")}
     for name in _OBJECTS:
         if (folder / name).exists():
             read_object(folder / name)

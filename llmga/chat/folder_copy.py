@@ -40,7 +40,8 @@ def folder_copy(folder: Path) -> Iterator[Path]:
         copy = Path(place) / (folder.name or "model")
         copy.mkdir()
         for path in sorted(folder.iterdir()):
-            if path.suffix in _COPIED and not path.name.endswith(INDEX):
+            hidden = path.name.startswith(".")
+            if path.suffix in _COPIED and not hidden and not path.name.endswith(INDEX):
                 _copy(path, copy / path.name)
         if (copy / "config.json").is_file():
             _complete_processor(copy, read_object(copy / "config.json"))

@@ -55,6 +55,10 @@ class ChatFormat:
             raise ValueError(f"the chat format of {self.name} has no pictures")
         return self.write(conversation, thinking)
 
+    def opens_thought(self, thinking: bool) -> bool:
+        """Whether the text of ``render`` ends inside a thought, so that the reply begins in one."""
+        return self.render(Conversation().say("user", "?"), thinking).rstrip().endswith("<think>")
+
     def protect(self, conversation: Conversation, pattern: re.Pattern[str] | None = None) -> Conversation:
         """The conversation with the control tokens in its text broken, so that text opens no turn and adds no picture.
 

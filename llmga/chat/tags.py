@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 from .thinking import split_reply
 
-# A tag takes the backticks on either side with it, so that they end up in no prompt. Every repetition is bounded and
-# followed by what it cannot match itself, and a fence is three backticks: hostile input costs linear time.
+# A tag takes the backticks on either side with it, and the stars of a bold tag, so that they end up in no prompt. Every
+# repetition is bounded and followed by what it cannot match itself, and a fence is three backticks: hostile input costs
+# linear time.
 _TAG = re.compile(
-    r"(?:```[\w+-]{0,40}\s{0,99}|`)?"
+    r"(?:```[\w+-]{0,40}\s{0,99}|`|(?<!\S)\*\*)?"
     r"<\s{0,99}(?P<close>/\s{0,99})?gen_im(?:g|age)\s{0,99}>"
-    r"(?:\s{0,99}```(?:[\w+-]{0,40}[ \t]{0,99}(?:\n|\Z))?|`)?",
+    r"(?:\s{0,99}```(?:[\w+-]{0,40}[ \t]{0,99}(?:\n|\Z))?|`|\*\*(?!\S))?",
     re.IGNORECASE,
 )
 # html.unescape hands the digits to int(), which raises beyond 4,300 of them.

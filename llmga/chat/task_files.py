@@ -17,7 +17,7 @@ the system prompt that says what a prompt looks like, and ``reminder`` is added 
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ STYLE_FOLDER = Path(__file__).parent / "styles"
 """The styles that come with the library."""
 
 _T = TypeVar("_T")
-_NAME = re.compile(r"\w[\w -]{0,62}\w|\w")
+_MOST_LETTERS = 64
 _FLAGS = {"yes": True, "true": True, "no": False, "false": False}
 _EDGE = "---"
 _BETWEEN = "***"
@@ -74,22 +74,38 @@ def _read_folder(
     found: dict[str, _T] = {}
     skipped: list[str] = []
     try:
-        paths = sorted(folder.glob("*.md"))
+        paths = sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() == ".md" and not path.name.startswith(".")  # a Mac adds ._NAME to each
+        )
+    except FileNotFoundError:
+        return {}, ()
     except OSError as error:
         return {}, (f"{folder.name} cannot be read: {error.strerror or error}",)
     for path in paths[:MAX_FILES]:
+        # A file that came from a Mac may have the letters and the accents of its name apart.
+        name = unicodedata.normalize("NFC", path.stem)
         try:
-            if path.stem in taken:
-                raise ValueError(f"{path.stem!r} is built in; give the file another name")
-            if not _NAME.fullmatch(path.stem):
+            if name in taken:
+                raise ValueError(f"{name!r} is built in; give the file another name")
+            if name in found:
+                raise ValueError("another file has the same name; give it another one")
+            if not _is_name(name):
                 raise ValueError("its name must be 1 to 64 letters, digits, spaces, - and _")
             settings, body = _split(path)
-            found[path.stem] = read(path.stem, settings, body)
+            found[name] = read(name, settings, body)
         except (OSError, ValueError) as error:
-            skipped.append(f"{folder.name}/{path.name} is skipped: {_reason(error)}")
+            skipped.append(f"{folder.name}/{name}{path.suffix} is skipped: {_reason(error)}")
     if len(paths) > MAX_FILES:
         skipped.append(f"{folder.name} holds {len(paths)} files; only the first {MAX_FILES} are read")
     return found, tuple(skipped)
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name is letters and digits of any script, with their vowel signs and accents, and spaces inside."""
+    known = all(c in " -_" or c.isalnum() or unicodedata.category(c)[0] == "M" for c in name)
+    return 0 < len(name) <= _MOST_LETTERS and known and not {name[0], name[-1]} & {" ", "-"}
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -100,6 +116,8 @@ def _reason(error: OSError | ValueError) -> str:
 
 def _split(path: Path) -> tuple[dict[str, str], str]:
     """The settings at the top of a file, and the text below them."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("it is not a file")
     with path.open("rb") as file:
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:

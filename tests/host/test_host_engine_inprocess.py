@@ -169,6 +169,17 @@ def test_it_stops_after_the_prompts_that_are_wanted(qwen3: Any, monkeypatch: pyt
     assert len(steps) < 20
 
 
+def test_a_thought_that_the_request_opens_paints_nothing(qwen3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    formats = comfy_inprocess.pack("llmga.chat.formats")
+    monkeypatch.setattr(qwen3, "format", formats.find_format("qwen35"))
+    reply = "Maybe <gen_image> a dog </gen_image>?\n</think>\n\n<gen_image> a fox </gen_image>"
+    write(qwen3, monkeypatch, [*qwen3._tokenizer.tokenizer(reply)["input_ids"], 151645])
+    shown: list[str] = []
+    said = qwen3.generate(ask(), sampling(thinking=True, stop_after=1, max_new_tokens=16), shown.append)
+    assert said.answer == "<gen_image> a fox </gen_image>" and "a dog" in said.thought
+    assert all(text.startswith("<think>") for text in filter(None, shown))
+
+
 @pytest.mark.parametrize("most", [1, 7])
 def test_it_writes_at_most_so_many_tokens(qwen3: Any, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     steps = write(qwen3, monkeypatch, [64])

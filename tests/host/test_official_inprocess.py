@@ -60,6 +60,20 @@ def test_the_readout_says_the_family_and_how_it_is_known(
     assert "generation_config.json: top_k 50 applied" in readout
 
 
+def test_a_model_whose_files_were_replaced_is_loaded_anew(put: Any) -> None:
+    loader = comfy_inprocess.pack("nodes.loaders").ModelLoader
+    put("qwen_2", "llmga-replaced", "Qwen/Qwen2-7B-Instruct")
+    before, engine = loader.fingerprint_inputs("llmga-replaced"), loader.execute("llmga-replaced").args[0]
+    assert loader.fingerprint_inputs("llmga-replaced", precision="auto") == before
+    assert loader.execute("llmga-replaced").args[0] is engine
+    config = comfy_inprocess.pack("nodes.host").language_models()["llmga-replaced"] / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert loader.fingerprint_inputs("llmga-replaced") != before
+    assert loader.execute("llmga-replaced").args[0] is not engine
+    for absent in ("nowhere", None, ["3", 0]):
+        assert isinstance(loader.fingerprint_inputs(absent), str)
+
+
 def test_the_readout_says_which_settings_act(put: Any) -> None:
     put("qwen_2", "llmga-qwen2", "Qwen/Qwen2-7B-Instruct")
     output = comfy_inprocess.pack("nodes.loaders").ModelLoader.execute("llmga-qwen2", "float32")

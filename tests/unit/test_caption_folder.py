@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from llmga.__main__ import main as llmga
 from llmga.chat import Conversation, Picture, Said, Sampling
 from llmga.chat.caption_command import main
 from llmga.chat.caption_folder import caption_folder, pictures_below, with_trigger
@@ -142,6 +145,23 @@ def test_after_three_endpoint_errors_the_rest_is_not_asked(folder: Path) -> None
     assert result.failures[-1].endswith("not asked, because the endpoint failed 3 times in a row")
 
 
+def test_after_three_captions_that_could_not_be_written_the_rest_is_not_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        Image.new("RGB", (4, 4), "red").save(folder / f"x{i}.png")
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "the disk is full: make room there", str(path))
+
+    monkeypatch.setattr("llmga.chat.caption_folder.write_text", full)
+    engine = Seer()
+    result = caption_folder(engine, folder, sampling=Sampling())
+    assert len(engine.requests) == 3 and len(result.failures) == 6 and not result.written
+    assert "the disk is full" in result.failures[0]
+    assert result.failures[-1].endswith("not asked, because 3 captions in a row could not be written")
+
+
 def test_what_is_excluded_is_said_in_the_request_and_asked_for_again(folder: Path) -> None:
     engine = Seer(seed0="A red dress on a woman.", seed1="Predressed salad.")
     result = caption_folder(engine, folder, sampling=Sampling(), exclude=["red", " dress ", "", "red"])
@@ -151,6 +171,23 @@ def test_what_is_excluded_is_said_in_the_request_and_asked_for_again(folder: Pat
     assert len(engine.requests) == 4
     with pytest.raises(ValueError, match="exclude names 101 phrases"):
         caption_folder(engine, folder, sampling=Sampling(), exclude=[str(i) for i in range(101)])
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrase"),
+    [
+        ("一个戴帽子的女人站在雪地里。", "帽子"),
+        ("一件红色T恤。", "t恤"),
+        ("雪の中に立つ女性", "女性"),
+        ("빨간 모자를 쓴 여자", "모자"),
+        ("ผู้หญิงใส่หมวกสีแดง", "หมวก"),
+    ],
+)
+def test_a_script_without_spaces_has_its_words_anywhere(folder: Path, caption: str, phrase: str) -> None:
+    result = caption_folder(Seer(seed0=caption), folder, sampling=Sampling(), exclude=[phrase])
+    assert result.written["a red one.png"].startswith("A red square")  # asked for once more
+    assert with_trigger(caption, phrase) == caption
+    assert with_trigger(f"zxq{caption}", "zxq") == f"zxq{caption}"
 
 
 def test_two_pictures_of_one_name_do_not_share_a_caption(folder: Path) -> None:
@@ -216,3 +253,15 @@ def test_a_closing_tag_that_the_engine_had_to_write_makes_no_caption_whole(folde
 
     result = caption_folder(Held(), folder, sampling=Sampling(), task="similar", policy=policy)
     assert not result.written and len(result.failures) == 3
+
+
+def test_the_command_names_a_picture_whose_letters_the_console_lacks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "日本.png").write_text("no picture")
+    monkeypatch.setattr("llmga.chat.caption_command._engine", lambda arguments: Seer())
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    assert llmga(["caption", str(folder), "--model", "any"]) == 1
+    sys.stdout.seek(0)
+    said = sys.stdout.read()
+    assert "3 captions written" in said and "\\u65e5\\u672c.png: " in said

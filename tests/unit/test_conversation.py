@@ -188,6 +188,7 @@ def test_round_trip_and_equal_pictures_are_stored_once() -> None:
 def test_any_text_round_trips_through_a_file(system: str, said: list[tuple[Any, str]]) -> None:
     told = Conversation(tuple(Turn(role, text) for role, text in said), system)
     assert Conversation.from_json(told.to_json().encode().decode()) == told
+    assert Conversation.from_json("\ufeff" + told.to_json()) == told  # Notepad's mark
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,10 @@ def read(body: bytes, size: int) -> str:
         (b'{"choices":[{"message":{"content":null,"refusal":"I cannot paint that."}}]}', "I cannot paint that."),
         (b'{"choices":[{"message":{"content":["a ",{"type":"text","text":"fox"},{"type":"image"}]}}]}', "a fox"),
         (b'data: {"choices":[{"delta":{"content":"a fox","reasoning_content":"hm"},"finish_reason":""}]}\n\n', "a fox"),
+        (b'data: {"choices":[{"delta":{"content":"a fox"}}]}\n\ndata: {"type":"ping"}', "a fox"),
+        (b'data: {"choices":[{"delta":{"content":"a \\ud83e"}}]}\n\n'
+         b'data: {"choices":[{"delta":{"content":"\\udd8a fox"}}]}\n\n',
+         "a 🦊 fox"),
     ],
 )  # fmt: skip
 def test_a_body_is_read_however_it_is_cut(body: bytes, text: str, size: int) -> None:
@@ -302,6 +306,14 @@ def test_a_body_is_read_however_it_is_cut(body: bytes, text: str, size: int) -> 
         (b"{", "not JSON"),
         (b'data: {"type": "ping"}\n\n', "no text, but with something that is not a chat completion"),
         (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: {"error": {"message": "gone"}}\n\n', "reports an error"),
+        (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\nerror: {"message":"gone"}\n\ndata: [DONE]\n\n',
+         "reports an error"),
+        (b'error: {"code":400,"message":"the request exceeds the available context size"}\n\n', "reports an error"),
+        (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: {"choices":[{"delta":{"content":"caf\xc3', "not UTF-8 in"),
+        (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: {"choices":[{"del', "off in the middle of an event"),
+        (b'data: {"object":"error","message":"gone","code":500}\n\ndata: [DONE]\n\n', "reports an error"),
+        (b'{"choices":[{"message":{"content":""},"finish_reason":"length"}]}', "no text: .* ended at 'max_new_tokens'"),
+        (b'data: {"choices":[{"delta":{},"finish_reason":"content_filter"}]}\n\n', "no text: .* by a content filter"),
         (b'data: {"choices":[{"delta":{"content":[{"type":"thinking","thinking":"hm"}]}}]}\n\n', "reasoning and no text"),
     ],
 )  # fmt: skip

@@ -29,6 +29,12 @@ def text_folder(folders: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(folders["text"], tmp_path / "model"))
 
 
+def test_what_a_mac_adds_to_each_file_is_passed_over(text_folder: Path) -> None:
+    for path in list(text_folder.iterdir()):
+        (text_folder / f"._{path.name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    assert load_local_engine(text_folder).name == "model"
+
+
 def test_a_key_that_holds_nothing_is_no_fault(text_folder: Path) -> None:
     edit_json(text_folder / "config.json", quantization_config=None)
     assert load_local_engine(text_folder).name == "model"

@@ -17,6 +17,7 @@ STREAMS = {
     "other fields": (b"event: x\nretry: 1\ndatas: no\ndata : no\ndata: yes\n\nid: 2\n\n", ["yes"]),
     "byte-order mark": (b"\xef\xbb\xbfdata: a\n\n", ["a"]),
     "UTF-8": ("data: 画 é 🎨\u2028\x85 still here\n\n".encode(), ["画 é 🎨\u2028\x85 still here"]),
+    "llama.cpp's error": (b'error: {"code": 500}\n\ndata: a\n\n', ['{"error":  {"code": 500}}', "a"]),
     "unfinished": (b"data: a\n\ndata: b\n", ["a"]),
 }
 

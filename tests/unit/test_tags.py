@@ -68,6 +68,13 @@ EXAMPLES = {
     ),
     "fence inside": ("<gen_image>\n```text\na fox\n```\n</gen_image>", "a fox", ("a fox",)),
     "fence around an unclosed block": ("```\n<gen_image> a fox\n```", "a fox\n```", ("a fox",)),
+    "bold tags": ("Here:\n**<gen_image>** a fox **</gen_image>**", "Here:\n\na fox", ("a fox",)),
+    "bold around": ("**<gen_image> a fox </gen_image>**", "a fox", ("a fox",)),
+    "bold inside": (
+        "<gen_image>**A fox** in the **snow**</gen_image>",
+        "**A fox** in the **snow**",
+        ("**A fox** in the **snow**",),
+    ),
     "backticks around": ("`<gen_image> a fox </gen_image>`", "a fox", ("a fox",)),
     "quoted whole": ('<gen_image> "a red fox" </gen_image>', '"a red fox"', ("a red fox",)),
     "quoted whole, curly": ("<gen_image>“a red fox”</gen_image>", "“a red fox”", ("a red fox",)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,25 @@ def test_files_are_bounded_and_a_missing_folder_holds_none(tmp_path: Path) -> No
         write(tmp_path, f"a{i:04}", "---\n---\nA {instruction}")
     found, skipped = read_tasks(tmp_path)
     assert len(found) == MAX_FILES and "only the first" in skipped[-1]
+
+
+def test_a_file_of_any_script_and_system_is_read_and_what_a_mac_adds_is_not(tmp_path: Path) -> None:
+    names = ["café", "हिंदी", "ไทยสี่", "日本"]
+    for name in names:
+        write(tmp_path, unicodedata.normalize("NFD", name), "---\n---\nA {instruction}")
+        (tmp_path / f"._{name}.md").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "FROM WINDOWS.MD").write_bytes(b"---\r\n---\r\nA {instruction}\r\n")
+    found, skipped = read_tasks(tmp_path)
+    assert skipped == () and set(found) == {*names, "FROM WINDOWS"}
+    write(tmp_path, "café", "---\n---\nAnother {instruction}")
+    found, (said,) = read_tasks(tmp_path)
+    assert len(found) == 5 and "café.md is skipped: another file has the same name" in said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.md")
+    assert read_tasks(tmp_path) == ({}, (f"{tmp_path.name}/pipe.md is skipped: it is not a file",))
 
 
 def test_styles_come_with_the_library_and_take_the_place_of_the_rules(tmp_path: Path) -> None:

@@ -27,12 +27,14 @@ through the engine unchanged, even a ``BaseException``. What the model thinks st
 ``<think>`` and ``</think>``, whatever its own marks are.
 """
 
-CutAt = Literal["", "max_new_tokens", "context"]
+CutAt = Literal["", "max_new_tokens", "context", "filter", "server"]
 """What ended a reply before the model did; "" where the model ended it, or had written what was asked for."""
 CUT_REASONS: Mapping[CutAt, str] = {
     "max_new_tokens": "the reply ended at 'max_new_tokens', before the model had finished; raise it",
     "context": "the reply ended where the model's context is full, before the model had finished; shorten 'history' or "
     "'instruction', or take a model with a longer context",
+    "filter": "the reply was ended by a content filter of its server, before the model had finished; change 'instruction'",
+    "server": "the reply was given up by its server, before the model had finished; ask again, and look at the server's log",
 }
 """Each said to a person, with the way out."""
 

@@ -7,11 +7,11 @@ import math
 from typing import Any, Literal
 
 from ..conversation import MAX_TEXT
-from .base import CutAt
+from .base import CUT_REASONS, CutAt
 from .sse import SSEDecoder
 
 Form = Literal["events", "document"]
-_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
 _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
 """By which it is clear what a body is, white space before it not counted."""
@@ -21,6 +21,13 @@ _CUT_BY: dict[str, CutAt] = {
     "max_tokens": "max_new_tokens",  # gateways to Anthropic and Gemini
     "max_output_tokens": "max_new_tokens",
     "model_length": "context",  # Mistral
+    "content_filter": "filter",  # OpenAI, Azure, DeepSeek, gateways to Gemini
+    "safety": "filter",
+    "sensitive": "filter",  # GLM
+    "error": "server",  # Mistral, OpenRouter
+    "abort": "server",  # vLLM, SGLang
+    "network_error": "server",  # GLM
+    "insufficient_system_resource": "server",  # DeepSeek
 }
 
 
@@ -62,12 +69,12 @@ class CompletionReader:
     @property
     def text(self) -> str:
         """The reply so far, without the model's thinking."""
-        return "".join(self._texts)
+        return _joined(self._texts)
 
     @property
     def thought(self) -> str:
         """What the server marked as thinking."""
-        return "".join(self._thoughts)
+        return _joined(self._thoughts)
 
     @property
     def pieces(self) -> int:
@@ -92,6 +99,9 @@ class CompletionReader:
         if self._form == "document":
             self._document.append(chunk)
             return
+        self._feed_events(chunk)
+
+    def _feed_events(self, chunk: bytes) -> None:
         try:
             events = self._decoder.feed(chunk)
         except ValueError as error:
@@ -114,8 +124,11 @@ class CompletionReader:
                     "sent something that is not a chat completion", b"".join(self._document)
                 )
         else:
-            for event in self._decoder.feed(b"\n\n"):  # the last event may lack the blank line
-                self._take_event(event)
+            self._passed_over, before = None, self._passed_over
+            self._feed_events(b"\n\n")  # the last event may lack the blank line
+            if self._passed_over and not self.finished and _is_cut_off(self._passed_over):
+                raise UnreadableReply("broke its stream off in the middle of an event", self._passed_over)
+            self._passed_over = before or self._passed_over
         if not self._texts:
             raise UnreadableReply(f"replied with {self._instead_of_text()}", self._passed_over or "")
         return self.text
@@ -125,6 +138,8 @@ class CompletionReader:
             return "a tool call and no text; choose a model or a server setting without tools"
         if self._thoughts:
             return "reasoning and no text; raise 'max_new_tokens' or 'thought_tokens', or turn 'thinking' off"
+        if self.cut:  # a model that thinks where nobody sees it has none left for the answer
+            return f"no text: {CUT_REASONS[self.cut]}"
         return (
             "no text"
             if self._passed_over is None
@@ -152,6 +167,8 @@ class CompletionReader:
         """
         match document:
             case {"error": problem} if problem:
+                raise UnreadableReply("reports an error", _dumped(document))
+            case {"object": "error"}:  # vLLM and FastChat of 2024
                 raise UnreadableReply("reports an error", _dumped(document))
             case {"choices": []}:  # the usage report of a stream
                 return True
@@ -199,6 +216,14 @@ class CompletionReader:
                 self._thoughts.append(said)
                 break
         self._tools = self._tools or bool(message.get("tool_calls"))
+
+
+def _joined(pieces: list[str]) -> str:
+    """The pieces as one text, in which a character is whole again whose halves came in two of them.
+
+    Servers that cut their text by UTF-16 units send an emoji as two halves of a surrogate pair.
+    """
+    return "".join(pieces).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _dumped(document: Any) -> str:
@@ -259,6 +284,15 @@ def _form_of(head: bytes) -> Form | None:
     if start.startswith((b"{", b"[")):
         return "document"
     return "events" if start.startswith(_FIELDS) else None
+
+
+def _is_cut_off(event: str) -> bool:
+    """Whether it begins as an object of JSON and is none."""
+    try:
+        _json(event)
+    except UnreadableReply:
+        return event.lstrip().startswith("{")
+    return False
 
 
 def _json(text: str | bytes) -> Any:

@@ -10,6 +10,8 @@ from urllib.parse import quote
 MAX_CHARS = 200
 READ_CHARS = 4096
 """What is looked at: a server's words may be megabytes, and nothing of them is shown but the beginning."""
+_SECRET_FROM = 8
+"""Characters from which a key of letters alone, or of digits alone, is taken for a secret."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^\s\"'<>]{0,2000}", re.IGNORECASE)
 _MASKED = re.compile(r"[^\s\"'<>]{0,80}(?:\*{3,4096}|•{3,4096}|●{3,4096}|…{2,4096})[^\s\"'<>]{0,80}")
 
@@ -20,8 +22,7 @@ def excerpt(said: str | bytes, key: str) -> str:
     What the server has masked itself (``sk-ab****yz``) is left out whole: the rest of it is still a part of the key.
     """
     text = words_of(said)
-    if key:
-        text = without_key(text, key)
+    text = without_key(text, key)
     text = _ADDRESS.sub("[address]", text)
     text = _MASKED.sub("***", text)
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
@@ -54,8 +55,11 @@ def document_of(said: str | bytes) -> tuple[object, str]:
 
 
 def without_key(text: str, key: str) -> str:
-    """The text with ``***`` in place of the key, in every spelling, also where the text ends inside it."""
-    if not key:
+    """The text with ``***`` in place of the key, in every spelling, also where the text ends inside it.
+
+    A word such as EMPTY or ollama, which servers that check no key are given, is no secret, and may stand in any prompt.
+    """
+    if not key or (len(key) < _SECRET_FROM and (key.isalpha() or key.isdigit())):
         return text
     spellings = _spellings(key)
     text = re.sub("|".join(map(re.escape, spellings)), "***", text, flags=re.IGNORECASE)

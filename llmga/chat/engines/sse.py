@@ -11,8 +11,9 @@ class SSEDecoder:
     Event names, ids, retry times and comments are dropped: chat completions use none of them. An event
     without the blank line that ends it is never delivered.
 
-    Source: WHATWG HTML, 9.2.6 "Interpreting an event stream". Deviation: a byte-order mark is dropped at the
-    start of every line, not only of the first; no field's name begins with one.
+    Source: WHATWG HTML, 9.2.6 "Interpreting an event stream". Deviations: a byte-order mark is dropped at the
+    start of every line, not only of the first, for no field's name begins with one; and a field ``error``, which
+    llama.cpp's server writes where it fails while it streams, is the event ``{"error": …}`` of other servers.
     """
 
     def __init__(self) -> None:
@@ -65,4 +66,6 @@ class SSEDecoder:
             raise ValueError("bytes that are not UTF-8") from None
         if name == "data":
             self._data.append(value.removeprefix(" "))
+        elif name == "error":
+            self._data.append(f'{{"error": {value}}}')
         return None
