@@ -148,7 +148,7 @@ def test_a_picture_that_is_painted_again_is_what_is_left_of_it(models):
     painter, count = Painter(models), len(LEFT_OUT)
     hole = sample_holes("inpaint", SMALL)[0]
     pixels, scenes = np.stack([hole.picture] * (count + 1)), [hole.scene] * (count + 1)
-    config = PaintConfig(steps=20, batch=2)
+    config = PaintConfig(steps=10, batch=2)
     made = painter.repaint(pixels, scenes, config)
     assert made.dtype == np.uint8 and made.shape == pixels.shape
     np.testing.assert_array_equal(made, painter.repaint(pixels, scenes, config))
