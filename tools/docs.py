@@ -1,7 +1,8 @@
-"""Build the API pages of ``llmga`` with pdoc: ``python dev.py docs [FOLDER]``, by default into ``site/api``."""
+"""Build the API pages of ``llmga`` with pdoc, by default into ``site/api``: ``python dev.py docs [FOLDER]``."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -22,8 +23,14 @@ def main(arguments: list[str]) -> int:
     import pdoc
     import pdoc.render
 
-    folder = Path(arguments[0]) if arguments else SITE
-    pdoc.render.configure(docformat="google", footer_text="ComfyUI-LLMGA")
+    parser = argparse.ArgumentParser(
+        prog="dev.py docs", description="Build the API pages of llmga with pdoc."
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=SITE)
+    parser.add_argument("--no-source", action="store_true", help="leave the source out, in half the time")
+    options = parser.parse_args(arguments)
+    folder = options.folder
+    pdoc.render.configure(docformat="google", footer_text="ComfyUI-LLMGA", show_source=not options.no_source)
     pdoc.pdoc(*modules(), output_directory=folder)
     say(f"the API pages are in {folder / 'llmga.html'}")
     return 0

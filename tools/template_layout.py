@@ -10,8 +10,9 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import add
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -223,14 +224,14 @@ def _shelves(plan: Plan, sizes: dict[str, tuple[float, float]]) -> tuple[dict[st
     y = 0.0
     for group, height, below in zip(plan.groups, plan.heights, plan.below, strict=True):
         columns = _columns(group.nodes, sizes, height)
-        wide = sum(max(sizes[one][0] for one in column) for column in columns)
+        wide = sum(column.width for column in columns)
         wide += GUTTER * (len(columns) - 1) + 2 * MARGIN
         if not below or not frames:
             left, y = right + GROUP_GAP if frames else 0.0, top
         if left and left + wide > plan.width:
             left, top, right = 0.0, bottom + GROUP_GAP, 0.0
             y = top
-        tall = max(_height(column, sizes) for column in columns) + TITLE + 2 * MARGIN
+        tall = max(column.height for column in columns) + TITLE + 2 * MARGIN
         _place(columns, sizes, (left + MARGIN, y + TITLE + MARGIN), places)
         frames[group] = (left, y, wide, tall)
         y += tall + GROUP_GAP
@@ -238,37 +239,46 @@ def _shelves(plan: Plan, sizes: dict[str, tuple[float, float]]) -> tuple[dict[st
     return places, frames
 
 
+class _Column(NamedTuple):
+    nodes: list[str]
+    width: float
+    height: float
+
+
 def _place(
-    columns: list[list[str]], sizes: dict[str, tuple[float, float]], corner: Point, places: dict[str, Box]
+    columns: list[_Column], sizes: dict[str, tuple[float, float]], corner: Point, places: dict[str, Box]
 ) -> None:
     x, top = corner
     for column in columns:
         y = top + TITLE
-        for one in column:
-            places[one] = (x, y, *sizes[one])
-            y += sizes[one][1] + TITLE + GAP
-        x += max(sizes[one][0] for one in column) + GUTTER
+        for one in column.nodes:
+            width, height = sizes[one]
+            places[one] = (x, y, width, height)
+            y += height + TITLE + GAP
+        x += column.width + GUTTER
 
 
-def _columns(nodes: Sequence[str], sizes: dict[str, tuple[float, float]], height: float) -> list[list[str]]:
-    columns: list[list[str]] = [[]]
+def _columns(nodes: Sequence[str], sizes: dict[str, tuple[float, float]], height: float) -> list[_Column]:
+    """Nodes one below the other, with their titles, in columns no higher than ``height``."""
+    columns: list[_Column] = []
+    column: list[str] = []
+    widest = filled = 0.0
     for one in nodes:
-        if columns[-1] and _height([*columns[-1], one], sizes) > height:
-            columns.append([])
-        columns[-1].append(one)
-    return columns
-
-
-def _height(column: Sequence[str], sizes: dict[str, tuple[float, float]]) -> float:
-    return sum(sizes[one][1] + TITLE for one in column) + GAP * (len(column) - 1)
+        wide, tall = sizes[one]
+        tall += TITLE
+        if column and filled + tall + GAP * len(column) > height:
+            columns.append(_Column(column, widest, filled + GAP * (len(column) - 1)))
+            column, widest, filled = [], 0.0, 0.0
+        column.append(one)
+        widest, filled = max(widest, wide), filled + tall
+    return [*columns, _Column(column, widest, filled + GAP * (len(column) - 1))]
 
 
 def bounds(boxes: Any) -> Box:
     """The box around boxes and their titles."""
-    boxes = list(boxes)
-    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes) - TITLE
-    right = max(x + w for x, _, w, _ in boxes)
-    bottom = max(y + h for _, y, _, h in boxes)
+    xs, ys, widths, heights = zip(*boxes, strict=True)
+    left, top = min(xs), min(ys) - TITLE
+    right, bottom = max(map(add, xs, widths)), max(map(add, ys, heights))
     return left, top, right - left, bottom - top
 
 

@@ -156,15 +156,27 @@ def _normalised(grey: torch.Tensor) -> torch.Tensor:
 
 def _grid(p: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Sampling positions (1, H, W, 2) as grid_sample takes them, -1 .. 1 from edge to edge."""
+    return _moved(_middles(p, height, width), p)
+
+
+def _middles(like: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the middles of the columns (W,) and of the rows (H,) are, -1 .. 1 from edge to edge."""
     y, x = (
-        (torch.arange(side, dtype=p.dtype, device=p.device) + 0.5) * (2 / side) - 1
+        (torch.arange(side, dtype=like.dtype, device=like.device) + 0.5) * (2 / side) - 1
         for side in (height, width)
     )
-    return torch.stack(torch.broadcast_tensors(x * p[0] + p[2], (y * p[1] + p[3])[:, None]), -1)[None]
+    return x, y
 
 
-def _sampled(edited: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    grid = _grid(p, *edited.shape[-2:])
+def _moved(middles: tuple[torch.Tensor, torch.Tensor], p: torch.Tensor) -> torch.Tensor:
+    """The sampling positions (1, H, W, 2) of parameters."""
+    x, y = middles[0] * p[0] + p[2], middles[1] * p[1] + p[3]
+    grid = x.new_empty(1, len(y), len(x), 2)
+    grid[..., 0], grid[..., 1] = x, y[:, None]
+    return grid
+
+
+def _sampled(edited: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     moved = F.grid_sample(edited, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return moved, (grid.abs() < 1).all(-1)[:, None]
 
@@ -185,9 +197,10 @@ def _fit(
     along_x = F.pad(edited[..., 2:] - edited[..., :-2], (1, 1)) * (width / 4)  # per unit of the grid
     along_y = F.pad(edited[..., 2:, :] - edited[..., :-2, :], (0, 0, 1, 1)) * (height / 4)
     stack = torch.cat([edited, along_x, along_y], 1)
-    at = _grid(p.new_tensor([1.0, 1.0, 0.0, 0.0]), height, width)[0]
+    middles = _middles(p, height, width)
+    at = _moved(middles, p.new_tensor([1.0, 1.0, 0.0, 0.0]))[0]
     for _ in range(_STEPS):
-        moved, inside = _sampled(stack, p)
+        moved, inside = _sampled(stack, _moved(middles, p))
         value, gx, gy = moved[0]
         residual = (value - original[0, 0]) * inside[0, 0]
         weight = _weights(residual, share[0, 0] * inside[0, 0])
@@ -209,7 +222,7 @@ def _cost(original: torch.Tensor, edited: torch.Tensor, share: torch.Tensor, p: 
     """Mean robust residual where both pictures are seen, infinite where that is less than half of the picture."""
     if not _allowed(p):
         return math.inf
-    moved, inside = _sampled(edited, p)
+    moved, inside = _sampled(edited, _grid(p, *edited.shape[-2:]))
     weight = share * inside
     if weight.sum() < 0.5 * share.sum():
         return math.inf
@@ -218,13 +231,12 @@ def _cost(original: torch.Tensor, edited: torch.Tensor, share: torch.Tensor, p: 
 
 
 def _allowed(p: torch.Tensor) -> bool:
-    zoom, shift = p[:2], p[2:]
-    return bool(
-        (zoom >= ZOOMS[0]).all() and (zoom <= ZOOMS[1]).all() and (shift.abs() <= 2 * LARGEST_SHIFT).all()
-    )
+    zx, zy, tx, ty = p.tolist()
+    zooms = ZOOMS[0] <= zx <= ZOOMS[1] and ZOOMS[0] <= zy <= ZOOMS[1]
+    return zooms and abs(tx) <= 2 * LARGEST_SHIFT and abs(ty) <= 2 * LARGEST_SHIFT
 
 
 def _corner(change: torch.Tensor, height: int, width: int) -> float:
     """By how many pixels a corner moves, at most, where the parameters change by this."""
-    sides = change.new_tensor([width, height]) / 2
-    return ((change[:2].abs() + change[2:].abs()) * sides).max().item()
+    zx, zy, tx, ty = change.tolist()
+    return max((abs(zx) + abs(tx)) * width / 2, (abs(zy) + abs(ty)) * height / 2)

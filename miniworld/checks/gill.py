@@ -19,6 +19,7 @@ from llmga.gill.model import PromptPart
 from ..files import CHECKPOINT, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, READER
 from ..models.architecture import picture_size, picture_size_of_checkpoint
 from ..models.gill import frozen_models, is_owned, story
+from ..models.narrow_taesd import narrowed
 from ..models.painter import load_pipeline
 from ..models.reader import load_reader
 from ..models.sampling import PaintConfig, paint
@@ -81,6 +82,7 @@ def check_stories(
     tokens, as SD1.5 reads it.
     """
     pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
+    narrowed(pipeline.vae)
     number, size = config.objects, picture_size(pipeline.unet)
     scenes = [
         sample_scene(config.seed * 40_000_000 + i, (number, number), "validation")

@@ -18,6 +18,7 @@ from llmga.train.loop import LoopConfig, Metrics, Weights
 
 from ..files import CHECKPOINT, READER
 from ..models.gill import text_of
+from ..models.narrow_taesd import narrowed
 from ..models.painter import load_pipeline
 from ..models.reader import load_reader
 from ..models.sampling import PaintConfig, paint
@@ -110,6 +111,7 @@ def check_heads(
         load_pipeline(out / CHECKPOINT),
         load_reader(out / READER),
     )
+    narrowed(pipeline.vae)
     learned = Scenes(config.captions, 1, 1.0)
     data = caption_states(gill, pipeline, [learned[i] for i in range(config.captions)])
     scenes = [sample_scene(config.seed * 10_000_000 + i, (1, 3), "validation") for i in range(config.count)]

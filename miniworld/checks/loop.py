@@ -20,6 +20,7 @@ from llmga.evaluate import Estimate, mean, rate, table, write_json
 from llmga.images import channels_last, to_pil
 
 from ..files import CHECKPOINT, LANGUAGE, READER
+from ..models.narrow_taesd import narrowed
 from ..models.painter import load_pipeline
 from ..models.reader import Reader, load_reader
 from ..models.sampling import PaintConfig, paint
@@ -68,6 +69,7 @@ def check_loop(
         FileNotFoundError: a model is missing.
     """
     pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
+    narrowed(pipeline.vae)
     scenes = [
         sample_scene(config.seed * 60_000_000 + i, config.objects, "unseen_pair")
         for i in range(config.scenes)

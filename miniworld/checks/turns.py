@@ -19,6 +19,7 @@ from llmga.gill.transcript import prompt_of
 
 from ..files import CHECKPOINT, EMBEDDING, LANGUAGE, READER
 from ..models.embedding import TURNS, EditTurn, conversation_of_edits, without_words
+from ..models.narrow_taesd import narrowed
 from ..models.painter import load_pipeline
 from ..models.reader import Reading, load_reader
 from ..models.sampling import PaintConfig, paint
@@ -51,6 +52,7 @@ def check_turns(
         FileNotFoundError: one of the miniature's files is missing.
     """
     pipeline, reader = load_pipeline(out / CHECKPOINT), load_reader(out / READER)
+    narrowed(pipeline.vae)
     talks = whole_talks(config.count, config.turns, config.seed)
     made = prompts_by_method(out, talks, on_done)
     results: dict[str, list[Estimate]] = {name: [] for name in METHODS_OF_TURNS}

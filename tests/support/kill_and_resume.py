@@ -6,7 +6,6 @@ PYTHONPATH=.:tests python -m support.kill_and_resume --kills 20
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import random
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from support.fork_server import fork_server
 from support.tiny_training import result, train_tiny
 
 Training = Callable[[Path], Any]
@@ -33,9 +33,8 @@ def kill_and_resume(training: Training, folder: Path, kills: int, seed: int = 0)
     Returns the folder of the run left alone, and those of the runs that were killed on their way: a new one is begun where
     one ends before all kills are done. Raises RuntimeError if a run fails.
     """
-    # A fork server has everything imported once: a kill hits training, not imports.
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support.tiny_training", "accelerate", "diffusers"])
+    # It has everything imported once: a kill hits training, not imports.
+    context = fork_server()
     _run(context, _nothing, folder, None)  # so that imports count in no measured time
     rng = random.Random(seed)
     alone = folder / "alone"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -9,6 +10,27 @@ import pytest
 import torch
 from support.endpoint_chat import KEY, REPLY
 from support.openai_server import OpenAIServer
+
+
+def pytest_collection_finish() -> None:
+    _set_aside()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    yield
+    if nextitem is not None and nextitem.path != item.path:
+        _set_aside()
+
+
+def _set_aside() -> None:
+    """Hide what is there by now from the garbage collector, after the last test of a file.
+
+    The modules of torch and transformers are some million objects: a full collection of them takes a second, and a trainer
+    asks for one at its end.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from support.official_parts import TOWER, Weights, replace_weights, split, weights_of, without_tower
 from support.tiny_official import VISION, write_official
 
+from llmga.__main__ import main
 from llmga.chat.checkpoints import CheckpointOptions, read_checkpoint
 from llmga.chat.checkpoints.vision import SquashedPictures, config_of, find_tower
 from llmga.chat.folders import load_local_engine
@@ -173,18 +174,13 @@ def test_pixels_are_those_of_transformers_after_the_squash() -> None:
     torch.testing.assert_close(SquashedPictures(28)(picture), theirs, rtol=0, atol=2 / 255 / 0.26)
 
 
-def test_the_command(folder: Path, tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "llmga", "convert", *arguments], capture_output=True, text=True
-        )
-
-    assert run(str(folder), str(tmp_path / "out")).returncode == 0
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["convert", str(folder), str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-m", "llmga", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert load_local_engine(tmp_path / "out").knows_tags
-    again = run(str(folder), str(tmp_path / "out"))
-    assert again.returncode == 2 and again.stderr.endswith(
-        "'out' is not empty; choose another folder to write to\n"
-    )
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.endswith("'out' is not empty; choose another folder to write to\n")
 
 
 def test_a_fitting_tower_is_found_among_files(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 import socket
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.fork_server import fork_server
 from support.kill_and_resume import kill_and_resume
 from support.openai_server import OpenAIServer
 from support.tiny_evaluation import SIDE, base_folder, measure, run_shared, run_t2i, settings
@@ -155,8 +155,7 @@ def test_kills_change_no_byte(base: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_give_what_one_gives(base: Path, tmp_path: Path) -> None:
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support.tiny_evaluation", "diffusers"])
+    context = fork_server()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -98,7 +98,8 @@ def test_a_plan_of_a_scene_by_its_schema(server: LlamaCppServer) -> None:
     """The miniature never learned to plan: that its reply can be read is the server's work."""
     talk = Conversation().say("user", "a red star and a blue ring")
     sampling = Sampling(temperature=0.7, max_new_tokens=1024, seed=1)
-    answer = engine(server).generate_json(talk, sampling, lambda text: None, PLAN_SCHEMA).answer
+    begun = replace(sampling, max_new_tokens=64)
+    answer = engine(server).generate_json(talk, begun, lambda text: None, PLAN_SCHEMA).answer
     assert re.match(r'\s*{\s*"objects"\s*:\s*\[\s*{\s*"name"\s*:\s*"', answer)
     short = json.loads(re.sub(r'"maxLength": \d+', '"maxLength": 20', json.dumps(PLAN_SCHEMA)))
     short["properties"]["objects"]["maxItems"] = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,44 +153,66 @@ TINY = [
 ]
 
 
-def test_the_recipe_runs_and_is_not_run_twice(tmp_path: Path) -> None:
-    recipe = read_config(Recipe, RECIPES / "smoke.yaml", TINY)
-    stages = [
-        "encoder",
-        "decoder",
-        "words",
-        "base",
-        "pack",
-        "stage2",
-        "inpainting",
-        "stage2_inpainting",
-        "controlnet",
-        "restorers",
-    ]
-    torch.set_num_threads(1)
-    with pytest.raises(FileNotFoundError, match="the stage encoder makes it"):
-        build(recipe, tmp_path, ["reader"], False, [])
-    build(recipe, tmp_path, stages, False, ["build"])
-    manifest = json.loads((tmp_path / MANIFEST).read_text())
-    assert list(manifest) == stages
-    assert manifest["base"]["command"] == "python -m miniworld build"
-    assert manifest["pack"]["inputs"][BASE] == manifest["base"]["files"][BASE]
-    assert load_controlnet(tmp_path / CONTROLNET).config["conditioning_channels"] == 3
-    before = (tmp_path / CHECKPOINT).stat().st_mtime_ns
-    build(recipe, tmp_path, stages, False, [])
-    assert (tmp_path / CHECKPOINT).stat().st_mtime_ns == before
-    (tmp_path / AUTOENCODER).write_bytes(b"damaged")
-    build(recipe, tmp_path, ["decoder", "pack"], False, [])
-    assert json.loads((tmp_path / MANIFEST).read_text())["decoder"]["files"] == manifest["decoder"]["files"]
+STAGES = (
+    "encoder",
+    "decoder",
+    "words",
+    "base",
+    "pack",
+    "stage2",
+    "inpainting",
+    "stage2_inpainting",
+    "controlnet",
+    "restorers",
+)
 
 
-def test_stages_at_the_same_time_give_what_they_give_in_turn(tmp_path: Path) -> None:
-    recipe, stages = read_config(Recipe, RECIPES / "smoke.yaml", TINY), ["encoder", "decoder", "words"]
+@pytest.fixture(scope="module")
+def tiny_recipe() -> Recipe:
+    return read_config(Recipe, RECIPES / "smoke.yaml", TINY)
+
+
+@pytest.fixture(scope="module")
+def made_in_turn(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a miniature whose stages were made one after the other."""
+    folder = tmp_path_factory.mktemp("turn")
     torch.set_num_threads(1)
-    for name, jobs in (("turn", 1), ("together", 2)):
-        build(recipe, tmp_path / name, stages, False, [], jobs=jobs)
-    one, other = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("turn", "together"))
+    build(tiny_recipe, folder, STAGES, False, ["build"])
+    return folder
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+
+
+def test_a_stage_without_what_it_needs_names_the_one_that_makes_it(
+    tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    for jobs in (1, 2):
+        with pytest.raises(FileNotFoundError, match="the stage encoder makes it"):
+            build(tiny_recipe, tmp_path, ["reader"], False, [], jobs=jobs)
+
+
+def test_stages_at_the_same_time_give_what_they_give_in_turn(
+    tiny_recipe: Recipe, made_in_turn: Path, tmp_path: Path
+) -> None:
+    stages = ["encoder", "decoder", "words"]
+    build(tiny_recipe, tmp_path, stages, False, [], jobs=2)
+    one, other = manifest_of(made_in_turn), manifest_of(tmp_path)
     assert list(other) == stages
     assert [other[name]["files"] for name in stages] == [one[name]["files"] for name in stages]
-    with pytest.raises(FileNotFoundError, match="the stage encoder makes it"):
-        build(recipe, tmp_path / "none", ["reader"], False, [], jobs=2)
+
+
+def test_the_recipe_runs_and_is_not_run_twice(tiny_recipe: Recipe, made_in_turn: Path) -> None:
+    """What it damages it makes again, byte for byte, so that the folder stays what the other tests look at."""
+    manifest = manifest_of(made_in_turn)
+    assert list(manifest) == list(STAGES)
+    assert manifest["base"]["command"] == "python -m miniworld build"
+    assert manifest["pack"]["inputs"][BASE] == manifest["base"]["files"][BASE]
+    assert load_controlnet(made_in_turn / CONTROLNET).config["conditioning_channels"] == 3
+    before = (made_in_turn / CHECKPOINT).stat().st_mtime_ns
+    build(tiny_recipe, made_in_turn, STAGES, False, [])
+    assert (made_in_turn / CHECKPOINT).stat().st_mtime_ns == before
+    (made_in_turn / AUTOENCODER).write_bytes(b"damaged")
+    build(tiny_recipe, made_in_turn, ["decoder", "pack"], False, [])
+    assert manifest_of(made_in_turn)["decoder"]["files"] == manifest["decoder"]["files"]

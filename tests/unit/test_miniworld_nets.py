@@ -35,7 +35,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Painted:
 @torch.no_grad()
 def test_an_autoencoder_starts_with_the_colours(source: Painted) -> None:
     trainer = AutoencoderTrainer(AutoencoderConfig(LOOP, pictures=64), source)
-    images = as_images(torch.from_numpy(source.pictures[:32]))
+    images = as_images(torch.from_numpy(source.pictures[:12]))
     made = trainer.net.decoder(trainer.norm.eval()(trainer.net.encoder(images))).clamp(-1, 1)
     grey = images.mean((0, 2, 3), keepdim=True).expand_as(images)
     assert psnr(made, images, peak=2).mean() > psnr(grey, images, peak=2).mean() + 3
@@ -133,11 +133,11 @@ def test_a_frozen_encoder_stays_to_the_bit(source: Painted, tmp_path: Path) -> N
 def test_the_second_run_starts_where_the_first_ended(source: Painted, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    config = AutoencoderConfig(LOOP, pictures=32)
+    config = AutoencoderConfig(LOOP, pictures=10)
     first = AutoencoderTrainer(config, source)
     first.export(tmp_path, {name: module.state_dict() for name, module in first.modules().items()})
     second = AutoencoderTrainer(config, source, load_file(tmp_path / "autoencoder.safetensors"))
-    images = as_images(torch.from_numpy(source.pictures[:32]))
+    images = as_images(torch.from_numpy(source.pictures[:10]))
     with torch.no_grad():
         raw, latents = first.net.encoder(images), second.net.encoder(images)
     standard = (raw - raw.mean((0, 2, 3), keepdim=True)) / raw.std((0, 2, 3), keepdim=True)

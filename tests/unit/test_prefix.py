@@ -24,8 +24,8 @@ from miniworld.models.random_language import write_tiny_llava, write_tiny_qwen_v
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-GREEDY = Sampling(temperature=0, max_new_tokens=12)
-WARM = Sampling(seed=4, temperature=1, max_new_tokens=12)
+GREEDY = Sampling(temperature=0, max_new_tokens=8)
+WARM = Sampling(seed=4, temperature=1, max_new_tokens=8)
 FOX = Picture.from_pil(Image.radial_gradient("L").resize((60, 40)))
 SEA = Picture.from_pil(Image.linear_gradient("L").rotate(90).resize((30, 70)))
 WRITERS = {"llava": write_tiny_llava, "qwen-vl": write_tiny_qwen_vl, "text": write_tiny_text}
@@ -208,7 +208,7 @@ def test_a_guess_is_what_followed_last() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_lookup_says_the_same(engines, name: str) -> None:
     engine = engines[name]
-    long = replace(GREEDY, max_new_tokens=28)
+    long = replace(GREEDY, max_new_tokens=20)
     expected = []
     for chat in chats(engine):
         expected.append(engine.generate(chat, long, say_nothing))

@@ -57,7 +57,7 @@ def test_fifty_of_fifty_hot_replies_of_random_weights_have_the_form(engine: Loca
 @pytest.mark.parametrize("count", [2, 3])
 def test_several_prompts(engine: LocalEngine, count: int) -> None:
     for seed in range(5):
-        sampling = replace(HOT, seed=seed, min_prompts=count, max_new_tokens=160)
+        sampling = replace(HOT, seed=seed, min_prompts=count, max_new_tokens=96)
         assert has_form(say(engine, sampling).answer, count)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import socket
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import nn
 
 pytest.importorskip("accelerate", reason="training needs accelerate")
 
+from support.fork_server import fork_server
 from support.line_training import Line, assert_same, losses, settings, weights
 from support.tiny_training import one_of_two, train_tiny
 
@@ -216,8 +216,7 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support.tiny_training", "accelerate", "diffusers"])
+    context = fork_server()
     values: dict[str, Any] = {"steps": 4, "batch": 8, "micro_batch": 2}
     processes = [
         context.Process(target=one_of_two, args=(tmp_path / "two", rank, port, values)) for rank in (0, 1)
