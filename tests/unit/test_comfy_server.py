@@ -173,13 +173,19 @@ def test_an_accepted_prompt_gives_its_id(server: ComfyClient) -> None:
     assert server.queue({"reply": {"prompt_id": "success", "node_errors": {}}}) == "success"
 
 
-def test_link_shows_the_folder_and_leaves_a_present_one_alone(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    (tmp_path / "one" / "file").write_text("1")
+def test_a_link_follows_its_target_and_a_real_folder_stays(tmp_path: Path) -> None:
+    for name in ("one", "two", "own"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    for target in ("one", "two"):
+        link(tmp_path / target, tmp_path / "place")
+        assert (tmp_path / "place" / target).exists()
+    (tmp_path / "two" / "two").unlink()
+    (tmp_path / "two").rmdir()
     link(tmp_path / "one", tmp_path / "place")
-    link(tmp_path / "two", tmp_path / "place")
-    assert (tmp_path / "place" / "file").read_text() == "1"
+    assert (tmp_path / "place" / "one").exists()
+    link(tmp_path / "one", tmp_path / "own")
+    assert (tmp_path / "own" / "own").exists() and not (tmp_path / "own").is_symlink()
 
 
 def test_another_page_is_shown_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
