@@ -63,8 +63,8 @@ def left_out(clip: Any, name: str, text: str, weights: bool = False) -> list[str
     """A line for the embeddings that a prompt names and that are not found, and one for those of another width.
 
     Args:
-        weights: the text is read as CLIP Text Encode does, which is the only way for other encoders than CLIP: the
-            tokenizers of language models switch weights off themselves, and fail where they are told to.
+        weights: the text is read as CLIP Text Encode does. Other encoders than CLIP need that: their tokenizers read no
+            weights, and fail where they are asked not to.
 
     Raises:
         ValueError: the host fails at one of them; see ``tokenize``.

@@ -126,40 +126,6 @@ def test_the_variants(tmp_path: Path) -> None:
         find_unet(tmp_path, "fp8")  # type: ignore[arg-type]
 
 
-SCHEDULER = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-}
-
-
-@pytest.mark.parametrize("chosen", ["", "unet", f"unet/{STEM}.safetensors"])
-def test_the_scheduler_next_to_it_is_heard(tmp_path: Path, chosen: str) -> None:
-    file(tmp_path)
-    said = {**SCHEDULER, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
-    write_json(tmp_path / "scheduler" / "scheduler_config.json", said)
-    unet = find_unet(tmp_path / chosen)
-    assert unet.noise == NoiseSettings("v_prediction", True, 0.00085, 0.012, stated=True)
-    assert "v_prediction, zero terminal SNR (as its scheduler or its file says)" in unet.describe()
-
-
-@pytest.mark.parametrize(
-    ("said", "words"),
-    [
-        ({"prediction_type": "sample"}, "prediction_type 'sample'"),
-        ({"beta_schedule": "linear"}, "beta_schedule 'linear'"),
-        ({"num_train_timesteps": 50}, "over 50 timesteps"),
-        ({"beta_start": "x"}, "beta_start 'x'"),
-    ],
-)
-def test_a_scheduler_that_the_host_cannot_follow_is_an_error(tmp_path: Path, said: Any, words: str) -> None:
-    file(tmp_path)
-    write_json(tmp_path / "scheduler" / "scheduler_config.json", {**SCHEDULER, **said})
-    with pytest.raises(ValueError, match=words):
-        find_unet(tmp_path)
-
-
 def test_a_changed_file_has_another_fingerprint(tmp_path: Path) -> None:
     path = file(tmp_path)
     before = fingerprint(find_unet(tmp_path))
@@ -169,28 +135,6 @@ def test_a_changed_file_has_another_fingerprint(tmp_path: Path) -> None:
     assert full != before
     write_json(tmp_path / "scheduler" / "scheduler_config.json", {"prediction_type": "v_prediction"})
     assert fingerprint(find_unet(path)) != full
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_mark_in_the_file_says_what_its_unet_predicts(tmp_path: Path, whole: bool) -> None:
-    prefix = "model.diffusion_model." if whole else ""
-    weights = {f"{prefix}{name}": shape for name, shape in unet_to_ldm(shapes(SDXL)).items()}
-    if whole:
-        weights["first_stage_model.decoder.conv_in.weight"] = (1,)
-    path = tmp_path / "v.safetensors"
-    assert find_unet(write_sparse(path, weights)).noise == NoiseSettings()
-    unet = find_unet(write_sparse(path, {**weights, "v_pred": (0,)}))
-    assert unet.noise == NoiseSettings("v_prediction", stated=True)
-    unet = find_unet(write_sparse(path, {**weights, "v_pred": (0,), "ztsnr": (0,)}))
-    assert unet.noise == NoiseSettings("v_prediction", zero_snr=True, stated=True)
-    assert "v_prediction, zero terminal SNR (as its scheduler or its file says)" in unet.describe()
-    write_json(tmp_path / "scheduler" / "scheduler_config.json", {"prediction_type": "epsilon"})
-    assert find_unet(path).noise == NoiseSettings(stated=True)
-    for mark in ("edm_mean", "edm_vpred.sigma_max"):
-        with pytest.raises(
-            ValueError, match=rf"v.safetensors: it was trained on EDM's noise \(it holds {mark}\)"
-        ):
-            find_unet(write_sparse(path, {**weights, mark: (1,)}))
 
 
 @pytest.mark.parametrize("length", [640, 19_280])  # as bytes "\x80\x02" and "PK"
