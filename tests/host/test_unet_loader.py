@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
-import json
 import os
 import re
 import shutil
@@ -18,9 +17,9 @@ import pytest
 import torch
 from support import comfy_inprocess
 from support.comfy_inprocess import core_node
-from support.hub import Hub
 from support.quantised_weights import QUANTISED, quantised, save, stored_as
 from support.small_models import random_weights, write_unet
+from support.unet_loading import STEM, clear, diffusion_models, mini_unet, node, run
 from support.weight_headers import write_json, write_sparse
 
 pytestmark = pytest.mark.skipif(
@@ -28,46 +27,18 @@ pytestmark = pytest.mark.skipif(
 )
 TOLERANCE = 1e-4
 GIGABYTE = 1 << 30
-STEM = "diffusion_pytorch_model"
 
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A folder of diffusion models of this ComfyUI, which knows the miniature's architecture while these tests run."""
-    with comfy_inprocess.knowing_the_miniature() as paths:
-        for kind in ("diffusion_models", "diffusers"):
-            for path in paths.get_folder_paths(kind):
-                Path(path).mkdir(parents=True, exist_ok=True)
-        found = comfy_inprocess.pack("nodes.host_unet").download_folder()
+    with diffusion_models() as found:
         yield found
-        shutil.rmtree(found)
-        found.mkdir()
 
 
 @pytest.fixture(autouse=True)
 def empty(folder: Path) -> Iterator[None]:
     yield
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    importlib.import_module("folder_paths").filename_list_cache.clear()
-
-
-def node() -> Any:
-    return comfy_inprocess.pack("nodes.unet_loader").UNetLoader
-
-
-def run(
-    unet: str, variant: str = "auto", weight_dtype: str = "default", download: bool = False
-) -> tuple[Any, str]:
-    importlib.import_module("folder_paths").filename_list_cache.clear()
-    output = node().execute(unet, variant, weight_dtype, download)
-    assert output.ui == {"text": [output[1]]}
-    return output[0], output[1]
-
-
-def mini_unet(channels: int = 4) -> dict[str, torch.Tensor]:
-    shapes = comfy_inprocess.pack("llmga.diffusion.unet_shapes")
-    return random_weights(shapes.shapes(shapes.Sizes((64, 128), (0, 1), 1, 96, channels)))
+    clear(folder)
 
 
 @torch.no_grad()
@@ -385,73 +356,3 @@ def test_a_wrong_widget_is_named(folder: Path, name: str, value: Any) -> None:
     write_unet(folder / "ours", mini_unet())
     with pytest.raises(ValueError, match=name):
         run(**{"unet": "ours/", name: value})
-
-
-def test_a_download_that_stopped_between_two_parts_goes_on(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Then there is no .part to tell it by."""
-    for name in (
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "HF_HUB_OFFLINE",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    weights = mini_unet(9)
-    halves = [list(weights)[:100], list(weights)[100:]]
-    names = [f"{STEM}-{i:05d}-of-00002.safetensors" for i in (1, 2)]
-    parts = {
-        f"unet/{name}": write_unet(folder / "source", {key: weights[key] for key in half}, name).read_bytes()
-        for name, half in zip(names, halves, strict=True)
-    }
-    shutil.rmtree(folder / "source")
-    places = {key: name for name, half in zip(names, halves, strict=True) for key in half}
-    index = {f"unet/{STEM}.safetensors.index.json": json.dumps({"weight_map": places}).encode()}
-    monkeypatch.setenv("LLMGA_ALLOW_DOWNLOADS", "1")
-    with Hub({**index, **parts}) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        hub.failing = {names[1]}
-        with pytest.raises(ConnectionError, match="cannot be downloaded|stopped"):
-            run("llmga-sdxl-inpainting-v2/", download=True)
-        assert not list(folder.rglob("*.part")) and list(folder.rglob(names[0]))
-        with pytest.raises(FileNotFoundError, match="is missing, one of the 2 parts"):
-            run("llmga-sdxl-inpainting-v2/")
-        hub.failing = set()
-        assert "inpainting" in run("llmga-sdxl-inpainting-v2/", download=True)[1]
-
-
-def test_nothing_is_downloaded_unless_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    proxies = ("http_proxy", "https_proxy", "all_proxy")
-    for name in (*proxies, *map(str.upper, proxies), "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    path = write_unet(folder / "source", mini_unet(9))
-    files = {
-        f"unet/{STEM}.safetensors": path.read_bytes(),
-        "unet/config.json": json.dumps({"_class_name": "UNet2DConditionModel"}).encode(),
-        "scheduler/scheduler_config.json": b'{"prediction_type": "epsilon"}',
-    }
-    with Hub(files) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        published = "llmga-sd15-inpainting-v2/"
-        assert published in node().define_schema().inputs[0].options
-        with pytest.raises(FileNotFoundError, match="not on this machine; turn 'download' on"):
-            run(published)
-        monkeypatch.delenv("LLMGA_ALLOW_DOWNLOADS", raising=False)
-        with pytest.raises(ValueError, match="LLMGA_ALLOW_DOWNLOADS=1"):
-            run(published, download=True)
-        assert not hub.asked
-        monkeypatch.setenv("LLMGA_ALLOW_DOWNLOADS", "1")
-        hub.cut = [10**9, 10**9, 2_500_000]
-        with pytest.raises(ConnectionError, match="it goes on where it was"):
-            run(published, download=True)
-        _, readout = run(published, download=True)
-        assert "inpainting" in readout and "as its scheduler or its file says" in readout
-        assert any(asked for _, asked in hub.asked)  # it went on in the middle
-        before = len(hub.asked)
-        run(published, download=True)  # it is there
-        run(published)
-        assert len(hub.asked) == before
