@@ -24,6 +24,8 @@ _TO_ONE = 1e-3
 """How strongly a gain is drawn to 1, as a variance: a picture without contrast says nothing about it."""
 _UNMIXED = 5e-3
 """The same for the mixing of channels."""
+_EXPLAINED = 0.03
+"""A pixel whose colour differs by no more from what the fit makes of the original's is one that it explains."""
 _FLOOR = 0.006
 """The least residual that is usual."""
 
@@ -71,14 +73,27 @@ def fit_colours(original: torch.Tensor, edited: torch.Tensor, where: torch.Tenso
     inside = where & ((edited > 2 / 255) & (edited < 253 / 255)).all(
         1, keepdim=True
     )  # clipped values fit no line
-    if inside.sum() < _LEAST:
-        inside = where
-    x, y = (blur(image, _SMOOTH)[0][:, inside[0, 0]].to(precise) for image in (edited, original))
-    if x.shape[1] < _LEAST:
+    if where.sum() < _LEAST:
         return ColourFit(torch.eye(3), torch.zeros(3))
+    x, y = (blur(image, _SMOOTH)[0][:, where[0, 0]].to(precise) for image in (edited, original))
+    unclipped = inside[where]
+    if unclipped.all() or unclipped.sum() < _LEAST:
+        return _fitted(x, y)
+    # Of an object on a white ground only the object is not clipped, and it may be all that was changed.
+    fits = [_fitted(x[:, unclipped], y[:, unclipped]), _fitted(x, y)]
+    return max(fits, key=lambda fit: _explained(fit, x, y))
+
+
+def _fitted(x: torch.Tensor, y: torch.Tensor) -> ColourFit:
     gain, bias, weight = _lines(x, y)
     matrix, bias = _mixed(x, y, weight, gain, bias)
     return ColourFit(matrix.float(), bias.float())
+
+
+def _explained(fit: ColourFit, x: torch.Tensor, y: torch.Tensor) -> int:
+    """How many of the edited pixels ``x`` have the colour that the fit makes of the original's, what it clips included."""
+    made = torch.linalg.solve(fit.matrix.to(y), y - fit.bias.to(y)[:, None]).clamp(0, 1)
+    return int(((made - x).abs().amax(0) < _EXPLAINED).sum())
 
 
 def _lines(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

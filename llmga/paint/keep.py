@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,9 @@ MAX_GROW = 256
 """Pixels that a found change may grow by, and that its border may be softened over."""
 _ASPECT = 1.2
 """How far the sides' ratio of the edited picture may be from the original's: editors round sides, and cut a little off."""
+
+FoundBy = Literal["search", "mask", "search, for the mask is empty"]
+"""What says where a change is."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,14 @@ class KeptRest:
     """What the same measure is beside the change, where nothing was pasted; None where there is too little of it."""
     uncovered: float
     """Share of the change that lies beyond the aligned edited picture, where its edge is repeated."""
+    found_by: FoundBy = "search"
 
     def report(self) -> str:
         """The numbers in words, a few lines."""
+        lines = ["its mask is empty, so the change was looked for"] * (self.found_by not in ("search", "mask"))
         if not self.share:
-            return f"no change was found: this is the original; {self._moved()}"
-        lines = [f"{self.share:.1%} of the picture changed; {self._moved()}"]
+            return "\n".join([*lines, f"no change was found: this is the original; {self._moved()}"])
+        lines.append(f"{self.share:.1%} of the picture changed; {self._moved()}")
         if (self.mask == 0).any():
             lines.append(self._outside())
         if self.seam_before and self.seam_after:
@@ -69,10 +74,10 @@ class KeptRest:
                 f"seam: {_numbers(self.seam_before)} pasted as it came; {_numbers(self.seam_after)} now{usual}"
             )
         if self.share > 0.5:
-            lines.append(
-                "more than half of the picture counts as changed, so alignment and colours are guesses; connect a mask of "
-                "what was to change"
-            )
+            advice = "make it smaller" if self.found_by == "mask" else "connect a mask of what was to change"
+            whose = "its mask covers more than half of the picture"
+            whose = whose if self.found_by == "mask" else "more than half of the picture counts as changed"
+            lines.append(f"{whose}, so alignment and colours are guesses; {advice}")
         if self.uncovered > 0.01:
             lines.append(
                 f"{self.uncovered:.0%} of the mask lies beyond what the edited picture shows; its edge is repeated there"
@@ -137,15 +142,20 @@ def keep_rest(
     """
     _check(original, edited, grow, feather)
     count = max(len(original), len(edited))
+    if mask is not None and len(mask) not in (1, count):
+        raise ValueError(f"mask holds {len(mask)} masks for {count} edited pictures; give one, or one each")
     masks = None if mask is None else fit_mask(mask, original[:1].expand(count, -1, -1, -1))
-    return [
-        _keep(
-            original[i % len(original)], edited[i % len(edited)],
-            masks[i] if masks is not None and masks[i].any() else None,
+    found = []
+    for i in range(count):
+        by: FoundBy = "search"
+        if masks is not None:
+            by = "mask" if masks[i].any() else "search, for the mask is empty"
+        one = _keep(
+            original[i % len(original)], edited[i % len(edited)], masks[i] if masks is not None and by == "mask" else None,
             grow, feather, match_alignment, match_colours, on_part,
-        )
-        for i in range(count)
-    ]  # fmt: skip
+        )  # fmt: skip
+        found.append(replace(one, found_by=by))
+    return found
 
 
 def _check(original: torch.Tensor, edited: torch.Tensor, grow: int, feather: int) -> None:

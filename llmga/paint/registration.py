@@ -38,6 +38,8 @@ little better somewhere, too (measured 0.45 and 0.91 at the least)."""
 _STEPS = 20
 _STILL = 1e-3
 """Pixels: a step that moves no corner further is the last of its level."""
+_SHOWN = 0.25
+"""Of normalised luma, squared: from here on a pixel of the original shows something that can be aligned."""
 _NEGLIGIBLE = 0.04
 """Pixels: an alignment that moves no corner further is left out, and the picture is not resampled."""
 _SPREAD = 4
@@ -81,8 +83,9 @@ def estimate_registration(
         ignore: (1, 1, H, W), 0 .. 1: how little a pixel counts, such as the mask of what was changed.
 
     Returns:
-        The identity where no zoom within ``ZOOMS`` and shift up to ``LARGEST_SHIFT`` of a side fits better, where it moves
-        no corner by a twentieth of a pixel, or where less than 8 pixels are there to compare.
+        The identity where no zoom within ``ZOOMS`` and shift up to ``LARGEST_SHIFT`` of a side fits better, also of what
+        the original shows alone (something new on an empty ground fits any zoom that moves it out of sight), where it
+        moves no corner by a twentieth of a pixel, or where less than 8 pixels are there to compare.
 
     Source: Lucas and Kanade 1981, Gauss-Newton steps from coarse to fine, reweighted as by Geman and McClure.
     """
@@ -100,6 +103,10 @@ def estimate_registration(
     (found, cost), identity = fits[0], original.new_tensor([1.0, 1.0, 0.0, 0.0])
     unmoved = _cost(*levels[-1], identity)
     if not (cost < 0.99 * unmoved - 1e-4 and (cost < _ALIKE or cost < _BETTER * unmoved)):
+        return Registration()
+    first, second, share = levels[-1]
+    shown = share * (first.square() > _SHOWN)
+    if not _cost(first, second, shown, found) < 0.99 * _cost(first, second, shown, identity) - 1e-4:
         return Registration()
     moved = _corner(found - identity, height, width)
     if moved < _NEGLIGIBLE:

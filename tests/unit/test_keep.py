@@ -92,6 +92,44 @@ def test_colours_are_fitted_to_what_did_not_change() -> None:
     assert torch.equal(grey.matrix, torch.eye(3))  # nothing to compare
 
 
+def on_white(place: int, size: int) -> torch.Tensor:
+    """A patch of a photograph on a pure white ground, (1, 128, 128, 3)."""
+    picture = torch.ones(1, 3, 128, 128)
+    scene = soft_scene()
+    picture[..., place : place + size, place : place + size] = scene[..., :size, :size]
+    return channels_last(picture)
+
+
+def recoloured(picture: torch.Tensor) -> torch.Tensor:
+    """What is not white, in another colour."""
+    ground = (picture == 1).all(-1, keepdim=True)
+    return torch.where(ground, picture, (1 - picture.roll(1, -1) * 0.8).clamp(0, 1))
+
+
+@pytest.mark.parametrize("name", ["added to white", "added to a slope", "added beside", "recoloured"])
+def test_a_change_on_an_empty_ground_is_found(name: str) -> None:
+    """What is white or smooth has no colours to fit and nothing to align: it must not lead to those of the change."""
+    slope = torch.linspace(0.3, 0.9, 128)[None, :, None, None] * torch.ones(1, 128, 128, 3)
+    shown = on_white(40, 50)
+    original, edited = {
+        "added to white": (torch.ones(1, 128, 128, 3), shown),
+        "added to a slope": (slope, torch.where(shown == 1, slope, shown)),
+        "added beside": (on_white(4, 16), torch.minimum(on_white(4, 16), shown)),
+        "recoloured": (shown, recoloured(shown)),
+    }[name]
+    (found,) = keep_rest(original, edited)
+    assert found.alignment.is_identity()
+    assert (found.image - edited[0]).abs().mean() < 0.05 * (original - edited).abs().mean()
+    assert 0.1 < found.share < 0.25
+
+
+def test_a_brighter_picture_on_white_is_no_change() -> None:
+    """A white ground that stays white does not say that the colours did."""
+    original = on_white(20, 80)
+    (found,) = keep_rest(original, (original * 1.1).clamp(0, 1))
+    assert found.share == 0
+
+
 def test_a_given_mask_says_where() -> None:
     image, edited = soft_scene(), with_square(shifted(soft_scene(), 3, 2))
     mask = torch.zeros(1, 96, 112)
@@ -104,9 +142,9 @@ def test_a_given_mask_says_where() -> None:
     assert torch.equal(hard.mask, mask[0])
     looked_for = keep_rest(channels_last(image), channels_last(edited), torch.zeros(1, 64, 64))[0]
     assert torch.equal(looked_for.mask, keep_rest(channels_last(image), channels_last(edited))[0].mask)
-    assert looked_for.mask.any()
+    assert looked_for.mask.any() and looked_for.report().startswith("its mask is empty, so the change was looked for")
     everything = keep_rest(channels_last(image), channels_last(edited), torch.ones(1, 4, 4), feather=0)[0]
-    assert everything.share == 1 and "connect a mask" in everything.report()
+    assert everything.share == 1 and "its mask covers more than half" in everything.report()
     side = torch.zeros(1, 96, 112)
     side[..., :9] = 1
     beyond = keep_rest(channels_last(image), channels_last(shifted(soft_scene(), -4, 0)), side, feather=0)[0]
@@ -185,7 +223,7 @@ def test_what_is_wrong_is_said_and_cancel_passes() -> None:
     for name in ("grow", "feather"):
         with pytest.raises(ValueError, match=f"{name} must be 0 to 256"):
             keep_rest(image, image, **{name: -1})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="mask holds 3 masks"):
+    with pytest.raises(ValueError, match="mask holds 3 masks for 1 edited pictures"):
         keep_rest(image, image, torch.ones(3, 4, 4))
 
     def cancel() -> None:
