@@ -1,4 +1,5 @@
-"""A lenient reader of JSON as language models write it: Python's quotes and tuples, trailing commas, comments, a cut end.
+"""A lenient reader of JSON as language models write it: Python's quotes and tuples, trailing commas, comments, Chinese
+commas and colons, a cut end.
 
 What a strict reader takes is read the same. No text makes it raise anything but ``ValueError``, and it takes time
 proportional to the text's length.
@@ -12,7 +13,7 @@ from typing import Any
 MAX_DEPTH = 32
 _SPACE = re.compile(r"(?:\s|//[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z))*", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?%?")
-_WORD = re.compile(r"[^\s,:{}\[\]()\"'`]+")
+_WORD = re.compile(r"[^\s,:，：；{}\[\]()\"'`]+")
 _CLOSE = {"{": "}", "[": "]", "(": ")"}
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’"}
 _CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
@@ -65,7 +66,7 @@ class _Reader:
         while not self._closed("}"):
             key = self.value(depth + 1)
             self._skip()
-            if self._peek() in (":", "="):
+            if self._peek() in (":", "：", "="):
                 self.at += 1
                 if self._ended():
                     self.cut = True
@@ -141,7 +142,7 @@ class _Reader:
     def _comma(self) -> None:
         """Step over what parts two items; two items with nothing between them are taken as two."""
         self._skip()
-        if self._peek() in (",", ";", ":"):
+        if self._peek() in (",", ";", ":", "，", "；", "："):
             self.at += 1
 
     def _skip(self) -> None:

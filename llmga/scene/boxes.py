@@ -12,8 +12,9 @@ Order = Literal["size", "corners", "element", "list"]
 """x, y, width, height; left, top, right, bottom; ComfyUI's element: ymin, xmin, ymax, xmax; or a bare list, which is the
 first unless only the second fits into the picture."""
 
-GRIDS = (1.0, 100.0, 512.0, 1000.0, 1024.0)
-"""Parts of the picture, percent, the pixels that RFNet asks for, ComfyUI's elements, and SDXL's pixels."""
+GRIDS = (100.0, 512.0, 1000.0, 1024.0)
+"""Percent, the pixels that RFNet asks for, those of several vision models, and SDXL's pixels."""
+ELEMENT_GRID = 1000.0
 OUTSIDE = 1.25
 """A box may leave the picture so far without another grid being meant."""
 _CORNERS = (
@@ -29,6 +30,7 @@ _KEYS: tuple[tuple[str, Order], ...] = (
     ("bounding box", "list"),
     ("bbox_2d", "corners"),
     ("bbox", "element"),
+    ("box_2d", "element"),  # Gemini's
     ("rect", "list"),
     ("position", "list"),
 )
@@ -44,20 +46,33 @@ class RawBox(NamedTuple):
 
 
 def read_boxes(entries: Sequence[Mapping[str, Any]]) -> tuple[list[SceneBox | str], list[str]]:
-    """The boxes of a reply's objects, on one grid.
+    """The boxes of a reply's objects: those in parts of the picture, those of ComfyUI's elements, and all others on one
+    grid. So a single box that was miscounted does not change the others.
 
     Returns:
         For each object its box, or what is wrong with it; and notes on how they were read.
     """
-    raw, notes = _resolved([_raw(entry) for entry in entries])
-    grid, note = _grid([_corners(one) for one in raw if isinstance(one, RawBox)])
-    notes += [note] if note else []
+    raw = [_raw(entry) for entry in entries]
+    kinds: dict[_Kind, list[int]] = {}
+    for number, one in enumerate(raw):
+        if isinstance(one, RawBox):
+            kinds.setdefault(_kind(one), []).append(number)
+    notes: list[str] = []
+    corners: dict[int, tuple[float, ...]] = {}
+    for kind, numbers in kinds.items():
+        resolved, how = _resolved([one for i in numbers if isinstance(one := raw[i], RawBox)])
+        found = [_corners(one) for one in resolved]
+        grid, note = _grid(kind, found)
+        names = " and of ".join(_who(entries[i]) for i in numbers)
+        whose = "the boxes were" if len(kinds) == 1 else f"the box of {names} was"
+        notes += [f"{whose} read as {said}" for said in (how, note) if said]
+        corners |= {i: tuple(value / grid for value in one) for i, one in zip(numbers, found, strict=True)}
     boxes: list[SceneBox | str] = []
-    for entry, one in zip(entries, raw, strict=True):
+    for number, (entry, one) in enumerate(zip(entries, raw, strict=True)):
         if isinstance(one, str):
             boxes.append(one)
             continue
-        left, top, right, bottom = (value / grid for value in _corners(one))
+        left, top, right, bottom = corners[number]
         if right - left <= 0 or bottom - top <= 0:
             boxes.append('its "box" has no width or no height')
             continue
@@ -67,24 +82,35 @@ def read_boxes(entries: Sequence[Mapping[str, Any]]) -> tuple[list[SceneBox | st
         box = SceneBox.clamped(left, top, right - left, bottom - top)
         moved = max(abs(box.x - left), abs(box.y - top), abs(box.right - right), abs(box.bottom - bottom))
         if moved > SMALLEST_SIDE / 2:
-            notes.append(f"{str(entry.get('name', 'an object'))[:40]}: its box was clamped into the picture")
+            notes.append(f"{_who(entry)}: its box was clamped into the picture")
         boxes.append(box)
     return boxes, notes
 
 
-def _resolved(raw: Sequence[RawBox | str]) -> tuple[list[RawBox | str], list[str]]:
-    """Bare lists as sizes, or as corners where sizes would leave the grid that all numbers fit."""
-    lists = [one.numbers for one in raw if isinstance(one, RawBox) and one.order == "list"]
+_Kind = Literal["parts", "elements", "others"]
+
+
+def _kind(box: RawBox) -> _Kind:
+    largest = max(map(abs, box.numbers))
+    if largest <= OUTSIDE:
+        return "parts"
+    return "elements" if box.order == "element" and largest <= OUTSIDE * ELEMENT_GRID else "others"
+
+
+def _who(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("name", "an object"))[:40]
+
+
+def _resolved(raw: Sequence[RawBox]) -> tuple[list[RawBox], str]:
+    """Bare lists as sizes, or as corners where sizes would leave the grid that all numbers fit; and a note on it."""
+    lists = [one.numbers for one in raw if one.order == "list"]
     largest = max((number for numbers in lists for number in numbers), default=0.0)
-    grid = next((side for side in GRIDS if largest <= side), largest)
+    grid = next((side for side in (1.0, *GRIDS) if largest <= side), largest)
     leaves = any(max(a + c, b + d) > 1.05 * grid for a, b, c, d in lists)
     as_corners = leaves and all(c > a >= 0 and d > b >= 0 for a, b, c, d in lists)
     order: Order = "corners" if as_corners else "size"
-    notes = ["the boxes were read as left, top, right, bottom: as widths and heights they leave the picture"]
-    resolved = [
-        one._replace(order=order) if isinstance(one, RawBox) and one.order == "list" else one for one in raw
-    ]
-    return resolved, notes if as_corners else []
+    note = "left, top, right, bottom, for as widths and heights they leave the picture"
+    return [one._replace(order=order) if one.order == "list" else one for one in raw], note * as_corners
 
 
 def _raw(entry: Mapping[str, Any]) -> RawBox | str:
@@ -92,7 +118,8 @@ def _raw(entry: Mapping[str, Any]) -> RawBox | str:
     for key, order in _KEYS:
         if key in lower:
             return _raw_of(lower[key], order)
-    return _raw_of(lower, "size")
+    found = _raw_of(lower, "size")
+    return 'it has no "box" of x, y, width and height' if isinstance(found, str) else found
 
 
 def _raw_of(value: Any, order: Order) -> RawBox | str:
@@ -101,14 +128,14 @@ def _raw_of(value: Any, order: Order) -> RawBox | str:
         for names, found in [*((n, "corners") for n in _CORNERS), *((n, "size") for n in _SIZES)]:
             if all(name in lower for name in names):
                 return _checked([lower[name] for name in names], "corners" if found == "corners" else "size")
-        return 'it has no "box" of x, y, width and height'
+        return f'its "box" holds {", ".join(map(str, lower))[:60]} instead of x, y, width and height'
     if isinstance(value, (list, tuple)):
         nested = (one if isinstance(one, (list, tuple)) else [one] for one in value[:5])
         flat = [each for one in nested for each in one[:5]]  # [[left, top], [right, bottom]] too
         if len(flat) != 4:
             return f'its "box" holds {len(flat)} numbers instead of four (x, y, width, height)'
         return _checked(flat, order)
-    return 'it has no "box" of x, y, width and height'
+    return f'its "box" is {str(value)[:40]!r} instead of four numbers (x, y, width, height)'
 
 
 def _checked(values: Sequence[Any], order: Order) -> RawBox | str:
@@ -142,13 +169,15 @@ def _corners(box: RawBox) -> tuple[float, float, float, float]:
     return a, b, a + c, b + d
 
 
-def _grid(corners: Sequence[tuple[float, float, float, float]]) -> tuple[float, str]:
-    """The side of the grid on which all boxes are counted: the first of ``GRIDS`` that they fit."""
-    largest = max((value for box in corners for value in box), default=1.0)
-    grid = next((side for side in GRIDS if largest <= side * (OUTSIDE if side == 1 else 1.0)), None)
+def _grid(kind: _Kind, corners: Sequence[tuple[float, float, float, float]]) -> tuple[float, str]:
+    """The side of the grid on which boxes of a kind are counted, for others the first of ``GRIDS`` that they fit; and a
+    note on it."""
+    if kind == "parts":
+        return 1.0, ""
+    if kind == "elements":
+        return ELEMENT_GRID, f"top, left, bottom, right on a grid of {ELEMENT_GRID:g}"
+    largest = max(value for box in corners for value in box)
+    grid = next((side for side in GRIDS if largest <= side), None)
     if grid is None:
-        return (
-            largest,
-            f"the boxes were read as on a grid of {largest:g}, which is as far as the farthest one reaches",
-        )
-    return grid, "" if grid == 1 else f"the boxes were read as on a grid of {grid:g}"
+        return largest, f"on a grid of {largest:g}, which is as far as the farthest one reaches"
+    return grid, f"on a grid of {grid:g}"

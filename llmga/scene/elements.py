@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from .boxes import OUTSIDE
+from .boxes import ELEMENT_GRID, OUTSIDE
 from .parse import ParsedPlan, ScenePlanError, parse_plan
 from .plan import SceneObject, ScenePlan
 
-ELEMENT_GRID = 1000
 _WORDS = ("desc", "text", "label")
 """Where a box has its words: the box editor's metadata and elements have the first two, detectors the last."""
 

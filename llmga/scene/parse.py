@@ -72,19 +72,21 @@ def parse_plan(reply: str, prompt: str = "") -> ParsedPlan:
     )
     if len(prompt) > MAX_SCENE_TEXT:
         notes.append(f"the plan keeps the first {MAX_SCENE_TEXT} characters of the sentence")
-    document, is_cut = _document(answer)
+    document, is_cut, count = _document(answer)
     if document is None:
         raise ScenePlanError('there is no JSON object with "objects", "background" and "negative"')
+    notes += [f"the reply holds {count} plans, of which the first was taken"] * (count > 1)
     notes += [_cut_note(document)] * is_cut
     return _plan_of(document, prompt[:MAX_SCENE_TEXT], notes)
 
 
-def _document(text: str) -> tuple[Mapping[str, Any] | None, bool]:
-    """The value that looks most like a plan: an object with a list of objects, else a bare list of them; and whether the
-    text's end cuts it off."""
+def _document(text: str) -> tuple[Mapping[str, Any] | None, bool, int]:
+    """The value that looks most like a plan: an object with a list of objects, else a bare list of them; whether the
+    text's end cuts it off; and how many such objects there are."""
     starts = [match.start() for match in re.finditer(r"[{\[]", text)][:_MAX_STARTS]
     sections = _sections(text)
     end, bare, bare_cut = 0, None, False
+    plans: list[tuple[Mapping[str, Any], bool]] = []
     for start in starts:
         if start < end:
             continue
@@ -95,10 +97,12 @@ def _document(text: str) -> tuple[Mapping[str, Any] | None, bool]:
         if isinstance(value, Mapping):
             inner = _unwrapped(value)
             if _list_of(inner, _OBJECTS):
-                return inner, is_cut
+                plans.append((inner, is_cut))
         elif bare is None and any(isinstance(one, Mapping) for one in value):
             bare, bare_cut = {"objects": value}, is_cut
-    return sections if sections[0] else (bare, bare_cut)
+    if plans:
+        return *plans[0], len(plans)
+    return *(sections if sections[0] else (bare, bare_cut)), 1
 
 
 def _cut_note(document: Mapping[str, Any]) -> str:
@@ -183,7 +187,11 @@ def _read_list(text: str) -> tuple[list[Any], bool]:
 
 
 def _plan_of(document: Mapping[str, Any], prompt: str, notes: list[str]) -> ParsedPlan:
-    entries = [one for one in _list_of(document, _OBJECTS) if isinstance(one, Mapping)]
+    given = _list_of(document, _OBJECTS)
+    entries = [one for one in given if isinstance(one, Mapping)]
+    if len(entries) < len(given):
+        others = ", ".join(repr(one)[:40] for one in given if not isinstance(one, Mapping))
+        notes.append(f"objects without a box were left out: {others[:200]}")
     if not entries:
         raise ScenePlanError('"objects" holds no object with a "name" and a "box"')
     if len(entries) > MAX_OBJECTS:

@@ -55,6 +55,7 @@ def good_in_other_forms() -> dict[str, str]:
         "comments": text.replace('"background"', '// the place\n "background"'),
         "curly quotes": text.replace('"', "”").replace("{”", "{“").replace(" ”", " “").replace("[”", "[“"),
         "upper keys": text.replace('"objects"', '"Objects"').replace('"box"', '"BOX"'),
+        "Chinese commas and colons": text.replace('": ', '"：').replace('], "', ']，"').replace("0.4, ", "0.4，"),
         "cut at the end": text[:-2],
         "names as keys": json.dumps({**GOOD, "objects": {o["name"]: o for o in GOOD["objects"]}}),
         "one description": text,
@@ -129,12 +130,61 @@ def test_the_boxes_of_other_formats() -> None:
     element = parse_plan(with_boxes([250, 500, 750, 750], key="bbox")).plan
     qwen = parse_plan(with_boxes([500, 250, 750, 750], key="bbox_2d")).plan
     assert element.objects[0].box == SceneBox(0.5, 0.25, 0.25, 0.5) == qwen.objects[0].box
+    gemini = parse_plan(json.dumps([{"box_2d": [250, 500, 750, 750], "label": "a snail"}])).plan
+    assert gemini.objects == element.objects
+
+
+@pytest.mark.parametrize("most", [80, 400, 900])
+def test_an_element_is_on_its_grid_wherever_it_is(most: int) -> None:
+    parsed = parse_plan(with_boxes([0, most // 2, most, most], key="bbox"))
+    box = parsed.plan.objects[0].box
+    assert (box.x, box.right, box.bottom) == pytest.approx((most / 2000, most / 1000, most / 1000))
+    assert parsed.notes == ("the boxes were read as top, left, bottom, right on a grid of 1000",)
+
+
+@pytest.mark.parametrize("odd", [[0.5, 0.2, 30, 0.4], [512, 200, 300, 400], ["50%", "20%", "30%", "40%"]])
+def test_a_box_that_is_counted_otherwise_leaves_the_others_as_they_are(odd: list) -> None:
+    for boxes in ([[0.1, 0.1, 0.3, 0.3], odd], [odd, [0.1, 0.1, 0.3, 0.3]]):
+        parsed = parse_plan(with_boxes(*boxes))
+        assert SceneBox(0.1, 0.1, 0.3, 0.3) in [one.box for one in parsed.plan.objects]
+        name = ("a snail", "a car")[boxes.index(odd)]
+        assert any(note.startswith(f"the box of {name} was read as on a grid of") for note in parsed.notes)
+
+
+def test_a_box_of_parts_that_reaches_far_out_is_clamped() -> None:
+    plan = parse_plan(with_boxes([0.9, 0.9, 0.8, 0.8], [0.1, 0.1, 0.3, 0.3])).plan
+    first, second = (one.box for one in plan.objects)
+    assert (first.x, first.y, first.right, first.bottom) == pytest.approx((0.9, 0.9, 1, 1))
+    assert second == SceneBox(0.1, 0.1, 0.3, 0.3)
+
+
+def test_what_is_left_out_of_a_reply_is_noted() -> None:
+    objects = [{"name": "a snail", "box": [0, 0, 0.5, 0.5]}, "a racing car"]
+    assert parse_plan(json.dumps({"objects": objects})).notes == (
+        "objects without a box were left out: 'a racing car'",
+    )
+    text = json.dumps(GOOD)
+    assert parse_plan(f"{text} Or better: {text}").notes == (
+        "the reply holds 2 plans, of which the first was taken",
+    )
 
 
 @pytest.mark.parametrize(
     ("box", "words"),
     [
-        ("NaN", "has no"),
+        ("0.1, 0.1, 0.2, 0.2", "its \"box\" is '0.1, 0.1, 0.2, 0.2' instead of four numbers"),
+        ({"cx": 0.5, "cy": 0.5, "w": 0.1, "h": 0.1}, 'its "box" holds cx, cy, w, h instead of x, y, width'),
+    ],
+)
+def test_a_box_in_another_form_is_named(box: Any, words: str) -> None:
+    with pytest.raises(ScenePlanError, match=words):
+        parse_plan(with_boxes(box))
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ("NaN", "is 'NaN' instead of four numbers"),
         ([0, 0, 1], "3 numbers instead of four"),
         ([0, 0, float("nan"), 1], "not finite"),
         ([0, 0, float("inf"), 1], "not finite"),
@@ -145,7 +195,7 @@ def test_the_boxes_of_other_formats() -> None:
         ([-0.5, 0, 0.3, 0.5], "outside"),
         ([True, 0, 1, 1], "not a number"),
         ([0, 0, "wide", 1], "'wide', which is not a number"),
-        (None, "has no"),
+        (None, "is 'None' instead of four numbers"),
     ],
 )
 def test_a_box_that_cannot_be_used_is_named_and_the_others_stay(box: Any, words: str) -> None:
