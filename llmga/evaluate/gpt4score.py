@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ SCORE = (
     "20: it does not convey the text at all.\n"
     'Answer with a JSON object with the keys "score" (such as 85) and "explanation" (at most 20 words).'
 )
+_NUMBER = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s{0,3}(?:%|/\s{0,3}100|out of 100)?")
 _STARTS = 20  # opening braces of an answer that are tried
 
 
@@ -100,11 +102,16 @@ def read_score(answer: str) -> tuple[float, str]:
         except ValueError:
             continue
         score = value.get("score") if isinstance(value, Mapping) else None
-        if isinstance(score, str) and score.strip().replace(".", "", 1).isdigit():
-            score = float(score)
-        if isinstance(score, (int, float)) and not isinstance(score, bool) and 0 <= score <= 100:
+        if isinstance(score, str) and (match := _NUMBER.fullmatch(score.strip())):
+            score = float(match[1])
+        if isinstance(score, (int, float)) and not isinstance(score, bool) and _is_on_scale(score):
             return float(score), str(value.get("explanation", ""))
     raise NoScoreError(f"the judge's answer holds no score from 0 to 100: {answer[:120]!r}")
+
+
+def _is_on_scale(score: float) -> bool:
+    """Whether a score is one of 0 to 100: what lies between 0 and 1 is counted on another scale, such as 0.85 for 85 %."""
+    return score == 0 or 1 <= score <= 100
 
 
 def judge_pictures(

@@ -93,10 +93,14 @@ def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
     Source: Heusel et al., GANs Trained by a Two Time-Scale Update Rule, equation 6.
     """
+    if min(len(a), len(b)) < 2:
+        raise ValueError(
+            f"a Fréchet distance needs at least two pictures in each set, got {len(a)} and {len(b)}"
+        )
     for rows in (a, b):
-        if len(rows) < 2 or not rows.isfinite().all():
+        if broken := int((~rows.isfinite().all(1)).sum()):
             raise ValueError(
-                f"a Fréchet distance needs at least two pictures in each set and finite features, got {len(a)} and {len(b)}"
+                f"a Fréchet distance needs finite features, and those of {broken} of {len(rows)} pictures are not"
             )
     one, other = torch.cov(a.T), torch.cov(b.T)
     root = (

@@ -114,11 +114,11 @@ def markdown(
     metrics = _metrics(result)
     lines = []
     if metrics:
-        lines.append(f"| {' | '.join(['', *map(_arrow, metrics), 'N'])} |")
+        lines.append(f"| {' | '.join(['', *map(_in_cell, map(_arrow, metrics)), 'N'])} |")
         lines.append(f"|{'---|' * (len(metrics) + 2)}")
     for name, row in result.rows.items():
         count = max((estimate.count for estimate in row.values()), default=0)
-        lines.append(f"| {' | '.join([name, *(_cell(row.get(metric)) for metric in metrics), str(count)])} |")
+        lines.append(f"| {' | '.join([_in_cell(name), *(_cell(row.get(metric)) for metric in metrics), str(count)])} |")
     for name, cells in _printed(paper, metrics):
         lines.append(f"| {' | '.join([f'*paper: {name}*', *cells, ''])} |")
     if claims:
@@ -185,14 +185,26 @@ def _cell(estimate: Estimate | None) -> str:
     return f"{estimate.value:.{digits}f}" if math.isnan(estimate.error) else estimate.text(digits)
 
 
+def _in_cell(text: str) -> str:
+    """A text that is no cell's end in Markdown."""
+    return text.replace("|", r"\|")
+
+
 def _latex_row(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
 def _escaped(text: str) -> str:
-    for character in r"\_%&#$":
-        text = text.replace(character, r"\textbackslash{}" if character == "\\" else f"\\{character}")
-    return text
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+_LATEX = {character: rf"\{character}" for character in "_%&#${}"}
+_LATEX |= {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+"""What LaTeX reads as a command, and what it has no letter for."""
 
 
 def _shown(value: Any) -> str:
@@ -202,12 +214,18 @@ def _shown(value: Any) -> str:
 
 
 def _numbers(estimate: Estimate) -> dict[str, Any]:
-    """JSON knows no NaN, and would give each sample a line of its own: they stand in one text."""
-    value, error = (None if math.isnan(x) else x for x in (estimate.value, estimate.error))
+    """JSON knows no NaN and no infinity, and would give each sample a line of its own: they stand in one text."""
+    value, error = (_number(x) for x in (estimate.value, estimate.error))
     found: dict[str, Any] = {"value": value, "error": error, "count": estimate.count}
     if of := estimate.samples:
         found["samples"] = {"units": of.units, "least": of.least, "values": " ".join(map(repr, of.values))}
     return found
+
+
+def _number(x: float) -> float | str | None:
+    if math.isnan(x):
+        return None
+    return x if math.isfinite(x) else str(x)
 
 
 def _estimate(numbers: Mapping[str, Any]) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,20 +43,37 @@ def load_prompts(path: Path) -> list[BenchPrompt]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, a row is incomplete, an id comes twice, or there are too many rows; the message
+        ValueError: a column is missing or stands there twice, a row is incomplete or has more values than there are
+            columns, an id comes twice, a sub-category is named as a group, or there are no or too many rows; the message
             names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}") from error
-    reader = csv.DictReader(lines)
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return _prompts(path, reader)
+    except csv.Error as error:
+        raise ValueError(f"{path}, after line {reader.line_num}: {error}") from error
+
+
+def _prompts(path: Path, reader: csv.DictReader[str]) -> list[BenchPrompt]:
+    columns = [*(reader.fieldnames or ())]
+    missing = [name for name in COLUMNS if columns.count(name) != 1]
     if missing:
-        raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}")
+        raise ValueError(
+            f"{path} must have the columns {', '.join(COLUMNS)}, once each; it lacks {', '.join(missing)}, or has it "
+            f"twice: its first line is {','.join(columns)[:80]!r}"
+        )
     found: dict[str, BenchPrompt] = {}
     for row in reader:
-        values = [(row[name] or "").strip() for name in COLUMNS]
+        if None in row:
+            raise ValueError(
+                f"{path}, line {reader.line_num}: it has {len(columns) + len(row[None])} values for {len(columns)} "
+                'columns; put a prompt with commas into "quotes"'
+            )
+        values = [" ".join((row[name] or "").split()) for name in COLUMNS]
         if not all(values):
             raise ValueError(
                 f"{path}, line {reader.line_num}: each of {', '.join(COLUMNS)} must be filled in"
@@ -65,7 +83,15 @@ def load_prompts(path: Path) -> list[BenchPrompt]:
         if len(found) == MAX_ROWS:
             raise ValueError(f"{path} holds more than {MAX_ROWS} prompts")
         found[values[0]] = BenchPrompt(*values)
-    return list(found.values())
+    if not found:
+        raise ValueError(f"{path} holds no prompt")
+    prompts = list(found.values())
+    names = {one.group for one in prompts} | {"all"}
+    if mixed := sorted(names & {one.subcategory for one in prompts}):
+        raise ValueError(
+            f"{path}: the sub-category {mixed[0]!r} has the name of a group, and both are in the table; rename it"
+        )
+    return prompts
 
 
 def by_category(prompts: Sequence[BenchPrompt], scores: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:

@@ -110,3 +110,12 @@ def test_no_module_of_the_library_opens_a_picture_file_by_itself() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open"):
                 opening.add(path.relative_to(ROOT).as_posix())
     assert opening == READ_FROM_MEMORY.keys(), "read picture files by llmga.images.read_picture"
+
+
+def test_a_mask_of_ones_and_zeros_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    """Counted to 255 it is black: nothing would be filled, and the figures would be those of the true pictures."""
+    picture, mask = tmp_path / "a.png", tmp_path / "a_mask000.png"
+    Image.new("RGB", (16, 16), "red").save(picture)
+    Image.fromarray(np.eye(16, dtype=np.uint8)).save(mask)
+    with pytest.raises(ValueError, match="a_mask000.png holds no hole: .* its brightest pixel is 1$"):
+        fill._opened(FillItem("a", picture, mask))

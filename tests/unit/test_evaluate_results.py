@@ -105,6 +105,20 @@ def test_the_paper_and_the_verdict_stand_beside_what_is_measured() -> None:
     assert table.count(r"\\") == 1 + 1 + len(PAPER["t2i"])
 
 
+def test_a_name_breaks_no_table() -> None:
+    odd = replace(ONE, rows={r"a|b^2 ~{x}\y": ONE.rows["SD1.5"]})
+    assert r"| a\|b^2 ~{x}\y |" in markdown(odd)
+    assert r"a|b\textasciicircum{}2 \textasciitilde{}\{x\}\textbackslash{}y & " in latex(odd)
+
+
+def test_an_infinite_figure_is_written_and_read(tmp_path: Path) -> None:
+    """Of a judge of one's own, such as a PSNR of equal pictures; it must not cost the other figures."""
+    odd = replace(ONE, rows={"a": {"PSNR": Estimate(math.inf, math.nan, 3), "FID": Estimate(1.0, 0.5, 3)}})
+    write_result(tmp_path / "t2i.json", odd)
+    row = read_result(tmp_path / "t2i.json").rows["a"]
+    assert row["PSNR"].value == math.inf and row["FID"] == Estimate(1.0, 0.5, 3)
+
+
 def test_the_papers_own_figures_hold_its_own_claims() -> None:
     """Every metric of the table is known to be better low or high: the last row wins each of its tables."""
     for table in ("t2i", "outpaint-narrow", "outpaint-wide", "inpaint-narrow", "inpaint-wide", "restore"):

@@ -78,6 +78,13 @@ def test_a_list_is_read_and_its_faults_are_named(tmp_path: Path) -> None:
         (f"{head}\n1,,x,y\n", "line 2: each of"),
         (f"{head}\n1,a,x,y\n1,b,x,y\n", "line 3: the id '1' comes twice"),
         ("", "must have the columns"),
+        (head.replace(",", ";"), "its first line is 'id;prompt;group;subcategory'"),
+        (f"{head},prompt\n1,a,x,y,b\n", "has it twice"),
+        (f"{head}\n", "holds no prompt"),
+        (f"{head}\n1,a cat, on a mat,x,y\n", "line 2: it has 5 values for 4 columns"),
+        (f"{head}\n1,a,x,y\n2,b,y,z\n", "the sub-category 'y' has the name of a group"),
+        (f"{head}\n1,a,x,all\n", "the sub-category 'all' has"),
+        (f"{head}\n1,{'a' * 200_000},x,y\n", "after line 1: field larger than"),
     ):
         path.write_text(text, "utf-8")
         with pytest.raises(ValueError, match=message):
@@ -85,6 +92,12 @@ def test_a_list_is_read_and_its_faults_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="is not UTF-8"):
         load_prompts(path)
+
+
+def test_a_prompt_keeps_its_words_over_the_ends_of_lines(tmp_path: Path) -> None:
+    path = tmp_path / "rfbench.csv"
+    path.write_bytes(f'{",".join(COLUMNS)}\r\n1,"a cat\r\non a mat",x,y\r\n2,a\u2028b\x85c,x,y\r\n'.encode())
+    assert [one.prompt for one in load_prompts(path)] == ["a cat on a mat", "a b c"]
 
 
 def test_the_average_is_over_prompts_first() -> None:
@@ -103,6 +116,9 @@ def test_the_average_is_over_prompts_first() -> None:
         ('Sure. ```json\n{"score": "60",}\n```', 60),
         ("{'score': 0.0}", 0),
         ('{note} {"score": 100}', 100),
+        ('{"score": "85%"}', 85),
+        ('{"score": "7.5 / 100"}', 7.5),
+        ('{"score": "85 out of 100"}', 85),
     ],
 )
 def test_a_score_is_read(answer: str, score: float) -> None:
@@ -110,8 +126,12 @@ def test_a_score_is_read(answer: str, score: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "85", '{"score": 101}', '{"score": -1}', '{"score": NaN}', '{"score": true}', "{" * 400]
-)
+    "answer",
+    [
+        "", "85", '{"score": 101}', '{"score": -1}', '{"score": NaN}', '{"score": true}', "{" * 400,
+        '{"score": 0.85}', '{"score": 85%}', '{"score": "0.85"}', '{"score": "8/10"}', '{"score": "185"}',
+    ],
+)  # fmt: skip
 def test_an_answer_without_a_score(answer: str) -> None:
     with pytest.raises(NoScoreError):
         read_score(answer)

@@ -30,6 +30,8 @@ from .text_to_image import check_enough, check_rows, frechet_estimate
 
 MULTIPLE = 8
 """Pictures are painted at multiples of so many pixels."""
+HOLE = 128
+"""Of 255: the level of a mask's file from which a pixel is to be filled."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def finished(
 ) -> Image.Image:
     """A painted picture at the size of the original: colours matched, restored, and pasted, each where it is wanted."""
     image, truth = (channels(p) for p in (made.resize(picture.size, Image.Resampling.BICUBIC), picture))
-    hole = torch.from_numpy((np.asarray(mask.convert("L")) >= 128).astype(np.float32))[None, None]
+    hole = torch.from_numpy((np.asarray(mask.convert("L")) >= HOLE).astype(np.float32))[None, None]
     if colour:
         image = match_colour(image, truth, hole).image
     if net is not None:
@@ -196,4 +198,10 @@ def _opened(item: FillItem) -> tuple[Image.Image, Image.Image]:
             f"{item.mask} has {mask.size[0]}×{mask.size[1]} pixels and its picture {picture.size[0]}×"
             f"{picture.size[1]}; a mask must have its picture's size"
         )
-    return picture, mask.convert("L")
+    grey = mask.convert("L")
+    brightest = grey.getextrema()[1]
+    if brightest < HOLE:
+        raise ValueError(
+            f"{item.mask} holds no hole: a hole is white, from {HOLE} of 255 on, and its brightest pixel is {brightest}"
+        )
+    return picture, grey
