@@ -179,6 +179,8 @@ class DiffRIRRestore(io.ComfyNode):
         check.integer("seed", seed, 0, MAX_SEED)
         check.choice("blend", blend, ["soft", "hard"])
         weights = blend_weights(holes, reference.shape[-2:], blend)
+        pasted = torch.lerp(reference, resize_to(image, reference.shape[-2:], "bicubic"), weights)
+        broken: list[str] = []
         if method == NETWORK:
             restorer = check.instance(
                 "restorer", restorer, Restorer, "DiffRIR Loader (or set method to colour correction)"
@@ -188,16 +190,33 @@ class DiffRIRRestore(io.ComfyNode):
                 restorer.net, image, reference, holes, seed,
                 blend=blend, on_step=host.progress(), on_strip=host.raise_if_cancelled,
             )  # fmt: skip
+            result, broken = _without_broken(result, pasted)
             readout = restorer.what
         else:
             found = match_colour(image, reference, weights, RING, on_picture=host.raise_if_cancelled)
             result, readout = found.image, colour_readout(found)
-        pasted = torch.lerp(reference, resize_to(image, result.shape[-2:], "bicubic"), weights)
         difference = ((result - pasted).abs() * ENLARGED).clamp(0, 1)
-        readout = "\n".join([readout, *warnings(image, reference, holes, method, blend)])
+        readout = "\n".join([readout, *broken, *warnings(image, reference, holes, method, blend)])
         return io.NodeOutput(
             channels_last(result), channels_last(difference), readout, ui={"text": [readout]}
         )
+
+
+def _without_broken(result: torch.Tensor, pasted: torch.Tensor) -> tuple[torch.Tensor, list[str]]:
+    """The results with what was painted where a picture's is not of numbers, and a sentence for each such picture.
+
+    Raises:
+        ValueError: no picture's is.
+    """
+    broken = [i for i, one in enumerate(result) if not torch.isfinite(one).all()]
+    words = "gives NaN or infinite numbers"
+    advice = "choose the precision float32 in DiffRIR Loader"
+    if len(broken) == len(result):
+        raise ValueError(f"restorer {words}; {advice}")
+    result[broken] = pasted.expand_as(result)[broken]
+    return result, [
+        f"picture {i}: restorer {words}, so what was painted is left as it is; {advice}" for i in broken
+    ]
 
 
 def colour_readout(found: ColourMatch) -> str:

@@ -72,6 +72,31 @@ def hole(height: int, width: int, batch: int = 1) -> torch.Tensor:
     return mask
 
 
+@pytest.mark.parametrize("bad", [[1], [0, 1]])
+def test_a_network_that_overflows_is_said_and_does_not_lose_the_other_pictures(
+    bad: list[int], restorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In half precision; NaN would be shown as black."""
+    image, reference, mask = picture(16, 24, 2), picture(16, 24, 2, seed=1), hole(16, 24)
+    good = restore(image, reference, mask, restorer)
+    real = nodes().restore
+
+    def overflowing(*given: Any, **options: Any) -> torch.Tensor:
+        made = real(*given, **options)
+        made[bad, :, 6, 8] = float("nan")
+        return made
+
+    monkeypatch.setattr(nodes(), "restore", overflowing)
+    if len(bad) == 2:
+        with pytest.raises(ValueError, match="restorer gives NaN or infinite numbers; choose the precision"):
+            restore(image, reference, mask, restorer)
+        return
+    made = restore(image, reference, mask, restorer)
+    assert torch.equal(made[0][0], good[0][0]) and not made[1][1].any()
+    assert torch.equal(made[0][1], torch.lerp(reference[1], image[1], mask[0, ..., None]))
+    assert "picture 1: restorer gives NaN" in made[2] and "picture 0: restorer" not in made[2]
+
+
 METHODS = pytest.mark.parametrize("method", [NETWORK, COLOUR])
 
 
