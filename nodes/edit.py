@@ -196,7 +196,7 @@ class InversionEdit(io.ComfyNode):
             inversion, note = inverted(models, inputs)
         session = models.session_of(inversion)
         mask = inputs.fitted_mask(inversion.pixels, inversion.trajectory.latents.shape[1])
-        left_out += notes_on_empty(mask)
+        left_out += notes_on_empty(inputs.mask, mask)
         result = session.edit(
             inversion,
             target_prompt,

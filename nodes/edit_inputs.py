@@ -219,8 +219,12 @@ def fitted_mask(
     return fit_edit_mask(mask, pixels, cell)
 
 
-def notes_on_empty(mask: torch.Tensor | None) -> list[str]:
-    """A sentence for each mask of a batch that allows no change."""
+def notes_on_empty(given: Any, mask: torch.Tensor | None) -> list[str]:
+    """A sentence for each mask of a batch that allows no change, or one where all are empty.
+
+    Args:
+        given, mask: what is connected to 'mask', and what ``fitted_mask`` makes of it.
+    """
     if mask is None:
-        return []
+        return ["the mask is empty and counts as none: the whole picture may change"] * (given is not None)
     return [f"mask {i} is empty: picture {i} stays as it is" for i, one in enumerate(mask) if not one.any()]

@@ -88,6 +88,10 @@ class FlowInputs:
         """How many of the steps are taken; at strength 0 none."""
         return round(self.strength * steps)
 
+    def pulled(self, n_max: int) -> int:
+        """How many of the steps back ``eta`` acts on."""
+        return round(self.eta_part * n_max)
+
     def taken(self, steps: int) -> int:
         """How many steps the progress bar counts."""
         return max(1, self.n_max(steps) * (2 if self.method == "RF-Inversion" else 1))
@@ -120,9 +124,8 @@ class FlowInputs:
             both = (velocities["source"], velocities["target"])
             if self.method == "FlowEdit":
                 return flow_edit(latent, sigmas, *both, n_min=self.n_min, n_avg=self.n_avg, **common)
-            pulled = round(self.eta_part * n_max)
             return rf_inversion_edit(
-                latent, sigmas, *both, gamma=self.gamma, eta=self.eta, eta_steps=pulled, **common
+                latent, sigmas, *both, gamma=self.gamma, eta=self.eta, eta_steps=self.pulled(n_max), **common
             )
 
         return edit
@@ -134,6 +137,8 @@ class FlowInputs:
         if n_max == 0:
             return [f"strength {self.strength:g} of {steps} steps takes none: the picture is kept as it is"]
         notes = [f"{self.method}: the last {n_max} of {steps} steps, from sigma {sigmas[steps - n_max]:.3f}"]
+        if self.method == "RF-Inversion":
+            notes.append(f"eta {self.eta:g} pulls the first {self.pulled(n_max)} steps back to the picture")
         embedded = host_flow.has_embedded_guidance(model)
         kind = "the model's embedded guidance" if embedded else "cfg"
         notes.append(
@@ -144,7 +149,7 @@ class FlowInputs:
             notes.append("the negative prompt has no effect: no guidance leads away from it")
         if self.source_prompt.strip() == self.target_prompt.strip():
             notes.append("both prompts are the same: only guidance changes the picture")
-        return notes + notes_on_empty(mask)
+        return notes + notes_on_empty(self.mask, mask)
 
 
 def encoded(clip: Any, name: str, text: str) -> Any:

@@ -62,7 +62,9 @@ class KeptRest:
 
     def report(self) -> str:
         """The numbers in words, a few lines."""
-        lines = ["its mask is empty, so the change was looked for"] * (self.found_by not in ("search", "mask"))
+        lines = ["its mask is empty, so the change was looked for"] * (
+            self.found_by not in ("search", "mask")
+        )
         if not self.share:
             return "\n".join([*lines, f"no change was found: this is the original; {self._moved()}"])
         lines.append(f"{self.share:.1%} of the picture changed; {self._moved()}")

@@ -42,7 +42,7 @@ class Regions:
     box: Box | None = None
     """Where ``crop_region`` cut out the region to be painted now."""
     remarks: tuple[tuple[int, str], ...] = ()
-    """Regions of which not all was stitched that should be, and why."""
+    """Of regions: what was not stitched as it should be, and why."""
 
     @property
     def done(self) -> bool:
@@ -167,6 +167,9 @@ def add_painted(
     if regions.done:
         return replace(regions, box=None)
     area = _stitched_area(regions, stitch_mask)
+    remarks = ["its stitch mask is empty, so its own mask is taken"] * (
+        stitch_mask is not None and area is regions.masks[regions.index]
+    )
     part, place = put_back(
         channels_first(painted).to(regions.image)[0], regions.box, *regions.image.shape[:2]
     )
@@ -186,7 +189,7 @@ def add_painted(
         painted=canvas,
         stitched=stitched,
         box=None,
-        remarks=(*regions.remarks, *((regions.index, text) for text in _left_out(area, place))),
+        remarks=(*regions.remarks, *((regions.index, text) for text in [*remarks, *_left_out(area, place)])),
     )
 
 

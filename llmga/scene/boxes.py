@@ -147,7 +147,7 @@ def _checked(values: Sequence[Any], order: Order) -> RawBox | str:
             except ValueError:
                 return f'its "box" holds {value[:20]!r}, which is not a number'
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return 'its "box" holds something that is not a number'
+            return f'its "box" holds {str(value)[:20]!r}, which is not a number'
         if not math.isfinite(value):
             return 'its "box" holds a number that is not finite'
         numbers.append(float(value))

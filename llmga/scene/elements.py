@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from .boxes import ELEMENT_GRID, OUTSIDE
-from .parse import ParsedPlan, ScenePlanError, parse_plan
+from .parse import ParsedPlan, ScenePlanError, parse_plan, split_words
 from .plan import SceneObject, ScenePlan
 
 _WORDS = ("desc", "text", "label")
@@ -84,10 +84,13 @@ def from_bounding_boxes(
     if isinstance(boxes, list) and boxes and isinstance(boxes[0], list):
         notes = [f"the boxes of the first of {len(boxes)} pictures were taken"] * (len(boxes) > 1)
         boxes = boxes[0]
-    if not isinstance(boxes, Sequence) or not boxes or not all(isinstance(box, dict) for box in boxes):
+    found = [box for box in boxes if isinstance(box, dict)] if isinstance(boxes, Sequence) else []
+    if not found:
         raise ScenePlanError("the boxes must be a list of BOUNDING_BOX or of elements, with one at least")
-    objects = [_entry(box, width, height) for box in boxes]
-    _check_reach([one["box"] for one in objects if "box" in one], width, height)
+    others = len(boxes) - len(found)
+    notes += [f"{others} of {len(boxes)} boxes are not a BOUNDING_BOX, and were left out"] * (others > 0)
+    objects = [_entry(box, width, height) for box in found]
+    _check_reach([one["box"] for one in objects if _is_placed(one)], width, height)
     unnamed = [number for number, one in enumerate(objects, 1) if not one["name"]]
     if len(unnamed) == len(objects):
         raise ScenePlanError(_unnamed(1))
@@ -113,8 +116,8 @@ def _words(box: dict[str, Any]) -> str:
 
 
 def _entry(box: dict[str, Any], width: int, height: int) -> dict[str, Any]:
-    name, _, rest = _words(box).partition(",")
-    entry = {"name": name.strip(), "descriptions": [rest.strip()] if rest.strip() else []}
+    name, rest = split_words(_words(box))
+    entry: dict[str, Any] = {"name": name, "descriptions": [rest] if rest else []}
     if isinstance(box.get("bbox"), list):
         return {**entry, "bbox": _element_parts(box["bbox"])}
     try:
@@ -123,10 +126,13 @@ def _entry(box: dict[str, Any], width: int, height: int) -> dict[str, Any]:
             **entry,
             "box": {"x": x, "y": y, "w": float(box["width"]) / width, "h": float(box["height"]) / height},
         }
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ScenePlanError(
-            f"a BOUNDING_BOX must have the numbers x, y, width and height ({error!r})"
-        ) from error
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return {**entry, "box": {side: box.get(side) for side in ("x", "y", "width", "height")}}
+
+
+def _is_placed(entry: dict[str, Any]) -> bool:
+    """Whether the box is in parts of the picture; one that is not of numbers is left as it is, for a note on it."""
+    return "w" in entry.get("box", ())
 
 
 def _element_parts(bbox: list[Any]) -> Any:

@@ -232,14 +232,15 @@ class ScenePlan:
 
 
 def separated(plan: ScenePlan) -> tuple[ScenePlan, tuple[str, ...]]:
-    """Move boxes apart that overlap, and cut where there is no room; afterwards no two share any area.
+    """Move boxes apart that overlap, and cut where there is no room.
 
     Each overlapping pair is first pushed apart along the axis on which the overlap is thinner, half each and within the
     picture; what still overlaps after ``_ROUNDS`` rounds is cut in the middle of the overlap (but never below
     ``SMALLEST_SIDE``).
 
     Returns:
-        The plan, and a line for each object whose box became smaller.
+        The plan, and a line for each object whose box became smaller, or still overlaps others: a dozen boxes in one place
+        have no room.
     """
     boxes = [one.box for one in plan.objects]
     for _ in range(_ROUNDS):
@@ -258,6 +259,10 @@ def separated(plan: ScenePlan) -> tuple[ScenePlan, tuple[str, ...]]:
         share = after.box.width * after.box.height / (before.box.width * before.box.height)
         if share < _NOTICED:
             notes.append(f"{after.name}: its box was cut to {share:.0%} of its area, so that no two overlap")
+    for i, one in enumerate(objects):
+        others = [other.name for other in objects[:i] if _touching(one.box, other.box)]
+        if others:
+            notes.append(f"{one.name}: its box still overlaps that of {', '.join(others)}; draw it elsewhere")
     return replace(plan, objects=objects), tuple(notes)
 
 

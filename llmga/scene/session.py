@@ -164,6 +164,7 @@ class SceneSession(Generic[Context]):
         composed = compose(
             [one.move.latent(one.run.latents) for one in objects], [one.mask for one in objects], noise
         )
+        notes += _covered_notes(plan, composed)
         region = _region(composed, settings.margin) if background is not None else torch.ones(1, 1, *size)
         report = _part(on_step, len(missing) * settings.steps, total)
         together = self._together(plan, whole, objects, composed, settings, background, region, report)
@@ -338,6 +339,16 @@ def _moved(one: SceneObjectRun) -> StepAttention:
 def _region(composed: Composed, margin: int) -> torch.Tensor:
     """(1, 1, h, w): the objects' cells and ``margin`` more around them."""
     return max_pool2d(composed.mask, 2 * margin + 1, stride=1, padding=margin)
+
+
+def _covered_notes(plan: ScenePlan, composed: Composed) -> list[str]:
+    """A line for each object of which nothing is seen, because others stand before all of it."""
+    seen = composed.owner.unique().tolist()
+    return [
+        f"{one.name}: the objects in front of it cover all of its mask, so it plays no part; move its box"
+        for number, one in enumerate(plan.objects, 1)
+        if number not in seen
+    ]
 
 
 def _part(on_step: OnStep, done: int, total: int) -> Callable[..., None]:

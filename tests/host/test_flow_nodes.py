@@ -142,7 +142,9 @@ def test_outside_the_mask_the_latent_stays() -> None:
         assert difference[~inside].max() < 1e-6 < difference[inside].min()
     report = edit(models, picture(batch=2), mask=torch.cat([mask, torch.zeros_like(mask)]))[2]
     assert "mask 1 is empty: picture 1 stays as it is" in report
-    torch.testing.assert_close(edit(models, mask=torch.zeros(1, 8, 8))[0], edit(models)[0])
+    whole, _, report = edit(models, mask=torch.zeros(1, 8, 8))
+    torch.testing.assert_close(whole, edit(models)[0])
+    assert "the mask is empty and counts as none" in report
 
 
 def test_the_models_patches_and_the_sigmas_of_a_scheduler_act() -> None:
@@ -166,6 +168,9 @@ def test_what_has_no_effect_is_said() -> None:
     report = edit(trio("z_image"), negative_prompt="a house", source_guidance=1.0, target_guidance=1.0)[2]
     assert "the negative prompt has no effect" in report
     assert "no effect" not in edit(trio("z_image"), negative_prompt="a house")[2]
+    report = edit(trio("z_image"), method="RF-Inversion")[2]
+    assert "eta 0.9 pulls the first 1 steps back" in report
+    assert "pulls the first 0 steps" in edit(trio("z_image"), method="RF-Inversion", eta_part=0.1)[2]
 
 
 def with_wrapper(model: Any) -> Any:

@@ -142,7 +142,9 @@ def test_a_given_mask_says_where() -> None:
     assert torch.equal(hard.mask, mask[0])
     looked_for = keep_rest(channels_last(image), channels_last(edited), torch.zeros(1, 64, 64))[0]
     assert torch.equal(looked_for.mask, keep_rest(channels_last(image), channels_last(edited))[0].mask)
-    assert looked_for.mask.any() and looked_for.report().startswith("its mask is empty, so the change was looked for")
+    assert looked_for.mask.any() and looked_for.report().startswith(
+        "its mask is empty, so the change was looked for"
+    )
     everything = keep_rest(channels_last(image), channels_last(edited), torch.ones(1, 4, 4), feather=0)[0]
     assert everything.share == 1 and "its mask covers more than half" in everything.report()
     side = torch.zeros(1, 96, 112)

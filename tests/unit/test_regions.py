@@ -167,10 +167,12 @@ def test_what_a_stitch_mask_leaves_out_is_said() -> None:
     assert "nothing of it is stitched" in one.report().split("\n")[1]
     empty = painted_in(start_regions(picture(), masks), 0.0, 1.0, stitch=torch.zeros(1, 64, 64))
     assert torch.equal(empty.picture, painted_in(start_regions(picture(), masks), 0.0, 1.0).picture)
+    assert empty.report().count("its stitch mask is empty, so its own mask is taken") == 2
     third = painted_in(
         start_regions(picture(), masks), 0.0, 1.0, stitch=masks * torch.tensor([0, 1])[:, None, None]
     )
     assert torch.equal(third.picture, empty.picture)
+    assert third.report().count("its stitch mask is empty") == 1
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def good_in_other_forms() -> dict[str, str]:
         "comments": text.replace('"background"', '// the place\n "background"'),
         "curly quotes": text.replace('"', "”").replace("{”", "{“").replace(" ”", " “").replace("[”", "[“"),
         "upper keys": text.replace('"objects"', '"Objects"').replace('"box"', '"BOX"'),
-        "Chinese commas and colons": text.replace('": ', '"：').replace('], "', ']，"').replace("0.4, ", "0.4，"),
+        "Chinese commas and colons": text.replace('": ', '"：')
+        .replace('], "', ']，"')
+        .replace("0.4, ", "0.4，"),
         "cut at the end": text[:-2],
         "names as keys": json.dumps({**GOOD, "objects": {o["name"]: o for o in GOOD["objects"]}}),
         "one description": text,

@@ -103,6 +103,18 @@ def test_boxes_are_moved_apart(objects: int) -> None:
         assert separated(apart)[0] == apart, "what does not overlap is left alone"
 
 
+def test_boxes_without_any_room_are_named() -> None:
+    box = SceneBox(0.5, 0.5, SMALLEST_SIDE, SMALLEST_SIDE)
+    apart, notes = separated(ScenePlan(tuple(SceneObject(f"star {i}", box) for i in range(12))))
+    left = [
+        one.name
+        for i, one in enumerate(apart.objects)
+        if any(min(one.box.overlap(other.box)) > 1e-5 for other in apart.objects[:i])
+    ]
+    assert left, "nothing overlaps: this test would see nothing"
+    assert [note.partition(":")[0] for note in notes if "still overlaps that of star" in note] == left
+
+
 def test_boxes_with_room_keep_their_size() -> None:
     plan = ScenePlan(
         (
@@ -151,6 +163,25 @@ def test_comfyui_boxes_and_elements_bring_the_plan_back() -> None:
 def test_boxes_that_are_none_are_refused(boxes: object) -> None:
     with pytest.raises(ScenePlanError):
         from_bounding_boxes(boxes, 512, 512)
+
+
+@pytest.mark.parametrize(
+    ("bad", "note"),
+    [
+        ({"x": 1, "label": "a car"}, "object 2 (a car): its \"box\" holds 'None', which is not a number"),
+        ({"x": None, "y": 0, "width": 9, "height": 9, "label": "a car"}, "'None', which is not a number"),
+        ("a car", "1 of 2 boxes are not a BOUNDING_BOX, and were left out"),
+    ],
+)
+def test_one_bad_box_does_not_lose_the_others(bad: object, note: str) -> None:
+    for boxes in ([named_box(0, 0, 256, 256), bad], (named_box(0, 0, 256, 256), bad)):
+        parsed = from_bounding_boxes(boxes, 512, 512)
+        assert [one.name for one in parsed.plan.objects] == ["a fox"] and note in parsed.notes[0]
+
+
+def test_a_name_ends_at_a_chinese_comma_too() -> None:
+    one = from_bounding_boxes([named_box(0, 0, 9, 9, "红狐，跳跃, 橙色")], 512, 512).plan.objects[0]
+    assert (one.name, one.descriptions) == ("红狐", ("跳跃, 橙色",))
 
 
 def named_box(x: float, y: float, width: float, height: float, desc: str = "a fox") -> dict:

@@ -231,6 +231,18 @@ def test_a_given_mask_is_taken(session: SceneSession[Any]) -> None:
             session.paint(PLAN, SIZE, SETTINGS, masks={1: bad})
 
 
+def test_an_object_behind_another_is_named(session: SceneSession[Any]) -> None:
+    """Masks of one size in one place: the later object stands before all of the earlier one."""
+    box = PLAN.objects[0].box
+    plan = replace(PLAN, objects=tuple(replace(one, box=box) for one in PLAN.objects))
+    mask = torch.zeros(SIZE)
+    mask[6:12, 5:11] = 1
+    scene = session.paint(plan, SIZE, SETTINGS, masks={0: mask, 1: mask})
+    words = "the objects in front of it cover all of its mask"
+    assert [note.partition(":")[0] for note in scene.notes if words in note] == [plan.objects[0].name]
+    assert words not in " ".join(session.paint(PLAN, SIZE, SETTINGS).notes)
+
+
 def test_a_photograph_stays_bit_for_bit_outside_of_the_objects(
     session: SceneSession[Any], photograph: Trajectory
 ) -> None:
