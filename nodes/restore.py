@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..llmga.images import channels_first, channels_last, fit_mask
 from ..llmga.restore import DiffRIRS2, load_restorer, restore
-from ..llmga.restore.colour import ColourMatch, match_colour
+from ..llmga.restore.colour import LEAST, ColourMatch, match_colour
 from ..llmga.restore.network_input import blend_weights, resize_to
 from ..llmga.restore.seam import Disparity, Seam, seam
 from . import check, host, host_memory
@@ -179,8 +179,6 @@ class DiffRIRRestore(io.ComfyNode):
         check.integer("seed", seed, 0, MAX_SEED)
         check.choice("blend", blend, ["soft", "hard"])
         weights = blend_weights(holes, reference.shape[-2:], blend)
-        pasted = torch.lerp(reference, resize_to(image, reference.shape[-2:], "bicubic"), weights)
-        broken: list[str] = []
         if method == NETWORK:
             restorer = check.instance(
                 "restorer", restorer, Restorer, "DiffRIR Loader (or set method to colour correction)"
@@ -190,11 +188,12 @@ class DiffRIRRestore(io.ComfyNode):
                 restorer.net, image, reference, holes, seed,
                 blend=blend, on_step=host.progress(), on_strip=host.raise_if_cancelled,
             )  # fmt: skip
-            result, broken = _without_broken(result, pasted)
             readout = restorer.what
         else:
             found = match_colour(image, reference, weights, RING, on_picture=host.raise_if_cancelled)
             result, readout = found.image, colour_readout(found)
+        pasted = torch.lerp(reference, resize_to(image, result.shape[-2:], "bicubic"), weights)
+        result, broken = _without_broken(result, pasted)
         difference = ((result - pasted).abs() * ENLARGED).clamp(0, 1)
         readout = "\n".join([readout, *broken, *warnings(image, reference, holes, method, blend)])
         return io.NodeOutput(
@@ -228,6 +227,12 @@ def colour_readout(found: ColourMatch) -> str:
             f"{name} × {g:.3f} {b:+.3f}" for name, g, b in zip("RGB", gain, bias, strict=True)
         )
         which = f"picture {number}: " if len(found.gain) > 1 else ""
+        if pixels < LEAST:
+            lines.append(
+                f"{which}colour correction from {pixels} pixels: none, for {LEAST} that are neither black nor white are "
+                "needed around the hole"
+            )
+            continue
         lines.append(f"{which}colour correction from {pixels:,} pixels: {numbers}")
         if max(abs(g / 2 + b - 0.5) for g, b in zip(gain, bias, strict=True)) > LARGE:
             lines.append(
@@ -338,7 +343,9 @@ def mean(found: list[Seam], name: str) -> float:
 
 def seam_readout(index: int, found: Seam) -> str:
     if found.disparity is None:
-        return f"picture {index}: no border, the mask is empty or covers everything"
+        return (
+            f"picture {index}: no border, the mask is empty, below one half everywhere, or covers everything"
+        )
     calm = (
         "too little around it to compare"
         if found.baseline is None

@@ -18,7 +18,7 @@ from .network_input import blend_weights, check_inputs, resize_to
 
 Channels = Literal["each", "together"]
 
-_LEAST = 16
+LEAST = 16
 """The fewest pixels that a line is fitted to."""
 _GAINS = (0.5, 2.0)
 
@@ -99,7 +99,7 @@ def _line(
     precise = torch.float32 if made.device.type == "mps" else torch.float64  # MPS has no float64
     x, y = (values[:, inside[0]].to(precise) for values in (made, kept))
     count = torch.tensor(x.shape[1], device=made.device)
-    if count < _LEAST:
+    if count < LEAST:
         return made.new_ones(3), made.new_zeros(3), count
     if channels == "together":
         x, y = x.reshape(1, -1), y.reshape(1, -1)

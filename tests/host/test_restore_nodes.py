@@ -72,6 +72,21 @@ def hole(height: int, width: int, batch: int = 1) -> torch.Tensor:
     return mask
 
 
+def test_why_no_colours_were_corrected_is_said() -> None:
+    """White around the hole is clipped, and says nothing of a gain."""
+    reference, mask = torch.ones(1, 16, 24, 3), hole(16, 24)
+    said = restore(reference * 0.9, reference, mask)[2]
+    assert said.startswith(
+        "colour correction from 0 pixels: none, for 16 that are neither black nor white are needed"
+    )
+    assert "none, for" not in restore(picture(16, 24) * 0.9, picture(16, 24), mask)[2]
+
+
+def test_a_soft_mask_below_one_half_has_no_border() -> None:
+    said = nodes().SeamReport.execute(picture(16, 24), hole(16, 24) * 0.4, 8)[4]
+    assert "no border, the mask is empty, below one half everywhere, or covers everything" in said
+
+
 @pytest.mark.parametrize("bad", [[1], [0, 1]])
 def test_a_network_that_overflows_is_said_and_does_not_lose_the_other_pictures(
     bad: list[int], restorer: Any, monkeypatch: pytest.MonkeyPatch
