@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from .estimates import Estimate
+from .named import named_function
 from .rfbench import load_prompts, own_prompts
 from .sources import evenly, read_coco, read_magicbrush, read_masked, read_visdial, read_vist
 
@@ -30,6 +30,10 @@ class DataConfig:
     count: int | None = None
     """Takes so many items, evenly spread; null takes all. For ``turns: iterative`` it takes so many whole sessions of
     MagicBrush, and else so many turns."""
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"'count' must be at least 1, or null for all, got {self.count}")
 
 
 def read_items(config: DataConfig, work: Path) -> list[Any]:
@@ -73,18 +77,3 @@ def load_scores(names: Sequence[str]) -> list[Score]:
         judge = named_function(f"{module}:{function}" if colon else name, "scores")
         judges.append(judge(Path(path)) if colon else judge)
     return judges
-
-
-def named_function(name: str, where: str) -> Any:
-    """The function of ``package.module:function``.
-
-    Raises:
-        ValueError: the name is not of that form, or there is no such function.
-    """
-    module, colon, function = name.partition(":")
-    if not colon:
-        raise ValueError(f"{where}: {name!r} is not known, and is not a package.module:function either")
-    try:
-        return getattr(import_module(module), function)
-    except AttributeError as error:
-        raise ValueError(f"{where}: the module {module} has no {function}") from error

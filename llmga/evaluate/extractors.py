@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 
 from ..files.tensors import check_tensors, read_file
+from .named import named_function
 from .preparation import CLIP, DINO, Preparation
 
 Images = Sequence[Image.Image]
@@ -79,7 +79,7 @@ def load_network(spec: str, device: torch.device | str = "cpu") -> Network:
     function, colon, inner = path.partition(":")
     if "." not in kind or not colon:
         raise ValueError(f"{kind!r} is not a kind of network; known are {', '.join(NETWORK_KINDS)}")
-    return getattr(import_module(kind), function)(_existing(Path(inner)), torch.device(device))
+    return named_function(f"{kind}:{function}", "a network")(_existing(Path(inner)), torch.device(device))
 
 
 def digest_of(path: Path) -> str:

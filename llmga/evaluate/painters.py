@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image
 from ..images import from_pil, to_pil
 from ..text import CLIPPromptEncoder, EncodedPrompt, longest
 from ..train.example_order import generator
+from .named import named_function
 from .paint_jobs import JobPainter, PainterConfig, PaintJob
 
 _CHUNK = 75  # tokens of a chunk, without those that begin and end it
@@ -37,12 +37,11 @@ def load_painter(config: PainterConfig) -> JobPainter:
         from .comfyui_servers import ComfyUIPainter
 
         return ComfyUIPainter(Path(config.workflow), config.servers)
-    module, colon, function = config.kind.partition(":")
-    if not colon:
+    if ":" not in config.kind:
         raise ValueError(
             f"'kind' of a painter must be diffusers, scene, comfyui or package.module:function, got {config.kind!r}"
         )
-    return getattr(import_module(module), function)(config)
+    return named_function(config.kind, "'kind' of a painter")(config)
 
 
 def load_diffusers_pipeline(config: PainterConfig) -> Any:

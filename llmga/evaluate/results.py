@@ -118,7 +118,9 @@ def markdown(
         lines.append(f"|{'---|' * (len(metrics) + 2)}")
     for name, row in result.rows.items():
         count = max((estimate.count for estimate in row.values()), default=0)
-        lines.append(f"| {' | '.join([_in_cell(name), *(_cell(row.get(metric)) for metric in metrics), str(count)])} |")
+        lines.append(
+            f"| {' | '.join([_in_cell(name), *(_cell(row.get(metric)) for metric in metrics), str(count)])} |"
+        )
     for name, cells in _printed(paper, metrics):
         lines.append(f"| {' | '.join([f'*paper: {name}*', *cells, ''])} |")
     if claims:

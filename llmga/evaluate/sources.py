@@ -115,7 +115,7 @@ def read_coco(folder: Path, annotations: str, images: str, count: int | None = N
             CaptionItem(f"{number:012d}", captions[number][1], folder / images / files[number])
             for number in sorted(captions.keys() & files.keys())
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not an annotation file of COCO captions: {error!r}") from error
     lines = [
         *_counted(len(files.keys() - captions.keys()), "pictures without a caption"),
@@ -128,8 +128,11 @@ def read_masked(folder: Path, count: int | None = None) -> Items:
     """Pictures with masks as LaMa's scripts write them: ``NAME.png`` beside ``NAME_mask000.png``, in any folder below.
 
     Raises:
+        FileNotFoundError: there is no such folder.
         ValueError: a mask has no picture, or two of its name.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} does not exist; put the pictures and their masks there")
     pictures: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES and not _MASK.fullmatch(path.stem):
@@ -141,7 +144,10 @@ def read_masked(folder: Path, count: int | None = None) -> Items:
             continue
         named = mask.parent / match["name"]
         if named not in pictures:
-            raise ValueError(f"{mask} is the mask of no picture: {match['name']}.png is missing beside it")
+            others = ", ".join(IMAGE_SUFFIXES[1:])
+            raise ValueError(
+                f"{mask} is the mask of no picture: {match['name']}.png is missing beside it (or {others})"
+            )
         picture, *others = pictures[named]
         if others:
             raise ValueError(
@@ -256,7 +262,7 @@ def read_visdial(folder: Path, split: str = "val", count: int | None = None) -> 
             rounds = tuple((questions[r["question"]], answers[r["answer"]]) for r in dialog["dialog"])
             key = f"{dialog['image_id']:012d}"
             items.append(DialogItem(key, rounds, images / f"VisualDialog_{split}2018_{key}.jpg"))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not an annotation file of VisDial: {error!r}") from error
     return _checked(evenly(items, count), path, lambda item: (item.picture,))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +23,7 @@ from ..chat.engines.endpoint import EndpointError
 from ..edit.instruction import rewrite
 from ..images import from_pil, paint_hole_black, to_pil
 from .embedders import Request, request_pictures, request_text
+from .named import named_function
 
 _T = TypeVar("_T")
 _TURN_SEED = 1_000_003  # far from the seeds of the items beside
@@ -72,7 +72,7 @@ def load_engine(spec: str) -> ChatEngine:
         return EndpointEngine(find_endpoint(Path(file), name))
     function, colon, inner = path.partition(":")
     if "." in kind and colon:
-        return getattr(import_module(kind), function)(Path(inner))
+        return named_function(f"{kind}:{function}", "an engine")(Path(inner))
     raise ValueError(
         f"an engine must be named as folder:PATH, endpoint:FILE#NAME or package.module:function:path, got {spec!r}"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.tiny_evaluation import picture, write_coco, write_magicbrush, write_masked
 
+from llmga.evaluate.data import DataConfig
 from llmga.evaluate.sources import read_coco, read_magicbrush, read_masked, read_visdial, read_vist
 
 
@@ -99,3 +100,26 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "captions.json").write_text('{"images": [{}], "annotations": []}')
     with pytest.raises(ValueError, match="not an annotation file of COCO"):
         read_coco(tmp_path, "captions.json", "val")
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_a_count_below_one_is_refused_for_every_kind(count: int) -> None:
+    """A function of somebody's own may take 0 for 'not given', and measure everything."""
+    with pytest.raises(ValueError, match=f"'count' must be at least 1, or null for all, got {count}"):
+        DataConfig("package.module:function", count=count)
+
+
+def test_odd_sets_are_named(tmp_path: Path) -> None:
+    document = {
+        "images": [{"id": 1, "file_name": "1.jpg"}],
+        "annotations": [{"image_id": 1, "id": 1, "caption": None}],
+    }
+    (tmp_path / "captions.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ValueError, match="captions.json is not an annotation file of COCO captions"):
+        read_coco(tmp_path, "captions.json", ".")
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        read_masked(tmp_path / "nowhere")
+    (tmp_path / "a_mask.png").touch()
+    (tmp_path / "a.bmp").touch()
+    with pytest.raises(ValueError, match=r"a\.png is missing beside it \(or \.jpg, \.jpeg, \.webp\)"):
+        read_masked(tmp_path)

@@ -224,6 +224,8 @@ def test_mistakes_are_named_before_anything_is_painted(base: Path, tmp_path: Pat
         ({"rows": []}, "rows"),
         ({"scores": ["support.tiny_evaluation:nothing"]}, "has no nothing"),
         ({"data": {"kind": "imagenet"}}, "'imagenet' is not known"),
+        ({"data": {"kind": "nowhere.sets:all"}}, "data.kind: there is no module 'nowhere'"),
+        ({"network": f"support.nowhere:net:{base}"}, "a network: there is no module 'support.nowhere'"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=said):
             measure("t2i", settings("t2i", base, **values), tmp_path / "out")
