@@ -168,8 +168,9 @@ def add_painted(
         return replace(regions, box=None)
     area = _stitched_area(regions, stitch_mask)
     remarks = ["its stitch mask is empty, so its own mask is taken"] * (
-        stitch_mask is not None and area is regions.masks[regions.index]
+        stitch_mask is not None and area is None
     )
+    area = regions.mask if area is None else area
     part, place = put_back(
         channels_first(painted).to(regions.image)[0], regions.box, *regions.image.shape[:2]
     )
@@ -206,10 +207,10 @@ def _left_out(area: torch.Tensor, place: tuple[slice, slice]) -> list[str]:
     return []
 
 
-def _stitched_area(regions: Regions, stitch_mask: torch.Tensor | None) -> torch.Tensor:
-    """(H, W): where the region to be painted now goes into the picture."""
+def _stitched_area(regions: Regions, stitch_mask: torch.Tensor | None) -> torch.Tensor | None:
+    """(H, W): where the region to be painted now goes into the picture; None where no stitch mask says it."""
     if stitch_mask is None:
-        return regions.mask
+        return None
     count = len(regions.masks)
     if len(stitch_mask) not in (1, count):
         raise ValueError(
@@ -218,9 +219,9 @@ def _stitched_area(regions: Regions, stitch_mask: torch.Tensor | None) -> torch.
     given = fit_mask(stitch_mask, regions.image.expand(len(stitch_mask), -1, -1, -1))
     if len(given) == count:
         own = given[regions.index]
-        return own if own.any() else regions.mask
+        return own if own.any() else None
     if not given.any():
-        return regions.mask
+        return None
     distances = torch.stack([_distance(mask > 0) for mask in regions.masks])
     return torch.where(distances[regions.index] <= distances.amin(0), given[0], 0.0)
 
