@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 
+from ..chat.engines.base import CutAt
 from .model import GILL, OnReply, PromptPart, ReplyOptions, Written
 from .parts import DecisionModel
 
 PictureSource = Literal["generate", "retrieve"]
+
+ENDINGS: Mapping[CutAt, str] = {
+    "max_new_tokens": "the reply ended at 'max_tokens', before its line had ended; raise it",
+    "context": "the reply ended where the language model's context is full, before its line had ended; shorten 'message' or "
+    "'history', or show fewer pictures in 'image'",
+}
+"""Why a reply ends in the middle, each said to a person with the way out."""
 
 
 class Searches(Protocol):
@@ -69,11 +77,13 @@ class GILLReply:
         pieces: text and pictures in their order.
         cut: text that was written and left out, a piece of it each; see ``answer``.
         img_text: how a picture is written in ``turn_text``.
+        ended: why words or a picture may lack at its end, a key of ``ENDINGS``; "" where none do.
     """
 
     pieces: tuple[str | ReplyPicture, ...]
     cut: tuple[str, ...]
     img_text: str
+    ended: CutAt = ""
 
     @property
     def pictures(self) -> tuple[ReplyPicture, ...]:
@@ -127,7 +137,8 @@ def answer(
     cut: list[str] = []
     shown: list[int] = []
     end = 0
-    for start in _pictures(gill, written)[:max_pictures]:
+    starts = _pictures(gill, written)[:max_pictures]
+    for start in starts:
         _add_words(gill, written.ids[end:start], pieces, cut)
         end = start + gill.parts.sizes.img_tokens
         picture = read_picture_states(gill, written.states[start:end], index, matches, shown)
@@ -138,7 +149,10 @@ def answer(
         _add_words(gill, rest, pieces, cut)
     elif words := gill.language.text_of(list(rest)):
         cut.append(words)
-    return GILLReply(tuple(pieces), tuple(cut), gill.img_text)
+    words_go_on = end == 0 and not cut
+    picture_may_lack = written.cut == "context" and len(starts) < max_pictures
+    ended = written.cut if words_go_on or picture_may_lack else ""
+    return GILLReply(tuple(pieces), tuple(cut), gill.img_text, ended)
 
 
 @torch.no_grad()
