@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ def build_index(
         raise ValueError(
             "'gill' has no vision encoder, so it cannot see pictures; choose one in 'vision' of LLMGA GILL Loader"
         )
-    model = embedding_key(gill)
+    model = gill.parts.embedding_key()
     wanted = list(list_pictures(pictures, folder))
     if not wanted or len(wanted) > MAX_INDEXED:
         raise ValueError(
@@ -107,14 +106,6 @@ def build_index(
             done, number, entries, rows = done + len(entries), number + 1, [], []
     on_picture(len(new), len(new))
     return BuildReport(done, len(have), len(gone), tuple(unreadable))
-
-
-def embedding_key(gill: GILL) -> str:
-    """What two embeddings must have in common to be compared: a digest of the retrieval layer and the encoder's width."""
-    digest = hashlib.sha256(str(gill.parts.sizes.vision).encode())
-    for value in gill.parts.visual_fc.state_dict().values():
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def list_pictures(folder: Path, without: Path | None = None) -> Iterator[Entry]:

@@ -70,6 +70,8 @@ def test_text_and_pictures_come_in_their_order_and_what_is_cut_is_said(
 class Searched:
     """An index that notes what it was asked."""
 
+    model = ""
+
     def __init__(self, size: int) -> None:
         self.size = size
         self.asked: list[list[int]] = []

@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 
 pytest.importorskip("transformers", reason="GILL needs transformers")
 
-from support.tiny_gill import recorded, recorder, tiny_gill
+from support.tiny_gill import recorded, recorder, tiny_gill, write_gill
 
 from llmga.__main__ import main
-from llmga.gill import GILL
+from llmga.gill import GILL, ReplyOptions, answer, load_parts, save_parts
 from llmga.gill import index as index_module
+from llmga.gill.answer import read_picture_states
 from llmga.gill.index import PictureIndex, write_index
 from llmga.gill.index_building import build_index, picture_file
 from llmga.gill.released_index import read_released_index
@@ -143,6 +144,32 @@ def test_an_index_of_another_gill(tmp_path: Path, pictures: Path, gill: GILL) ->
         build_index(tmp_path / "index", pictures, gill)
     with pytest.raises(ValueError, match="embeddings of 20 numbers, the query of this GILL has"):
         PictureIndex.open(tmp_path / "index").search(torch.ones(7), 1)
+
+
+def test_another_checkpoint_of_the_same_sizes_finds_nothing_in_it(
+    tmp_path: Path, pictures: Path, gill: GILL, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both checkpoints are files; of the second only the trained part is another one."""
+    build_index(tmp_path / "index", pictures, gill)
+    other = load_parts(write_gill(tmp_path / "gill")["parts"])
+    torch.nn.init.normal_(other.visual_fc.weight, generator=torch.Generator().manual_seed(0))
+    save_parts(other, tmp_path / "other.safetensors")
+    another = GILL(gill.language, gill.vision, load_parts(tmp_path / "other.safetensors"))
+    index, always = PictureIndex.open(tmp_path / "index"), ReplyOptions(max_tokens=1, generation_scale=1e5)
+    assert answer(gill, ["a fox"], always, index=index).pictures[0].matches
+    heard: list[str] = []
+    with pytest.raises(
+        ValueError, match="made with another GILL.*connect to 'index' one that was built with this"
+    ):
+        answer(another, ["a fox"], always, index=index, on_reply=heard.append)
+    assert not heard  # before anything is written
+    with pytest.raises(ValueError, match="made with another GILL"):
+        read_picture_states(another, another.picture_states(["a fox"]), index)
+    assert not caplog.records
+    write_index(tmp_path / "unknown", ["a.png"], torch.ones(1, 20))
+    unknown = PictureIndex.open(tmp_path / "unknown")
+    assert answer(another, ["a fox"], always, index=unknown).pictures[0].matches
+    assert "does not say with which GILL it was made" in caplog.text
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
