@@ -18,7 +18,7 @@ from ..files.header import read_header
 from ..files.json_files import read_object
 from ..files.kinds import AGAIN, shown
 from ..files.tensors import read_some
-from ..files.writing import replacing, write_text
+from ..files.writing import replacing, whole_folder, write_text
 from .answer import Match
 
 FORMAT, INDEX_VERSION = "llmga-picture-index", 1
@@ -143,19 +143,23 @@ class PictureIndex:
 def write_index(folder: Path, paths: Sequence[str], embeddings: torch.Tensor, model: str = "") -> None:
     """Write an index of embeddings (N, width) that are there already; they are scaled to length 1.
 
+    Args:
+        folder: one that is not there yet, or empty; nothing is left of one that is stopped.
+        model: see ``GILLParts.embedding_key``; "" where it is not known.
+
     Raises:
-        ValueError: the folder holds an index already, or there is nothing to write.
+        FileExistsError: the folder holds something.
+        ValueError: there is nothing to write.
     """
-    if (folder / INDEX_FILE).exists():
-        raise ValueError(f"{folder.name!r} holds an index already; choose another folder")
     if embeddings.ndim != 2 or len(embeddings) != len(paths) or not len(paths):
         raise ValueError(
             f"{len(paths)} paths and embeddings of the shape {tuple(embeddings.shape)} do not fit each other"
         )
-    for number, start in enumerate(range(0, len(paths), ROWS_PER_PART)):
-        end = start + ROWS_PER_PART
-        write_part(folder, number, [(path, 0, 0) for path in paths[start:end]], embeddings[start:end])
-    write_head(folder, model, embeddings.shape[1], ())
+    with whole_folder(folder) as made:
+        for number, start in enumerate(range(0, len(paths), ROWS_PER_PART)):
+            end = start + ROWS_PER_PART
+            write_part(made, number, [(path, 0, 0) for path in paths[start:end]], embeddings[start:end])
+        write_head(made, model, embeddings.shape[1], ())
 
 
 def write_part(folder: Path, number: int, entries: Sequence[Entry], embeddings: torch.Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +171,29 @@ def test_another_checkpoint_of_the_same_sizes_finds_nothing_in_it(
     unknown = PictureIndex.open(tmp_path / "unknown")
     assert answer(another, ["a fox"], always, index=unknown).pictures[0].matches
     assert "does not say with which GILL it was made" in caplog.text
+
+
+def test_a_stopped_index_of_ready_embeddings_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of an earlier, longer file must not be counted to the next one."""
+    monkeypatch.setattr(index_module, "ROWS_PER_PART", 2)
+    write_part, place = index_module.write_part, tmp_path / "index"
+
+    def stopping(folder: Path, number: int, *rest: Any) -> None:
+        write_part(folder, number, *rest)
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index_module, "write_part", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            write_index(place, list("abcdef"), torch.randn(6, 3))
+    write_index(place, list("gh"), torch.randn(2, 3))
+    assert [entry[0] for entry in PictureIndex.open(place).entries] == ["g", "h"]
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    with pytest.raises(FileExistsError, match="'index' is not empty"):
+        write_index(place, list("gh"), torch.randn(2, 3))
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
