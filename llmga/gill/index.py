@@ -173,9 +173,13 @@ def write_part(folder: Path, number: int, entries: Sequence[Entry], embeddings: 
         save_file({"embeddings": rows}, temporary)
 
 
-def write_head(folder: Path, model: str, width: int, gone: Sequence[int]) -> None:
+def write_head(
+    folder: Path, model: str, width: int, gone: Sequence[int], probe: Sequence[float] | None = None
+) -> None:
+    """Write ``index.json``; ``probe`` is the embedding of a picture that is the same for every index."""
     head = {"format": FORMAT, "version": INDEX_VERSION, "model": model, "width": width, "gone": sorted(gone)}
-    write_text(folder / INDEX_FILE, json.dumps(head))
+    probed = {} if probe is None else {"probe": [round(value, 6) for value in probe]}
+    write_text(folder / INDEX_FILE, json.dumps({**head, **probed}))
 
 
 def read_head(folder: Path) -> dict[str, Any]:
@@ -196,6 +200,9 @@ def read_head(folder: Path) -> dict[str, Any]:
     sound = (
         isinstance(width, int) and width > 0 and isinstance(head.get("model"), str) and isinstance(gone, list)
     )
+    probe = head.get("probe", [0.0] * width if sound else None)
+    sound = sound and isinstance(probe, list) and len(probe) == width
+    sound = sound and all(isinstance(value, int | float) for value in probe or ())
     if not sound or not all(type(row) is int and row >= 0 for row in gone or ()):
         raise ValueError(f"{shown(path)} is damaged; delete the folder and build it anew")
     return head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -17,7 +18,7 @@ pytest.importorskip("transformers", reason="GILL needs transformers")
 from support.tiny_gill import recorded, recorder, tiny_gill, write_gill
 
 from llmga.__main__ import main
-from llmga.gill import GILL, ReplyOptions, answer, load_parts, save_parts
+from llmga.gill import GILL, ReplyOptions, answer, load_parts, load_vision, save_parts
 from llmga.gill import index as index_module
 from llmga.gill.answer import read_picture_states
 from llmga.gill.index import PictureIndex, write_index
@@ -171,6 +172,33 @@ def test_another_checkpoint_of_the_same_sizes_finds_nothing_in_it(
     unknown = PictureIndex.open(tmp_path / "unknown")
     assert answer(another, ["a fox"], always, index=unknown).pictures[0].matches
     assert "does not say with which GILL it was made" in caplog.text
+
+
+def test_another_vision_encoder_of_the_same_width_adds_nothing_to_it(
+    tmp_path: Path, pictures: Path, gill: GILL
+) -> None:
+    """Half the precision is the same encoder; an index that was made before this was written down goes on with a remark."""
+    folder = tmp_path / "index"
+    build_index(folder, pictures, gill)
+    files = write_gill(tmp_path / "gill")
+    half = GILL(gill.language, load_vision(files["vision"], torch.bfloat16), gill.parts)
+    report = build_index(folder, pictures, half)
+    assert report.unchanged == 5 and not report.remark
+    tower = load_vision(files["vision"])
+    for number, weight in enumerate(tower.net.parameters()):
+        torch.nn.init.normal_(weight.data, generator=torch.Generator().manual_seed(number))
+    another = GILL(gill.language, tower, gill.parts)
+    recorder().picture(7).save(pictures / "new.png")
+    with pytest.raises(ValueError, match="another vision encoder; choose another 'name'"):
+        build_index(folder, pictures, another)
+    assert len(PictureIndex.open(folder)) == 5
+    head = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({k: v for k, v in head.items() if k != "probe"}))
+    assert "does not say with which vision encoder" in str(build_index(folder, pictures, gill))
+    assert not build_index(folder, pictures, gill).remark
+    (folder / "index.json").write_text(json.dumps({**head, "probe": [1.0, "x"]}))
+    with pytest.raises(ValueError, match="is damaged"):
+        build_index(folder, pictures, gill)
 
 
 def test_a_stopped_index_of_ready_embeddings_leaves_nothing(
