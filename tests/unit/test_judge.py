@@ -114,8 +114,8 @@ def test_questions_are_read_as_models_write_them(reply: str, found: list[tuple[s
 
 
 NUMBERS = (
-    "5、 5） （5） (5) 5． 5: 5： ５、 [5] 【5】 ⑤ ⑤、 ⑸ ⒌ ❺ ⑤️ 五、 （五） 十二、 ㈤ 第五题： 第5問、 问题5： 问题五、 Q5: Q5） "
-    "Q: Question_5: a) ii) **5.** 5.** #_5. •_5. •"
+    "5、 5） （5） (5) 5． 5: 5： ５、 [5] 【5】 ⑤ ⑤、 ⑸ ⒌ ❺ ⑤️ 五、 （五） 十二、 ㈤ 第五题： 第5問、 问题5： 问题五、 "
+    "Q5: Q5） Q: Question_5: a) ii) **5.** 5.** #_5. •_5. •"
 )
 
 
