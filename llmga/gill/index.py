@@ -200,9 +200,10 @@ def read_head(folder: Path) -> dict[str, Any]:
     sound = (
         isinstance(width, int) and width > 0 and isinstance(head.get("model"), str) and isinstance(gone, list)
     )
-    probe = head.get("probe", [0.0] * width if sound else None)
-    sound = sound and isinstance(probe, list) and len(probe) == width
-    sound = sound and all(isinstance(value, int | float) for value in probe or ())
+    if "probe" in head:
+        probe = head["probe"]
+        sound = sound and isinstance(probe, list) and len(probe) == width
+        sound = sound and all(isinstance(value, int | float) for value in probe)
     if not sound or not all(type(row) is int and row >= 0 for row in gone or ()):
         raise ValueError(f"{shown(path)} is damaged; delete the folder and build it anew")
     return head
