@@ -148,11 +148,15 @@ class CaptionFolder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder="", place="input", **_) -> str:
-        """Changes with the pictures and with their captions, so that new ones are captioned."""
+        """Changes with the pictures and with their captions, so that new ones are captioned.
+
+        What comes by a link is None here: it may be any folder there, or either place.
+        """
         try:
             found = [
                 f"{path} {host.state_of(path)} {host.state_of(path.with_suffix('.txt'))}"
-                for path in pictures_below(host.folder_below(place, folder))
+                for root in (host.FOLDERS if place is None else (place,))
+                for path in pictures_below(host.folder_below(root, "" if folder is None else folder))
             ]
         except (OSError, ValueError, TypeError, AttributeError) as error:  # said when the node runs
             return type(error).__name__

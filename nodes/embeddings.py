@@ -11,6 +11,8 @@ from . import host
 
 MARK = "embedding:"
 _AT_WORD = re.compile(rf"(?:^|(?<=[ \n])){MARK}")
+_TEXTS = ("text", "prompt")
+"""How the names of inputs end that are texts."""
 _MOST = 100
 """Names of one prompt that are looked up."""
 _SHOWN = 5
@@ -85,8 +87,14 @@ def notes(clip: Any, prompts: dict[str, str], weights: bool = False) -> list[str
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:
-    """Where a node's texts name embeddings, changes with their files: one that was missing may be there now."""
-    named = any(isinstance(text, str) and MARK in text for text in inputs.values())
+    """Where a node's texts name embeddings, changes with their files: one that was missing may be there now.
+
+    A text that comes by a link is None here, and may name some.
+    """
+    named = any(
+        MARK in value if isinstance(value, str) else value is None and name.endswith(_TEXTS)
+        for name, value in inputs.items()
+    )
     return host.embeddings_state() if named else ""
 
 

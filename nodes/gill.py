@@ -97,14 +97,14 @@ class GILLLoader(io.ComfyNode):
         try:
             files, towers = host_gill.gill_files(), host_gill.vision_models()
             chosen = (
-                host.language_models().get(language),
-                files.get(gill),
-                towers.get(vision),
-                files.get(decision),
+                (host.language_models(), language),
+                (files, gill),
+                (towers, vision),
+                (files, decision),
             )
-        except (OSError, RuntimeError, TypeError) as error:
+            return " ".join(host.state_of_choice(*each) for each in chosen)
+        except (OSError, RuntimeError) as error:
             return type(error).__name__
-        return " ".join("-" if path is None else host.state_of(path) for path in chosen)
 
     @classmethod
     @host.guarded
@@ -187,9 +187,9 @@ class PictureIndex(io.ComfyNode):
     def fingerprint_inputs(cls, gill=None, folder="", name="pictures") -> str:
         from ..llmga.gill.index_building import list_pictures
 
-        try:
-            found = list(list_pictures(host_gill.input_folder(folder)))
-        except (OSError, ValueError) as error:
+        try:  # None where it comes by a link: it may be any folder there
+            found = list(list_pictures(host_gill.input_folder("" if folder is None else folder)))
+        except (OSError, ValueError, TypeError) as error:
             return type(error).__name__
         return hashlib.sha256(repr(found).encode()).hexdigest()
 

@@ -208,13 +208,15 @@ class GILLChat(io.ComfyNode):
             reply = GILLReply((shown,), (), gill.img_text)
         else:
             reply = answer(gill, prompt, options, index=searched, matches=matches, on_reply=live_text())
-        return packed(reply, conversation, found, decide, why_no_picture(picture, options))
+        return packed(reply, conversation, found, decide, why_no_picture(picture, options, reply))
 
 
-def why_no_picture(picture: str, options: ReplyOptions) -> str:
+def why_no_picture(picture: str, options: ReplyOptions, reply: GILLReply) -> str:
     """What to change where a reply has no picture, for the readout."""
     if picture == "never":
         return "picture is set to never"
+    if reply.ended == "context":
+        return "one may not have fitted any more"
     if options.min_tokens >= options.max_tokens:
         return (
             f"min_tokens is {options.min_tokens} and max_tokens {options.max_tokens}: lower min_tokens, or raise "
@@ -250,9 +252,13 @@ def asked(message: Any, image: Any, history: Any) -> Conversation:
 def packed(
     reply: GILLReply, conversation: Conversation, found: HostIndex | None, decide: bool, missing: str
 ) -> io.NodeOutput:
+    from ..llmga.gill.answer import ENDINGS
+
     shown = reply.pictures[0] if reply.pictures else None
     lines = [f"said: {reply.text or '(no words)'}"]
     lines += [f"left out: {words!r:.200}" for words in reply.cut]
+    if reply.ended:
+        lines.append(ENDINGS[reply.ended])
     decision, probability = "no picture", 1.0
     positive: Any = host_gill.blocked()
     retrieved: list[torch.Tensor] = []

@@ -76,8 +76,10 @@ class LoadHistory(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name) -> str:
-        is_there = isinstance(name, str) and name in host.names_on_disk(saved_names)
-        return host.state_of(saved()[name]) if is_there else "missing"
+        try:
+            return host.state_of_choice(saved(), name)
+        except (OSError, ValueError, RuntimeError) as error:  # said when the node runs
+            return type(error).__name__
 
     @classmethod
     @host.guarded

@@ -186,6 +186,19 @@ def state_of(path: Path) -> str:
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
+def state_of_choice(files: Mapping[str, Path], name: Any) -> str:
+    """``state_of`` of the file that a widget names, for ``fingerprint_inputs``; it never raises.
+
+    Where the name comes by a link ComfyUI gives None there, for what is linked is known when the node runs: the state of
+    all of them stands for it, so that the node runs again when one of them changed and not otherwise.
+    """
+    if name is not None:
+        path = files.get(name) if isinstance(name, str) else None
+        return "missing" if path is None else state_of(path)
+    states = (f"{name}:{state_of(path)}" for name, path in sorted(files.items()))
+    return hashlib.sha256("|".join(states).encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def language_models() -> dict[str, Path]:
     """Every folder with a ``config.json``, at most two levels below ``models/LLM``, by its name there."""
     found: dict[str, Path] = {}

@@ -15,7 +15,7 @@ from ..llmga.chat.conversation import Picture
 from ..llmga.chat.engines.base import check_conversation
 from ..llmga.chat.engines.stream import Stream
 from ..llmga.chat.formats import GEMMA4_LARGE, ChatFormat, control_pattern, find_format
-from ..llmga.chat.thinking import is_mark_token
+from ..llmga.chat.thinking import is_mark_token, is_quoted
 from ..llmga.images import from_pil
 from .host import announce_loading
 
@@ -224,7 +224,8 @@ def _decode(tokenizer: Any, ids: list[int]) -> str:
     dropped = {token for token in special if not is_mark_token(token)}
     if dropped == special:
         return tokenizer.decode(ids, skip_special_tokens=True)
-    return control_pattern(dropped).sub("", tokenizer.decode(ids, skip_special_tokens=False))
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    return control_pattern(dropped).sub(lambda token: token[0] if is_quoted(token) else "", text)
 
 
 class _FinishedError(Exception):

@@ -96,9 +96,8 @@ class ModelLoader(io.ComfyNode):
     def fingerprint_inputs(cls, model="", **_) -> str:
         """Changes with the files of the folder, so that a model that was replaced there is loaded anew."""
         try:
-            folder = choices().get(model)
-            return "" if folder is None else str(states_of(folder))
-        except (OSError, RuntimeError, TypeError) as error:  # said when the node runs
+            return host.state_of_choice(host.language_models(), model)
+        except (OSError, RuntimeError) as error:  # said when the node runs
             return type(error).__name__
 
     @classmethod

@@ -73,8 +73,7 @@ class DiffRIRLoader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, restorer_file, precision="float32") -> str:
-        path = host.restorers().get(restorer_file) if isinstance(restorer_file, str) else None
-        return host.state_of(path) if path else "missing"
+        return host.state_of_choice(host.restorers(), restorer_file)
 
     @classmethod
     @host.guarded

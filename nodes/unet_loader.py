@@ -75,7 +75,10 @@ class UNetLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, unet, variant: Any = "auto", weight_dtype="default", download=False) -> str:
         try:
-            return fingerprint(find_unet(host_unet.unets()[unet], variant))
+            there = host_unet.unets()
+            if unet is None or variant is None:  # it comes by a link, and may be any file
+                return host.state_of_choice({k: v for k, v in there.items() if unet in (None, k)}, None)
+            return fingerprint(find_unet(there[unet], variant))
         except (ValueError, OSError, KeyError, TypeError) as error:
             return f"{type(error).__name__}: {error}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -103,13 +104,13 @@ def caption_folder(
     written: dict[str, str] = {}
     skipped: list[str] = []
     failures: list[str] = []
-    owners: dict[Path, str] = {}
+    owners: dict[str, str] = {}
     unwritten = 0  # in a row
     engine_calls = StopAfterFailures()
     for i, path in enumerate(pictures):
         on_step(i, len(pictures))
         name, place = path.relative_to(folder).as_posix(), path.with_suffix(".txt")
-        first = owners.setdefault(place, name)
+        first = owners.setdefault(file_key(place, like=path), name)
         if first != name:
             failures.append(f"{name}: {place.name} is the caption of {first}; rename one of the two pictures")
         elif place.exists() and not overwrite:
@@ -142,6 +143,19 @@ def pictures_below(folder: Path) -> Iterator[Path]:
             path = Path(root) / name
             if not name.startswith(".") and path.suffix.lower() in CAPTIONED and path.is_file():
                 yield path
+
+
+def file_key(path: Path, like: Path) -> str:
+    """What two paths of one file have in common on the disk of ``like``, a file in the same folder.
+
+    Disks of Windows and macOS, and many that are shared, take "A.txt" and "a.txt" for one file.
+    """
+    other_case = like.with_name(like.name.swapcase())
+    try:
+        ignores_case = other_case.samefile(like) and other_case.name not in os.listdir(like.parent)
+    except OSError:
+        ignores_case = False
+    return unicodedata.normalize("NFC", str(path)).casefold() if ignores_case else str(path)
 
 
 def with_trigger(caption: str, trigger: str) -> str:

@@ -29,7 +29,7 @@ from .engines.base import (
     Sampling,
 )
 from .engines.endpoint import EndpointError
-from .judge_replies import read_answers, read_questions, read_yes_no
+from .judge_replies import read_answers, read_questions, read_yes_no, without_number
 from .refusal import is_refusal
 
 MOST_QUESTIONS = 24
@@ -129,12 +129,12 @@ class DerivedClaims:
 
 
 def given_claims(questions: str) -> tuple[PictureClaim, ...]:
-    """Claims from questions that a person wrote, one a line, each to be answered with yes.
+    """Claims from questions that a person wrote, one a line, each to be answered with yes; numbers before them go.
 
     Raises:
         ValueError: there are more than ``MOST_QUESTIONS``.
     """
-    lines = [line.strip() for line in questions.splitlines() if line.strip()]
+    lines = [without_number(line) for line in questions.splitlines() if line.strip()]
     if len(lines) > MOST_QUESTIONS:
         raise ValueError(f"questions holds {len(lines)} lines, and at most {MOST_QUESTIONS} can be asked")
     return tuple(PictureClaim(line, line) for line in lines)

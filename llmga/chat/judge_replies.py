@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,18 @@ _NO = re.compile(
     r"(?:no\b|not\b|nope\b|false\b|incorrect\b|there (?:is|are) no\b|不|没|沒|否|无|無)", re.IGNORECASE
 )
 _OPENING = re.compile(r"[\s\W_]{0,40}(?:(?:the )?answer(?: is)?[\s\W_]{0,40})?", re.IGNORECASE)
-_NUMBERED = re.compile(r"[\s>*-]{0,20}(?:\d{1,3}[.):]|[Qq]\d{0,3}[.:])?")
+_CHINESE = "[一二三四五六七八九十]{1,3}"
+_NUMBERED = re.compile(
+    r"[\s>#*•·-]{0,20}(?:"
+    rf"[(（\[【]\s?(?:[Qq]?\d{{1,3}}|{_CHINESE}|[A-Za-z])\s?[)）\]】]|"  # (5) （五）
+    rf"(?:\d{{1,3}}|{_CHINESE})\s?[.)）:：、．。](?!\d)|"  # 5. 5、 五、
+    r"(?:[A-Za-z]|[ivx]{2,4})\)(?=\s)|"  # a) ii)
+    rf"(?:[Qq](?:uestion)?|问题|問題|第)\s?(?:\d{{1,3}}|{_CHINESE})?\s?[题題问問]?\s?[.)）:：、]|"  # Q5: 第五题：
+    "[\u2460-\u249b\u24ea-\u24ff\u2776-\u2793\u3220-\u3229]\ufe0f?[.:：、]?"  # ⑤ ⑸ ⒌ ❺ ㈤
+    r")?[\s*]{0,20}"
+)
+"""How an item of a list begins, in English and Chinese; not "1.5 m" or "12:30"."""
+_DIGITS = re.compile(r"[\s#*(\[]{0,20}(?:[Qq](?:uestion)?|第|问题|問題)?\s?(\d{1,3})(?!\d)")
 _QUOTES = ' \t"“”*'
 
 
@@ -28,6 +40,11 @@ def read_yes_no(text: Any) -> bool | None:
     if _NO.match(rest):
         return False
     return True if _YES.match(rest) else None
+
+
+def without_number(line: str) -> str:
+    """A line without the number or the sign that an item of a list begins with."""
+    return _NUMBERED.sub("", line, count=1).strip() or line.strip()
 
 
 def read_questions(reply: str) -> list[tuple[str, str]]:
@@ -45,7 +62,7 @@ def read_questions(reply: str) -> list[tuple[str, str]]:
         if found:
             break
     if not found:
-        lines = (_NUMBERED.sub("", line, count=1).strip(_QUOTES) for line in reply.splitlines())
+        lines = (without_number(line).strip(_QUOTES) for line in reply.splitlines())
         found = {line[:_MOST_LETTERS]: "" for line in lines if line.endswith(("?", "？"))}
     return [(claim, question) for question, claim in found.items()]
 
@@ -73,16 +90,18 @@ def read_answers(reply: str, count: int) -> dict[int, tuple[bool | None, str]]:
 
 def _claim_of(entry: Any) -> tuple[str, str]:
     if isinstance(entry, str):
-        return "", entry.strip()[:_MOST_LETTERS]
+        return "", without_number(entry)[:_MOST_LETTERS]
     if not isinstance(entry, Mapping):
         return "", ""
     claim, question = (entry.get(name) for name in ("claim", "question"))
-    texts = [one.strip()[:_MOST_LETTERS] if isinstance(one, str) else "" for one in (claim, question)]
+    texts = [without_number(one)[:_MOST_LETTERS] if isinstance(one, str) else "" for one in (claim, question)]
     return texts[0], texts[1]
 
 
 def _number(value: Any) -> int | None:
-    digits = re.match(r"\s{0,20}[Qq]?(\d{1,3})\b", str(value)) if not isinstance(value, bool) else None
+    if isinstance(value, bool):
+        return None
+    digits = _DIGITS.match(unicodedata.normalize("NFKC", str(value)))  # ⑤ and （5） as 5 and (5)
     return int(digits[1]) if digits else None
 
 

@@ -41,6 +41,7 @@ _OTHER_MARKS = re.compile(
     r"<\|(?:begin_of_box|end_of_box|start|message|im_start|start_header_id|end_header_id|START_RESPONSE|END_RESPONSE)\|>"
     r"|<start_of_turn>|<\|turn>"
 )
+_QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "『": "』"}
 
 
 class SplitReply(NamedTuple):
@@ -58,7 +59,8 @@ def split_reply(reply: str, thinking: bool = False) -> SplitReply:
     """Tell thought from answer.
 
     A thought that is not closed runs to the end. A closer without an opener ends a thought that the chat template had
-    opened in the request: everything before it is thought.
+    opened in the request: everything before it is thought. A mark between quotes or backticks of its own is talked about
+    and stays a word.
 
     Args:
         reply: the raw text of a model.
@@ -72,6 +74,8 @@ def split_reply(reply: str, thinking: bool = False) -> SplitReply:
     answers: list[str] = []
     start = 0
     for mark in _MARK.finditer(reply):
+        if is_quoted(mark):
+            continue
         opens = _opens(mark)
         piece = reply[start : mark.start()]
         if thinking:
@@ -85,6 +89,12 @@ def split_reply(reply: str, thinking: bool = False) -> SplitReply:
     (thoughts if thinking else answers).append(reply[start:])
     thought = _without_marks("".join(thoughts), cut=False)
     return SplitReply(thought, _without_marks("".join(answers)), thinking)
+
+
+def is_quoted(mark: re.Match[str]) -> bool:
+    """Whether a mark stands between quotes or backticks of its own, so that a model talks about it."""
+    text, start, end = mark.string, mark.start(), mark.end()
+    return start > 0 and _QUOTES.get(text[start - 1]) == text[end : end + 1]
 
 
 def is_mark_token(token: str) -> bool:
@@ -102,13 +112,19 @@ def _without_marks(text: str, cut: bool = True) -> str:
     """The text without marks of the chat format; ``cut`` ends it at the first mark that ends a turn."""
     if cut and (end := _first_end(text)) is not None:
         text = text[:end]
-    return _OTHER_MARKS.sub("", _TURN_END.sub("", text)).strip()
+    return _unmarked(_OTHER_MARKS, _unmarked(_TURN_END, text)).strip()
+
+
+def _unmarked(marks: re.Pattern[str], text: str) -> str:
+    return marks.sub(lambda mark: mark[0] if is_quoted(mark) else "", text)
 
 
 def _first_end(text: str) -> int | None:
     """Where the first turn ends that holds something."""
     start = 0
     for end in _TURN_END.finditer(text):
+        if is_quoted(end):
+            continue
         if _OTHER_MARKS.sub("", text[start : end.start()]).strip():
             return end.start()
         start = end.end()

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 
+from ..chat.engines.base import CutAt
 from .model import GILL, OnReply, PromptPart, ReplyOptions, Written
 from .parts import DecisionModel
 
+_log = logging.getLogger(__name__)
+
 PictureSource = Literal["generate", "retrieve"]
+
+ENDINGS: Mapping[CutAt, str] = {
+    "max_new_tokens": "the reply ended at 'max_tokens', before its line had ended; raise it",
+    "context": "the reply ended where the language model's context is full, before its line had ended; shorten 'message' or "
+    "'history', or show fewer pictures in 'image'",
+}
+"""Why a reply ends in the middle, each said to a person with the way out."""
 
 
 class Searches(Protocol):
-    """An index of pictures, of which some are found by an embedding."""
+    """An index of pictures, of which some are found by an embedding.
+
+    Attributes:
+        model: ``GILLParts.embedding_key`` of the GILL that it was made with; "" if that is not known.
+    """
+
+    @property
+    def model(self) -> str: ...
 
     def search(self, query: torch.Tensor, count: int, without: Sequence[int] = ()) -> list[Match]: ...
 
@@ -69,11 +87,13 @@ class GILLReply:
         pieces: text and pictures in their order.
         cut: text that was written and left out, a piece of it each; see ``answer``.
         img_text: how a picture is written in ``turn_text``.
+        ended: why words or a picture may lack at its end, a key of ``ENDINGS``; "" where none do.
     """
 
     pieces: tuple[str | ReplyPicture, ...]
     cut: tuple[str, ...]
     img_text: str
+    ended: CutAt = ""
 
     @property
     def pictures(self) -> tuple[ReplyPicture, ...]:
@@ -113,7 +133,8 @@ def answer(
         matches: pictures to name for each one of the reply, 1 .. 100.
 
     Raises:
-        ValueError: the prompt is empty, too long, or shows pictures that GILL cannot see.
+        ValueError: the prompt is empty, too long, or shows pictures that GILL cannot see; or the index was made with another
+            GILL.
 
     Source: kohjingyu/gill 4600b71, gill/models.py:600-735 and gill/utils.py's ``truncate_caption``. There the second
     picture's words begin with the text "[IMG1]…[IMG7]" of the first; here they do not.
@@ -122,12 +143,15 @@ def answer(
         raise ValueError(
             f"max_pictures must not be negative, and matches be 1 .. 100; got {max_pictures}, {matches}"
         )
+    if index is not None:
+        check_index(gill, index)
     written = gill.write(prompt, options, on_reply)
     pieces: list[str | ReplyPicture] = []
     cut: list[str] = []
     shown: list[int] = []
     end = 0
-    for start in _pictures(gill, written)[:max_pictures]:
+    starts = _pictures(gill, written)[:max_pictures]
+    for start in starts:
         _add_words(gill, written.ids[end:start], pieces, cut)
         end = start + gill.parts.sizes.img_tokens
         picture = read_picture_states(gill, written.states[start:end], index, matches, shown)
@@ -138,7 +162,10 @@ def answer(
         _add_words(gill, rest, pieces, cut)
     elif words := gill.language.text_of(list(rest)):
         cut.append(words)
-    return GILLReply(tuple(pieces), tuple(cut), gill.img_text)
+    words_go_on = end == 0 and not cut
+    picture_may_lack = written.cut == "context" and len(starts) < max_pictures
+    ended = written.cut if words_go_on or picture_may_lack else ""
+    return GILLReply(tuple(pieces), tuple(cut), gill.img_text, ended)
 
 
 @torch.no_grad()
@@ -153,6 +180,9 @@ def read_picture_states(
 
     Args:
         without: rows of the index that are not to be found again.
+
+    Raises:
+        ValueError: the index was made with another GILL.
     """
     parts = gill.parts
     own = states[None].to(parts.img_rows.device, parts.img_rows.dtype)
@@ -160,8 +190,25 @@ def read_picture_states(
     if index is None:
         sure = Decision("generate", 1.0, "there is no index of pictures to retrieve from")
         return ReplyPicture(states, conditioning, sure)
+    check_index(gill, index)
     found = tuple(index.search(parts.query_embedding(own)[0].float().cpu(), matches, without))
     return ReplyPicture(states, conditioning, decide(gill.decision, states[0], bool(found)), found)
+
+
+def check_index(gill: GILL, index: Searches) -> None:
+    """Raise ``ValueError`` for an index that was made with another GILL: what it finds would be any picture.
+
+    One that does not say with which, as the released embeddings, is searched, and the log says so.
+    """
+    if not index.model:
+        _log.warning(
+            "the index does not say with which GILL it was made; with another one it finds any picture"
+        )
+    elif index.model != gill.parts.embedding_key():
+        raise ValueError(
+            "the index was made with another GILL, so what it finds would be any picture; connect to 'index' one that was "
+            "built with this GILL, under a 'name' of its own"
+        )
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from ..files.header import read_header
 from ..files.json_files import read_object
 from ..files.kinds import AGAIN, shown
 from ..files.tensors import read_some
-from ..files.writing import replacing, write_text
+from ..files.writing import replacing, whole_folder, write_text
 from .answer import Match
 
 FORMAT, INDEX_VERSION = "llmga-picture-index", 1
@@ -143,19 +143,23 @@ class PictureIndex:
 def write_index(folder: Path, paths: Sequence[str], embeddings: torch.Tensor, model: str = "") -> None:
     """Write an index of embeddings (N, width) that are there already; they are scaled to length 1.
 
+    Args:
+        folder: one that is not there yet, or empty; nothing is left of one that is stopped.
+        model: see ``GILLParts.embedding_key``; "" where it is not known.
+
     Raises:
-        ValueError: the folder holds an index already, or there is nothing to write.
+        FileExistsError: the folder holds something.
+        ValueError: there is nothing to write.
     """
-    if (folder / INDEX_FILE).exists():
-        raise ValueError(f"{folder.name!r} holds an index already; choose another folder")
     if embeddings.ndim != 2 or len(embeddings) != len(paths) or not len(paths):
         raise ValueError(
             f"{len(paths)} paths and embeddings of the shape {tuple(embeddings.shape)} do not fit each other"
         )
-    for number, start in enumerate(range(0, len(paths), ROWS_PER_PART)):
-        end = start + ROWS_PER_PART
-        write_part(folder, number, [(path, 0, 0) for path in paths[start:end]], embeddings[start:end])
-    write_head(folder, model, embeddings.shape[1], ())
+    with whole_folder(folder) as made:
+        for number, start in enumerate(range(0, len(paths), ROWS_PER_PART)):
+            end = start + ROWS_PER_PART
+            write_part(made, number, [(path, 0, 0) for path in paths[start:end]], embeddings[start:end])
+        write_head(made, model, embeddings.shape[1], ())
 
 
 def write_part(folder: Path, number: int, entries: Sequence[Entry], embeddings: torch.Tensor) -> None:
@@ -169,9 +173,13 @@ def write_part(folder: Path, number: int, entries: Sequence[Entry], embeddings: 
         save_file({"embeddings": rows}, temporary)
 
 
-def write_head(folder: Path, model: str, width: int, gone: Sequence[int]) -> None:
+def write_head(
+    folder: Path, model: str, width: int, gone: Sequence[int], probe: Sequence[float] | None = None
+) -> None:
+    """Write ``index.json``; ``probe`` is the embedding of a picture that is the same for every index."""
     head = {"format": FORMAT, "version": INDEX_VERSION, "model": model, "width": width, "gone": sorted(gone)}
-    write_text(folder / INDEX_FILE, json.dumps(head))
+    probed = {} if probe is None else {"probe": [round(value, 6) for value in probe]}
+    write_text(folder / INDEX_FILE, json.dumps({**head, **probed}))
 
 
 def read_head(folder: Path) -> dict[str, Any]:
@@ -192,6 +200,10 @@ def read_head(folder: Path) -> dict[str, Any]:
     sound = (
         isinstance(width, int) and width > 0 and isinstance(head.get("model"), str) and isinstance(gone, list)
     )
+    if "probe" in head:
+        probe = head["probe"]
+        sound = sound and isinstance(probe, list) and len(probe) == width
+        sound = sound and all(isinstance(value, int | float) for value in probe)
     if not sound or not all(type(row) is int and row >= 0 for row in gone or ()):
         raise ValueError(f"{shown(path)} is damaged; delete the folder and build it anew")
     return head

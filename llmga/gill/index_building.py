@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import torch
+from PIL import Image
 
 from ..images import read_picture
 from .index import (
@@ -27,6 +27,12 @@ from .vision import FrozenVision
 INDEXED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_INDEXED = 1_000_000
 
+_SAME = 0.98
+"""Cosine above which two embeddings of the probe come from one vision encoder; its precision changes far less."""
+_UNKNOWN_ENCODER = (
+    "the index does not say with which vision encoder it was made; if with another one, choose another 'name'"
+)
+
 OnPicture = Callable[[int, int], object]
 """``on_picture(done, of)``; whatever it raises ends the build, and what is done stays."""
 
@@ -40,15 +46,18 @@ class BuildReport:
         unchanged: pictures that were in the index already and have not changed.
         removed: rows whose picture is gone or has changed.
         unreadable: path and reason of pictures that were left out.
+        remark: what the index does not say of how it was made; "" where it says all.
     """
 
     added: int
     unchanged: int
     removed: int
     unreadable: tuple[tuple[str, str], ...]
+    remark: str = ""
 
     def __str__(self) -> str:
         words = f"{self.added:,} pictures added, {self.unchanged:,} unchanged, {self.removed:,} gone"
+        words += f"; {self.remark}" if self.remark else ""
         if not self.unreadable:
             return words
         named = "; ".join(f"{path}: {reason}" for path, reason in self.unreadable[:5])
@@ -79,23 +88,24 @@ def build_index(
         raise ValueError(
             "'gill' has no vision encoder, so it cannot see pictures; choose one in 'vision' of LLMGA GILL Loader"
         )
-    model = embedding_key(gill)
+    model = gill.parts.embedding_key()
     wanted = list(list_pictures(pictures, folder))
     if not wanted or len(wanted) > MAX_INDEXED:
         raise ValueError(
             f"{pictures.name!r} holds {len(wanted):,} pictures ({', '.join(INDEXED_SUFFIXES)}); 1 to {MAX_INDEXED:,} can be "
             "indexed; choose another 'folder'"
         )
-    known = _known_rows(folder, model, gill.parts.sizes.retrieval)
+    gill.place()
+    probe = _embedding_of_probe(gill, gill.vision)
+    known, remark = _known_rows(folder, model, probe)
     there = set(wanted)
     gone = {row for row, entry in enumerate(known) if entry not in there}
     have = {entry for row, entry in enumerate(known) if row not in gone}
     new = [entry for entry in wanted if entry not in have]
-    write_head(folder, model, gill.parts.sizes.retrieval, sorted(gone))
+    write_head(folder, model, len(probe), sorted(gone), probe.tolist())
     unreadable: list[tuple[str, str]] = []
     number = len(part_files(folder))
     done, entries, rows = 0, [], []
-    gill.place()
     for start in range(0, len(new), batch):
         group = new[start : start + batch]
         on_picture(start, len(new))
@@ -106,15 +116,7 @@ def build_index(
             write_part(folder, number, entries, torch.stack(rows))
             done, number, entries, rows = done + len(entries), number + 1, [], []
     on_picture(len(new), len(new))
-    return BuildReport(done, len(have), len(gone), tuple(unreadable))
-
-
-def embedding_key(gill: GILL) -> str:
-    """What two embeddings must have in common to be compared: a digest of the retrieval layer and the encoder's width."""
-    digest = hashlib.sha256(str(gill.parts.sizes.vision).encode())
-    for value in gill.parts.visual_fc.state_dict().values():
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return BuildReport(done, len(have), len(gone), tuple(unreadable), remark)
 
 
 def list_pictures(folder: Path, without: Path | None = None) -> Iterator[Entry]:
@@ -159,17 +161,31 @@ def stays_inside(path: str) -> bool:
     return not (windows.drive or windows.root or PurePosixPath(path).is_absolute() or ".." in windows.parts)
 
 
-def _known_rows(folder: Path, model: str, width: int) -> list[Entry]:
-    """The entries of an index that is there already, ("", 0, 0) for rows that are gone."""
+def _known_rows(folder: Path, model: str, probe: torch.Tensor) -> tuple[list[Entry], str]:
+    """The entries of an index that is there already, ("", 0, 0) for rows that are gone; and what it does not say."""
     if not (folder / INDEX_FILE).exists():
-        return []
+        return [], ""
     head = read_head(folder)
-    if head["model"] != model or head["width"] != width:
+    fits = head["model"] == model and head["width"] == len(probe)
+    if fits and "probe" in head:
+        before = torch.tensor(head["probe"], dtype=torch.float32)
+        fits = bool(torch.cosine_similarity(before, probe, 0) > _SAME)
+    if not fits:
         raise ValueError(
             f"the index in {folder.name!r} was built with another GILL or another vision encoder; choose another 'name'"
         )
+    remark = "" if "probe" in head else _UNKNOWN_ENCODER
     index = PictureIndex.open(folder)
-    return [("", 0, 0) if row in index.gone else entry for row, entry in enumerate(index.entries)]
+    return [("", 0, 0) if row in index.gone else entry for row, entry in enumerate(index.entries)], remark
+
+
+def _embedding_of_probe(gill: GILL, vision: FrozenVision) -> torch.Tensor:
+    """The embedding (width,) of a drawn picture, by which two vision encoders of one width are told apart."""
+    ramp, ring = Image.linear_gradient("L"), Image.radial_gradient("L")
+    picture = Image.merge("RGB", (ramp, ring, ramp.rotate(90)))
+    with torch.no_grad():
+        pooled = vision.pooled(vision.pixels(picture)[None]).to(gill.parts.visual_fc.weight)
+        return gill.parts.picture_embedding(pooled)[0].float().cpu()
 
 
 def _embedded(

@@ -138,13 +138,17 @@ class FrozenLanguage:
         logits = torch.cat([output.logits[..., : self.text_rows], img_logits], -1)
         return Read(hidden, logits, output[self._cache_name] if keep_cache else None)
 
+    @property
+    def context(self) -> int:
+        """How many tokens the network reads."""
+        return getattr(self.net.config.get_text_config(), "max_position_embeddings", None) or 2**31
+
     def check_length(self, tokens: int) -> None:
         """Raise ``ValueError`` for more tokens than the network reads."""
-        limit = getattr(self.net.config.get_text_config(), "max_position_embeddings", None) or 2**31
-        if tokens > limit:
+        if tokens > self.context:
             raise ValueError(
-                f"the conversation has {tokens} tokens with the reply, and the model {self.name!r} reads at most {limit}; "
-                "shorten 'message' or 'history', show fewer pictures in 'image', or lower 'max_tokens'"
+                f"the conversation has {tokens} tokens with the reply, and the model {self.name!r} reads at most "
+                f"{self.context}; shorten 'message' or 'history', or show fewer pictures in 'image'"
             )
 
     def mean_row_norm(self) -> torch.Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from ..chat.engines.base import Sampling
+from ..chat.engines.base import CutAt, Sampling
 from ..chat.engines.stream import GumbelMaxSampler
 from .language import FrozenLanguage
 from .parts import DecisionModel, GILLParts
@@ -72,10 +72,12 @@ class Written:
     Args:
         ids: (T,); each picture is all of its [IMG] tokens.
         states: hidden states (T, d), float32, on the CPU; of a last token that is no part of a picture they are 0.
+        cut: what ended the reply before its line did; "" where the line or a picture ended it.
     """
 
     ids: tuple[int, ...]
     states: torch.Tensor
+    cut: CutAt = ""
 
 
 class GILL:
@@ -195,15 +197,22 @@ class GILL:
 
         [IMG1] … are never chosen; when [IMG0] is, all of them are written. A line's end that comes first of all ends
         nothing, and neither does a later one then, as in the released code. That code runs on behind the line's end and
-        cuts; ours stops there.
+        cuts; ours stops there. Where the language model's context is full the reply ends too, and what was written is kept;
+        the released code raises there.
+
+        Raises:
+            ValueError: the prompt is empty, too long, or shows pictures that GILL cannot see.
         """
         options = options or ReplyOptions()
         self.place()
         draw = GumbelMaxSampler(options.sampling)
         rows = self._rows()
-        read = self.language.read(self.embed(prompt), rows, keep_cache=True)
+        embeddings = self.embed(prompt)
+        read = self.language.read(embeddings, rows, keep_cache=True)
+        room = self.language.context - embeddings.shape[1]
         ids: list[int] = []
         states: list[torch.Tensor] = []
+        cut: CutAt = ""
         for step in range(options.max_tokens):
             on_reply(self.language.text_of(ids))
             token = self._choose(read.logits[:, -1].float().clone(), step, options, draw)
@@ -211,15 +220,25 @@ class GILL:
                 options.stop_at_end and token == self.language.tokenizer.eos_token_id
             ):
                 break
-            new = self._img_ids if token == self._img_ids[0] else [token]
+            is_picture = token == self._img_ids[0]
+            new = self._img_ids if is_picture else [token]
+            fits = len(ids) + len(new) <= room
+            if is_picture and not fits:
+                if not ids:
+                    self.language.check_length(embeddings.shape[1] + len(new))
+                cut = "context"
+                break
             ids += new
-            if step + 1 == options.max_tokens and len(new) == 1:
+            is_last = step + 1 == options.max_tokens
+            if not is_picture and (is_last or not fits):  # it need not be read
                 states.append(torch.zeros(1, self.language.width))
+                cut = "max_new_tokens" if is_last else "context"
                 break
             read = self.language.read(self._embed_ids(new), rows, read.cache, keep_cache=True)
             states.append(read.hidden[0].float().cpu())
         on_reply(self.language.text_of(ids))
-        return Written(tuple(ids), torch.cat(states) if states else torch.zeros(0, self.language.width))
+        found = torch.cat(states) if states else torch.zeros(0, self.language.width)
+        return Written(tuple(ids), found, cut)
 
     def _choose(self, logits: torch.Tensor, step: int, options: ReplyOptions, draw: GumbelMaxSampler) -> int:
         """The next id, from logits (1, vocabulary), which are changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -79,6 +80,14 @@ class GILLParts(nn.Module):
     def conditioning(self, states: torch.Tensor) -> torch.Tensor:
         """Text states for the image generator: (B, img_tokens, language) to (B, text_rows, text)."""
         return self.generation_head(states, self.img_rows)
+
+    def embedding_key(self) -> str:
+        """What two embeddings of pictures must have in common to be compared: a digest of the pictures' retrieval layer and
+        of the vision encoder's width."""
+        digest = hashlib.sha256(str(self.sizes.vision).encode())
+        for value in self.visual_fc.state_dict().values():
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.no_grad()
     def scale_img_rows(self, length: torch.Tensor) -> None:

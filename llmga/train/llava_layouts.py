@@ -12,6 +12,7 @@ from ..chat.checkpoints.convert import convert
 from ..chat.checkpoints.names import llava_hf_names, to_official_name
 from ..chat.checkpoints.vision import INSIDE
 from ..files.json_files import read_object
+from ..files.writing import whole_folder
 
 __all__ = ["llava_hf_names", "official_to_transformers", "to_official"]
 
@@ -19,7 +20,11 @@ __all__ = ["llava_hf_names", "official_to_transformers", "to_official"]
 def to_official(folder: Path, out: Path) -> Path:
     """Copy a LLaVA with a Llama from transformers' layout to the official one, which LLMGA's own code reads.
 
+    Args:
+        out: a folder that is not there yet, or empty; nothing is left of a copy that is stopped.
+
     Raises:
+        FileExistsError: ``out`` holds something.
         ValueError: it is not a LLaVA with a Llama and a CLIP tower.
 
     Source: LLMGA 7e32eb6, llmga/llava/model/llava_arch.py:56-77 and train/train.py:490-523. Deviation: where the vision
@@ -50,11 +55,12 @@ def to_official(folder: Path, out: Path) -> Path:
         "tokenizer_padding_side": "right",
         "tokenizer_model_max_length": text.get("max_position_embeddings", 2048),
     }
-    _copy_others(folder, out)
-    (out / INSIDE).mkdir(exist_ok=True)
-    _write(out / INSIDE / "config.json", vision)
-    _write(out / "config.json", official)
-    _write_renamed(folder, out)
+    with whole_folder(out) as made:
+        _copy_others(folder, made)
+        (made / INSIDE).mkdir()
+        _write(made / INSIDE / "config.json", vision)
+        _write(made / "config.json", official)
+        _write_renamed(folder, made)
     return out
 
 
@@ -65,7 +71,6 @@ def official_to_transformers(folder: Path, out: Path) -> Path:
 
 
 def _copy_others(folder: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.is_file() and path.name != "config.json" and not path.name.startswith("model.safetensors"):
             shutil.copyfile(path, out / path.name)

@@ -1,12 +1,15 @@
-"""One real ComfyUI server for the whole host suite."""
+"""One real ComfyUI server for the whole host suite, and the tiny models that several modules edit with."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support import comfy_inprocess, tiny_edit
+from support.edit_denoiser import KINDS
 from support.host import ENVIRONMENT, KEY_VARIABLE, PROBES
 from support.openai_server import OpenAIServer
 
@@ -53,3 +56,28 @@ def server(comfyui: Path, fill_base: Callable[[Path], None]) -> Iterator[ComfySe
     fill_base(server.base)
     with server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def clips() -> dict[str, Any]:
+    """A tiny CLIP of the host by the kind of its UNet."""
+    return {kind: comfy_inprocess.tiny_clip(kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def nets() -> dict[str, Any]:
+    """The weights of the tiny UNets as diffusers models, by kind."""
+    comfy_inprocess.start()
+    return {kind: tiny_edit.diffusers_unet(kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def trios() -> dict[str, Any]:
+    """MODEL, CLIP and VAE of a tiny checkpoint, by kind."""
+    comfy_inprocess.start()
+    return {kind: tiny_edit.trio(kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def trio(trios: dict[str, Any]) -> Any:
+    return trios["sd15"]

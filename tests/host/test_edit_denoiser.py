@@ -18,17 +18,6 @@ TIMESTEPS = (1, 481, 981)
 TOLERANCE = 1e-4  # the host gives x0, from which the noise is taken out again
 
 
-@pytest.fixture(scope="module")
-def clips() -> dict[str, Any]:
-    return {kind: comfy.tiny_clip(kind) for kind in KINDS}
-
-
-@pytest.fixture(scope="module")
-def nets() -> dict[str, Any]:
-    comfy.start()
-    return {kind: tiny.diffusers_unet(kind) for kind in KINDS}
-
-
 class Seen:
     """Taps that leave everything to the network and write down what they were shown."""
 

@@ -9,23 +9,12 @@ import pytest
 import torch
 from support import comfy_inprocess as comfy
 from support import tiny_edit as tiny
-from support.edit_denoiser import KINDS, host
+from support.edit_denoiser import host
 
 REASON = comfy.skip_reason()
 
 
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-
-
-@pytest.fixture(scope="module")
-def clips() -> dict[str, Any]:
-    return {kind: comfy.tiny_clip(kind) for kind in KINDS}
-
-
-@pytest.fixture(scope="module")
-def nets() -> dict[str, Any]:
-    comfy.start()
-    return {kind: tiny.diffusers_unet(kind) for kind in KINDS}
 
 
 def sag(model: Any) -> Any:

@@ -7,24 +7,12 @@ from typing import Any
 import pytest
 import torch
 from support import comfy_inprocess as comfy
-from support import tiny_edit as tiny
 from support.edit_nodes import EDIT, LONG, SOURCE, TARGET, edit, execute, invert, p2p, picture
 
 REASON = comfy.skip_reason()
 
 
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-
-
-@pytest.fixture(scope="module")
-def trios() -> dict[str, Any]:
-    comfy.start()
-    return {kind: tiny.trio(kind) for kind in ("sd15", "sdxl")}
-
-
-@pytest.fixture(scope="module")
-def trio(trios: dict[str, Any]) -> Any:
-    return trios["sd15"]
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,6 @@ REASON = comfy.skip_reason()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
-@pytest.fixture(scope="module")
-def trios() -> dict[str, Any]:
-    comfy.start()
-    return {kind: tiny.trio(kind) for kind in ("sd15", "sdxl")}
-
-
-@pytest.fixture(scope="module")
-def trio(trios: dict[str, Any]) -> Any:
-    return trios["sd15"]
-
-
 def round_trip(trio: Any, image: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
         return trio[2].decode(trio[2].encode(image[..., :3])).clamp(0, 1)

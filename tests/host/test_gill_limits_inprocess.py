@@ -62,13 +62,27 @@ def test_too_many_pictures_are_counted_by_socket(node: Any, gill: Any) -> None:
     [
         {"message": "a fox " * 400},
         {"message": "a fox " * 400, "picture": "always"},
-        {"message": "a fox " * 40, "max_tokens": 1024, "picture_scale": 0.0},
+        {"message": "x" * 250, "picture_scale": 100000.0, "transcript": "plain"},
     ],
 )
 def test_too_long_a_text_is_counted_in_tokens(node: Any, gill: Any, inputs: dict[str, Any]) -> None:
-    wanted = "tokens with the reply, .* at most 256; shorten 'message' or 'history', .*'image', or lower 'max_tokens'"
+    wanted = "tokens with the reply, .* at most 256; shorten 'message' or 'history', or show fewer pictures in 'image'"
     with pytest.raises(ValueError, match=f"has [0-9]+ {wanted}"):
         run(node, gill, **inputs)
+
+
+@pytest.mark.parametrize("more", [{"picture_scale": 0.0}, {"min_tokens": 8, "picture_scale": 100000.0}])
+def test_what_was_written_stays_where_the_context_is_full(node: Any, gill: Any, more: dict[str, Any]) -> None:
+    """The second would write a picture then, of which the last tokens do not fit."""
+    asked: dict[str, Any] = {"message": "x" * 240, "transcript": "plain", "max_tokens": 1024}
+    text, decision, *_, history, readout = run(node, gill, **asked, **more)
+    assert text and history.turns[-1].text.strip() == text and decision == "no picture"
+    assert "the reply ended where the language model's context is full" in readout
+    assert "shorten 'message'" in readout and "one may not have fitted any more" in readout
+
+
+def test_a_reply_that_ends_at_its_longest_says_so(node: Any, gill: Any) -> None:
+    assert "the reply ended at 'max_tokens', before its line had ended; raise it" in run(node, gill)[-1]
 
 
 def test_top_p_without_a_temperature_names_both(node: Any, gill: Any) -> None:

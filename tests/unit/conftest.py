@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -40,6 +41,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny official checkpoint with its vision tower inside, to be read or copied."""
+    from support.tiny_official import write_official
+
+    return write_official(tmp_path_factory.mktemp("official") / "whole", "vicuna_v1", seed=3)
 
 
 @pytest.fixture

@@ -199,6 +199,47 @@ def test_two_pictures_of_one_name_do_not_share_a_caption(folder: Path) -> None:
     assert captions(folder)["green.txt"].startswith("A red square")
 
 
+def squares(folder: Path, *names: str) -> None:
+    for name, colour in zip(names, ("red", "blue"), strict=True):
+        Image.new("RGB", (4, 4), colour).save(folder / name)
+
+
+@pytest.mark.parametrize("names", [("A.png", "a.PNG"), ("A.png", "a.jpg")])
+def test_names_that_differ_in_case_have_a_caption_each_where_the_disk_keeps_them_apart(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    squares(tmp_path, *names)
+    if len(list(tmp_path.iterdir())) < 2 or (tmp_path / "a.png").exists():
+        pytest.skip("this disk takes both names for one")
+    result = caption_folder(Seer(), tmp_path, sampling=Sampling())
+    assert captions(tmp_path) == {"A.txt": "A red square, seed 0.\n", "a.txt": "A blue square, seed 1.\n"}
+    assert not result.failures
+    assert caption_folder(Seer(), tmp_path, sampling=Sampling()).skipped == names
+
+
+def test_names_that_differ_in_case_do_not_share_a_caption_where_the_disk_takes_them_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows and macOS: a path in another case is the same file. No such disk can be mounted here."""
+    squares(tmp_path, "A.png", "a.jpg")
+    real, stat = Path.exists, Path.stat
+
+    def on_disk(path: Path) -> Path:
+        same = [one for one in sorted(path.parent.iterdir()) if one.name.lower() == path.name.lower()]
+        return same[0] if same else path
+
+    monkeypatch.setattr(Path, "exists", lambda self: real(on_disk(self)))
+    monkeypatch.setattr(Path, "stat", lambda self, **more: stat(on_disk(self), **more))
+    wanted = ("a.jpg: a.txt is the caption of A.png; rename one of the two pictures",)
+    first = caption_folder(Seer(), tmp_path, sampling=Sampling())
+    assert list(first.written) == ["A.png"] and first.failures == wanted
+    again = caption_folder(Seer(), tmp_path, sampling=Sampling())
+    assert again.skipped == ("A.png",) and again.failures == wanted
+    anew = caption_folder(Seer(), tmp_path, sampling=Sampling(), overwrite=True)
+    assert anew.written == first.written and anew.failures == wanted
+    assert captions(tmp_path) == {"A.txt": "A red square, seed 0.\n"}
+
+
 def test_a_trigger_word_is_said_once() -> None:
     assert with_trigger("A Zxq fox", "zxq") == "A Zxq fox" and with_trigger("zxqs", "zxq") == "zxq, zxqs"
     assert with_trigger("a fox", " , ") == "a fox"

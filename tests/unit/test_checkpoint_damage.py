@@ -16,16 +16,10 @@ pytest.importorskip("transformers", reason="the checkpoints need transformers")
 
 from safetensors.torch import load_file, save_file
 from support.official_parts import Weights, replace_weights, split, weights_of, without_tower
-from support.tiny_official import write_official
 
 from llmga.chat.folders import load_local_engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_official(tmp_path_factory.mktemp("official") / "whole", "vicuna_v1", seed=3)
 
 
 @pytest.fixture

@@ -28,11 +28,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_official(tmp_path_factory.mktemp("official") / "whole", "vicuna_v1", seed=3)
-
-
-@pytest.fixture(scope="module")
 def expected(whole: Path) -> Weights:
     return read_checkpoint(whole).weights
 

@@ -15,12 +15,15 @@ from PIL import Image
 pytest.importorskip("transformers", reason="the checkpoints need transformers")
 
 from safetensors.torch import load_file
+from support.small_disk import small_disk
 from support.tiny_official import KINDS, official_logits, write_official
 
+from llmga.__main__ import main
 from llmga.chat import Conversation, Picture, Sampling
 from llmga.chat.checkpoints import convert, official, read_checkpoint
 from llmga.chat.engines.local import LocalEngine
 from llmga.chat.folders import load_local_engine
+from llmga.files import writing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -154,6 +157,38 @@ def write_sentencepiece(folder: Path) -> None:
     )
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.model").write_bytes(model.getvalue())
+
+
+def test_nothing_is_left_of_a_conversion_that_was_stopped(
+    folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C behind the second weight file, when the configuration and the tokenizer are there already."""
+    put = writing.put_in_place
+    written: list[str] = []
+
+    def stopping(finished: Path, path: Path) -> None:
+        put(finished, path)
+        written.append(path.name)
+        if sum(name.endswith(".safetensors") for name in written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "put_in_place", stopping)
+    out = tmp_path / "models" / "out"
+    with pytest.raises(KeyboardInterrupt):
+        convert(folders["vicuna_v1"], out, part=40_000)
+    assert "chat_template.json" in written and not list(out.parent.iterdir())
+    monkeypatch.undo()
+    assert main(["convert", str(folders["vicuna_v1"]), str(out)]) == 0
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_conversion_on_a_full_disk_says_so_and_leaves_nothing(
+    folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", 200_000) as disk:
+        assert main(["convert", str(folders["vicuna_v1"]), str(disk / "out")]) == 2
+        assert "the disk is full: make room there" in capsys.readouterr().err
+        assert not list(disk.iterdir())
 
 
 @pytest.mark.parametrize("legacy", [True, False])

@@ -50,6 +50,19 @@ def test_every_picture_of_a_folder_is_captioned(folder, tmp_path):
         assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == sha256
 
 
+def test_names_that_differ_in_case_or_suffix_alone_have_a_record_each(tmp_path):
+    names = ("A.png", "a.PNG", "a.bmp", "a.png")
+    for name, colour in zip(names, COLOURS.values(), strict=True):
+        Image.new("RGB", (32, 24), colour).save(tmp_path / name)
+    if not {path.name for path in tmp_path.iterdir()} >= set(names):
+        pytest.skip("this disk takes some of the names for one")
+    with OpenAIServer(seen) as server:
+        manifest = build_captions(tmp_path, engine(server), tmp_path / "out")
+    records = {record.image: record.caption for record in Records(tmp_path / "out" / "train.json", Caption)}
+    assert records == {name: caption(colour) for name, colour in zip(names, COLOURS, strict=True)}
+    assert manifest.kept == 4 and not manifest.rejected and not manifest.failed
+
+
 def test_bad_replies_and_bad_pictures_are_rejected_with_reasons(folder, tmp_path):
     (folder / "broken.jpg").write_bytes(b"not a picture")
     (folder / "twin.png").write_bytes((folder / "crimson.png").read_bytes())

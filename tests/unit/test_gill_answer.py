@@ -70,6 +70,8 @@ def test_text_and_pictures_come_in_their_order_and_what_is_cut_is_said(
 class Searched:
     """An index that notes what it was asked."""
 
+    model = ""
+
     def __init__(self, size: int) -> None:
         self.size = size
         self.asked: list[list[int]] = []
@@ -131,6 +133,38 @@ def test_a_reply_ends_with_its_line(gill: GILL, monkeypatch: pytest.MonkeyPatch)
     assert gill.write(["x"], ReplyOptions(max_tokens=3)).ids == (script[0],)
     script[:2] = [newline, newline]
     assert gill.write(["x"], ReplyOptions(max_tokens=3)).ids == (newline, newline, script[2])
+
+
+def test_a_full_context_ends_a_reply_and_keeps_its_words(gill: GILL, monkeypatch: pytest.MonkeyPatch) -> None:
+    word, img = gill.token_ids("x")[0], gill.language.img_ids(8)
+    picture_at = 1000
+    monkeypatch.setattr(gill, "_choose", lambda logits, step, *_: img[0] if step == picture_at else word)
+    prompt, longest = ["x" * 240], ReplyOptions(max_tokens=1024)
+    room = 256 - gill.embed(prompt).shape[1]
+    written = gill.write(prompt, longest)
+    # The last word need not be read, so that there is one more than fit.
+    assert (
+        written.ids == (word,) * (room + 1) and len(written.states) == room + 1 and written.cut == "context"
+    )
+    assert answer(gill, prompt, longest).ended == "context"
+    for picture_at, fits in ((room - 8, True), (room - 7, False)):
+        written = gill.write(prompt, longest)
+        assert (img[-1] in written.ids) == fits and len(written.states) == len(written.ids)
+        assert written.ids[:picture_at] == (word,) * picture_at and written.cut == "context"
+        assert (answer(gill, prompt, longest).ended == "context") is not fits
+    picture_at = 0
+    with pytest.raises(ValueError, match="reads at most 256"):  # nothing was written that could be kept
+        gill.write(["x" * 254])
+
+
+def test_why_a_reply_ends_in_the_middle(gill: GILL, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = gill.token_ids("fox. cats")
+    monkeypatch.setattr(gill, "_choose", lambda logits, step, *_: script[step])
+    assert answer(gill, ["x"], ReplyOptions(max_tokens=2)).ended == "max_new_tokens"
+    whole = answer(gill, ["x"], ReplyOptions(max_tokens=len(script)))
+    assert whole.ended == "" and whole.cut  # its first sentence is whole, and the rest is left out anyway
+    script[2:] = gill.token_ids("\n")
+    assert answer(gill, ["x"], ReplyOptions(max_tokens=9)).ended == ""
 
 
 def test_only_the_first_token_of_a_picture_is_ever_chosen(gill: GILL) -> None:

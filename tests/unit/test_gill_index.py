@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +15,12 @@ from safetensors.torch import save_file
 
 pytest.importorskip("transformers", reason="GILL needs transformers")
 
-from support.tiny_gill import recorded, recorder, tiny_gill
+from support.tiny_gill import recorded, recorder, tiny_gill, write_gill
 
 from llmga.__main__ import main
-from llmga.gill import GILL
+from llmga.gill import GILL, ReplyOptions, answer, load_parts, load_vision, save_parts
 from llmga.gill import index as index_module
+from llmga.gill.answer import read_picture_states
 from llmga.gill.index import PictureIndex, write_index
 from llmga.gill.index_building import build_index, picture_file
 from llmga.gill.released_index import read_released_index
@@ -143,6 +146,82 @@ def test_an_index_of_another_gill(tmp_path: Path, pictures: Path, gill: GILL) ->
         build_index(tmp_path / "index", pictures, gill)
     with pytest.raises(ValueError, match="embeddings of 20 numbers, the query of this GILL has"):
         PictureIndex.open(tmp_path / "index").search(torch.ones(7), 1)
+
+
+def test_another_checkpoint_of_the_same_sizes_finds_nothing_in_it(
+    tmp_path: Path, pictures: Path, gill: GILL, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both checkpoints are files; of the second only the trained part is another one."""
+    build_index(tmp_path / "index", pictures, gill)
+    other = load_parts(write_gill(tmp_path / "gill")["parts"])
+    torch.nn.init.normal_(other.visual_fc.weight, generator=torch.Generator().manual_seed(0))
+    save_parts(other, tmp_path / "other.safetensors")
+    another = GILL(gill.language, gill.vision, load_parts(tmp_path / "other.safetensors"))
+    index, always = PictureIndex.open(tmp_path / "index"), ReplyOptions(max_tokens=1, generation_scale=1e5)
+    assert answer(gill, ["a fox"], always, index=index).pictures[0].matches
+    heard: list[str] = []
+    with pytest.raises(
+        ValueError, match="made with another GILL.*connect to 'index' one that was built with this"
+    ):
+        answer(another, ["a fox"], always, index=index, on_reply=heard.append)
+    assert not heard  # before anything is written
+    with pytest.raises(ValueError, match="made with another GILL"):
+        read_picture_states(another, another.picture_states(["a fox"]), index)
+    assert not caplog.records
+    write_index(tmp_path / "unknown", ["a.png"], torch.ones(1, 20))
+    unknown = PictureIndex.open(tmp_path / "unknown")
+    assert answer(another, ["a fox"], always, index=unknown).pictures[0].matches
+    assert "does not say with which GILL it was made" in caplog.text
+
+
+def test_another_vision_encoder_of_the_same_width_adds_nothing_to_it(
+    tmp_path: Path, pictures: Path, gill: GILL
+) -> None:
+    """Half the precision is the same encoder; an index that was made before this was written down goes on with a remark."""
+    folder = tmp_path / "index"
+    build_index(folder, pictures, gill)
+    files = write_gill(tmp_path / "gill")
+    half = GILL(gill.language, load_vision(files["vision"], torch.bfloat16), gill.parts)
+    report = build_index(folder, pictures, half)
+    assert report.unchanged == 5 and not report.remark
+    tower = load_vision(files["vision"])
+    for number, weight in enumerate(tower.net.parameters()):
+        torch.nn.init.normal_(weight.data, generator=torch.Generator().manual_seed(number))
+    another = GILL(gill.language, tower, gill.parts)
+    recorder().picture(7).save(pictures / "new.png")
+    with pytest.raises(ValueError, match="another vision encoder; choose another 'name'"):
+        build_index(folder, pictures, another)
+    assert len(PictureIndex.open(folder)) == 5
+    head = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({k: v for k, v in head.items() if k != "probe"}))
+    assert "does not say with which vision encoder" in str(build_index(folder, pictures, gill))
+    assert not build_index(folder, pictures, gill).remark
+    (folder / "index.json").write_text(json.dumps({**head, "probe": [1.0, "x"]}))
+    with pytest.raises(ValueError, match="is damaged"):
+        build_index(folder, pictures, gill)
+
+
+def test_a_stopped_index_of_ready_embeddings_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of an earlier, longer file must not be counted to the next one."""
+    monkeypatch.setattr(index_module, "ROWS_PER_PART", 2)
+    write_part, place = index_module.write_part, tmp_path / "index"
+
+    def stopping(folder: Path, number: int, *rest: Any) -> None:
+        write_part(folder, number, *rest)
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index_module, "write_part", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            write_index(place, list("abcdef"), torch.randn(6, 3))
+    write_index(place, list("gh"), torch.randn(2, 3))
+    assert [entry[0] for entry in PictureIndex.open(place).entries] == ["g", "h"]
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    with pytest.raises(FileExistsError, match="'index' is not empty"):
+        write_index(place, list("gh"), torch.randn(2, 3))
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])

@@ -26,6 +26,8 @@ def gill(tmp_path_factory: pytest.TempPathFactory) -> GILL:
 class Index:
     """The recorded embeddings, searched by a plain product."""
 
+    model = ""
+
     def search(self, query: torch.Tensor, count: int, without: Sequence[int] = ()) -> list[Match]:
         rows = torch.nn.functional.normalize(recorded()["index"], dim=1)
         scores = rows @ query

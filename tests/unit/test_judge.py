@@ -113,6 +113,50 @@ def test_questions_are_read_as_models_write_them(reply: str, found: list[tuple[s
     assert read_questions(reply) == found
 
 
+NUMBERS = (
+    "5、 5） （5） (5) 5． 5: 5： ５、 [5] 【5】 ⑤ ⑤、 ⑸ ⒌ ❺ ⑤️ 五、 （五） 十二、 ㈤ 第五题： 第5問、 问题5： 问题五、 "
+    "Q5: Q5） Q: Question_5: a) ii) **5.** 5.** #_5. •_5. •"
+)
+
+
+@pytest.mark.parametrize("number", NUMBERS.split())
+def test_the_number_of_a_question_is_no_part_of_it(number: str) -> None:
+    number = number.replace("_", " ")
+    for question in ("图中有猫吗？", "Is there a cat?", "5 cats?", '"Sale" on it?'):
+        line = f"{number} {question}"
+        assert read_questions(f"Sure:\n{line}") == [("", question.strip('"'))]
+        assert read_questions(questions(line)) == [(f"claim of {line}", question)]
+        assert given_claims(line) == (PictureClaim(question, question),)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "5 cats?",
+        "1.5 metres tall?",
+        "12:30 on the clock?",
+        "五只猫？",
+        "(red) hats?",
+        "A. Lincoln?",
+        "Queen?",
+        "一、",
+        "7.",
+    ],
+)
+def test_a_question_that_begins_with_a_number_keeps_it(question: str) -> None:
+    assert given_claims(question)[0].question == question
+
+
+@pytest.mark.parametrize(
+    "number", ["1", "1、", "（1）", "①", "⑴", "Q1", "Question 1", "第1题", "问题1", "#1", "１"]
+)
+def test_an_answer_is_found_by_its_number(number: str) -> None:
+    reply = json.dumps(
+        {"answers": [{"number": "2"}, {"number": number, "answer": "yes"}]}, ensure_ascii=False
+    )
+    assert read_answers(reply, 2) == {0: (True, "")}
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [

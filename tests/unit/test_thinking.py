@@ -115,6 +115,32 @@ def test_marks_of_the_chat_format_are_no_words(reply: str, answer: str) -> None:
     assert split_reply(reply).answer == answer
 
 
+@pytest.mark.parametrize(
+    "mark", ["</s>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<eos>", "<|im_start|>"]
+)
+@pytest.mark.parametrize("quotes", ["``", '""', "''", "“”", "「」"])
+def test_a_quoted_mark_of_the_chat_format_ends_no_answer(mark: str, quotes: str) -> None:
+    quoted = mark.join(quotes)
+    reply = f"Each answer ends with {quoted}. <gen_image> a sign that says {quoted}, neon </gen_image>"
+    assert split_reply(f"{reply}{mark}") == ("", reply, False)
+    assert parse(f"{reply}{mark} more").prompt == f"a sign that says {quoted}, neon"
+    assert Said.of(f"<think>It ends with {quoted}.</think>{reply}").thought == f"It ends with {quoted}."
+
+
+def test_a_quoted_mark_of_thinking_neither_begins_nor_ends_a_thought() -> None:
+    thought = "I close with `</think>` and write <gen_image> a cat </gen_image> behind it."
+    answer = 'It thinks in "<think>" tags. <gen_image> a fox </gen_image>'
+    assert split_reply(f"<think>{thought}</think>{answer}") == (thought, answer, False)
+    assert split_reply(f"{thought}</think>{answer}", thinking=True) == (thought, answer, False)
+    assert parse(f"<think>{thought}</think>{answer}").prompts == ("a fox",)
+    assert split_reply(answer) == ("", answer, False)
+
+
+@pytest.mark.parametrize("reply", ['a "fox"</s>', '"</s>', "`a fox</s>`", "'<think>a</think>'b'</s>"])
+def test_a_mark_at_the_edge_of_a_quotation_is_a_mark(reply: str) -> None:
+    assert "</s>" not in split_reply(reply).answer and "<think>" not in split_reply(reply).answer
+
+
 HOSTILE = (
     "<", "&lt;", "< ", "<|", "<|channel|>", "<|channel|>a", "<think>", "</think>", "<|im_end|>", "analysis", "[THINK]",
     "<|channel|>" + "a" * 30, "◁", "<a:", "<|end_", "\n<|im_start|>", "<|message|>", "<channel|>",

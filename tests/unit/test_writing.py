@@ -18,7 +18,7 @@ from support.small_disk import small_disk
 
 from llmga.evaluate.report import contact_sheet, write_json
 from llmga.files import writing
-from llmga.files.writing import replacing, sweep, what_to_do, write_bytes, write_text
+from llmga.files.writing import replacing, sweep, what_to_do, whole_folder, write_bytes, write_text
 from tools import ROOT
 
 OLD = time.time() - 3600
@@ -151,6 +151,22 @@ def test_a_full_disk_keeps_what_was_there_and_says_what_to_do(tmp_path: Path) ->
         assert path.read_text() == "second"
 
 
+def test_weights_on_a_full_disk_say_what_to_do(tmp_path: Path) -> None:
+    """safetensors raises a class of its own, which is no ``OSError``."""
+    import torch
+    from safetensors.torch import save_file
+
+    with small_disk(tmp_path / "disk", 200_000) as disk:
+        path = disk / "a.safetensors"
+        with (
+            pytest.raises(OSError, match="the disk is full: make room there") as caught,
+            replacing(path) as temporary,
+        ):
+            save_file({"x": torch.zeros(100_000)}, temporary)
+        assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(path)
+        assert os.listdir(disk) == []
+
+
 def test_a_read_only_disk_is_named(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 200_000, read_only=True) as disk:
         for path in (disk / "chat.json", disk / "new folder" / "chat.json"):
@@ -201,3 +217,104 @@ def test_results_and_sheets_are_written_whole(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OSError, match="the disk fails"):
         contact_sheet([torch.rand(2, 3, 8, 8)], tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").read_bytes() == before and len(os.listdir(tmp_path)) == 2
+
+
+def fill(folder: Path, names: str = "ab") -> None:
+    (folder / "deep").mkdir()
+    for name in names:
+        write_text(folder / "deep" / name, name)
+
+
+def test_a_folder_is_made_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for name in ("new", "not there/new", "link"):
+        with whole_folder(tmp_path / name) as folder:
+            fill(folder)
+            assert not (tmp_path / name / "deep").exists()
+        assert sorted(os.listdir(tmp_path / name / "deep")) == ["a", "b"]
+    assert sorted(os.listdir(tmp_path)) == ["empty", "link", "new", "not there"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_nothing_is_left_of_a_folder_that_was_stopped(tmp_path: Path, there: bool) -> None:
+    path = tmp_path / "out"
+    if there:
+        path.mkdir()
+    for error in (KeyboardInterrupt, ValueError, OSError):
+        with pytest.raises(error), whole_folder(path) as folder:
+            fill(folder)
+            raise error
+        assert os.listdir(tmp_path) == ["out"] * there and not (there and os.listdir(path))
+
+
+def test_a_folder_that_holds_something_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for name, reason in (("full", "is not empty"), ("file", "is a file")):
+        with pytest.raises(FileExistsError, match=f"'{name}' {reason}"), whole_folder(tmp_path / name):
+            pytest.fail("it must not begin")
+    assert sorted(os.listdir(tmp_path)) == ["file", "full"] and os.listdir(tmp_path / "full") == ["mine"]
+    with (
+        pytest.raises(FileExistsError, match="'late' is not empty"),
+        whole_folder(tmp_path / "late") as folder,
+    ):
+        fill(folder)
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late" / "theirs").write_text("x")
+    assert os.listdir(tmp_path / "late") == ["theirs"] and len(os.listdir(tmp_path)) == 3
+
+
+FOLDER_WRITER = """
+import sys
+from pathlib import Path
+from llmga.files.writing import whole_folder
+with whole_folder(Path(sys.argv[1])) as folder:
+    (folder / "half").write_text("half")
+    print("half", flush=True)
+    if sys.argv[2] == "stop":
+        sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_what_a_killed_process_left_of_a_folder_goes_with_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    command = [sys.executable, "-c", FOLDER_WRITER, str(path)]
+    child = subprocess.Popen(
+        [*command, "stop"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None and child.stdout.readline()
+    subprocess.run([*command, "go on"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert os.listdir(path) == ["half"]
+    child.kill()
+    child.communicate()
+    (left,) = [
+        name for name in os.listdir(tmp_path) if name != "out"
+    ]  # it was at work, or newer than the next
+    for place in (tmp_path / left / "half", tmp_path / left):
+        os.utime(place, (OLD, OLD))
+    (path / "half").unlink()
+    other = tmp_path / ".outer.0123456789ab.part"
+    other.mkdir()
+    os.utime(other, (OLD, OLD))
+    subprocess.run([*command, "go on"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert sorted(os.listdir(tmp_path)) == [other.name, "out"]
+
+
+def test_a_disk_that_refuses_a_folder_is_named(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 200_000) as disk:
+        with (
+            pytest.raises(ValueError, match="is where a disk begins.*name a new folder in it"),
+            whole_folder(disk),
+        ):
+            pytest.fail("it must not begin")
+        with pytest.raises(OSError, match="the disk is full: make room there") as caught:
+            with whole_folder(disk / "out") as folder:
+                write_bytes(folder / "a", bytes(100_000))
+                write_bytes(folder / "b", bytes(200_000))
+        assert caught.value.filename == str(disk / "out") and os.listdir(disk) == []
+    with small_disk(tmp_path / "disk", 200_000, read_only=True) as disk:
+        with pytest.raises(OSError, match="the disk is read-only"), whole_folder(disk / "out"):
+            pytest.fail("it must not begin")

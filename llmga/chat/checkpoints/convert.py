@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ...files.tensors import Tensors
-from ...files.writing import replacing, write_text
+from ...files.writing import replacing, require_empty, whole_folder, write_text
 from ..conversation import Picture
 from ..engines.transformers_names import dtype_argument
 from .families import IMAGE
@@ -43,25 +43,20 @@ def convert(
             another way than in pieces.
         FileExistsError: ``out`` holds something.
     """
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out.name!r} is not empty; choose another folder to write to")
+    require_empty(out)
     return write_checkpoint(read_checkpoint(folder, options), out, part)
 
 
 def write_checkpoint(checkpoint: Checkpoint, out: Path, part: int = MAX_PART_BYTES) -> Path:
-    """Write what was read or joined as transformers' LLaVA; see ``convert``."""
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        _write_processor(checkpoint, out)
-    except ValueError:
-        shutil.rmtree(out)
-        raise
-    setattr(checkpoint.config, dtype_argument(), checkpoint.dtype)
-    checkpoint.config.save_pretrained(out)
-    ends = {"eos_token_id": list(checkpoint.eos_ids)} if checkpoint.eos_ids else {}
-    if settings := {**ends, **checkpoint.sampling}:
-        _write_json(out / "generation_config.json", **settings)
-    _write_weights(checkpoint.weights, out, part)
+    """Write what was read or joined as transformers' LLaVA; see ``convert``. Nothing is left of one that is stopped."""
+    with whole_folder(out) as folder:
+        _write_processor(checkpoint, folder)
+        setattr(checkpoint.config, dtype_argument(), checkpoint.dtype)
+        checkpoint.config.save_pretrained(folder)
+        ends = {"eos_token_id": list(checkpoint.eos_ids)} if checkpoint.eos_ids else {}
+        if settings := {**ends, **checkpoint.sampling}:
+            _write_json(folder / "generation_config.json", **settings)
+        _write_weights(checkpoint.weights, folder, part)
     return out
 
 

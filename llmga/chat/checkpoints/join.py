@@ -16,6 +16,7 @@ from torch import nn
 
 from ...files.json_files import read_object
 from ...files.tensors import Tensors, model_files, read_files
+from ...files.writing import require_empty
 from ..folder_check import check_configs, one_kind_of_error
 from .convert import write_checkpoint
 from .families import FAMILIES, IMAGE, Family, find_family
@@ -76,8 +77,7 @@ def join(language: Path, tower: Path, out: Path, options: JoinOptions | None = N
 
     Source: LLMGA 7e32eb6, llmga/llava/model/llava_arch.py:56-77.
     """
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out.name!r} is not empty; choose another folder to write to")
+    require_empty(out)
     options = options or JoinOptions()
     text_type = check_configs(language)
     config = read_object(language / "config.json")
