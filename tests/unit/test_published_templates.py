@@ -36,7 +36,9 @@ FORMATS = [
     *(("gemma3_12b", "gemma3"), ("llama", "llama3_1"), ("llama", "llama3_2")),
     *(("gemma4", name) for name in ("gemma4", "gemma4_v3", "gemma4_v4", "gemma4_v5")),
 ]
-THINKING = {  # how a request ends with thinking off and on, and whether a thought is then open
+THINKING: dict[
+    str, tuple[str, bool, str, bool]
+] = {  # how a request ends with thinking off and on, and whether a thought is then open
     "qwen3": ("<think>\n\n</think>\n\n", False, "assistant\n", False),
     "qwen3_5_think": ("<think>\n\n</think>\n\n", False, "<think>\n", True),
     "qwen3_8": ("<think>\n\n</think>\n\n", False, "<think>\n", True),
@@ -89,8 +91,8 @@ def test_the_large_gemma_4_differs_in_its_empty_thought_alone() -> None:
 def test_published_templates_switch_thinking(name: str) -> None:
     template = published(name)
     asked = [{"role": "system", "content": "You paint."}, {"role": "user", "content": "a fox"}]
-    for thinking in (False, True):
-        ending, opened = THINKING[name][2 * thinking :][:2]
+    off, opened_off, on, opened_on = THINKING[name]
+    for thinking, ending, opened in ((False, off, opened_off), (True, on, opened_on)):
         names = {"bos_token": "<bos>", "eos_token": "<eos>", **template_variables(template, thinking)}
         said, request = (render_template(template, asked, asks, **names) for asks in (False, True))
         assert request.rstrip("\n").endswith(ending.rstrip("\n"))
