@@ -9,7 +9,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -156,7 +156,7 @@ def check_image_processor(processor: Any, where: str) -> None:
             raise ValueError(f"{where}: {key} must be from 1 to {most:,}, got {_short(value)}")
 
 
-def _is_box(size: Any) -> bool:
+def _is_box(size: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(size, Mapping) and "height" in size and "width" in size
 
 
