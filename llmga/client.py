@@ -325,8 +325,8 @@ def with_values(prompt: dict[str, dict[str, Any]], values: Mapping[str, Any]) ->
 
     Args:
         prompt: as in ``workflows/api``.
-        values: by ``"node.input"``; the node is named by its title, its class or its id. A node that occurs several times
-            gets the value every time.
+        values: by ``"node.input"``; the node is named by its title, its class or its id, and the name of an input may have
+            points of its own (``resize_type.width``). A node that occurs several times gets the value every time.
 
     Raises:
         ValueError: a name fits no node of the prompt, or it is a workflow as the page saves it.
@@ -335,20 +335,20 @@ def with_values(prompt: dict[str, dict[str, Any]], values: Mapping[str, Any]) ->
         raise ValueError("prompt must be in API format; in ComfyUI, Workflow > Export (API) makes one")
     changed = copy.deepcopy(prompt)
     for name, value in values.items():
-        wanted, _, entry = name.rpartition(".")
-        found = [
-            node
-            for node_id, node in changed.items()
-            if wanted in (node.get("_meta", {}).get("title"), node["class_type"], node_id)
-        ]
-        if not found or not entry:
-            titles = sorted(
-                {node.get("_meta", {}).get("title") or node["class_type"] for node in prompt.values()}
-            )
+        names = {found for item in changed.items() for found in _names(*item) if name.startswith(f"{found}.")}
+        wanted = max(names, key=len, default="")
+        entry = name[len(wanted) + 1 :]
+        if not wanted or not entry:
+            titles = sorted({_names(*item)[0] for item in prompt.items()})
             raise ValueError(f"{name!r} must be 'node.input' with one of the nodes {', '.join(titles)}")
-        for node in found:
-            node["inputs"][entry] = value
+        for node_id, node in changed.items():
+            if wanted in _names(node_id, node):
+                node["inputs"][entry] = value
     return changed
+
+
+def _names(node_id: str, node: dict[str, Any]) -> tuple[str, ...]:
+    return (node.get("_meta", {}).get("title") or node["class_type"], node["class_type"], node_id)
 
 
 def chat_of(entry: dict[str, Any], node_id: str = "") -> dict[str, Any]:

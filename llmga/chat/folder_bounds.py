@@ -9,7 +9,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -18,7 +18,8 @@ from ..files.header import Header
 MAX_PIXELS = 4_000_000
 """Of a picture that a processor may make of any picture; the conversation's own pictures have no more."""
 MAX_SIDE = 4096
-_MAX_GRID = 16_000_000  # pixels of all the tiles together: LLaVA-OneVision's largest grid has 5.3 million
+_MAX_GRID = 16_000_000
+"""Pixels of all the tiles or patches together: LLaVA-OneVision's largest grid has 5.3 million, Step 3.7's 9.1 million."""
 _MAX_TILES = 256
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth")
 _FEW_LAYERS = 128
@@ -31,6 +32,8 @@ _COUNTS = {
     "max_position_embeddings": 1 << 31,
 }
 """The largest value of a config's counts, all of which begin at 1."""
+_OR_NONE = ("head_dim",)
+"""Counts that may be 0, as GLM-5's is, which has another for each kind of its attention."""
 _FLOATS = ("F16", "BF16", "F32", "F64", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 _COMPUTED = ("position_ids", "num_batches_tracked", "attn.bias", "attn.masked_bias", "position_bias")
 """Ends of the names of buffers that old versions of transformers saved, whole numbers or flags among them."""
@@ -41,11 +44,11 @@ def check_counts(config: Mapping[str, Any], where: str) -> None:
     """Raise ``ValueError`` for a count that is not a whole number from 1 to its bound, at any depth of a config."""
     for mapping in _mappings(config):
         for key, most in _COUNTS.items():
-            value = mapping.get(key)
+            value, least = mapping.get(key), 0 if key in _OR_NONE else 1
             for count in value if isinstance(value, (list, tuple)) else [value]:
                 if count is None:
                     continue
-                if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+                if isinstance(count, bool) or not isinstance(count, int) or not least <= count <= most:
                     raise ValueError(
                         f"{where}: {key} must be a whole number from 1 to {most:,}, got {_short(count)}; download it again"
                     )
@@ -117,21 +120,21 @@ def check_preprocessor(config: Mapping[str, Any], where: str) -> None:
     What a single number of ``size`` means depends on the class; see ``check_image_processor``.
     """
     for key in ("size", "crop_size", "pad_size", "max_image_size"):
-        size = config.get(key)
-        if isinstance(size, Mapping) and "height" in size and "width" in size:
-            _check_box(size["height"], size["width"], f"{where}: {key}", MAX_PIXELS)
+        size, most = config.get(key), _MAX_GRID if key == "max_image_size" else MAX_PIXELS
+        if _is_box(size):
+            _check_box(size["height"], size["width"], f"{where}: {key}", most)
         elif isinstance(size, int):
-            _check_box(size, size, f"{where}: {key}", MAX_PIXELS)
+            _check_box(size, size, f"{where}: {key}", most)
     grid = config.get("image_grid_pinpoints")
     for pair in grid if isinstance(grid, list) else ():
         if isinstance(pair, (list, tuple)) and len(pair) == 2:
             _check_box(pair[0], pair[1], f"{where}: image_grid_pinpoints", _MAX_GRID)
     for key in ("max_patches", "max_image_tiles", "max_dynamic_patch", "max_num"):
-        tiles = config.get(key)
-        if tiles is not None and not (type(tiles) is int and 1 <= tiles <= _MAX_TILES):
-            raise ValueError(
-                f"{where}: {key} must be a whole number from 1 to {_MAX_TILES}, got {_short(tiles)}"
-            )
+        tiles, most = config.get(key), _MAX_TILES
+        if key == "max_patches" and not _is_box(config.get("size")):  # Kosmos-2.5, Kimi: of the vision tower
+            most = max(most, _MAX_GRID // _patch_area(config.get("patch_size")))
+        if tiles is not None and not (type(tiles) is int and 1 <= tiles <= most):
+            raise ValueError(f"{where}: {key} must be a whole number from 1 to {most:,}, got {_short(tiles)}")
 
 
 def check_image_processor(processor: Any, where: str) -> None:
@@ -151,6 +154,16 @@ def check_image_processor(processor: Any, where: str) -> None:
         most = MAX_PIXELS if counts_pixels else MAX_SIDE // 2
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= most:
             raise ValueError(f"{where}: {key} must be from 1 to {most:,}, got {_short(value)}")
+
+
+def _is_box(size: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(size, Mapping) and "height" in size and "width" in size
+
+
+def _patch_area(size: Any) -> int:
+    """Pixels of a patch; of no use as a bound where its size is not told."""
+    sides = (size["height"], size["width"]) if _is_box(size) else (size, size)
+    return math.prod(sides) if all(type(side) is int and side >= 1 for side in sides) else _MAX_GRID
 
 
 def _check_box(height: Any, width: Any, what: str, most: int) -> None:

@@ -177,7 +177,7 @@ def _write_gemma4(conversation: Conversation, thinking: bool) -> str:
     if conversation.system or thinking:
         parts.append(f"<|turn>system\n{opening}{conversation.system.strip()}<turn|>\n")
     for turn in conversation.turns:
-        picture = "\n\n<|image><|image|><image|>\n\n" * len(turn.pictures)
+        picture = "<|image><|image|><image|>" * len(turn.pictures)
         role = "model" if turn.role == "assistant" else "user"
         text = _without_thought(turn.text) if role == "model" else turn.text
         parts.append(f"<|turn>{role}\n{picture}{text.strip()}<turn|>\n")

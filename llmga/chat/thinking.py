@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_NAME = r"(?:[a-z]{1,16}[:_])?(?:think(?:ing)?|thoughts?|reasoning)"
+_NAME = r"(?:[a-z]{1,16}[:_])?(?:think(?:ing)?|thoughts?|reasoning)(?::[a-z]{1,16})?"
 _MARK = re.compile(
-    # <think>, <seed:think>, <thought>, <reasoning>, also encoded for a web page; Kimi's ◁think▷
+    # <think>, <seed:think>, <think:opensource>, <thought>, <reasoning>, also encoded for a web page; Kimi's ◁think▷
     rf"(?:<|&lt;|◁)\s{{0,9}}(?P<tag_close>/\s{{0,9}})?{_NAME}\s{{0,9}}(?:>|&gt;|▷)"
     # Mistral's [THINK]; capitals alone, for "[thinking]" may be a word of the answer
     r"|(?-i:\[(?P<bracket_close>/)?THINK\])"
@@ -19,27 +19,38 @@ _MARK = re.compile(
     r"|<\|(?P<word_close>/|end_of_|end_)?(?:begin_of_|start_)?(?:think(?:ing)?|thought)\|>"
     # gpt-oss: <|channel|>analysis<|message|> and <|channel|>final<|message|>; Gemma 4: <|channel>thought and <channel|>
     r"|(?:<\|start\|>assistant)?<\|channel\|?>\s{0,9}(?P<channel>[a-z_]{1,20})(?:[^<\n]{0,80}<\|(?:constrain|message)\|>(?:json<\|message\|>)?)?"
-    r"|(?P<channel_close><channel\|>)",
+    r"|(?P<channel_close><channel\|>)"
+    # Apertus
+    r"|<\|inner_(?:prefix|(?P<inner_close>suffix))\|>"
+    # Muse: " to=self<|message|>" and " to=user<|message|>"
+    r"|(?:<\|start\|>assistant)?\s{0,9}\bto=(?P<recipient>[a-z_.]{1,40})<\|message\|>"
+    # Solar: <|think|>, and the message after it
+    r"|(?P<message_close><\|begin\|>assistant(?!<\|think\|>)(?:<\|content\|>)?)"
+    # Apriel, whose template writes the first line of the thought; only its end is marked
+    r"|(?:\A|<\|begin_assistant\|>)\s{0,9}Here are my reasoning steps:\n|(?P<final_close>\[BEGIN FINAL RESPONSE\])",
     re.IGNORECASE,
 )
 # The same marks as tokens of a vocabulary, each by itself: what has to be seen of a reply to tell its thought.
 _MARK_TOKEN = re.compile(
     rf"[<◁]/?{_NAME}[>▷]|\[/?THINK\]|<\|(?:channel|message|constrain|start|end)\|>|<\|channel>|<channel\|>"
-    r"|<\|/?(?:begin_of_|end_of_|start_|end_)?(?:think(?:ing)?|thought)\|>",
+    r"|<\|/?(?:begin_of_|end_of_|start_|end_)?(?:think(?:ing)?|thought)\|>"
+    r"|<\|inner_(?:prefix|suffix)\|>|<\|(?:begin|content)\|>|\[BEGIN FINAL RESPONSE\]",
     re.IGNORECASE,
 )
-_CHANNELS_OF_ANSWERS = frozenset({"final", "response", "answer", "text"})
+_CLOSERS = tuple(name for name in _MARK.groupindex if name.endswith("_close"))
+_CHANNELS_OF_ANSWERS = frozenset({"final", "response", "answer", "text", "user"})
 # gpt-oss with its special tokens dropped in decoding: "analysisThe user wants…assistantfinalHere it is".
 _BARE_ANALYSIS = re.compile(r"\s{0,20}(?:assistant)?analysis(?=[A-Z0-9\"'“<(\[])")
 _BARE_FINAL = "assistantfinal"
 # Marks that end a turn; what a model writes after one is another turn.
 _TURN_END = re.compile(
-    r"<\|(?:im_end|eot_id|endoftext|end|return|call|eom_id|end_of_turn|END_OF_TURN_TOKEN)\|>"
-    r"|<end_of_turn>|<turn\|>|</s>|<eos>|<｜end▁of▁sentence｜>"
+    r"<\|(?:im_end|eot_id|endoftext|end|return|call|eom_id|eot|eom|end_of_turn|END_OF_TURN_TOKEN)\|>"
+    r"|<end_of_turn>|<turn\|>|</s>|<eos>|<｜end▁of▁sentence｜>|\[END FINAL RESPONSE\]"
 )
 _OTHER_MARKS = re.compile(
     r"<\|(?:begin_of_box|end_of_box|start|message|im_start|start_header_id|end_header_id|START_RESPONSE|END_RESPONSE)\|>"
-    r"|<start_of_turn>|<\|turn>"
+    r"|<start_of_turn>|<\|turn>|<\|(?:begin|content)\|>"
+    r"|</?response>"  # Granite 3.3, with its thinking
 )
 _QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "『": "』"}
 
@@ -103,9 +114,9 @@ def is_mark_token(token: str) -> bool:
 
 
 def _opens(mark: re.Match[str]) -> bool:
-    if mark["channel"]:
-        return mark["channel"].lower() not in _CHANNELS_OF_ANSWERS
-    return not (mark["tag_close"] or mark["bracket_close"] or mark["word_close"] or mark["channel_close"])
+    if channel := mark["channel"] or mark["recipient"]:
+        return channel.lower() not in _CHANNELS_OF_ANSWERS
+    return not any(mark[name] for name in _CLOSERS)
 
 
 def _without_marks(text: str, cut: bool = True) -> str:

@@ -197,7 +197,7 @@ GEMMA4 = r"""{%- macro strip_thinking(text) -%}
             {%- if item['type'] == 'text' -%}
                 {{- strip_thinking(item['text']) if role == 'model' else item['text'] | trim -}}
             {%- elif item['type'] == 'image' -%}
-                {{- '\n\n<|image|>\n\n' -}}
+                {{- '<|image|>' -}}
             {%- endif -%}
         {%- endfor -%}
     {%- endif -%}

@@ -25,6 +25,19 @@ def test_values_are_changed_by_title_class_or_id_in_a_copy() -> None:
             with_values(PROMPT, {wrong: 1})
 
 
+def test_names_may_have_points() -> None:
+    """As nodes and inputs of ComfyUI's own templates do; the longest name of a node counts."""
+    prompt = {
+        "57:3": {"class_type": "ResizeImageMaskNode", "inputs": {"resize_type.width": 8}},
+        "4": {"class_type": "ComfyMathExpression", "inputs": {}, "_meta": {"title": "LTX-2.5"}},
+        "5": {"class_type": "Note", "inputs": {}, "_meta": {"title": "LTX-2"}},
+    }
+    values = {"ResizeImageMaskNode.resize_type.width": 64, "57:3.resize_type": "scale dimensions"}
+    changed = with_values(prompt, {**values, "LTX-2.5.values.a": 1, "LTX-2.text": "x"})
+    assert changed["57:3"]["inputs"] == {"resize_type.width": 64, "resize_type": "scale dimensions"}
+    assert changed["4"]["inputs"] == {"values.a": 1} and changed["5"]["inputs"] == {"text": "x"}
+
+
 def test_what_a_chat_said_is_found() -> None:
     entry = {
         "outputs": {

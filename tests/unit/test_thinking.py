@@ -24,6 +24,12 @@ SPELLINGS = {
     "reasoning": ("<reasoning>", "</reasoning>"),
     "with a prefix": ("<seed:think>", "</seed:think>"),
     "with another prefix": ("<longcat_think>", "</longcat_think>"),
+    "with an ending": ("<think:opensource>", "</think:opensource>"),
+    "granite": ("<think>", "</think><response>"),
+    "apertus": ("<|inner_prefix|>", "<|inner_suffix|>"),
+    "muse": (" to=self<|message|>", "<|eom|><|start|>assistant to=user<|message|>"),
+    "solar": ("<|think|>", "<|end|><|begin|>assistant<|content|>"),
+    "apriel": ("<|begin_assistant|>\nHere are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]\n"),
     "mistral": ("[THINK]", "[/THINK]"),
     "kimi": ("◁think▷", "◁/think▷"),
     "words": ("<|begin_of_thought|>", "<|end_of_thought|>"),
@@ -60,6 +66,15 @@ def test_an_unfinished_thought_paints_nothing(opener: str, closer: str) -> None:
 def test_a_thought_that_the_request_opened_ends_at_its_closer(opener: str, closer: str) -> None:
     split = split_reply(f"{DRAFT}{closer}{ANSWER}")
     assert split.answer == ANSWER and "first try" in split.thought
+
+
+def test_the_first_line_of_a_thought_opens_it_and_the_end_of_an_answer_closes_the_reply() -> None:
+    opener = "Here are my reasoning steps:\n"
+    assert split_reply(opener + DRAFT) == (DRAFT, "", True)
+    split = split_reply(f"{opener}{DRAFT}\n[BEGIN FINAL RESPONSE]\n{ANSWER}\n[END FINAL RESPONSE]\n<|end|>")
+    assert split == (DRAFT, ANSWER, False)
+    assert split_reply(f"It says: {opener}a, b").answer == f"It says: {opener}a, b"
+    assert split_reply(f"<think>a</think><response>{ANSWER}</response>").answer == ANSWER
 
 
 @pytest.mark.parametrize("reply", ["", DRAFT, "the prompt", "<gen_image>a fox</gen_image>"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from .base import OnText, Said, Sampling, check_conversation, check_pictures_are
 from .chat_template import reason_of, render_template
 from .first_word import FirstWord
 from .lookup import decode_greedily
+from .messages import PROBE, MessageWriter
 from .prefix import Position, PrefixCache, pictures_in, positions_of
 from .prompt_form import PromptForm
 from .stream import FolderSampling, GumbelMaxSampler, NamedTokens, RepetitionPenalty, Stream
@@ -22,8 +24,6 @@ from .thought import ThoughtReader, opens_thought, template_variables
 from .transformers_names import cache_name, generate_takes_pictures_after_a_cache
 
 _log = logging.getLogger(__name__)
-
-_PROBE = "llmga-probe"
 
 
 class LocalEngine:
@@ -85,7 +85,11 @@ class LocalEngine:
         self._control = control_tokens(processor)
         self._thoughts = ThoughtReader(processor)
         self._named = NamedTokens(self._tokenizer)
-        self._takes_system = self._probe_system()
+        self._writer = MessageWriter(
+            partial(self._render, add_generation_prompt=True),
+            self.supports_pictures,
+            getattr(processor, "image_token", ""),
+        )
         self._end_ids = self._find_end_ids()
         self._probe_picture()
         pad = self._tokenizer.pad_token_id
@@ -311,21 +315,7 @@ class LocalEngine:
         )
 
     def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
-        """The conversation in the form that chat templates read; a turn's pictures come before its text."""
-        system = self._plain(conversation.system)
-        messages = [self._message("system", system)] if system and self._takes_system else []
-        pending = "" if self._takes_system else system
-        for turn in conversation.turns:
-            text = self._plain(turn.text)
-            if pending and turn.role == "user":
-                text, pending = f"{pending}\n\n{text}", ""
-            messages.append(self._message(turn.role, text, len(turn.pictures)))
-        return messages
-
-    def _message(self, role: str, text: str, pictures: int = 0) -> dict[str, Any]:
-        if not self.supports_pictures:
-            return {"role": role, "content": text}
-        return {"role": role, "content": [{"type": "image"}] * pictures + [{"type": "text", "text": text}]}
+        return self._writer.messages(conversation, self._plain)
 
     def _render(
         self,
@@ -353,13 +343,6 @@ class LocalEngine:
     def _plain(self, text: str) -> str:
         return break_control(self._control, text)
 
-    def _probe_system(self) -> bool:
-        messages = [self._message("system", _PROBE), self._message("user", "?")]
-        try:
-            return _PROBE in self._render(messages, add_generation_prompt=True)
-        except ValueError:
-            return False
-
     def _probe_picture(self) -> None:
         picture = Picture.from_pil(Image.new("RGB", (64, 64)))
         try:
@@ -373,8 +356,8 @@ class LocalEngine:
         """The end tokens that the folder names, and the control token that its template puts after a reply."""
         named = self.net.generation_config.eos_token_id
         end_ids = {*(named if isinstance(named, list) else [named]), self._tokenizer.eos_token_id}
-        messages = [self._message("user", "?"), self._message("assistant", _PROBE)]
-        rest = self._render(messages, add_generation_prompt=False).rpartition(_PROBE)[2]
+        messages = [self._writer.message("user", "?"), self._writer.message("assistant", PROBE)]
+        rest = self._render(messages, add_generation_prompt=False).rpartition(PROBE)[2]
         if match := self._control.search(rest):
             end_ids.add(self._tokenizer.convert_tokens_to_ids(match[0]))
         end_ids.discard(None)

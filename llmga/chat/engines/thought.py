@@ -50,17 +50,21 @@ def template_variables(template: str, thinking: bool) -> dict[str, Any]:
     """The variables by which a chat template switches thinking, as far as it reads them.
 
     ``enable_thinking``: Qwen3, Gemma 4, GLM-4.5, SmolLM3. ``thinking``: DeepSeek-V3.1, Granite, Kimi. ``reasoning``:
-    Cohere. ``reasoning_effort``: gpt-oss, which cannot but think, and newer Mistral models, where "none" is no thinking.
+    Cohere. ``thinking_budget``: Seed-OSS. ``reasoning_effort``: gpt-oss, which cannot but think, and newer Mistral and
+    Hunyuan models, where "none" or "no_think" is no thinking. ``reasoning_strength``: Muse, which cannot but think.
     """
     variables: dict[str, Any] = {
         name: thinking for name in ("enable_thinking", "thinking", "reasoning") if _reads(template, name)
     }
-    if _reads(template, "reasoning_effort"):
-        can_be_off = re.search(r"""["']none["']""", template) is not None
-        if not thinking:
-            variables["reasoning_effort"] = "none" if can_be_off else "low"
-        elif can_be_off:
-            variables["reasoning_effort"] = "high"
+    if not thinking and _reads(template, "thinking_budget"):
+        variables["thinking_budget"] = 0
+    for name in ("reasoning_effort", "reasoning_strength"):
+        if _reads(template, name):
+            off = re.search(r"""["'](none|no_think)["']""", template)
+            if not thinking:
+                variables[name] = off[1] if off else "low"
+            elif off:
+                variables[name] = "high"
     return variables
 
 
