@@ -212,7 +212,7 @@ def asked_by(inputs: dict[str, Any]) -> list[tuple[str, str]]:
     if isinstance(inputs.get("plan"), str) and inputs["plan"]:
         plan = json.loads(inputs["plan"])
         boxes = "; ".join(", ".join([one["name"], *one["descriptions"]]) for one in plan["objects"])
-        said.append(("you", f"Boxes for: {boxes}. Behind them: {plan['background']}."))
+        said.append(("you", f"Boxes for: {boxes}. Background: {plan['background']}."))
     return said
 
 
