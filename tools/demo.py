@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -39,28 +40,39 @@ STORY = {
         "A picture like this one",
         "The model looks at a picture and writes the prompt of one like it.",
     ),
-    "similar_images": ("One like each of these", "The same asked of every picture of a batch."),
+    "similar_images": (
+        "One like each of these",
+        "Several pictures at once, the same asked of each; one of them is shown here.",
+    ),
     "chat_with_endpoint": (
         "Two turns of one conversation",
         "The second turn changes what the first one asked for. The model answers from behind an OpenAI-like server.",
     ),
     "continue_conversation": ("And later, a third", "The saved conversation goes on where it was left."),
-    "chat_many_turns": ("A conversation in one node", "The turns so far stand in the panel of LLMGA Chat."),
-    "controlnet": ("The lines stay, the rest is new", "ControlNet keeps to the edges of the picture."),
+    "chat_many_turns": (
+        "A conversation in one node",
+        "The turns so far stand in the panel of LLMGA Chat, an input of the graph; the last one is answered and painted.",
+    ),
+    "controlnet": (
+        "The lines stay, the rest is new",
+        "A ControlNet, a network beside the painter, keeps to the edges of the picture.",
+    ),
     "instruction_edit_multi_turn": (
         "A picture changed by words, twice",
-        "Inversion finds the noise that the picture comes from; the prompts say what changes. The second edit starts from "
-        "the first.",
+        "The model captions the picture and changes the caption as you ask; inversion finds the noise that the picture "
+        "comes from, and from it the new words are painted. The second edit starts from the first; shown is what came of "
+        "both.",
     ),
     "edit_with_mask": (
         "Changed inside a mask",
-        "Outside the mask nothing is painted; what blurs there is the miniature's small autoencoder.",
+        "Both captions are written by hand and differ in a colour. Outside the mask nothing is painted; what blurs there is "
+        "the small models' own autoencoder.",
     ),
     "inpaint": ("A hole filled", "The model sees the picture with its hole and writes what belongs there."),
     "outpaint": ("A picture continued", "The same beyond the borders, left and right."),
     "restore_only": (
         "A seam taken out",
-        "A hole that was painted with the wrong colours, before and after DiffRIR.",
+        "A hole that was painted with the wrong colours, before and after DiffRIR, LLMGA's network against seams.",
     ),
     "scene_by_hand": (
         "A scene from boxes",
@@ -72,7 +84,8 @@ STORY = {
     ),
     "gill_story": (
         "A story's next picture, by GILL",
-        "Numbers go to the painter, no prompt. The place is right; colour and shape often are not.",
+        "GILL is another method: its language model gives the painter numbers, an embedding, and no prompt. Here the place "
+        "is right, and colour and shape often are not.",
     ),
     "language_or_embedding": (
         "The same request in words and as an embedding",
@@ -81,16 +94,21 @@ STORY = {
     "picture_book": ("A story in pictures", "One request, several prompts, a picture for each."),
 }
 TWICE = ("text_to_image", "similar_image", "chat_with_endpoint", "continue_conversation")
-"""Painted by the base UNet too, beside the one that stage 2 taught to read long prompts."""
+"""Painted by the base painter too, beside the one that was trained on long prompts (stage 2)."""
 INTRO = (
-    "A multimodal language model and a painter work together: you say what you want, the model writes the prompt, the "
-    "painter paints it, and you go on talking. Everything on this page was just made on {runner} by models of a few "
-    "megabytes that come with the repository. They know one small world, paper shapes drawn by code, so it can be checked: "
-    "where a prompt says what stands where, the world's own renderer has drawn beside it what the prompt asks for."
+    "A language model that sees pictures works together with a painter, a diffusion model: you say what you want, the "
+    "language model writes a long prompt of it, the painter paints that, and you go on talking. Everything on this page was "
+    "just made on {runner} by models of a few megabytes that come with the repository. They know one small world, paper "
+    "shapes on a few backgrounds, drawn by code. So it can be checked: a picture that is “drawn by rule” shows exactly what "
+    "the prompt asks for, and the painted ones should look like it."
 )
 DRAWN = "drawn by rule from the same prompt"
-SHOWN = "the picture that was shown"
-HOLED = "the picture that was shown, its mask black"
+SHOWN = "the picture that was given"
+HOLED = "the picture that was given, its mask black"
+WITHOUT_WORDS = {"similar": "(gives a picture and asks for one like it)"}
+"""What is asked without an instruction, by task."""
+WRITTEN = {"source_prompt": "The picture shows: {}", "target_prompt": "It shall show: {}"}
+"""Prompts that a person wrote in a graph, by input."""
 PAINTED = {
     "First picture": "the first picture",
     "Changed picture": "the changed picture",
@@ -154,13 +172,10 @@ def collect(chapter: Chapter, prompt: Prompt, shown: dict[str, dict[str, Any]]) 
     for node_id, node in prompt.items():
         ui, title = shown.get(node_id, {}), node["_meta"]["title"]
         texts = [str(text) for text in ui.get("text", [])]
-        if "instruction" in node["inputs"]:
-            asked = (
-                node["inputs"]["instruction"] or f"(shows a picture; the task is {node['inputs']['task']})"
-            )
-            chapter.said += [("you", asked), *(("LLMGA", text) for text in texts)]
-        elif "message" in node["inputs"]:
-            chapter.said += [("you", node["inputs"]["message"]), *(("GILL", text) for text in texts)]
+        asked, answered = asked_by(node["inputs"]), "GILL" if "message" in node["inputs"] else "LLMGA"
+        chapter.said += asked
+        if {"instruction", "message"} & node["inputs"].keys():
+            chapter.said += [(answered, text) for text in texts]
         elif title == "Prompt":
             chapter.prompt = "\n".join(texts)
         elif texts:
@@ -177,6 +192,28 @@ def collect(chapter: Chapter, prompt: Prompt, shown: dict[str, dict[str, Any]]) 
         path = OUTPUT / f"{chapter.name}_drawn.png"
         render(scene, miniature.picture_size()).image.save(path)
         chapter.pictures.append((DRAWN, path))
+
+
+def asked_by(inputs: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a person wrote into a node, the turns before it among them: (who, what)."""
+    said = []
+    if "instruction" in inputs:
+        for turn in json.loads(inputs.get("transcript") or "[]"):
+            who = "you" if turn["role"] == "user" else "LLMGA"
+            said.append((who, turn.get("instruction") or turn["text"]))
+        task = inputs.get("task", "")
+        without = WITHOUT_WORDS.get(task, f"(gives a picture; the task is {task})")
+        said.append(("you", inputs["instruction"] or without))
+    if "message" in inputs:
+        said.append(("you", inputs["message"]))
+    for name, words in WRITTEN.items():
+        if isinstance(inputs.get(name), str) and inputs[name]:
+            said.append(("you", words.format(inputs[name])))
+    if isinstance(inputs.get("plan"), str) and inputs["plan"]:
+        plan = json.loads(inputs["plan"])
+        boxes = "; ".join(", ".join([one["name"], *one["descriptions"]]) for one in plan["objects"])
+        said.append(("you", f"Boxes for: {boxes}. Background: {plan['background']}."))
+    return said
 
 
 @contextlib.contextmanager

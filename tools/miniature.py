@@ -25,7 +25,10 @@ PACK = ROOT / "miniworld" / "pack"
 """The node pack that teaches ComfyUI the miniature's architecture, with the workflows on the miniature."""
 NEEDED = (f"checkpoints/{CHECKPOINT}", f"diffusion_models/{STAGE2}", f"LLM/{LANGUAGE_MODEL}/config.json")
 FOLDERS = ("checkpoints", "diffusion_models", "LLM", "diffrir", "controlnet", "gill")
-PAINTERS = {"base": "painted by the base UNet", "stage 2": "painted by the stage-2 UNet"}
+PAINTERS = {
+    "base": "painted by the base painter",
+    "stage 2": "painted by the one trained on long prompts (stage 2)",
+}
 
 
 def find() -> Path:

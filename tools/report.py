@@ -97,6 +97,9 @@ def _texts(chapter: Chapter) -> list[tuple[str, str]]:
 def report(intro: str, chapters: list[Chapter]) -> str:
     """One self-contained page: pictures first, what was said beside them, the rest behind a click; all text is escaped."""
     sections = "\n".join(_section(chapter) for chapter in chapters)
+    links = "".join(
+        f'<li><a href="#{html.escape(one.name)}">{html.escape(one.title)}</a></li>' for one in chapters
+    )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>What LLMGA does</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -104,6 +107,7 @@ def report(intro: str, chapters: list[Chapter]) -> str:
 <style>{STYLE}</style></head><body>
 <h1>What LLMGA does</h1>
 <p>{html.escape(intro)}</p>
+<nav><ol>{links}</ol></nav>
 {sections}
 </body></html>
 """
@@ -123,6 +127,8 @@ h2 { margin: 0 0 .2rem } section > p { margin: 0 0 .8rem; color: var(--soft) }
 .said { flex: 1 1 20rem; min-width: 0 } .pictures { display: flex; flex-wrap: wrap; gap: 1rem }
 .said p { margin: 0 0 .5rem; padding: .5rem .8rem; border-radius: 12px; background: var(--it); overflow-wrap: anywhere;
   width: fit-content } .said p.you { background: var(--you) }
+.said b { display: block; font-size: .75rem; line-height: 1.2; color: var(--soft) }
+nav ol { columns: 3 14rem; padding-left: 1.4rem; font-size: .9rem } a { color: inherit }
 figure { margin: 0; max-width: 12rem } figcaption { font-size: .85rem; line-height: 1.3; color: var(--soft) }
 img { height: 12rem; max-width: 100%; object-fit: contain; border-radius: 8px; display: block }
 details { margin-top: .6rem; color: var(--soft); font-size: .9rem } dd { white-space: pre-wrap; overflow-wrap: anywhere }
@@ -132,7 +138,7 @@ dt { font-weight: 600 }
 
 def _section(chapter: Chapter) -> str:
     said = "".join(
-        f'<p class="{"you" if who == "you" else "it"}">{html.escape(_short(text))}</p>'
+        f'<p class="{"you" if who == "you" else "it"}"><b>{html.escape(who)}</b>{html.escape(_short(text))}</p>'
         for who, text in chapter.said
     )
     said = said and f'<div class="said">{said}</div>'
@@ -144,9 +150,10 @@ def _section(chapter: Chapter) -> str:
     more = "".join(
         f"<dt>{html.escape(title)}</dt><dd>{html.escape(text)}</dd>" for title, text in _texts(chapter)
     )
-    details = f"<details><summary>Every word, and {html.escape(chapter.name)} took {chapter.seconds:.0f} s</summary>"
+    took = f"workflow {html.escape(chapter.name)}, {chapter.seconds:.0f} s"
+    details = f"<details><summary>Every word ({took})</summary>"
     return (
-        f"<section><h2>{html.escape(chapter.title)}</h2><p>{html.escape(chapter.about)}</p>"
+        f'<section id="{html.escape(chapter.name)}"><h2>{html.escape(chapter.title)}</h2><p>{html.escape(chapter.about)}</p>'
         f'<div class="row">{said}<div class="pictures">{pictures}</div></div>'
         + (f"{details}<dl>{more}</dl></details>" if more else "")
         + "</section>"

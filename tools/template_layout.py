@@ -143,17 +143,38 @@ def best_layout(
     first = Group("", "", (note,))
     drawn = Links(links, list(sizes), order)
     found = [_search([first, *groups], sizes, drawn, Random(seed)) for seed in range(STARTS)]
-    return _rerouted(min(found, key=lambda layout: layout.cost), drawn)
+    return rerouted(min(found, key=lambda layout: layout.cost), drawn)
 
 
-def _rerouted(layout: Layout, links: Links) -> Layout:
-    """With reroutes for the links behind nodes, where there is a way around; it keeps clear of the groups' names, too."""
+def rerouted(layout: Layout, links: Links) -> Layout:
+    """With reroutes for the links behind nodes and over the names of groups, where there is a way around.
+
+    Ways that a layout has are kept where they pass over no name. A link over a name is better than one behind a node.
+    """
     boxes = np.array(list(layout.places.values()))
-    names = [(x, y + TITLE, LETTER * len(group.name), 1.0) for group, (x, y, *_) in layout.frames.items()]
-    router = Router(links, np.array([*layout.places.values(), *names]))
-    ways = {link.key: router.way(link) for link in itertools.compress(links.links, links.behind(boxes))}
+    names = np.array([name_box(group.name, frame) for group, frame in layout.frames.items()]).reshape(-1, 4)
+    router, over_names = Router(links, boxes, names), Router(links, boxes)
+    kept = {
+        link.key: layout.reroutes[link.key]
+        for link in links.links
+        if link.key in layout.reroutes and not router.is_over_a_name(link, layout.reroutes[link.key])
+    }
+    behind, over = links.behind(boxes), links.over(boxes, names)
+    wanted = [link for link in itertools.compress(links.links, behind | over) if link.key not in kept]
+    router.take(list(itertools.chain(*kept.values())))
+    ways = kept | {link.key: router.way(link) for link in wanted}
+    over_names.take(list(itertools.chain(*ways.values())))
+    for link in itertools.compress(links.links, behind):
+        ways[link.key] = ways[link.key] or over_names.way(link)
     found = {key: way for key, way in ways.items() if way}
-    return replace(layout, behind=len(ways) - len(found), reroutes=found)
+    left = sum(link.key not in found for link in itertools.compress(links.links, behind))
+    return replace(layout, behind=left, reroutes=found)
+
+
+def name_box(name: str, frame: Box) -> Box:
+    """Where ComfyUI writes the name of a group."""
+    x, y, *_ = frame
+    return x + 4, y + 7, float(LETTER * len(name)), 22.0
 
 
 def _search(

@@ -1,4 +1,4 @@
-"""The links of a template as ComfyUI draws them, in both renderers, and which of them pass behind a node."""
+"""The links of a template as ComfyUI draws them, in both renderers, and which of them pass behind a node or over a name."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ INSIDE = 3
 """Pixels from a node's edge on that a link counts as behind it."""
 SLOT = 24
 """The same at the sides of a link's own nodes, whose slots lie inside."""
+NEAR = 3
+"""Pixels from a name within which a link counts as over it."""
 HANDLE = 0.25
 """LiteGraph's handles, in distances between the ends."""
 
@@ -67,6 +69,20 @@ class Links:
         """
         return self._behind(boxes, self.ends, MANY)[0]
 
+    def over(self, boxes: np.ndarray, names: np.ndarray) -> np.ndarray:
+        """Which links pass over a name, or so near that it seems so, without reroutes; (links,) bool.
+
+        Args:
+            boxes: (nodes, 4), as ``Box``.
+            names: (names, 4), as ``Box``.
+        """
+        if not self.links:
+            return np.zeros(0, bool)
+        points, _ = self._curves(boxes, self.ends, MANY)
+        points = points.reshape(len(self.links), -1, 1, 2)
+        low, high = around(names, NEAR)
+        return ((points > low) & (points < high)).all(-1).any((1, 2))
+
     def estimate(self, boxes: np.ndarray) -> tuple[int, float]:
         """How many links pass behind a node, from a few points of each, and how long they are together; fast."""
         behind, reach = self._behind(boxes, self.mean, FEW)
@@ -77,12 +93,7 @@ class Links:
     ) -> tuple[np.ndarray, np.ndarray]:
         if not self.links:
             return np.zeros(0, bool), np.zeros(0)
-        start = boxes[self.source, None, :2] + ends[:, :, 0]
-        end = boxes[self.target, None, :2] + ends[:, :, 1]
-        across = end - start
-        reach = np.sqrt((across * across).sum(-1, keepdims=True))
-        handle = HANDLE * reach * RIGHT
-        points = curves(start, start + handle, end - handle, end, weights)
+        points, reach = self._curves(boxes, ends, weights)
         low, high = insides(boxes)
         low, high = (np.repeat(one[None], len(self.links), 0) for one in (low, high))
         each = np.arange(len(self.links))
@@ -94,13 +105,29 @@ class Links:
         )
         low, high = low[:, None], high[:, None]
         inside = (x > low[..., 0]) & (x < high[..., 0]) & (y > low[..., 1]) & (y < high[..., 1])
-        return np.any(inside, axis=(1, 2)), reach[:, 0, 0]
+        return np.any(inside, axis=(1, 2)), reach
+
+    def _curves(
+        self, boxes: np.ndarray, ends: np.ndarray, weights: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The points of each link, (links, renderers, points, 2), and its length in the first of them, (links,)."""
+        start = boxes[self.source, None, :2] + ends[:, :, 0]
+        end = boxes[self.target, None, :2] + ends[:, :, 1]
+        across = end - start
+        reach = np.sqrt((across * across).sum(-1, keepdims=True))
+        handle = HANDLE * reach * RIGHT
+        return curves(start, start + handle, end - handle, end, weights), reach[:, 0, 0]
 
 
 def insides(boxes: np.ndarray, margin: float = INSIDE) -> tuple[np.ndarray, np.ndarray]:
     """The left upper and right lower corners of what is behind nodes, titles included: (nodes, 2) twice."""
     low = boxes[:, :2] + np.array([margin, margin - TITLE])
     return low, boxes[:, :2] + boxes[:, 2:] - margin
+
+
+def around(boxes: np.ndarray, by: float) -> tuple[np.ndarray, np.ndarray]:
+    """The left upper and right lower corners of boxes that have no title, enlarged: (boxes, 2) twice."""
+    return boxes[:, :2] - by, boxes[:, :2] + boxes[:, 2:] + by
 
 
 def weights(points: int) -> np.ndarray:

@@ -10,8 +10,8 @@ from llmga import __version__
 
 from .miniature_values import EXAMPLE
 from .template_groups import NOTE, Group, grouped, reading_order
-from .template_layout import Layout, best_layout
-from .template_links import Link
+from .template_layout import Layout, best_layout, rerouted, shown_at
+from .template_links import Link, Links, Point
 from .template_models import MODELS
 
 if TYPE_CHECKING:
@@ -163,15 +163,28 @@ class Pages:
 
 
 def build(
-    pages: Pages, name: str, prompt: dict[str, Any], note: str, version: str, layout: Layout | None = None
+    pages: Pages,
+    name: str,
+    prompt: dict[str, Any],
+    note: str,
+    version: str,
+    layout: Layout | None = None,
+    before: dict[str, Any] | None = None,
 ) -> tuple[str, Layout]:
     """The workflow as the page saves it, and where its nodes stand.
 
     Args:
         version: of ComfyUI, which the core's nodes then name.
         layout: of the same nodes with other values; without, the best is looked for.
+        before: the workflow as it is; its nodes stay where they stand, and only its links are led anew.
     """
-    if layout is None:
+    if layout is None and before is not None:
+        layout = standing(before)
+        _, _, links = measured(
+            pages, name, prompt, note, {one: box[2:] for one, box in layout.places.items()}
+        )
+        layout = rerouted(layout, Links(links, list(layout.places)))
+    elif layout is None:
         nodes, sizes, links = measured(pages, name, prompt, note)
         (note_id,) = (str(node["id"]) for node in nodes if node["type"] == NOTE)
         layout = best_layout(grouped(nodes), note_id, sizes, links, reading_order(nodes))
@@ -187,15 +200,49 @@ def build(
     return json.dumps(workflow, ensure_ascii=False, indent=1), layout
 
 
+def standing(workflow: dict[str, Any]) -> Layout:
+    """Where the nodes and groups of a workflow stand, and the ways of its links."""
+    places = {str(node["id"]): (*node["pos"], *node["size"]) for node in workflow["nodes"]}
+    frames = {
+        Group(group["title"], group["color"], ()): tuple(group["bounding"]) for group in workflow["groups"]
+    }
+    return Layout(places, frames, shown_at(places.values()), 0, reroutes=ways(workflow))
+
+
+def ways(workflow: dict[str, Any]) -> dict[tuple[str, int, str, int], list[Point]]:
+    """The reroutes of a workflow's links from source to target, by ``Link.key``."""
+    reroutes = {one["id"]: one for one in workflow["extra"].get("reroutes", [])}
+    last = {one["id"]: one["parentId"] for one in workflow["extra"].get("linkExtensions", [])}
+    found = {}
+    for number, source, out, target, into, *_ in workflow["links"]:
+        way, at = [], last.get(number)
+        while at is not None:
+            way.insert(0, tuple(reroutes[at]["pos"]))
+            at = reroutes[at].get("parentId")
+        if way:
+            found[str(source), out, str(target), into] = way
+    return found
+
+
 def measured(
-    pages: Pages, name: str, prompt: dict[str, Any], note: str
+    pages: Pages,
+    name: str,
+    prompt: dict[str, Any],
+    note: str,
+    known: dict[str, tuple[float, float]] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, tuple[float, float]], list[Link]]:
-    """The nodes of a prompt and a note, their sizes, which are enough in both renderers, and the links at those sizes."""
-    both, sizes = (pages.nodes2, pages.classic), {}
+    """The nodes of a prompt and a note, their sizes, which are enough in both renderers, and the links at those sizes.
+
+    Args:
+        known: sizes that are not to be looked for.
+    """
+    both, sizes = (pages.nodes2, pages.classic), dict(known or {})
     for page in both:
         nodes = page.evaluate(LOAD, [prompt, name, note])
         for node in nodes:
             sizes.setdefault(str(node["id"]), wished(node["type"]))
+        if known:
+            continue
         page.evaluate(RESIZE, [sizes, PICTURES, EXAMPLE])
         page.wait_for_timeout(1000)  # pictures are loaded; Nodes 2.0 measures its rows when they are drawn
         for node_id, height in page.evaluate(HEIGHTS_NOW).items():

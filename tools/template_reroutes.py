@@ -1,4 +1,4 @@
-"""Reroutes: the points through which a link is led around the nodes that it would pass behind."""
+"""Reroutes: the points through which a link is led around nodes and the names of groups."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import heapq
 import itertools
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from .template_links import HANDLE, SLOT, TITLE, Link, Links, Point, curves, insides
+from .template_links import HANDLE, NEAR, SLOT, TITLE, Link, Links, Point, around, curves, insides
 
 MOST_HANDLE = 20
 """Pixels of the longest handle at a reroute, as ComfyUI sets it (``LiteGraph.Reroute.SplineOffset``)."""
@@ -19,6 +20,11 @@ BESIDE = (18, 36)
 ABOVE = (14, 38)
 CLEAR = -8
 """A curve keeps so far from nodes (as a margin inside them): versions of ComfyUI's page differ by some pixels."""
+CLEAR_OF_NAMES = 6
+"""A curve keeps so far from the names of groups."""
+DISC = 10
+"""The radius of a reroute as ComfyUI draws it; it keeps one pixel farther from names."""
+BESIDE_NAME, ABOVE_NAME, BELOW_NAME = 12, (12, 24), 11
 APART = 9
 """Pixels between two reroutes."""
 EACH = 150
@@ -28,8 +34,7 @@ VISITS = 4
 """How many ways to one point are followed."""
 
 
-@dataclass(order=True)
-class _Way:
+class _Way(NamedTuple):
     """A way that is not finished: what it costs at least, and its points so far, from slot to slot."""
 
     least: float
@@ -42,11 +47,14 @@ class Router:
 
     Args:
         boxes: of the nodes, (nodes, 4), in the order of ``links``.
+        names: of the groups, (names, 4), which ways keep clear of, too.
     """
 
-    def __init__(self, links: Links, boxes: np.ndarray) -> None:
+    def __init__(self, links: Links, boxes: np.ndarray, names: np.ndarray | None = None) -> None:
         self.boxes, self.links = boxes, links
-        self.low, self.high = insides(boxes, CLEAR)
+        self.names = np.zeros((0, 4)) if names is None else names
+        corners = zip(insides(boxes, CLEAR), around(self.names, CLEAR_OF_NAMES), strict=True)
+        self.low, self.high = (np.concatenate(both) for both in corners)
         self.spots = self._spots()
         self.free = np.ones(len(self.spots), bool)
         self.sights: dict[int, np.ndarray] = {}
@@ -57,6 +65,22 @@ class Router:
         Where no way is left between the reroutes of other links, some of its points are theirs, too.
         """
         return self._way(link, self.free) or self._way(link, np.ones(len(self.spots), bool))
+
+    def is_over_a_name(self, link: Link, way: Sequence[Point]) -> bool:
+        """Whether a link that goes through these points passes over a name, with a line or a reroute."""
+        points = np.array(way)
+        low, high = around(self.names, DISC)
+        found = ((points[:, None] > low) & (points[:, None] < high)).all(-1).any()
+        low, high = around(self.names, NEAR)
+        for start, end in self._ends(link):
+            curve = np.concatenate(drawn([start, *points, end]))
+            found = found or ((curve[:, None] > low) & (curve[:, None] < high)).all(-1).any()
+        return bool(found)
+
+    def take(self, points: Sequence[Point]) -> None:
+        """No other reroute may stand at these points."""
+        for point in points:
+            self.free &= np.hypot(*(self.spots - point).T) >= APART
 
     def _way(self, link: Link, free: np.ndarray) -> list[Point]:
         ends = self._ends(link)
@@ -69,10 +93,9 @@ class Router:
             if visits[last] >= VISITS or not self._is_clear(points, way.points, ends, link):
                 continue
             if last == 1:
-                chosen = points[list(way.points[1:-1])]
-                gaps = np.hypot(*(self.spots[:, None] - chosen[None]).transpose(2, 0, 1))
-                self.free &= (gaps >= APART).all(1)
-                return [(float(x), float(y)) for x, y in chosen]
+                chosen = [(float(x), float(y)) for x, y in points[list(way.points[1:-1])]]
+                self.take(chosen)
+                return chosen
             visits[last] += 1
             for step in self._steps(points, way, link, free):
                 heapq.heappush(heap, step)
@@ -90,20 +113,24 @@ class Router:
             in_sight = self.sights[last - 2]
         # Whether the slot is in sight, which lies inside its node, shows when its curve is looked at.
         steps = np.concatenate([[False, last != 0], in_sight & free & (len(way.points) <= MOST)])
-        return [
-            _Way(length + left[i], length, (*way.points, int(i)))
-            for i in np.flatnonzero(steps & (here > APART))
-            for length in [way.length + here[i] + EACH * (i != 1)]
-        ]
+        chosen = np.flatnonzero(steps & (here > APART))
+        lengths = way.length + here[chosen] + EACH * (chosen != 1)
+        numbers = zip(chosen.tolist(), lengths.tolist(), (lengths + left[chosen]).tolist(), strict=True)
+        return [_Way(least, length, (*way.points, i)) for i, length, least in numbers]
 
     def _in_sight(self, point: np.ndarray, through: int | None = None) -> np.ndarray:
         """Which spots are seen from a point in a straight line, also through one node."""
-        t = np.linspace(0, 1, 40)[:, None, None]
-        between = point + t * (self.spots - point)  # (t, spots, 2)
-        behind = np.all((between[:, :, None] > self.low) & (between[:, :, None] < self.high), axis=-1)
+        across = self.spots - point
+        across = np.where(across == 0, 1e-9, across)[:, None]  # (spots, 1, 2)
+        sides = np.stack([(self.low - point) / across, (self.high - point) / across])
+        enters, leaves = (
+            sides.min(0).max(-1),
+            sides.max(0).min(-1),
+        )  # (spots, boxes), 0 at the point and 1 at the spot
+        behind = (enters < leaves) & (enters < 1) & (leaves > 0)
         if through is not None:
-            behind[:, :, through] = False
-        return np.logical_not(np.any(behind, axis=(0, 2)))
+            behind[:, through] = False
+        return ~behind.any(1)
 
     def _is_clear(self, points: np.ndarray, way: tuple[int, ...], ends: np.ndarray, link: Link) -> bool:
         """Whether the curves of a way, but for the last, whose end no next point turns yet, keep clear of nodes."""
@@ -122,7 +149,8 @@ class Router:
         source, target = self._own(link)
         high[source, 0] -= SLOT
         low[target, 0] += SLOT
-        return bool(((curve[:, None] > low) & (curve[:, None] < high)).all(-1).any())
+        near = ((low < curve.max(0)) & (high > curve.min(0))).all(1)
+        return bool(((curve[:, None] > low[near]) & (curve[:, None] < high[near])).all(-1).any())
 
     def _own(self, link: Link) -> tuple[int, int]:
         which = self.links.links.index(link)
@@ -134,7 +162,7 @@ class Router:
         return np.array(link.ends) + np.stack([self.boxes[source, :2], self.boxes[target, :2]])
 
     def _spots(self) -> np.ndarray:
-        """Where a reroute may stand: around the corners of all nodes and beside linked slots, outside of every node."""
+        """Where a reroute may stand: around the corners of nodes and names and beside linked slots, outside of them all."""
         left, top = self.boxes[:, 0], self.boxes[:, 1] - TITLE
         right, bottom = left + self.boxes[:, 2], self.boxes[:, 1] + self.boxes[:, 3]
         found = []
@@ -146,8 +174,13 @@ class Router:
             found += [
                 np.array([[right[source] + beside, y], [left[target] - beside, v]]) for beside in BESIDE
             ]
+        left, top, width, height = self.names.T
+        for x, above in itertools.product((left - BESIDE_NAME, left + width + BESIDE_NAME), ABOVE_NAME):
+            found.append(np.stack([x, top - above], 1))
+            found.append(np.stack([x, top + height + BELOW_NAME], 1))
         spots = np.concatenate(found)
-        low, high = insides(self.boxes, -10)
+        corners = zip(insides(self.boxes, -10), around(self.names, DISC + 1), strict=True)
+        low, high = (np.concatenate(both) for both in corners)
         inside = np.any(np.all((spots[:, None] > low) & (spots[:, None] < high), axis=-1), axis=1)
         return np.unique(np.round(spots[~inside]), axis=0)
 

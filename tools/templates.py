@@ -1,8 +1,9 @@
-"""``python -m tools.templates [--keep-cards | --only-cards] [name …]``: make ``workflows/*.json`` and their cards.
+"""``python -m tools.templates [--keep-cards | --only-cards] [--keep-places] [name …]``: make ``workflows/*.json`` and cards.
 
 The API prompts in ``workflows/api`` are the source of both. ComfyUI's own page turns each into a workflow, once with the
 models that a person would use and once, into ``miniworld/pack/workflows``, with the miniature's. Files of the first are
-empty placeholders here; the second really runs, and paints the cards of both.
+empty placeholders here; the second really runs, and paints the cards of both. ``--keep-places`` leaves the nodes of shipped
+templates where they stand and leads their links anew.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 WORKFLOWS = ROOT / "workflows"
 API = miniature.API
-KEEP_CARDS, ONLY_CARDS = "--keep-cards", "--only-cards"
+KEEP_CARDS, ONLY_CARDS, KEEP_PLACES = "--keep-cards", "--only-cards", "--keep-places"
+FLAGS = (KEEP_CARDS, ONLY_CARDS, KEEP_PLACES)
 ON_THE_MINIATURE = miniature.PACK / "workflows"
 # Where the files and records stand that the prompts name.
 PLACES = {
@@ -61,10 +63,7 @@ def main(names: list[str]) -> int:
     if host == "none" or found.path is None:
         say(f"templates need COMFYUI_PATH (now {host}) and a Chromium ({found.reason or 'found'})")
         return 2
-    flags, names = (
-        {*names} & {KEEP_CARDS, ONLY_CARDS},
-        [n for n in names if n not in (KEEP_CARDS, ONLY_CARDS)],
-    )
+    flags, names = {*names} & {*FLAGS}, [name for name in names if name not in FLAGS]
     unknown = [name for name in names if name not in TEMPLATES]
     if unknown:
         say(f"there is no workflow {', '.join(unknown)}; known are {', '.join(TEMPLATES)}")
@@ -77,7 +76,7 @@ def main(names: list[str]) -> int:
             version = server.get("/system_stats")["system"]["comfyui_version"]
             for name in chosen:
                 if ONLY_CARDS not in flags:
-                    say(make(server, pages, name, version))
+                    say(make(pages, name, version, KEEP_PLACES in flags))
                 if KEEP_CARDS not in flags:
                     make_cards(browser, server, name)
     return 0
@@ -104,17 +103,25 @@ def both_renderers(browser: Browser, server: ComfyServer) -> Iterator[Pages]:
         yield Pages(classic, nodes2)
 
 
-def make(server: ComfyServer, pages: Pages, name: str, version: str) -> str:
-    """The workflows that are made of one API prompt, and how they came out."""
+def make(pages: Pages, name: str, version: str, keep_places: bool = False) -> str:
+    """The workflows that are made of one API prompt, and how they came out.
+
+    Args:
+        keep_places: nodes stay where they stand; links alone are led anew.
+    """
     template, prompt = TEMPLATES[name], read_prompts()[name]
     small, missing = on_the_miniature(name)
-    workflow, layout = build(pages, name, prompt, note(name, prompt), version)
-    (WORKFLOWS / f"{template.title}.json").write_text(workflow + "\n", encoding="utf-8")
+    path = WORKFLOWS / f"{template.title}.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if keep_places else None
+    workflow, layout = build(pages, name, prompt, note(name, prompt), version, before=before)
+    path.write_text(workflow + "\n", encoding="utf-8")
     known = layout if shape(small) == shape(prompt) else None
     for copy in [] if missing else copies_of(name):
-        about, known = build(pages, name, small, miniature_note(copy), version, known)
-        (ON_THE_MINIATURE / f"{copy.title}.json").write_text(about + "\n", encoding="utf-8")
-    around = f"{len(layout.reroutes)} links led around nodes, {layout.behind} behind"
+        path = ON_THE_MINIATURE / f"{copy.title}.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if keep_places else None
+        about, known = build(pages, name, small, miniature_note(copy), version, known, before)
+        path.write_text(about + "\n", encoding="utf-8")
+    around = f"{len(layout.reroutes)} links led around nodes and names, {layout.behind} behind"
     lacks = f"; no copy on the miniature, which has no {', '.join(missing)}" if missing else ""
     return f"{template.title}: shown at {layout.scale:.0%}, {around}{lacks}"
 

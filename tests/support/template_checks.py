@@ -23,14 +23,22 @@ BOXES = """() => app.graph.nodes.map((node) => {
     return [node.title, node.pos[0], node.pos[1] - LiteGraph.NODE_TITLE_HEIGHT,
         node.size[0], node.size[1] + LiteGraph.NODE_TITLE_HEIGHT];
 })"""
-# Each link is drawn once more, with the paths that the page drew it with, and a node covers it where its box has colour.
-# The sides where a link's own nodes have their slots lie inside of them.
-BEHIND = f"""() => {{
-    const inside = 6, slot = 24, size = 0.5;
-    const boxes = ({BOXES})();
-    const left = Math.min(...boxes.map((box) => box[1])), top = Math.min(...boxes.map((box) => box[2]));
-    const right = Math.max(...boxes.map((box) => box[1] + box[3]));
-    const bottom = Math.max(...boxes.map((box) => box[2] + box[4]));
+# The name of every group as it is drawn, in the graph's own units.
+NAMES = """() => app.graph.groups.map(({ title, pos: [x, y], font_size: size }) => {
+    const pen = new OffscreenCanvas(1, 1).getContext("2d");
+    pen.font = `${size}px ${LiteGraph.GROUP_FONT}`;
+    const { width, actualBoundingBoxAscent: above, actualBoundingBoxDescent: below } = pen.measureText(title);
+    return [title, x + 4, y + size - above, width, above + below];
+})"""
+# Each link is drawn once more, with the paths that the page drew it with, and it crosses a box where that has colour. The
+# sides where a link's own nodes have their slots lie inside of them.
+CROSSED = f"""(names) => {{
+    const inside = names ? 0 : 6, slot = 24, size = 0.5;
+    const nodes = ({BOXES})(), boxes = names ? ({NAMES})() : nodes;
+    const all = [...nodes, ...boxes];
+    const left = Math.min(...all.map((box) => box[1])), top = Math.min(...all.map((box) => box[2]));
+    const right = Math.max(...all.map((box) => box[1] + box[3]));
+    const bottom = Math.max(...all.map((box) => box[2] + box[4]));
     const pen = new OffscreenCanvas(Math.ceil((right - left) * size), Math.ceil((bottom - top) * size))
         .getContext("2d", {{ willReadFrequently: true }});
     const found = [];
@@ -42,12 +50,21 @@ BEHIND = f"""() => {{
             if (!path) throw new Error(`link ${{link.id}} is not drawn`);
             pen.stroke(path);
         }}
-        const ends = [link.origin_id, link.target_id].map((id) => app.graph.nodes.findIndex((node) => node.id === id));
+        if (names) {{
+            for (const {{ pos: [x, y], constructor: {{ radius }} }} of way) {{
+                pen.beginPath();
+                pen.arc(x, y, radius, 0, 2 * Math.PI);
+                pen.fill();
+            }}
+        }}
+        const [source, target] = [link.origin_id, link.target_id]
+            .map((id) => app.graph.nodes.findIndex((node) => node.id === id));
         boxes.forEach(([title, x, y, width, height], i) => {{
-            const near = i === ends[1] ? slot : inside, far = i === ends[0] ? slot : inside;
+            const near = !names && i === target ? slot : inside, far = !names && i === source ? slot : inside;
             const {{ data }} = pen.getImageData((x - left + near) * size, (y - top + inside) * size,
                 (width - near - far) * size, (height - 2 * inside) * size);
-            if (data.some((one) => one)) found.push(`${{boxes[ends[0]][0]}} to ${{boxes[ends[1]][0]}} behind ${{title}}`);
+            const how = names ? "over the name" : "behind";
+            if (data.some((one) => one)) found.push(`${{nodes[source][0]}} to ${{nodes[target][0]}} ${{how}} ${{title}}`);
         }});
     }}
     return found;
@@ -70,7 +87,12 @@ def overlaps(page: Page) -> list[str]:
 
 def links_behind(page: Page) -> list[str]:
     """Links that pass behind a node, their own among them, as the page draws both."""
-    return page.evaluate(BEHIND)
+    return page.evaluate(CROSSED, False)
+
+
+def links_over_names(page: Page) -> list[str]:
+    """Links that pass over a group's name, with a line or a reroute, as the page draws them."""
+    return page.evaluate(CROSSED, True)
 
 
 def drawn_by_page(page: Page) -> int:

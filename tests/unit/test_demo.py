@@ -116,6 +116,24 @@ def test_a_chapter_is_painted_twice_from_one_prompt() -> None:
         assert {key for key in first if first[key] != second[key]} == {"model"}
 
 
+def test_a_report_says_what_a_person_wrote_wherever_it_stands_in_a_graph() -> None:
+    """The turns in a panel, captions written by hand, boxes, a picture without words; not what comes from other nodes."""
+    said = {
+        name: [
+            words
+            for node in miniature.load_prompt(miniature.API / f"{name}.json").values()
+            for words in demo.asked_by(node["inputs"])
+        ]
+        for name in demo.STORY
+    }
+    assert [who for who, _ in said["chat_many_turns"]] == ["you", "LLMGA", "you"]
+    before, after = (text for _, text in said["edit_with_mask"])
+    assert before.startswith("The picture shows: ") and after.startswith("It shall show: ")
+    (boxes,) = said["scene_by_hand"]
+    assert boxes[1].startswith("Boxes for: ")
+    assert said["similar_image"] == [("you", demo.WITHOUT_WORDS["similar"])]
+
+
 def test_a_prompt_in_the_worlds_words_is_drawn_as_it_says() -> None:
     for seed in range(60):
         scene = sample_scene(seed)

@@ -14,15 +14,29 @@ from tools import miniature
 from tools.miniature_values import WORDS
 from tools.template_cards import words_of
 from tools.template_groups import GROUPS, NOTE, READ_FIRST, Group, grouped, reading_order
-from tools.template_layout import STARTS, Plan, _against, _large, _layout, best_layout, overlapping, shown_at
-from tools.template_links import Link, Links, insides
+from tools.template_layout import (
+    STARTS,
+    Layout,
+    Plan,
+    _against,
+    _large,
+    _layout,
+    best_layout,
+    name_box,
+    overlapping,
+    rerouted,
+    shown_at,
+)
+from tools.template_links import Link, Links, around, insides
 from tools.template_list import START, START_HERE, TEMPLATES, note
 from tools.template_models import MODELS, files_of
-from tools.template_reroutes import Router
+from tools.template_page import ways
+from tools.template_reroutes import DISC, Router, drawn
 from tools.templates import ON_THE_MINIATURE, WORKFLOWS, read_prompts
 
 PROMPTS = read_prompts()
 COPIES = {**{name: template.title for name, template in TEMPLATES.items()}, "start": START_HERE.title}
+SHIPPED = sorted([*WORKFLOWS.glob("*.json"), *ON_THE_MINIATURE.glob("*.json")])
 SMALLEST = 8 / 14
 """At which a window of 1920 × 1080 shows a whole template; tests/browser asks the page itself."""
 SMALLER = {"20 Continue a picture": 0.55}
@@ -152,6 +166,47 @@ def test_a_search_begins_with_a_plan_that_is_large_enough(name: str) -> None:
     plans = [_large(groups, sizes, links, Random(seed)) for seed in range(STARTS)]
     allowed = SMALLER.get(TEMPLATES[name].title, SMALLEST)
     assert max(_layout(plan, sizes, links).scale for plan in plans) >= allowed
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.parent.name}/{path.stem}")
+def test_no_reroute_lies_over_the_name_of_a_group(path: Path) -> None:
+    """tests/browser asks the page about lines, too."""
+    found = workflow(path)
+    stands = np.array([reroute["pos"] for reroute in found["extra"].get("reroutes", [])]).reshape(-1, 2)
+    names = np.array([name_box(group["title"], group["bounding"]) for group in found["groups"]])
+    low, high = around(names, 0)
+    gaps = np.maximum(np.maximum(low - stands[:, None], stands[:, None] - high), 0)
+    assert np.hypot(*gaps.transpose(2, 0, 1)).min(initial=99) >= DISC
+
+
+def test_a_link_over_a_name_is_led_around_it() -> None:
+    """Also one that is behind no node."""
+    sizes = {"0": (300.0, 200.0), "1": (300.0, 200.0)}
+    places = {"0": (0.0, 0.0, *sizes["0"]), "1": (420.0, 0.0, *sizes["1"])}
+    ends = (((300.0, 20.0), (0.0, 20.0)),)
+    links = Links([Link("0", "1", (0, 0), ends)], [*sizes])
+    frames = {Group("2 M", "", ("1",)): (330.0, 0.0, 400.0, 300.0)}
+    names = np.array([name_box(group.name, frame) for group, frame in frames.items()])
+    boxes = np.array([*places.values()])
+    assert links.over(boxes, names).tolist() == [True] and links.behind(boxes).tolist() == [False]
+    layout = rerouted(Layout(places, frames, 1.0, 0), links)
+    way = [(300.0, 20.0), *layout.reroutes["0", 0, "1", 0], (420.0, 20.0)]
+    curve = np.concatenate(drawn([np.array(point) for point in way]))
+    low, high = around(names, 3)
+    assert len(way) > 2 and not ((curve > low) & (curve < high)).all(-1).any()
+    nowhere = {Group("2 M", "", ("1",)): (330.0, -1000.0, 400.0, 300.0)}
+    assert rerouted(Layout(places, nowhere, 1.0, 0), links).reroutes == {}
+    before = {("0", 0, "1", 0): [(360.0, 60.0)]}
+    assert rerouted(Layout(places, frames, 1.0, 0, reroutes=before), links).reroutes == before, "clear of it"
+    across = {("0", 0, "1", 0): [(360.0, 20.0)]}
+    assert rerouted(Layout(places, frames, 1.0, 0, reroutes=across), links).reroutes == layout.reroutes
+
+
+def test_a_shipped_workflows_ways_are_read_whole() -> None:
+    found = workflow(WORKFLOWS / "20 Continue a picture.json")
+    read = [point for way in ways(found).values() for point in way]
+    assert sorted(read) == sorted(tuple(one["pos"]) for one in found["extra"]["reroutes"])
+    assert len(read) > 20
 
 
 def test_a_link_is_behind_a_node_that_its_curve_crosses() -> None:
