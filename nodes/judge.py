@@ -112,7 +112,8 @@ class Judge(io.ComfyNode):
                     default="together",
                     optional=True,
                     tooltip="together: all questions in one turn for each picture. one by one: slower, better with small "
-                    "language models; says how likely yes is where the engine can.",
+                    "language models; says how likely yes is where the engine can. describe first: the same, but each "
+                    "question follows the model's own description of the picture.",
                 ),
                 io.Boolean.Input(
                     "rewrite",
@@ -206,6 +207,10 @@ def described(checks: list[PictureCheck], best: int, passed: bool) -> list[str]:
             continue
         lines.append(f"picture {i}: {one.score:.2f}")
         lines += [f"  {verdict}" for verdict in one.verdicts]
+        if one.description:
+            lines.append(f"  described as: {one.description}")
+        if one.remark:
+            lines.append(f"  {one.remark}")
     return lines
 
 

@@ -5,8 +5,8 @@ and the score is the share of yes. What was answered no becomes a better prompt,
 is right. Any ``ChatEngine`` that sees pictures is a judge; one with structured output is held to a schema.
 
 The method is that of TIFA (ICCV 2023, arXiv 2303.11897) and DSG (ICLR 2024, arXiv 2310.18235), in plain form: no graph of
-dependencies, one model for questions and answers. The wording is ours. Asked one by one, a model that gives the probability
-of its answer is judged by that, as in VQAScore (ECCV 2024, arXiv 2404.01291): it tells two pictures apart that both pass.
+dependencies, one model for questions and answers. The wording is ours. Asked alone, a model that gives the probability of
+its answer is judged by that, as in VQAScore (ECCV 2024, arXiv 2404.01291): it tells two pictures apart that both pass.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from .engines.base import (
 from .engines.endpoint import EndpointError
 from .judge_replies import read_answers, read_questions, read_yes_no, without_number
 from .refusal import is_refusal
+from .tasks import TASKS
 
 MOST_QUESTIONS = 24
-Asking = Literal["together", "one by one"]
+Asking = Literal["together", "one by one", "describe first"]
 
 _SYSTEM = "You check whether pictures show what was asked for. You go by what can be seen, and answer in the form asked for."
 _QUESTIONS = (
@@ -53,6 +54,7 @@ _ANSWERS = (
     "entry for each question."
 )
 YES_NO_SYSTEM_PROMPT = "You look at pictures and answer questions about them with yes or no."
+_DESCRIBE = TASKS["describe"].phrasings[0].format(instruction="").strip()
 _YES_OR_NO = "Answer with yes or no."
 _BETTER = (
     "A picture was asked for in these words:\n{request}\n\nIt was painted from this prompt:\n{prompt}\n\n"
@@ -97,10 +99,17 @@ class ClaimVerdict:
 
 @dataclass(frozen=True)
 class PictureCheck:
-    """What was answered about one picture; ``failure`` says why nothing was, or is ""."""
+    """What was answered about one picture; ``failure`` says why nothing was, or is "".
+
+    Args:
+        description: what the model said of the picture before it was asked, or "".
+        remark: that the description was cut off.
+    """
 
     verdicts: tuple[ClaimVerdict, ...] = ()
     failure: str = ""
+    description: str = ""
+    remark: str = ""
 
     @property
     def score(self) -> float:
@@ -190,15 +199,23 @@ def check_claims(
 
     Args:
         asking: "together" asks all in one turn, and those that the reply leaves out alone; "one by one" each in a
-            conversation of its own, which small models answer better.
+            conversation of its own, which small models answer better; "describe first" each behind the model's own
+            description of the picture, for models that describe better than they answer.
 
     Raises:
-        ValueError: ``asking`` is neither, or the engine cannot see pictures.
+        ValueError: ``asking`` is none of these, the engine cannot see pictures, or its description is empty or ends inside
+            a thought.
     """
     if asking not in get_args(Asking):
         raise ValueError(f"'asking' must be one of {', '.join(get_args(Asking))}, got {asking!r}")
     verdicts: dict[int, ClaimVerdict] = {}
-    if asking == "together" and len(claims) > 1:
+    description, remark = "", ""
+    start, shown = Conversation(system=YES_NO_SYSTEM_PROMPT), (picture,)
+    if asking == "describe first":
+        start, shown = Conversation().say("user", _DESCRIBE, (picture,)), ()
+        description, remark = _described(engine, start, sampling, on_text)
+        start = start.say("assistant", description)
+    elif asking == "together" and len(claims) > 1:
         listed = "\n".join(f"{i}. {claim.question}" for i, claim in enumerate(claims, 1))
         asked = Conversation(system=_SYSTEM).say("user", _ANSWERS.format(questions=listed), (picture,))
         fields = {"number": {"type": "integer"}, "answer": {"enum": ["yes", "no"]}, "why": {"type": "string"}}
@@ -207,8 +224,11 @@ def check_claims(
         verdicts = {i: ClaimVerdict(claims[i], *one) for i, one in answers.items()}
     for i, claim in enumerate(claims):
         if i not in verdicts or verdicts[i].met is None:
-            verdicts[i] = _ask_alone(engine, picture, claim, sampling, on_text)
-    return PictureCheck(tuple(verdicts[i] for i in range(len(claims))))
+            asked = start.say("user", claim.question, shown)
+            verdicts[i] = _ask_alone(engine, asked, claim, sampling, on_text)
+    return PictureCheck(
+        tuple(verdicts[i] for i in range(len(claims))), description=description, remark=remark
+    )
 
 
 def check_each(
@@ -281,11 +301,23 @@ def better_prompt(
     return reply.prompt
 
 
+def _described(
+    engine: ChatEngine, asked: Conversation, sampling: Sampling, on_text: OnText
+) -> tuple[str, str]:
+    """A description, and the remark that it was cut off, or ""."""
+    said = engine.generate(asked, sampling, on_text)
+    answer = _answer(engine, said).strip()
+    if not answer:
+        raise ValueError(
+            f"{engine.name!r} describes the picture with an empty reply; choose another 'asking'"
+        )
+    return answer, f"the description is not whole: {CUT_REASONS[said.cut]}" if said.cut else ""
+
+
 def _ask_alone(
-    engine: ChatEngine, picture: Picture, claim: PictureClaim, sampling: Sampling, on_text: OnText
+    engine: ChatEngine, asked: Conversation, claim: PictureClaim, sampling: Sampling, on_text: OnText
 ) -> ClaimVerdict:
     """The bare question, which small models were trained on; a reply that is neither yes nor no is asked for once more."""
-    asked = Conversation(system=YES_NO_SYSTEM_PROMPT).say("user", claim.question, (picture,))
     if isinstance(engine, HasWordProbabilities) and not sampling.thinking:  # a thought would come first
         said, (yes, no) = engine.generate_with_probabilities(asked, sampling, on_text, ("yes", "no"))
         if yes + no >= _ANSWERED and not said.thought:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from llmga.chat import Picture, Sampling
-from llmga.chat.judge import PictureClaim, check_claims
+from llmga.chat.judge import Asking, PictureClaim, check_claims
 from llmga.evaluate import Estimate, rate, table
 
 from ..files import LANGUAGE, READER
@@ -25,23 +25,25 @@ from .chat import chat_engine, each_in_processes, held_out_scenes
 
 _SEED = 930_000_000  # far from the seeds of training and of the other checks
 _SIDE = 256
+WAYS: tuple[Asking, ...] = ("one by one", "describe first")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One question about one picture: what the judge answered, what the reader sees, and what was drawn."""
+    """One question about a picture: how it was asked, what the judge answered, what the reader sees, what was drawn."""
 
+    asking: Asking
     answered: bool | None
     read: bool
     drawn: bool
 
 
-def check_judge(folder: Path, count: int, workers: int = 0) -> dict[str, Estimate]:
+def check_judge(folder: Path, count: int, workers: int = 0) -> dict[str, dict[str, Estimate]]:
     """Ask, of each of ``count`` held-out scenes, whether each object is there, and whether as many are that are not.
 
     Returns:
-        Rates by name: agreement with the reader, over all questions and over those that the reader answers with yes or
-        with no; answers that are neither; and how often the reader agrees with what was drawn.
+        By way of asking, rates by name: agreement with the reader, over all questions and over those that the reader answers
+        with yes or with no; answers that are neither; and how often the reader agrees with what was drawn.
     """
     jobs = [(_SEED + i,) for i in range(count)]
     asked = [
@@ -50,8 +52,12 @@ def check_judge(folder: Path, count: int, workers: int = 0) -> dict[str, Estimat
     return judge_rates(asked)
 
 
-def judge_rates(asked: Sequence[Asked]) -> dict[str, Estimate]:
+def judge_rates(asked: Sequence[Asked]) -> dict[str, dict[str, Estimate]]:
     """See ``check_judge``."""
+    return {way: _rates([one for one in asked if one.asking == way]) for way in WAYS}
+
+
+def _rates(asked: Sequence[Asked]) -> dict[str, Estimate]:
     return {
         "agrees with the reader": rate([one.answered == one.read for one in asked]),
         "… where the reader says yes": rate([one.answered is True for one in asked if one.read]),
@@ -61,8 +67,8 @@ def judge_rates(asked: Sequence[Asked]) -> dict[str, Estimate]:
     }
 
 
-def judge_table(results: dict[str, Estimate]) -> str:
-    return table({name: {"share": share} for name, share in results.items()}, counts=True)
+def judge_table(results: dict[str, dict[str, Estimate]]) -> str:
+    return table(results, counts=True)
 
 
 def claims_about(scene: Scene, seed: int) -> list[tuple[str, str]]:
@@ -86,14 +92,18 @@ def _asked(folder: Path, seed: int) -> list[Asked]:
         PictureClaim(" ".join(pair), QUESTIONS["exists"][0][0].format(thing=with_article(" ".join(pair))))
         for pair in claims
     ]
-    check = check_claims(
-        chat_engine(folder / LANGUAGE), Picture.from_pil(image), worded, asking="one by one",
-        sampling=Sampling(seed, 0.0, max_new_tokens=8), on_text=lambda text: None,
-    )  # fmt: skip
+    checks = {
+        way: check_claims(
+            chat_engine(folder / LANGUAGE), Picture.from_pil(image), worded, asking=way,
+            sampling=Sampling(seed, 0.0, max_new_tokens=400), on_text=lambda text: None,
+        )
+        for way in WAYS
+    }  # fmt: skip
     seen = seen_pairs(_reader(folder).read(as_images(torch.from_numpy(np.asarray(image))[None])))
     drawn = {(thing.colour, thing.shape) for thing in scene.objects}
     return [
-        Asked(verdict.met, pair in seen, pair in drawn)
+        Asked(way, verdict.met, pair in seen, pair in drawn)
+        for way, check in checks.items()
         for verdict, pair in zip(check.verdicts, claims, strict=True)
     ]
 

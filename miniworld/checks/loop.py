@@ -95,15 +95,19 @@ def judged(
     folder: Path, reader: Reader, scene: Scene, pictures: Sequence[torch.Tensor], number: int
 ) -> LoopRun:
     """Run the loop of one scene over its pictures, (1, 3, S, S) in -1 .. 1 each."""
-    engine, claims, sampling = chat_engine(folder), claims_of(scene), Sampling(number, 0.0, max_new_tokens=8)
+    engine, claims, sampling = (
+        chat_engine(folder),
+        claims_of(scene),
+        Sampling(number, 0.0, max_new_tokens=400),
+    )
     shown = [Picture.from_pil(to_pil(channels_last(each / 2 + 0.5))[0]) for each in pictures]
     attempts = repeat_until(
         engine, lambda prompt, attempt: [shown[attempt]], "", claims, attempts=len(shown), rewrite=False,
-        asking="one by one", sampling=sampling, on_text=_silent,
+        asking="describe first", sampling=sampling, on_text=_silent,
     )  # fmt: skip
     checks = [attempt.checks[0] for attempt in attempts]
     rest = [
-        check_claims(engine, each, claims, asking="one by one", sampling=sampling, on_text=_silent)
+        check_claims(engine, each, claims, asking="describe first", sampling=sampling, on_text=_silent)
         for each in shown[len(checks) :]
     ]
     right = tuple(objects_right(reader, scene, each) for each in pictures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,17 @@ def test_questions_of_ones_own_are_asked_as_they_are() -> None:
     first = judge(Seeing(), BLUE).result
     again = judge(Seeing(), RED, questions=first[6]).result
     assert again[6] == first[6]
+
+
+def test_the_report_holds_what_the_model_described_first() -> None:
+    class Describing(Seeing):
+        def generate(self, conversation: Any, sampling: Any, on_text: Any) -> Any:
+            said = super().generate(conversation, sampling, on_text)
+            first = len(conversation.turns) == 1
+            return replace(said, answer="A thing.", cut="max_new_tokens") if first else said
+
+    report = judge(Describing(), RED, questions=QUESTIONS, asking="describe first").result[4]
+    assert "\n  described as: A thing.\n  the description is not whole: " in report
 
 
 def test_a_picture_that_fails_does_not_cost_the_others_theirs() -> None:

@@ -273,8 +273,39 @@ def test_one_by_one_each_question_has_a_conversation_of_its_own() -> None:
         "Is it red?", "Is it round?", "Answer with yes or no.", "Is it big?", "Answer with yes or no.",
     ]  # fmt: skip
     assert [len(conversation.turns) for conversation, _ in engine.asked] == [1, 1, 3, 1, 3]
-    with pytest.raises(ValueError, match="'asking' must be one of together, one by one"):
+    with pytest.raises(ValueError, match="'asking' must be one of together, one by one, describe first"):
         check_claims(engine, RED, CLAIMS, asking="all", **SPOKEN)  # type: ignore[arg-type]
+
+
+def test_each_question_follows_the_description_where_it_is_described_first() -> None:
+    engine = Replying(["A red square.", "Yes.", "Hard to say.", "No."])
+    check = check_claims(engine, RED, CLAIMS, asking="describe first", **SPOKEN)
+    assert [one.met for one in check.verdicts] == [True, False]
+    assert (check.description, check.remark) == ("A red square.", "")
+    first, *others = (conversation for conversation, _ in engine.asked)
+    assert first.turns[0].text == "Describe this image in detail." and first.turns[0].pictures == (RED,)
+    asked = [[turn.text for turn in one.turns[1:]] for one in others]
+    assert asked == [
+        ["A red square.", "Is it red?"],
+        ["A red square.", "Is it round?"],
+        ["A red square.", "Is it round?", "Hard to say.", "Answer with yes or no."],
+    ]
+    assert all(one.turns[0] == first.turns[0] and not one.turns[2].pictures for one in others)
+
+
+def test_a_description_that_is_cut_off_is_said_and_an_empty_one_is_an_error() -> None:
+    check = check_claims(
+        Replying([Said("A red", cut="max_new_tokens"), "yes", "no"]),
+        RED,
+        CLAIMS,
+        asking="describe first",
+        **SPOKEN,
+    )
+    assert check.description == "A red" and check.remark.endswith(CUT_REASONS["max_new_tokens"])
+    checks = check_each(
+        Replying([" ", "Round.", "no"]), (BLUE, RED), CLAIMS[:1], asking="describe first", **SPOKEN
+    )
+    assert "with an empty reply" in checks[0].failure and checks[1].description == "Round."
 
 
 def test_a_picture_that_fails_does_not_cost_the_others_theirs() -> None:

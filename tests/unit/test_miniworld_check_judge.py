@@ -39,12 +39,15 @@ def test_the_reader_sees_the_pairs_at_the_places_where_something_is() -> None:
 
 def test_an_answer_that_is_neither_agrees_with_nothing() -> None:
     asked = [
-        Asked(True, True, True),
-        Asked(None, False, False),
-        Asked(False, False, True),
-        Asked(True, False, False),
+        Asked("one by one", True, True, True),
+        Asked("one by one", None, False, False),
+        Asked("one by one", False, False, True),
+        Asked("one by one", True, False, False),
+        Asked("describe first", True, True, True),
     ]
-    rates = {name: share.value for name, share in judge_rates(asked).items()}
+    found = judge_rates(asked)
+    assert found["describe first"]["agrees with the reader"].value == 1.0
+    rates = {name: share.value for name, share in found["one by one"].items()}
     assert rates["agrees with the reader"] == 0.5
     assert rates["… where the reader says yes"] == 1.0
     assert abs(rates["… where the reader says no"] - 1 / 3) < 1e-9
