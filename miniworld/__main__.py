@@ -59,14 +59,13 @@ def _check_judge(options: argparse.Namespace, command: list[str]) -> None:
 
 
 def _check_loop(options: argparse.Namespace, command: list[str]) -> None:
-    from tqdm import tqdm
-
     from .checks.loop import LoopConfig, check_loop, loop_table
 
-    config = LoopConfig(steps=options.steps, scenes=options.count, attempts=options.attempts)
-    with tqdm(total=config.scenes, desc="scenes") as bar:
-        found = check_loop(options.out, config, lambda i, n: bar.update())
-    sys.stdout.write(loop_table(found) + "\n")
+    config = LoopConfig(
+        steps=options.steps, scenes=options.count, attempts=options.attempts, split=options.split,
+        workers=options.workers,
+    )  # fmt: skip
+    sys.stdout.write(loop_table(check_loop(options.out, config)) + "\n")
 
 
 def _check_edits(options: argparse.Namespace, command: list[str]) -> None:
@@ -224,6 +223,8 @@ def _parser() -> argparse.ArgumentParser:
     loop.add_argument("--count", type=int, default=192, help="scenes")
     loop.add_argument("--attempts", type=int, default=3, help="pictures that each scene may take")
     loop.add_argument("--steps", type=int, default=25, help="of denoising")
+    loop.add_argument("--split", choices=["validation", "unseen_pair"], default="validation")
+    loop.add_argument("--workers", type=int, default=0, help="processes of the judge; 0 takes one per core")
     holes = verbs.add_parser("check-holes", help="measure inpainting, outpainting and restoring")
     holes.add_argument("--out", type=Path, required=True, help="the folder of the models")
     holes.add_argument("--chat", type=Path, help="a transformers folder; default: the chat in --out")

@@ -33,7 +33,9 @@ class SeeingEngine:
 
     def generate(self, conversation: Conversation, sampling: Any, on_text: Any) -> Said:
         turn = conversation.turns[-1]
-        scene = self.drawn[turn.pictures[0].sha256]
+        scene = self.drawn[conversation.turns[0].pictures[0].sha256]
+        if turn.pictures:
+            return Said("Some objects.")
         self.asked.append(turn.text)
         (wanted,) = caption_facts(turn.text).objects
         there = any(
@@ -76,5 +78,6 @@ def test_each_way_of_choosing_is_counted() -> None:
         {"objects": 3 / 4, "scenes": 2 / 3, "painted": 3}
     )
     assert found["best of all by the reader"] == pytest.approx({"objects": 1, "scenes": 1, "painted": 3})
+    assert found["the judge's gain"] == pytest.approx({"objects": 3 / 4 - 5 / 12, "scenes": 1 / 3})
     every = found["all seeds, on average"]
     assert every == pytest.approx({"objects": (1 + 1 / 3 + 1 / 3) / 4, "scenes": 1 / 3, "painted": 3})
