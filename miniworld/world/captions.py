@@ -26,8 +26,9 @@ from .phrases import (
 from .scene import PLACES, SIDES, Scene, Thing, choose, shuffled
 
 Moved = tuple[str, str]  # the new place of an object, and the old one, whose phrasing it keeps
-Order = Literal["any", "wish", "reading"]
-"""In which a caption names the objects: any; that of ``vague_caption`` with the same seed; or row by row."""
+Order = Literal["any", "wish", "reading"] | tuple[str, ...]
+"""In which a caption names the objects: any; that of ``vague_caption`` with the same seed; row by row; or that of these
+places."""
 
 
 def short_caption(
@@ -59,6 +60,18 @@ def listed(
     )
 
 
+def places_named(scene: Scene, seed: int, order: Order = "any") -> tuple[str, ...]:
+    """The places of a scene's objects as a caption of this seed and order names them."""
+    return tuple(place for place, _ in _in_order(scene, seed, order=order))
+
+
+def overview(begin: str, scene: Scene, seed: int, order: Order = "any") -> str:
+    """One sentence on the whole picture, its objects in the order and the words of ``detailed_caption``."""
+    early, late = _early_and_late(scene, seed, None, order)
+    objects = listed(scene, seed, order=tuple(spot for spot, _ in early + late))
+    return f"{begin} {objects} {ON[scene.background]}."
+
+
 def detailed_caption(
     scene: Scene, seed: int, *, held_out: bool = False, moved: Moved | None = None, order: Order = "any"
 ) -> str:
@@ -69,12 +82,10 @@ def detailed_caption(
     With ``held_out`` every sentence has a phrasing that training never shows, in words that it does.
     """
     ordered = _in_order(scene, seed, moved, order)
-    objects = {spot: _object(thing, seed, held_out, spot) for spot, thing in ordered}
-    early = [spot for spot in objects if choose((True, False), seed, spot, "early")]
-    if len(objects) > 1 and len(early) == len(objects):
-        early.pop()
-    if order != "any":
-        early = list(objects)[: len(early)]
+    early, late = (
+        [_object(thing, seed, held_out, spot) for spot, thing in part]
+        for part in _early_and_late(scene, seed, moved, order)
+    )
     middle = [
         _phrasing(BACKGROUND[scene.background], held_out, seed, "background"),
         _phrasing(STYLE, held_out, seed, "style"),
@@ -84,9 +95,9 @@ def detailed_caption(
     ]
     sentences = [
         _opening(scene, seed, held_out),
-        *(objects[spot] for spot in objects if spot in early),
+        *early,
         *(middle[i] for i in shuffled(range(len(middle)), seed, "middle")),
-        *(objects[spot] for spot in objects if spot not in early),
+        *late,
     ]
     return " ".join(filter(None, sentences))
 
@@ -185,12 +196,26 @@ def _in_order(
     """The objects as they are named, each with the place that its wording depends on."""
     new, old = moved or ("", "")
     by_spot = {old if thing.place == new else thing.place: thing for thing in scene.objects}
-    spots = (
-        sorted(by_spot, key=list(PLACES).index)
-        if order == "reading"
-        else shuffled(tuple(by_spot), seed, "order")
-    )
+    if isinstance(order, tuple):
+        spots = order
+    elif order == "reading":
+        spots = sorted(by_spot, key=list(PLACES).index)
+    else:
+        spots = shuffled(tuple(by_spot), seed, "order")
     return [(spot, by_spot[spot]) for spot in spots]
+
+
+def _early_and_late(
+    scene: Scene, seed: int, moved: Moved | None, order: Order
+) -> tuple[list[tuple[str, Thing]], list[tuple[str, Thing]]]:
+    """The objects that a detailed caption names before all else that it says, and those that it names last."""
+    ordered = _in_order(scene, seed, moved, order)
+    early = [one for one in ordered if choose((True, False), seed, one[0], "early")]
+    if len(ordered) > 1 and len(early) == len(ordered):
+        early.pop()
+    if order != "any":
+        early = ordered[: len(early)]
+    return early, [one for one in ordered if one not in early]
 
 
 def _phrasing(slot: Slot, held_out: bool, *key: object) -> str:

@@ -149,7 +149,8 @@ class Talk:
     def lesson(self, count: int, kinds: Sequence[Asked] = ()) -> list[Exchange]:
         """``count`` exchanges, each of one of ``kinds`` if any are given.
 
-        Where one is of a kind in ``OFTEN``, two to six more of it are about the same picture.
+        Where one is of a kind in ``OFTEN``, two to six more of it are about the same picture. As many questions whether
+        something is there, as a judge asks them (``llmga.chat.judge``), follow a description.
         """
         exchanges: list[Exchange] = []
         for number in range(count):
@@ -159,7 +160,7 @@ class Talk:
                     [other for other in kinds if other not in self._cut], self._seed, "other", number
                 )
             exchanges.append(self.next(kind))
-            kind = exchanges[-1].kind
+            kind = "exists" if exchanges[-1].kind == "describe" else exchanges[-1].kind
             if kind in OFTEN:
                 more = choose(range(2, 7), self._seed, "more", number)
                 exchanges += [self._once_more(kind) for _ in range(more)]
@@ -220,7 +221,7 @@ class Talk:
             shown += TASKS["edit"].phrasings + TASKS["change"].phrasings + EDIT_REQUESTS
             template = choose(unseen if self._held_out else shown, seed, "request")
             self._state = replace(state, scene=edit.target, in_picture=False)
-            reply = edited_reply(edit, edit.detailed[1])
+            reply = edited_reply(edit, state.seed, order=state.order, moved=edit.moved)
             return Exchange(
                 kind, template.format(instruction=edit.instruction), reply, facts(edit.target), again=True
             )

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from .captions import (
+    Moved,
     Order,
     description,
     detailed_caption,
@@ -56,6 +57,14 @@ class Edit:
     target: Scene
     short: tuple[str, str]
     detailed: tuple[str, str]
+
+    @property
+    def moved(self) -> Moved | None:
+        """Where an object that moves goes, and where it was."""
+        if self.kind != "move":
+            return None
+        things = zip(self.source.objects, self.target.objects, strict=True)
+        return next((new.place, old.place) for old, new in things if new != old)
 
     def mask(self, size: int = 128) -> Masks:
         """(size, size): where the two pictures may differ; they are equal to the bit everywhere else."""
@@ -117,15 +126,12 @@ def instructions(kind: Kind, held_out: bool) -> tuple[str, ...]:
 def _edit(
     kind: Kind, instruction: str, source: Scene, target: Scene, seed: int, held_out: bool, order: Order
 ) -> Edit:
-    moved = None
-    if kind == "move":
-        things = zip(source.objects, target.objects, strict=True)
-        moved = next((new.place, old.place) for old, new in things if new != old)
+    edit = Edit(kind, f"{sentence(instruction)}.", source, target, ("", ""), ("", ""))
     short, detailed = (
-        (write(source, seed, held_out=held_out), write(target, seed, held_out=held_out, moved=moved))
+        (write(source, seed, held_out=held_out), write(target, seed, held_out=held_out, moved=edit.moved))
         for write in (short_caption, partial(detailed_caption, order=order))
     )
-    return Edit(kind, f"{sentence(instruction)}.", source, target, short, detailed)
+    return replace(edit, short=short, detailed=detailed)
 
 
 def _targets(scene: Scene, seed: int, kind: Kind) -> Iterator[tuple[Scene, dict[str, str]]]:

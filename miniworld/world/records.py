@@ -7,7 +7,6 @@ Replies to a wish name the objects in its order, those to a picture row by row: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -16,7 +15,7 @@ from PIL import Image
 
 from llmga.chat.tasks import TASKS
 
-from .captions import detailed_caption, listed, short_caption, vague_caption
+from .captions import Moved, Order, detailed_caption, overview, places_named, short_caption, vague_caption
 from .edits import OF_OBJECTS, Edit, concerned, sample_edit
 from .facts import Facts, caption_facts, facts
 from .instructions import EDIT_REQUESTS
@@ -176,7 +175,8 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
             request = choose(_CHANGES[held_out], seed, "request").format(instruction=edit.instruction)
             return Record(kind, request, (render(scene, size).image,), concerned(edit))
         case "reading":
-            question, answer = sample_question(scene, seed, held_out=held_out)
+            ask = choose((sample_question, sample_existence), seed, "reading")
+            question, answer = ask(scene, seed, held_out=held_out)
             return Record(kind, f"{detailed_caption(scene, seed, held_out=held_out)}\n{question}", (), answer)
     raise ValueError(f"kind must be one of {', '.join(RECORD_KINDS)}, got {kind!r}")
 
@@ -221,28 +221,25 @@ def _with_hole(
     rendering, hole = render(scene, size), sample_hole(kind, seed, size)
     picture = Image.fromarray(np.where(hole[..., None], 0, np.asarray(rendering.image)).astype(np.uint8))
     missing = hidden(scene, rendering, hole)
+    wish, named = "", ()
     match choose(("nothing", "missing", "missing", "all"), seed, "wish"):
         case "missing" if missing:
-            wish = vague_caption(replace(scene, objects=missing), seed)
+            asked = replace(scene, objects=missing)
+            wish, named = vague_caption(asked, seed), places_named(asked, seed)
         case "all":
-            wish = short_caption(scene, seed, held_out=held_out)
+            wish, named = short_caption(scene, seed, held_out=held_out), places_named(scene, seed)
         case _:
-            wish = ""
+            pass
+    # What the words name comes first, as they name it: what of it a hole hides need not be known.
+    order = (*named, *(place for place in places_named(scene, seed, "reading") if place not in named))
     complete, stated = facts(scene), caption_facts(wish)
     places = {thing.place for thing in missing}
     objects = [mention for mention in complete.objects if mention.place not in places]
     objects += [mention for mention in stated.objects if mention.place is None or mention.place in places]
-    reply = f"{_hole_text(scene, missing, seed)} {_tagged(detailed_caption(scene, seed, order='reading'))}"
+    said = overview("The whole picture will show", scene, seed, order=order)
+    reply = f"{said} {_tagged(detailed_caption(scene, seed, order=order))}"
     request = _request(kind, seed, held_out, wish)
     return Record(kind, request, (picture,), reply, replace(complete, objects=tuple(objects)), wish)
-
-
-def _hole_text(scene: Scene, missing: Sequence[Thing], seed: int) -> str:
-    """A sentence on what a hole hides, in the order in which ``vague_caption`` names it: so the chat gives a wish its places
-    once, before it describes the whole."""
-    if not missing:
-        return "Nothing is missing there."
-    return f"What is missing there is {listed(replace(scene, objects=tuple(missing)), seed)}."
 
 
 def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
@@ -250,17 +247,19 @@ def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
     request = _request("edit", seed, held_out, edit.instruction)
     given = facts(edit.target)
     if choose(("picture", "picture", "picture", "caption"), seed, "edited") == "caption":
-        return Record(
-            "edit", f"{edit.detailed[0]}\n{request}", (), edited_reply(edit, edit.detailed[1]), given
-        )
-    reply = edited_reply(edit, detailed_caption(edit.target, seed, order="reading"))
-    return Record("edit", request, (render(scene, size).image,), reply, given)
+        reply = edited_reply(edit, seed, order="any", moved=edit.moved)
+        return Record("edit", f"{edit.detailed[0]}\n{request}", (), reply, given)
+    return Record(
+        "edit", request, (render(scene, size).image,), edited_reply(edit, seed, order="reading"), given
+    )
 
 
-def edited_reply(edit: Edit, caption: str) -> str:
-    """The prompt of an edited picture behind a sentence on what the edit concerns: so the chat looks for the object once,
-    before it describes the whole, instead of at every object anew."""
-    return f"{concerned(edit)} {_tagged(caption)}".strip()
+def edited_reply(edit: Edit, seed: int, *, order: Order, moved: Moved | None = None) -> str:
+    """The prompt of an edited picture behind an overview of what is there and what the edit concerns: so the chat looks at
+    the picture once, finds the object in words, and changes words."""
+    seen = overview("The picture shows", edit.source, seed, order=order)
+    prompt = _tagged(detailed_caption(edit.target, seed, order=order, moved=moved))
+    return " ".join(filter(None, (seen, concerned(edit), prompt)))
 
 
 def _request(kind: Kind, seed: int, held_out: bool, instruction: str = "") -> str:

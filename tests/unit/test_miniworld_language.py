@@ -117,7 +117,8 @@ def test_talks_hold_every_kind_and_each_reply_has_its_form() -> None:
             expected = {"story": 3, **dict.fromkeys(TAGGED, 1)}.get(exchange.kind, 0)
             assert len(blocks) == expected and exchange.reply.count("<") == 2 * expected
             assert exchange.asked == exchange.asked.strip() and "{" not in exchange.asked
-            repeated, stated = kept(exchange.given, caption_facts(exchange.reply))
+            said = exchange.reply.partition("<gen_image>")[2] or exchange.reply
+            repeated, stated = kept(exchange.given, caption_facts(said))
             assert repeated == stated
             assert exchange.kind not in ("inpaint", "outpaint") or exchange.shown
             assert not (exchange.again and exchange.shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from miniworld.world.captions import reference, standing
 from miniworld.world.dataset import Scenes
 from miniworld.world.dialogues import DATA_SETS, Talk
 from miniworld.world.edits import concerned, sample_edit
+from miniworld.world.facts import Mention, caption_facts
 from miniworld.world.records import sample_record
 from miniworld.world.scene import choose, sample_scene
 
@@ -47,23 +49,57 @@ def test_conversations_go_on_in_the_words_of_the_task_change() -> None:
     assert set(heads) == set(words)
 
 
-def test_the_reply_to_an_edit_says_first_what_it_changes() -> None:
+def test_a_description_is_followed_by_questions_that_it_answers() -> None:
+    scenes, answers = Scenes(50), Counter()
+    for seed in range(40):
+        first, *others = Talk(scenes, seed).lesson(1, ("describe",))
+        assert first.kind == "describe" and 2 <= len(others) <= 6
+        said = caption_facts(first.reply)
+        for one in others:
+            assert one.kind == "exists" and one.again and not one.shown
+            (asked,) = caption_facts(one.asked.lower()).objects
+            there = any(
+                all(
+                    getattr(asked, name) in (None, getattr(thing, name))
+                    for name in ("size", "colour", "shape", "place")
+                )
+                for thing in said.objects
+            )
+            assert one.reply == ("Yes." if there else "No.")
+            answers[there] += 1
+    assert min(answers.values()) > 40
+
+
+def test_the_reply_to_an_edit_says_what_is_there_then_what_changes_then_what_there_will_be() -> None:
     ways = Counter()
     for seed in range(120):
         scene = sample_scene(seed, (2, 5))
         edit = sample_edit(scene, seed)
         record = sample_record("edit", scene, seed, size=32)
-        before, tag, prompt = record.reply.partition("<gen_image> ")
-        assert before.strip() == concerned(edit) and tag and prompt.endswith(" </gen_image>")
-        ways[bool(record.pictures), bool(before)] += 1
+        before, tag, prompt = record.reply.partition(" <gen_image> ")
+        overview, _, changes = before.partition(". ")
+        assert overview.startswith("The picture shows ")
+        assert caption_facts(overview).background == edit.source.background
+        assert (changes or None) == (concerned(edit) or None) and tag and prompt.endswith(" </gen_image>")
+        (seen, told) = ([mention.place for mention in _named(text)] for text in (overview, prompt))
+        assert {*seen} == {thing.place for thing in edit.source.objects}
+        assert {*told} == {thing.place for thing in edit.target.objects}
+        both = {*seen} & {*told}
+        assert [place for place in seen if place in both] == [place for place in told if place in both]
+        ways[bool(record.pictures), bool(changes)] += 1
         form = chat._scored("edit", "one", Reply(record.reply, (prompt,), _said(record.reply)), record.given)
         assert form.formed and form.kept == form.given
         other = chat._scored(
             "refine", "one", Reply(record.reply, (prompt,), _said(record.reply)), record.given
         )
-        assert other.formed == (before == "")
-    assert len(ways) == 4  # of a new background it says nothing
+        assert not other.formed
+    assert len(ways) == 4  # of a new background it says no object
     assert sum(count for (picture, _), count in ways.items() if picture) > 70
+
+
+def _named(text: str) -> list[Mention]:
+    """The objects of a text in its own order."""
+    return [one for part in re.split(r"[.,]| and ", text) for one in caption_facts(part).objects]
 
 
 def _said(text: str) -> Conversation:

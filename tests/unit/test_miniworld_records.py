@@ -8,10 +8,10 @@ import pytest
 from llmga.chat.tags import parse
 from llmga.chat.tasks import TASKS
 from miniworld.world.captions import description, detailed_caption
-from miniworld.world.facts import caption_facts, facts, kept
+from miniworld.world.facts import Facts, caption_facts, facts, kept
 from miniworld.world.phrases import QUESTIONS, REQUESTS
 from miniworld.world.questions import sample_existence, sample_question
-from miniworld.world.records import MORE_REQUESTS, ONE_LINE, RECORD_KINDS, hidden, sample_hole, sample_record
+from miniworld.world.records import MORE_REQUESTS, ONE_LINE, RECORD_KINDS, sample_hole, sample_record
 from miniworld.world.render import render
 from miniworld.world.scene import SHAPES, Scene, Thing, is_unseen_pair, sample_scene
 
@@ -29,9 +29,7 @@ def test_replies_have_their_form_and_keep_what_is_given(kind, held_out: bool) ->
         assert not re.search(r"[{}]|\.\.|  ", record.instruction)
         assert all(picture.size == (64, 64) for picture in record.pictures)
         assert bool(record.pictures) == (kind in PICTURED) or kind == "edit"
-        first = (
-            "[^<>]*" if kind in ("edit", "inpaint", "outpaint") else ""
-        )  # what it changes, or what is missing
+        first = "[^<>]+" if kind in ("edit", "inpaint", "outpaint") else ""  # what it changes, and the whole
         assert re.fullmatch(rf"{first}<gen_image> [^<>]+ </gen_image>", record.reply) or kind not in TAGGED
         assert "<" not in record.reply or kind in TAGGED
         repeated, stated = kept(record.given, caption_facts(parse(record.reply).prompt or record.reply))
@@ -133,21 +131,30 @@ def test_outpainting_cuts_sides_and_inpainting_boxes() -> None:
 
 
 @pytest.mark.parametrize("kind", ["inpaint", "outpaint"])
-def test_the_reply_to_a_hole_says_first_what_is_missing(kind) -> None:
-    said = 0
+def test_the_reply_to_a_hole_looks_over_the_whole_first_beginning_with_what_was_asked_for(kind) -> None:
+    asked = 0
     for seed in range(60):
         scene = sample_scene(seed, (3, 6))
         record = sample_record(kind, scene, seed)
-        missing = hidden(scene, render(scene), sample_hole(kind, seed))
-        first = caption_facts(record.reply.partition("<gen_image>")[0]).objects
-        assert {mention.place for mention in first} == {thing.place for thing in missing}
-        said_shapes, wished = (
-            re.findall("|".join(SHAPES), text) for text in (record.reply.split("<")[0], record.wish)
+        first, _, prompt = record.reply.partition("<gen_image>")
+        assert _without_plain(caption_facts(first)) == _without_plain(facts(scene))
+        named, again, wished = (
+            re.findall("|".join(SHAPES), text) for text in (first, _objects(prompt), record.wish)
         )
-        if missing and len(wished) == len(missing):  # the words name them in this order
-            assert said_shapes == wished
-            said += 1
-    assert said > 15
+        assert named == again and named[: len(wished)] == wished
+        asked += bool(wished)
+    assert asked > 30
+
+
+def _without_plain(said: Facts) -> tuple[set[tuple[str | None, ...]], str | None]:
+    """What an overview tells: no light, and of a plain texture nothing."""
+    things = {(m.size, m.colour, m.shape, m.place, m.texture or "plain") for m in said.objects}
+    return things, said.background
+
+
+def _objects(prompt: str) -> str:
+    """The sentences that bring an object, each with its place."""
+    return " ".join(part for part in prompt.split(".") if caption_facts(part).objects)
 
 
 def test_whether_something_is_there_is_asked_of_what_is_not_as_often() -> None:
