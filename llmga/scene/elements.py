@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from .boxes import ELEMENT_GRID, OUTSIDE
-from .parse import ParsedPlan, ScenePlanError, parse_plan, split_words
+from .parse import ParsedPlan, ScenePlanError, name_and_description, parse_plan
 from .plan import SceneObject, ScenePlan
 
 _WORDS = ("desc", "text", "label")
@@ -116,7 +116,7 @@ def _words(box: dict[str, Any]) -> str:
 
 
 def _entry(box: dict[str, Any], width: int, height: int) -> dict[str, Any]:
-    name, rest = split_words(_words(box))
+    name, rest = name_and_description(_words(box))
     entry: dict[str, Any] = {"name": name, "descriptions": [rest] if rest else []}
     if isinstance(box.get("bbox"), list):
         return {**entry, "bbox": _element_parts(box["bbox"])}

@@ -228,10 +228,10 @@ def _name(entry: Mapping[str, Any]) -> str:
     if name or "desc" not in entry:
         return name
     # An element of ComfyUI's has its words in "desc"; the noun phrase stands before the first comma.
-    return split_words(_plain(entry["desc"]))[0]
+    return name_and_description(_plain(entry["desc"]))[0]
 
 
-def split_words(text: str) -> tuple[str, str]:
+def name_and_description(text: str) -> tuple[str, str]:
     """A box's words as its object's name and a description: what stands before the first comma, and the rest."""
     name, *rest = re.split("[,，、]", text, maxsplit=1)
     return name.strip(), "".join(rest).strip()

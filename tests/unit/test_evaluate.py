@@ -177,9 +177,9 @@ def test_the_frechet_distance_of_normal_sets_is_known() -> None:
     assert frechet_distance(x, x + torch.tensor([3.0, 0.0, 4.0])) == pytest.approx(25, rel=1e-6)
     centred, scatter = x - x.mean(0), float(torch.cov(x.T).trace())
     assert frechet_distance(centred, 3 * centred) == pytest.approx(4 * scatter, rel=1e-6)
-    for few in (x[:1], x * torch.nan):
-        with pytest.raises(ValueError, match="at least two pictures"):
-            frechet_distance(few, x)
+    for bad, said in ((x[:1], "at least two pictures"), (x * torch.nan, "of 4000 of 4000 pictures are not")):
+        with pytest.raises(ValueError, match=said):
+            frechet_distance(bad, x)
 
 
 def test_the_perceptual_distance_is_torchmetrics_lpips() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from ..conversation import Conversation
 
 PROBE = "llmga-probe"
-IMAGE = "<image>"
+PICTURE_MARK = "<image>"
 """The mark of a picture in LLaVA's own transcripts, which a template without parts leaves as it is."""
 _WRITTEN_PART = re.compile(r"""["']type["']\s{0,4}:\s{0,4}["']text["']""")
 
-Message = dict[str, Any]
+ChatMessage = dict[str, Any]
 
 
 class MessageWriter:
@@ -32,20 +32,22 @@ class MessageWriter:
         ValueError: the template loses the text in both forms, or the pictures.
     """
 
-    def __init__(self, render: Callable[[list[Message]], str], has_vision: bool, image_token: str) -> None:
+    def __init__(
+        self, render: Callable[[list[ChatMessage]], str], has_vision: bool, image_token: str
+    ) -> None:
         self._render = render
         self._refusal: ValueError | None = None
         self._in_parts = has_vision
         if not self._keeps(self.message("user", PROBE)):
             self._in_parts = not has_vision
-            if (has_vision and image_token != IMAGE) or not self._keeps(self.message("user", PROBE)):
+            if (has_vision and image_token != PICTURE_MARK) or not self._keeps(self.message("user", PROBE)):
                 raise self._refusal or ValueError(
                     f"its chat template leaves out the text{' or the pictures' * has_vision} of a message; take "
                     "chat_template.jinja or chat_template.json from the model's page"
                 )
         self._takes_system = self._keeps(self.message("system", PROBE), self.message("user", "?"))
 
-    def messages(self, conversation: Conversation, plain: Callable[[str], str]) -> list[Message]:
+    def messages(self, conversation: Conversation, plain: Callable[[str], str]) -> list[ChatMessage]:
         """The messages; a turn's pictures come before its text, a system prompt that the template drops before the first
         user's text.
 
@@ -62,12 +64,12 @@ class MessageWriter:
             messages.append(self.message(turn.role, text, len(turn.pictures)))
         return messages
 
-    def message(self, role: str, text: str, pictures: int = 0) -> Message:
+    def message(self, role: str, text: str, pictures: int = 0) -> ChatMessage:
         if not self._in_parts:
-            return {"role": role, "content": f"{IMAGE}\n" * pictures + text}
+            return {"role": role, "content": f"{PICTURE_MARK}\n" * pictures + text}
         return {"role": role, "content": [{"type": "image"}] * pictures + [{"type": "text", "text": text}]}
 
-    def _keeps(self, *messages: Message) -> bool:
+    def _keeps(self, *messages: ChatMessage) -> bool:
         """Whether the template writes the probe that is the text of the first message, and as it is."""
         try:
             text = self._render(list(messages))
