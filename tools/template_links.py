@@ -81,7 +81,8 @@ class Links:
         points, _ = self._curves(boxes, self.ends, MANY)
         points = points.reshape(len(self.links), -1, 1, 2)
         low, high = around(names, NEAR)
-        return ((points > low) & (points < high)).all(-1).any((1, 2))
+        inside = np.all((points > low) & (points < high), axis=-1)
+        return np.any(inside.reshape(len(self.links), -1), axis=1)
 
     def estimate(self, boxes: np.ndarray) -> tuple[int, float]:
         """How many links pass behind a node, from a few points of each, and how long they are together; fast."""

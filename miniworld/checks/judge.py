@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from llmga.chat import Picture, Sampling
-from llmga.chat.judge import Asking, PictureClaim, check_claims
+from llmga.chat.judge import Asking, PictureCheck, PictureClaim, check_claims
 from llmga.evaluate import Estimate, rate, table
 
 from ..files import LANGUAGE, READER
@@ -92,7 +92,7 @@ def _asked(folder: Path, seed: int) -> list[Asked]:
         PictureClaim(" ".join(pair), QUESTIONS["exists"][0][0].format(thing=with_article(" ".join(pair))))
         for pair in claims
     ]
-    checks = {
+    checks: dict[Asking, PictureCheck] = {
         way: check_claims(
             chat_engine(folder / LANGUAGE), Picture.from_pil(image), worded, asking=way,
             sampling=Sampling(seed, 0.0, max_new_tokens=400), on_text=lambda text: None,

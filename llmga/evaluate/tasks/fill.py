@@ -199,7 +199,7 @@ def _opened(item: FillItem) -> tuple[Image.Image, Image.Image]:
             f"{picture.size[1]}; a mask must have its picture's size"
         )
     grey = mask.convert("L")
-    brightest = grey.getextrema()[1]
+    brightest = int(np.asarray(grey).max())
     if brightest < HOLE:
         raise ValueError(
             f"{item.mask} holds no hole: a hole is white, from {HOLE} of 255 on, and its brightest pixel is {brightest}"
