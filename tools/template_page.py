@@ -45,9 +45,14 @@ HEIGHTS = {
     "CLIPTextEncode": 120,
     "LLMGA_ScenePlan": 840,  # Nodes 2.0 draws the box editor higher than it says
 }
+# The page keeps the texts of text boxes by graph, node and name, and all graphs made of prompts have one id. So a box whose
+# input is linked, and which the prompt leaves alone, would have the text of the graph before; its element has its own.
 LOAD = """async ([prompt, name, note]) => {
     app.clean();  // the outputs of the graph before
     await app.loadApiJson(prompt, name);
+    for (const widget of app.graph.nodes.flatMap((node) => node.widgets ?? [])) {
+        if (widget.element instanceof HTMLTextAreaElement) widget.value = widget.element.value;
+    }
     const added = LiteGraph.createNode("MarkdownNote");
     app.graph.add(added);
     added.title = "What this needs";

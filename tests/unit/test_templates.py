@@ -80,7 +80,7 @@ def test_a_copy_is_the_same_workflow_with_the_miniatures_values(name: str) -> No
 
 
 def assert_same(found: dict[str, Any], prompt: dict[str, Any]) -> None:
-    """The same nodes, and every value of the API prompt among a node's values."""
+    """The same nodes, and every value of the API prompt among a node's values, which have no other words."""
     nodes = {str(node["id"]): node for node in found["nodes"] if node["type"] != "MarkdownNote"}
     assert {key: node["type"] for key, node in nodes.items()} == {
         key: node["class_type"] for key, node in prompt.items()
@@ -89,6 +89,8 @@ def assert_same(found: dict[str, Any], prompt: dict[str, Any]) -> None:
         values = [value for value in node["inputs"].values() if not isinstance(value, list)]
         shown = nodes[key].get("widgets_values") or []
         assert all(value in shown for value in values), (key, values, shown)
+        texts = [value for value in shown if isinstance(value, str) and " " in value]
+        assert all(text in values for text in texts), (key, "is another template's", texts)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
