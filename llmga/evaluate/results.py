@@ -188,7 +188,7 @@ def _cell(estimate: Estimate | None) -> str:
 
 
 def _in_cell(text: str) -> str:
-    """A text that is no cell's end in Markdown."""
+    """Escape what would end a table cell in Markdown."""
     return text.replace("|", r"\|")
 
 

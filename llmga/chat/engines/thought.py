@@ -50,8 +50,8 @@ def template_variables(template: str, thinking: bool) -> dict[str, Any]:
     """The variables by which a chat template switches thinking, as far as it reads them.
 
     ``enable_thinking``: Qwen3, Gemma 4, GLM-4.5, SmolLM3. ``thinking``: DeepSeek-V3.1, Granite, Kimi. ``reasoning``:
-    Cohere. ``thinking_budget``: Seed-OSS. ``reasoning_effort``: gpt-oss, which cannot but think, and newer Mistral and
-    Hunyuan models, where "none" or "no_think" is no thinking. ``reasoning_strength``: Muse, which cannot but think.
+    Cohere. ``thinking_budget``: Seed-OSS. ``reasoning_effort``: gpt-oss, which always thinks, and newer Mistral and
+    Hunyuan models, where "none" or "no_think" is no thinking. ``reasoning_strength``: Muse, which always thinks.
     """
     variables: dict[str, Any] = {
         name: thinking for name in ("enable_thinking", "thinking", "reasoning") if _reads(template, name)
