@@ -26,6 +26,9 @@ TORCH_CHECK = (
     "import torch, torchaudio, torchvision; torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)"
 )
 
+RELEASES = 4
+"""How many releases of torchaudio are tried before the package index is given up."""
+
 
 class SetupError(RuntimeError):
     """The environment could not be made; the message says what to do."""
@@ -136,19 +139,25 @@ def _install_torch(python: Path) -> None:
 
 
 def _install_trio(python: Path, *source: str) -> bool:
-    """torchaudio decides: it declares no torch, yet only loads beside the torch of its own release number.
+    """Install the newest release number that torch and torchaudio share, and the torchvision that belongs to it.
 
     The newest of each need not match: torch 2.15.0 (CUDA 13.2) beside torchaudio 2.11.0 (CUDA 13.0) stops
-    ComfyUI at its first import.
+    ComfyUI at its first import, torchaudio 2.11.1 (CUDA 13.2) does so beside torch 2.11.0, and there is no
+    torch 2.11.1. So torchaudio, whose releases are fewer, goes back until torch has its number.
     """
     label = f"torch from {source[-1]}" if source else "torch"
-    alone = _pip_command(python, (*source, "--no-deps", "torchaudio"))
-    if not run_logged(f"{label}: its release", alone, LOG):
-        return False
-    asked = "from importlib.metadata import version; print(version('torchaudio').partition('+')[0])"
-    release = subprocess.run([str(python), "-c", asked], capture_output=True, text=True).stdout.strip()
-    trio = (f"torch=={release}", "torchvision", f"torchaudio=={release}")
-    return run_logged(f"{label}: {release}", _pip_command(python, (*source, *trio)), LOG)
+    audio = "torchaudio"
+    for _ in range(RELEASES):
+        if not run_logged(f"{label}: its release", _pip_command(python, (*source, "--no-deps", audio)), LOG):
+            return False
+        asked = "from importlib.metadata import version; print(version('torchaudio').partition('+')[0])"
+        done = subprocess.run([str(python), "-c", asked], capture_output=True, text=True)
+        release = done.stdout.strip()
+        trio = (f"torch=={release}", "torchvision", f"torchaudio=={release}")
+        if run_logged(f"{label}: {release}", _pip_command(python, (*source, *trio)), LOG):
+            return True
+        audio = f"torchaudio<{release}"
+    return False
 
 
 def _torch_problem(python: Path) -> str:

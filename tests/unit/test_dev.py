@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,21 @@ def home(bare: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return bare / "env"
 
 
+def _wheel(folder: Path, name: str, version: str, *needs: str) -> None:
+    """Write an empty package that pip can install."""
+    information = f"{name}-{version}.dist-info"
+    metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    metadata += [f"Requires-Dist: {need}" for need in needs]
+    files = {
+        "METADATA": "\n".join(metadata) + "\n",
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for file, text in files.items():
+            wheel.writestr(f"{information}/{file}", text)
+
+
 class TestEnvironment:
     def test_is_made_once_and_completed_by_what_is_new(
         self, home: Path, monkeypatch: pytest.MonkeyPatch
@@ -184,22 +200,29 @@ class TestEnvironment:
         with pytest.raises(environment.SetupError, match=r"(?s)no-such-file.*setup\.log"):
             environment._pip(python, "a part", ("-r", "no-such-file.txt"))
 
-    def test_torch_takes_the_release_that_torchaudio_has(
-        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("found", [True, False])
+    def test_torch_and_torchaudio_are_of_the_newest_release_that_both_have(
+        self, home: Path, found: bool
     ) -> None:
-        commands: list[Sequence[str]] = []
-        monkeypatch.setattr(
-            environment, "run_logged", lambda label, command, log: commands.append(command) or True
-        )
-        python = home / "python"
-        python.parent.mkdir()
-        python.write_text("#!/bin/sh\necho 2.11.0\n")
-        python.chmod(0o755)
-        if sys.platform == "win32":
-            pytest.skip("the stand-in for Python is a shell script")
-        assert environment._install_trio(python, "--index-url", "https://example.org")
-        assert list(commands[0][-3:]) == ["https://example.org", "--no-deps", "torchaudio"]
-        assert list(commands[1][-3:]) == ["torch==2.11.0", "torchvision", "torchaudio==2.11.0"]
+        environment._make(home)
+        wheels = home.parent / "wheels"
+        wheels.mkdir()
+        _wheel(wheels, "torch", "2.11.0" if found else "3.0.0")
+        _wheel(wheels, "torch", "2.15.0")
+        for release in ("2.10.0", "2.11.0", "2.11.1"):
+            _wheel(wheels, "torchaudio", release)
+        _wheel(wheels, "torchvision", "0.26.0", "torch==2.11.0")
+        _wheel(wheels, "torchvision", "0.29.2", "torch==2.15.0")
+        python = environment.python_in(home)
+        source = ("--no-index", "--find-links", str(wheels))
+        assert environment._install_trio(python, *source) is found
+        if found:
+            listed = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, text=True).stdout
+            assert [line for line in listed.split() if "torch" in line and "==" in line] == [
+                "torch==2.11.0",
+                "torchaudio==2.11.0",
+                "torchvision==0.26.0",
+            ]
 
     @pytest.mark.parametrize(
         ("platform", "gpu", "ending"),
