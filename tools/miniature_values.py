@@ -97,10 +97,10 @@ _STAR = "a red star in the centre and a ring at the top left on snow"
 _HEART = "a large yellow heart in the centre and a circle at the bottom right on wood"
 _LONG_HEART = (
     "A simple picture of two objects on wood. A large yellow plain heart can be seen in the centre. The heart stands "
-    "to the left of the circle. Cool light comes from the left, so the soft shadows fall to the right. Long boards of"
-    " old wood cover the whole background, with fine lines and thin dark gaps. Thin, clean edges make each of the "
-    "shapes clear, and nothing is cut off. Everything looks like cut paper, with clear shapes and a calm, simple "
-    "style. A large plain blue circle can be seen at the bottom right."
+    "to the left of the circle. The light is warm and comes from the left, so all shadows fall to the right. The "
+    "background is smooth old wood, long boards with fine lines and thin dark gaps between them. The style is simple "
+    "and calm, like clear shapes of paper laid on a table. Each shape has a thin, clean edge, and nothing is cut off. A "
+    "medium plain blue circle stands at the bottom right."
 )
 TALK: tuple[tuple[Literal["user", "assistant"], str], ...] = (
     ("user", f"Please generate a detailed image from this idea: {_HEART}"),
@@ -136,7 +136,7 @@ _PUT_IN = {
     ],
     "background": "on a brick wall",
 }
-_JUDGED = {"request": _STAR, "asking": "one by one"}
+_JUDGED = {"request": _STAR, "asking": "describe first"}
 _TRANSCRIPT = [
     {
         "role": "user",
@@ -160,20 +160,20 @@ def _say(instruction: str, task: str, **more: Any) -> dict[str, Any]:
 
 # Inputs by workflow and node title: instruction and task of a chat in words of the world, and what else differs there.
 REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
-    "pixeldit": {"LLMGA Chat": _say("a green square at the right and a star at the left on snow", "refine")},
+    "pixeldit": {
+        "LLMGA Chat": _say("a green square at the right and a star at the left on snow", "refine", seed=7)
+    },
     "z_image": {
         "KSampler": {"seed": 4},
-        "LLMGA Chat": _say(
-            "a large blue ring in the centre and a star at the left on grass", "refine", seed=5
-        ),
+        "LLMGA Chat": _say("a large blue ring at the right and a star at the left on grass", "refine"),
     },
     "talk_and_change": {
         "First turn": _say(_HEART, "refine", seed=1),
-        "Second turn": _say("Put everything on snow.", "change", seed=1),
+        "Second turn": _say("Put everything on snow.", "change", seed=2),
     },
     "krea_2": {
         "LLMGA Chat": _say(
-            "a green star at the top left and a circle at the bottom right in the night sky", "refine", seed=3
+            "a green star at the top left and a circle at the bottom right in the night sky", "refine", seed=2
         )
     },
     "qwen_image": {
@@ -186,11 +186,11 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "KSampler": {"denoise": 0.8},
     },
     "qwen_image_edit_keep": {
-        "LLMGA Chat": _say("Paint the heart yellow.", "edit"),
+        "LLMGA Chat": _say("Paint the heart yellow.", "edit", seed=1),
         "KSampler": {"denoise": 0.7},
     },
     "klein_edit": {
-        "LLMGA Chat": _say("Paint the heart yellow.", "edit"),
+        "LLMGA Chat": _say("Paint the heart yellow.", "edit", seed=1),
         "BasicScheduler": {"denoise": 0.7},
     },
     # A seed of which the base UNet paints nothing beside: of detailed prompts it does in one of two pictures.
@@ -199,7 +199,7 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "LLMGA Chat": _say(
             "an orange cross at the right and a square at the left on water", "refine", seed=6
         ),
-        "KSampler": {"seed": 2},  # of which the base UNet paints nothing beside
+        "KSampler": {"seed": 5},  # of which the base UNet paints nothing beside
     },
     "similar_image": {"LLMGA Chat": _say("", "similar"), "KSampler": {"seed": 1}},
     "similar_images": {"LLMGA Chat per Picture": _say("", "similar"), "KSampler": {"seed": 1}},
@@ -208,13 +208,16 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "chat_with_endpoint": {
         "First turn": _say(_HEART, "refine", seed=1),
-        "Second turn": _say("Put everything on snow.", "change", seed=1),
+        "Second turn": _say("Put everything on snow.", "change", seed=2),
     },
-    "continue_conversation": {"Next turn": _say("Change the background to grass.", "change", seed=1)},
+    "continue_conversation": {
+        "Next turn": _say("Change the background to grass.", "change", seed=2),
+        "KSampler": {"seed": 3},
+    },
     "picture_book": {"LLMGA Chat": _say("a red star on grass", "story", seed=3)},
     "instruction_edit": {"LLMGA Edit Instruction": {"instruction": "Put everything on snow."}},
     "instruction_edit_multi_turn": {
-        "First edit": {"instruction": "Paint the heart green."},
+        "First edit": {"instruction": "Paint the heart green.", "seed": 1},
         "Second edit": {"instruction": "Put everything on snow."},
     },
     "edit_with_mask": {},
@@ -224,19 +227,19 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "inpaint_regions": {
         "Load Image": {"image": TWO_HOLES},
         "Crop Each Region": {
-            "instructions": "a large red star at the left\na large purple ring at the bottom"
+            "instructions": "a large red star at the left\na large green square at the bottom"
         },
     },
     "inpaint_sdxl": {"LLMGA Chat": _say("a large purple ring at the left", "inpaint")},
     "outpaint": {
-        "LLMGA Chat": _say("a yellow circle at the left", "outpaint"),
+        "LLMGA Chat": _say("a yellow circle at the left", "outpaint", seed=4),
         "Load Image": {"image": NARROW},
     },
     "restore_only": {"Painted": {"image": PAINTED}},
     "text_to_image": {"LLMGA Chat": _say(_STAR, "refine", seed=6), "KSampler": {"seed": 2}},
     "text_to_image_as_released": {
         "LLMGA Chat": _say(_STAR, "refine", seed=6),
-        "KSampler": {"steps": 50, "sampler_name": "ipndm", "scheduler": "ddim_uniform"},
+        "KSampler": {"seed": 4, "steps": 50, "sampler_name": "ipndm", "scheduler": "ddim_uniform"},
     },
     "scene": {},
     # A seed of which the heart is one.
@@ -253,7 +256,7 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "gill_story": {
         "First picture": {"message": "on snow, a large red star at the left"},
-        "Next picture": {"message": "on snow, a large blue ring at the right"},
+        "Next picture": {"message": "on snow, a large blue triangle at the right"},
     },
     "gill_retrieve_or_generate": {
         "LLMGA GILL Chat": {
@@ -265,6 +268,8 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "language_or_embedding": {
         "LLMGA Chat": _say(_STAR, "refine", seed=6),
         "LLMGA GILL Chat": {"message": _STAR},
+        "Paint the words": {"seed": 2},
+        "Paint the embedding": {"seed": 2},
     },
     "paint_until_right": {
         "LLMGA Chat": _say(_STAR, "refine", seed=6),

@@ -146,7 +146,12 @@ def _direct(case: EditCase, config: EditsConfig) -> torch.Tensor:
 
 
 def _direct_blend(case: EditCase, config: EditsConfig) -> torch.Tensor:
-    """As in prompt-to-prompt: the place is found in the attention of the words that differ, punctuation left out."""
+    """As in prompt-to-prompt: the place is found in the attention of the words that differ, punctuation left out.
+
+    A new background is no local edit and has no mask: the word that names one does not attend to all of it.
+    """
+    if case.edit.kind == "background":
+        return _edited(case, _control(case, config))
     changed = (case.alignment.removed, case.alignment.added)
     source, target = (
         tuple(at for at in positions if any(map(str.isalnum, decode([token_at(plan, at)]))))

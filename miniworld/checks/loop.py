@@ -127,36 +127,35 @@ def objects_right(reader: Reader, scene: Scene, painted: torch.Tensor) -> int:
 def loop_results(runs: Sequence[LoopRun]) -> dict[str, dict[str, Estimate]]:
     """By way of choosing: objects that are right, scenes in which all are, and pictures that were painted for it.
 
-    Last, what the judge's choice of all gains over all seeds on average, which costs as much to paint.
+    Last, what choosing gains over as many seeds as were painted for it, on average: by the loop, and by the judge of all.
     """
     objects = [run.objects for run in runs]
-    chosen = {
-        "first picture": ([run.right[0] for run in runs], [1] * len(runs)),
-        "loop": ([run.right[run.chosen] for run in runs], [run.painted for run in runs]),
-        "best of all by the judge": ([run.right[run.best] for run in runs], [len(run.right) for run in runs]),
-        "best of all by the reader": ([max(run.right) for run in runs], [len(run.right) for run in runs]),
-    }
-    rows = {
-        name: {
-            "objects": rate(right, objects),
-            "scenes": rate([a == b for a, b in zip(right, objects, strict=True)]),
+    every = len(runs[0].right)
+
+    def row(right: Sequence[Sequence[int]], painted: Sequence[int]) -> dict[str, Estimate]:
+        """The mean over the pictures that are given for each scene."""
+        whole = [[one == count for one in each] for each, count in zip(right, objects, strict=True)]
+        return {
+            "objects": rate([sum(each) / len(each) for each in right], objects),
+            "scenes": rate([sum(each) / len(each) for each in whole]),
             "painted": mean([float(one) for one in painted]),
         }
-        for name, (right, painted) in chosen.items()
+
+    once, as_loop, all_of_them = [1] * len(runs), [run.painted for run in runs], [every] * len(runs)
+    rows = {
+        "first picture": row([run.right[:1] for run in runs], once),
+        "all seeds, on average": row([run.right for run in runs], all_of_them),
+        "the loop's seeds, on average": row([run.right[: run.painted] for run in runs], as_loop),
+        "loop": row([[run.right[run.chosen]] for run in runs], as_loop),
+        "best of all by the judge": row([[run.right[run.best]] for run in runs], all_of_them),
+        "best of all by the reader": row([[max(run.right)] for run in runs], all_of_them),
     }
-    every = {
-        "objects": rate([sum(run.right) / len(run.right) for run in runs], objects),
-        "scenes": mean([sum(one == run.objects for one in run.right) / len(run.right) for run in runs]),
-        "painted": mean([float(len(run.right)) for run in runs]),
-    }
-    best = rows["best of all by the judge"]
-    gain = {name: best[name].minus(each) for name, each in every.items() if name != "painted"}
-    return {
-        "first picture": rows.pop("first picture"),
-        "all seeds, on average": every,
-        **rows,
-        "the judge's gain": gain,
-    }
+    for gain, chosen, given in (
+        ("the loop's gain", "loop", "the loop's seeds, on average"),
+        ("the judge's gain", "best of all by the judge", "all seeds, on average"),
+    ):
+        rows[gain] = {name: rows[chosen][name].minus(rows[given][name]) for name in ("objects", "scenes")}
+    return rows
 
 
 def loop_table(results: dict[str, dict[str, Estimate]]) -> str:

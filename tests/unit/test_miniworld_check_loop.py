@@ -79,5 +79,8 @@ def test_each_way_of_choosing_is_counted() -> None:
     )
     assert found["best of all by the reader"] == pytest.approx({"objects": 1, "scenes": 1, "painted": 3})
     assert found["the judge's gain"] == pytest.approx({"objects": 3 / 4 - 5 / 12, "scenes": 1 / 3})
+    as_many = (1.5 + 1 + 1 / 3) / 4, (0.5 + 1 + 1 / 3) / 3  # of the pictures that the loop painted
+    gained = {"objects": 3 / 4 - as_many[0], "scenes": 2 / 3 - as_many[1]}
+    assert found["the loop's gain"] == pytest.approx(gained)
     every = found["all seeds, on average"]
     assert every == pytest.approx({"objects": (1 + 1 / 3 + 1 / 3) / 4, "scenes": 1 / 3, "painted": 3})
