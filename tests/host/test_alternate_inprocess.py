@@ -39,7 +39,10 @@ RESERVE = 8 * MB
 """What ComfyUI leaves free for a model's work: here instead of its 1.2 GB, more than these models take."""
 PROMPTS = 20
 LANGUAGE, PAINTER = "_Managed", "BaseModel"
-WISHES = ("two blue circles at night", "a green square", "a yellow heart above the sea")
+WISHES = tuple(
+    f"Please generate a detailed image from this idea: {idea}"
+    for idea in ("a blue circle in the night sky", "a green square on snow", "a yellow heart on water")
+)
 pytestmark = [
     pytest.mark.skipif(comfy_inprocess.skip_reason() is not None, reason=str(comfy_inprocess.skip_reason())),
     pytest.mark.skipif(
