@@ -48,7 +48,8 @@ class LoopConfig:
     warmup: int = 0
     """Steps of linear warm-up."""
     milestones: tuple[int, ...] = ()
-    """Steps at which ``multistep`` multiplies lr by ``gamma``."""
+    """Steps at which ``multistep`` multiplies lr by ``gamma``, and ``cosine`` begins anew, warm-up and all (Loshchilov and
+    Hutter's warm restarts)."""
     gamma: float = 0.5
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
@@ -126,10 +127,15 @@ class Trainer(Objective, Protocol):
 
 def learning_rate(config: LoopConfig, step: int) -> float:
     """The rate of the optimizer step ``step``, counted from 0."""
+    steps = config.steps
+    if config.schedule == "cosine":  # of the run that this step belongs to
+        begun = max((milestone for milestone in config.milestones if milestone <= step), default=0)
+        steps = min((milestone for milestone in config.milestones if milestone > step), default=steps) - begun
+        step -= begun
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     if config.schedule == "cosine":
-        progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
+        progress = (step - config.warmup) / max(steps - config.warmup, 1)
         return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if config.schedule == "multistep":
         return config.lr * config.gamma ** sum(step >= milestone for milestone in config.milestones)

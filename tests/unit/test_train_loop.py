@@ -49,6 +49,10 @@ def test_learning_rates() -> None:
     assert [learning_rate(cosine, s) for s in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
     assert learning_rate(cosine, 60) == pytest.approx(0.5)
     assert learning_rate(cosine, 109) == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
+    again = settings(steps=150, warmup=10, schedule="cosine", lr=1.0, milestones=(110,))
+    assert all(learning_rate(again, s) == learning_rate(cosine, s) for s in range(110))
+    shorter = settings(steps=40, warmup=10, schedule="cosine", lr=1.0)
+    assert all(learning_rate(again, 110 + s) == learning_rate(shorter, s) for s in range(40))
     steps = settings(schedule="multistep", milestones=(3, 5), lr=1.0, gamma=0.1)
     assert [learning_rate(steps, s) for s in range(7)] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
     assert learning_rate(settings(lr=0.3), 9) == 0.3
