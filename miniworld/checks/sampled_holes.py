@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..world.captions import detailed_caption, short_caption, vague_caption
 from ..world.dataset import as_images
-from ..world.records import hidden, sample_hole
+from ..world.records import covered, hidden, sample_hole
 from ..world.render import Masks, render
 from ..world.scene import PLACES, UNIT, Scene, Thing, sample_scene
 from .chat import each_in_processes, prompt_for
@@ -65,12 +65,9 @@ class Hole:
     @property
     def places(self) -> tuple[str, ...]:
         """Those in the hole: where objects are missing, and empty ones whose middle it covers."""
-        missing, scale = {thing.place for thing in self.missing}, len(self.mask) / UNIT
-        taken = {thing.place for thing in self.scene.objects}
-        covered = {place for place, (x, y) in PLACES.items() if self.mask[int(y * scale), int(x * scale)]}
-        return tuple(
-            place for place in PLACES if place in missing or (place in covered and place not in taken)
-        )
+        missing = {thing.place for thing in self.missing}
+        free = {*covered(self.mask)}.difference(thing.place for thing in self.scene.objects)
+        return tuple(place for place in PLACES if place in missing | free)
 
 
 def sample_holes(kind: Kind, config: HolesConfig, size: int = UNIT) -> list[Hole]:

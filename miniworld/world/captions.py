@@ -65,11 +65,15 @@ def places_named(scene: Scene, seed: int, order: Order = "any") -> tuple[str, ..
     return tuple(place for place, _ in _in_order(scene, seed, order=order))
 
 
-def overview(begin: str, scene: Scene, seed: int, order: Order = "any") -> str:
-    """One sentence on the whole picture, its objects in the order and the words of ``detailed_caption``."""
-    early, late = _early_and_late(scene, seed, None, order)
-    objects = listed(scene, seed, order=tuple(spot for spot, _ in early + late))
-    return f"{begin} {objects} {ON[scene.background]}."
+def overview(begin: str, scene: Scene, seed: int, order: Order = "any", moved: Moved | None = None) -> str:
+    """One sentence on the whole picture, its objects in the order and the words of ``detailed_caption``, each behind its
+    place: whoever writes it decides where the next one stands, then what stands there."""
+    early, late = _early_and_late(scene, seed, moved, order)
+    items = [
+        f"{WHERE[thing.place]} {_noun(thing, seed, False, spot).replace(' plain', '')}"
+        for spot, thing in early + late
+    ]
+    return f"{begin} {enumerated(items or ['nothing'])} {ON[scene.background]}."
 
 
 def detailed_caption(
@@ -113,8 +117,17 @@ def _vague_item(thing: Thing, seed: int, spot: str) -> str:
     key = (seed, "vague", spot)
     texture = thing.texture if thing.texture != "plain" else ""
     words = [word for word in (thing.size, texture, thing.colour) if word and choose((0, 1), *key, word)]
-    place = [] if choose(range(4), *key, "place") else [WHERE[thing.place]]
+    place = [WHERE[thing.place]] if _says_where(seed, spot) else []
     return " ".join([with_article(" ".join([*words, thing.shape])), *place])
+
+
+def _says_where(seed: int, spot: str) -> bool:
+    return choose(range(4), seed, "vague", spot, "place") == 0
+
+
+def places_left_open(scene: Scene, seed: int) -> tuple[str, ...]:
+    """The places of those objects of which ``vague_caption`` does not say where they stand, as it names them."""
+    return tuple(spot for spot in places_named(scene, seed) if not _says_where(seed, spot))
 
 
 def object_texts(scene: Scene, seed: int) -> list[tuple[Thing, list[tuple[str, str]]]]:
@@ -155,6 +168,11 @@ def description(thing: Thing) -> str:
 def standing(thing: Thing) -> str:
     """An object and where it is as a sentence: "The large striped red star stands at the top left."."""
     return f"The {description(thing).partition(' ')[2]} stands {WHERE[thing.place]}."
+
+
+def coming(thing: Thing) -> str:
+    """What there will be at a place: "At the top left there will be a large striped red star."."""
+    return f"{sentence(WHERE[thing.place])} there will be {description(thing)}."
 
 
 def relation(a: Thing, b: Thing) -> str:

@@ -16,7 +16,7 @@ from .edits import KINDS, Edit, sample_edit
 from .facts import Facts, facts
 from .instructions import EDIT_REQUESTS
 from .phrases import REQUESTS
-from .records import Kind, edited_reply, sample_record
+from .records import Kind, edited_reply, outcome_of, sample_record
 from .scene import Scene, choose
 from .small_talk import small_talk, story, wish_of
 
@@ -35,6 +35,7 @@ WEIGHTS: dict[Asked, int] = {
     "exists": 4,
     "find": 4,
     "changes": 4,
+    "outcome": 4,
     "reading": 1,
     "story": 1,
     "talk": 1,
@@ -46,7 +47,7 @@ DATA_SETS: dict[str, frozenset[Asked]] = {
     "refinement": frozenset({"refine", "imagine", "complete"}),
     "filling": frozenset({"inpaint", "outpaint"}),
     "similar": frozenset({"similar"}),
-    "editing": frozenset({"edit", "changes"}),
+    "editing": frozenset({"edit", "changes", "outcome"}),
 }
 """The four data sets of the paper's Table 6, as what is asked for here."""
 _CUT = 10  # of what is cut, one in so many is left
@@ -204,6 +205,8 @@ class Talk:
         self._state = None
         if kind in ("inpaint", "outpaint"):
             shown = Shown(number, kind, seed)  # type: ignore[arg-type]
+        elif kind == "outcome" and (of := outcome_of(seed)) != "edit":
+            shown = Shown(number, of, seed)
         elif kind in ("similar", "describe", "brief", "question", *OFTEN):
             self._state = _State(scene, seed, True, "reading")
         elif kind == "refine":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from .captions import (
     Moved,
     Order,
+    coming,
     description,
     detailed_caption,
     reference,
@@ -36,8 +37,6 @@ from .scene import (
 
 Kind = Literal["recolour", "reshape", "resize", "retexture", "move", "add", "remove", "background"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-OF_OBJECTS = KINDS[:-1]
-"""All but a new background."""
 
 _ATTRIBUTE = {
     "recolour": ("colour", COLOURS),
@@ -78,12 +77,11 @@ def sample_edit(
     *,
     held_out: bool = False,
     order: Order = "any",
-    kinds: Sequence[Kind] = KINDS,
 ) -> Edit:
     """An edit of the scene; of a training scene, one whose target is a training scene too.
 
     Args:
-        kind: None takes any of ``kinds`` that the scene allows.
+        kind: None takes any that the scene allows.
         held_out: word the instruction and the captions as training never does.
         order: of the objects in the detailed captions.
 
@@ -92,7 +90,7 @@ def sample_edit(
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    for tried in (kind,) if kind else shuffled(kinds, seed, "kind"):
+    for tried in (kind,) if kind else shuffled(KINDS, seed, "kind"):
         for target, words in _targets(scene, seed, tried):
             if split_of(scene) != "train" or split_of(target) == "train":
                 template = choose(instructions(tried, held_out), seed, "instruction")
@@ -102,7 +100,7 @@ def sample_edit(
 
 def concerned(edit: Edit) -> str:
     """A few sentences on what an edit concerns: which object it changes and where that stands, or that a place is free; then
-    what there will be at each place that changes. Nothing of a new background."""
+    what there will be at each place that changes, or the new background."""
     old = next((thing for thing in edit.source.objects if thing not in edit.target.objects), None)
     new = next((thing for thing in edit.target.objects if thing not in edit.source.objects), None)
     said = []
@@ -113,7 +111,9 @@ def concerned(edit: Edit) -> str:
     if old and not (new and new.place == old.place):
         said.append(f"{sentence(WHERE[old.place])} there will be nothing.")
     if new:
-        said.append(f"{sentence(WHERE[new.place])} there will be {description(new)}.")
+        said.append(coming(new))
+    if edit.target.background != edit.source.background:
+        said.append(f"The background will be {_name(edit.target.background)}.")
     return " ".join(said)
 
 
@@ -139,8 +139,8 @@ def _targets(scene: Scene, seed: int, kind: Kind) -> Iterator[tuple[Scene, dict[
     if kind == "background":
         for background in shuffled(BACKGROUNDS, seed, kind):
             if background != scene.background:
-                on = ON[background]
-                yield replace(scene, background=background), {"on": on, "what": on.split(" ", 1)[1]}
+                words = {"on": ON[background], "what": _name(background)}
+                yield replace(scene, background=background), words
     elif kind == "add":
         if len(scene.objects) < 8:
             for thing in _additions(scene, seed):
@@ -185,6 +185,11 @@ def _replacements(scene: Scene, thing: Thing, seed: int, kind: Kind) -> Iterator
 def _with(scene: Scene, old: Thing, new: Thing | None) -> Scene:
     things = (new if thing == old else thing for thing in scene.objects)
     return replace(scene, objects=tuple(thing for thing in things if thing))
+
+
+def _name(background: str) -> str:
+    """ "snow", "the night sky"."""
+    return ON[background].split(" ", 1)[1]
 
 
 def _words(scene: Scene, old: Thing, new: Thing) -> dict[str, str]:

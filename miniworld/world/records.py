@@ -7,6 +7,7 @@ Replies to a wish name the objects in its order, those to a picture row by row: 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -15,8 +16,18 @@ from PIL import Image
 
 from llmga.chat.tasks import TASKS
 
-from .captions import Moved, Order, detailed_caption, overview, places_named, short_caption, vague_caption
-from .edits import OF_OBJECTS, Edit, concerned, sample_edit
+from .captions import (
+    Moved,
+    Order,
+    coming,
+    detailed_caption,
+    overview,
+    places_left_open,
+    places_named,
+    short_caption,
+    vague_caption,
+)
+from .edits import Edit, concerned, sample_edit
 from .facts import Facts, caption_facts, facts
 from .instructions import EDIT_REQUESTS
 from .phrases import REQUESTS, Slot
@@ -38,6 +49,7 @@ Kind = Literal[
     "exists",
     "find",
     "changes",
+    "outcome",
     "reading",
 ]
 RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -89,6 +101,15 @@ MORE_REQUESTS: dict[str, tuple[str, ...]] = {
 }
 """More requests in training, so that no single word tells them apart: plain text or tags is what the sentence asks."""
 
+_OUTCOME: Slot = (
+    (
+        "Only say what the new picture will show. {instruction}",
+        "{instruction} What will the new picture show?",
+        "{instruction} Say what will be where.",
+    ),
+    ("What will there be in the new picture? {instruction}",),
+)
+
 _CHANGES: Slot = (
     (
         "{instruction} What will change?",
@@ -99,7 +120,8 @@ _CHANGES: Slot = (
     ("What will be different? {instruction}",),
 )
 
-_RECOGNISABLE = 0.8  # the part of an object that has to show beside a hole
+# The parts of an object that have to show beside a hole: to recognise it, and to see that something stands there.
+_RECOGNISABLE, _TRACE = 0.8, 0.1
 
 
 @dataclass(frozen=True)
@@ -117,7 +139,7 @@ class Record:
     reply: str
     given: Facts = Facts(())
     wish: str = ""
-    """The user's own words in ``instruction`` where a hole is to be filled; often none."""
+    """The user's own words in ``instruction`` where a hole is to be filled, often none, or an outcome told."""
 
 
 def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False, size: int = 128) -> Record:
@@ -127,7 +149,8 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
     a picture into a prompt, "describe" into plain text, "brief" into one line; "inpaint" and "outpaint" turn a picture
     with a black hole, at times with words on what is missing or on all, into the prompt of the whole; "edit" turns an
     instruction and a picture, or the picture's caption, into the prompt of the result, "changes" into what will change
-    alone; "question", "exists" and "find" are about a picture, "reading" about a caption.
+    alone, "outcome" an edit or a hole into all of the reply but its prompt; "question", "exists" and "find" are about a
+    picture, "reading" about a caption.
 
     Args:
         held_out: word the request, and any caption in it, as training never does.
@@ -159,6 +182,8 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
             )
         case "inpaint" | "outpaint":
             return _with_hole(kind, scene, seed, held_out, size)
+        case "outcome":
+            return _outcome(scene, seed, held_out, size)
         case "edit":
             return _edited(scene, seed, held_out, size)
         case "question":
@@ -171,7 +196,7 @@ def sample_record(kind: Kind, scene: Scene, seed: int, *, held_out: bool = False
             request, found = sample_find(scene, seed, held_out=held_out)
             return Record(kind, request, (render(scene, size).image,), found)
         case "changes":
-            edit = sample_edit(scene, seed, held_out=held_out, kinds=OF_OBJECTS)
+            edit = sample_edit(scene, seed, held_out=held_out)
             request = choose(_CHANGES[held_out], seed, "request").format(instruction=edit.instruction)
             return Record(kind, request, (render(scene, size).image,), concerned(edit))
         case "reading":
@@ -205,14 +230,28 @@ def sample_hole(kind: Literal["inpaint", "outpaint"], seed: int, size: int = 128
     return hole
 
 
-def hidden(scene: Scene, rendering: Rendering, hole: Masks) -> tuple[Thing, ...]:
-    """The objects of which too little shows beside a hole to recognise them.
+def outcome_of(seed: int) -> Literal["inpaint", "outpaint", "edit"]:
+    """What an "outcome" record tells the outcome of."""
+    return choose(("inpaint", "outpaint", "edit"), seed, "outcome")
+
+
+def hidden(
+    scene: Scene, rendering: Rendering, hole: Masks, enough: float = _RECOGNISABLE
+) -> tuple[Thing, ...]:
+    """The objects of which too little shows beside a hole; by default, to recognise them.
 
     Args:
         hole: (H, W), as large as ``rendering``.
+        enough: the part of an object that has to show.
     """
     left = (rendering.visible & ~hole).sum(axis=(1, 2)) / rendering.amodal.sum(axis=(1, 2))
-    return tuple(thing for thing, part in zip(scene.objects, left, strict=True) if part < _RECOGNISABLE)
+    return tuple(thing for thing, part in zip(scene.objects, left, strict=True) if part < enough)
+
+
+def covered(hole: Masks) -> tuple[str, ...]:
+    """The places whose middle a hole (H, W) covers."""
+    scale = len(hole) / UNIT
+    return tuple(place for place, (x, y) in PLACES.items() if hole[int(y * scale), int(x * scale)])
 
 
 def _with_hole(
@@ -221,25 +260,76 @@ def _with_hole(
     rendering, hole = render(scene, size), sample_hole(kind, seed, size)
     picture = Image.fromarray(np.where(hole[..., None], 0, np.asarray(rendering.image)).astype(np.uint8))
     missing = hidden(scene, rendering, hole)
-    wish, named = "", ()
+    wish, named, new = "", places_named(scene, seed, "reading"), {}
     match choose(("nothing", "missing", "missing", "all"), seed, "wish"):
         case "missing" if missing:
             asked = replace(scene, objects=missing)
             wish, named = vague_caption(asked, seed), places_named(asked, seed)
+            unseen = {thing.place for thing in hidden(scene, rendering, hole, _TRACE)}
+            unsettled = [spot for spot in places_left_open(asked, seed) if spot in unseen]
+            new = room_for(unsettled, scene, hole)
         case "all":
             wish, named = short_caption(scene, seed, held_out=held_out), places_named(scene, seed)
         case _:
             pass
-    # What the words name comes first, as they name it: what of it a hole hides need not be known.
-    order = (*named, *(place for place in places_named(scene, seed, "reading") if place not in named))
     complete, stated = facts(scene), caption_facts(wish)
     places = {thing.place for thing in missing}
     objects = [mention for mention in complete.objects if mention.place not in places]
     objects += [mention for mention in stated.objects if mention.place is None or mention.place in places]
-    said = overview("The whole picture will show", scene, seed, order=order)
-    reply = f"{said} {_tagged(detailed_caption(scene, seed, order=order))}"
+    reply = _filled_reply(scene, [place for place in named if place in places], new, seed)
     request = _request(kind, seed, held_out, wish)
     return Record(kind, request, (picture,), reply, replace(complete, objects=tuple(objects)), wish)
+
+
+def _filled_reply(scene: Scene, missing: Sequence[str], new: Mapping[str, str], seed: int) -> str:
+    """The prompt of a picture with a hole behind an overview of what it shows, what there will be in the hole, as it was
+    named, and an overview of the whole: so the chat decides one thing at a time, and then only repeats.
+
+    Args:
+        missing: the places of the objects that the hole hides.
+        new: the places to which some of them go.
+    """
+    whole = _moved(scene, new)
+    added = {thing.place: thing for thing in whole.objects}
+    shown = tuple(place for place in places_named(scene, seed, "reading") if place not in missing)
+    said = [coming(added[new.get(place, place)]) for place in missing]
+    seen = overview("The picture shows", scene, seed, shown)
+    then = overview("The new picture will show", whole, seed, "reading")
+    return " ".join((seen, *said, then, _tagged(detailed_caption(whole, seed, order="reading"))))
+
+
+def _outcome(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
+    """A picture with a hole, or one to edit, and all of the reply but its prompt."""
+    of = outcome_of(seed)
+    if of == "edit":
+        edit = sample_edit(scene, seed, held_out=held_out)
+        wish, pictures = edit.instruction, (render(scene, size).image,)
+        reply = edited_reply(edit, seed, order="reading")
+    else:
+        record = _with_hole(of, scene, seed, held_out, size)
+        wish, pictures, reply = record.wish, record.pictures, record.reply
+    request = choose(_OUTCOME[held_out], seed, "request").format(instruction=wish).strip()
+    return Record("outcome", request, pictures, reply.partition(" <gen_image>")[0], wish=wish)
+
+
+def room_for(unsettled: Sequence[str], scene: Scene, hole: Masks) -> dict[str, str]:
+    """For the objects at some places, in this order, the places where a hole (H, W) leaves room, row by row.
+
+    Where nothing says and nothing shows where an object stands, any place in the hole is as right as that of the scene;
+    but a reply that is to be learned follows from its request.
+    """
+    taken = {thing.place for thing in scene.objects}.difference(unsettled)
+    room = [place for place in PLACES if place in (*covered(hole), *unsettled) and place not in taken]
+    return dict(zip(unsettled, room, strict=False))
+
+
+def _moved(scene: Scene, new: Mapping[str, str]) -> Scene:
+    """The scene with each object whose place is a key of ``new`` in the middle of the place that it names."""
+    things = (
+        replace(thing, place=new[thing.place], shift=(0, 0)) if thing.place in new else thing
+        for thing in scene.objects
+    )
+    return replace(scene, objects=tuple(things))
 
 
 def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
@@ -255,11 +345,12 @@ def _edited(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
 
 
 def edited_reply(edit: Edit, seed: int, *, order: Order, moved: Moved | None = None) -> str:
-    """The prompt of an edited picture behind an overview of what is there and what the edit concerns: so the chat looks at
-    the picture once, finds the object in words, and changes words."""
-    seen = overview("The picture shows", edit.source, seed, order=order)
+    """The prompt of an edited picture behind an overview of what is there, what the edit concerns, and an overview of what
+    there will be: so the chat looks at the picture once, finds the object in words, and changes words."""
+    seen = overview("The picture shows", edit.source, seed, order)
+    then = overview("The new picture will show", edit.target, seed, order, moved)
     prompt = _tagged(detailed_caption(edit.target, seed, order=order, moved=moved))
-    return " ".join(filter(None, (seen, concerned(edit), prompt)))
+    return f"{seen} {concerned(edit)} {then} {prompt}"
 
 
 def _request(kind: Kind, seed: int, held_out: bool, instruction: str = "") -> str:

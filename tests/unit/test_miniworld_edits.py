@@ -9,7 +9,7 @@ from miniworld.world.captions import description, detailed_caption, short_captio
 from miniworld.world.edits import KINDS, concerned, instructions, sample_edit
 from miniworld.world.facts import caption_facts, facts
 from miniworld.world.instructions import MORE_INSTRUCTIONS
-from miniworld.world.phrases import INSTRUCTIONS, WHERE
+from miniworld.world.phrases import INSTRUCTIONS, ON, WHERE
 from miniworld.world.render import render
 from miniworld.world.scene import sample_scene, split_of
 
@@ -141,7 +141,7 @@ def test_what_an_edit_concerns_is_said_as_it_stands_before_and_after() -> None:
     for edit in EDITS[:300]:
         said = concerned(edit)
         if edit.kind == "background":
-            assert said == ""
+            assert said == f"The background will be {ON[edit.target.background].split(' ', 1)[1]}."
             continue
         assert {*caption_facts(said).objects} <= {
             *facts(edit.target).objects

@@ -77,23 +77,25 @@ def test_the_reply_to_an_edit_says_what_is_there_then_what_changes_then_what_the
         edit = sample_edit(scene, seed)
         record = sample_record("edit", scene, seed, size=32)
         before, tag, prompt = record.reply.partition(" <gen_image> ")
-        overview, _, changes = before.partition(". ")
-        assert overview.startswith("The picture shows ")
-        assert caption_facts(overview).background == edit.source.background
-        assert (changes or None) == (concerned(edit) or None) and tag and prompt.endswith(" </gen_image>")
-        (seen, told) = ([mention.place for mention in _named(text)] for text in (overview, prompt))
+        overview, _, rest = before.partition(". ")
+        changes, _, then = rest.partition(" The new picture will show ")
+        assert overview.startswith("The picture shows ") and changes == concerned(edit)
+        assert tag and prompt.endswith(" </gen_image>")
+        for text, shown in ((overview, edit.source), (then, edit.target)):
+            assert caption_facts(text).background == shown.background
+        seen, new, told = ([mention.place for mention in _named(text)] for text in (overview, then, prompt))
         assert {*seen} == {thing.place for thing in edit.source.objects}
-        assert {*told} == {thing.place for thing in edit.target.objects}
+        assert {*told} == {thing.place for thing in edit.target.objects} and told == new
         both = {*seen} & {*told}
         assert [place for place in seen if place in both] == [place for place in told if place in both]
-        ways[bool(record.pictures), bool(changes)] += 1
+        ways[bool(record.pictures), "background" in changes] += 1
         form = chat._scored("edit", "one", Reply(record.reply, (prompt,), _said(record.reply)), record.given)
         assert form.formed and form.kept == form.given
         other = chat._scored(
             "refine", "one", Reply(record.reply, (prompt,), _said(record.reply)), record.given
         )
         assert not other.formed
-    assert len(ways) == 4  # of a new background it says no object
+    assert len(ways) == 4
     assert sum(count for (picture, _), count in ways.items() if picture) > 70
 
 
@@ -141,8 +143,10 @@ def test_what_edits_of_one_picture_change_is_said_alone() -> None:
         scene = scenes[first.shown.scene]
         for exchange in (first, *more):
             begun = [standing(thing) for thing in scene.objects if exchange.reply.startswith(standing(thing))]
-            assert len(begun) == 1 or exchange.reply.startswith("Nothing stands ")
-            assert "there will be" in exchange.reply and "<" not in exchange.reply
+            assert len(begun) == 1 or exchange.reply.startswith(
+                ("Nothing stands ", "The background will be ")
+            )
+            assert " will be " in exchange.reply and "<" not in exchange.reply
             moved += exchange.reply.count("there will be") == 2
     assert moved > 10
 

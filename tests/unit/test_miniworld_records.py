@@ -8,15 +8,30 @@ import pytest
 from llmga.chat.tags import parse
 from llmga.chat.tasks import TASKS
 from miniworld.world.captions import description, detailed_caption
+from miniworld.world.edits import sample_edit
 from miniworld.world.facts import Facts, caption_facts, facts, kept
 from miniworld.world.phrases import QUESTIONS, REQUESTS
 from miniworld.world.questions import sample_existence, sample_question
-from miniworld.world.records import MORE_REQUESTS, ONE_LINE, RECORD_KINDS, sample_hole, sample_record
+from miniworld.world.records import (
+    MORE_REQUESTS,
+    ONE_LINE,
+    RECORD_KINDS,
+    covered,
+    edited_reply,
+    outcome_of,
+    room_for,
+    sample_hole,
+    sample_record,
+)
 from miniworld.world.render import render
-from miniworld.world.scene import SHAPES, Scene, Thing, is_unseen_pair, sample_scene
+from miniworld.world.scene import PLACES, SHAPES, Scene, Thing, is_unseen_pair, sample_scene
 
+_PLACE = "|".join(sorted(PLACES, key=len, reverse=True))
 TAGGED = ("refine", "similar", "inpaint", "outpaint", "edit")
-PICTURED = ("similar", "describe", "brief", "inpaint", "outpaint", "question", "exists", "find", "changes")
+PICTURED = (
+    *("similar", "describe", "brief", "inpaint", "outpaint"),
+    *("question", "exists", "find", "changes", "outcome"),
+)
 
 
 @pytest.mark.parametrize("kind", RECORD_KINDS)
@@ -34,7 +49,7 @@ def test_replies_have_their_form_and_keep_what_is_given(kind, held_out: bool) ->
         assert "<" not in record.reply or kind in TAGGED
         repeated, stated = kept(record.given, caption_facts(parse(record.reply).prompt or record.reply))
         assert repeated == stated and (
-            stated > 0 or kind in ("question", "exists", "find", "changes", "reading")
+            stated > 0 or kind in ("question", "exists", "find", "changes", "reading", "outcome")
         )
 
 
@@ -131,19 +146,62 @@ def test_outpainting_cuts_sides_and_inpainting_boxes() -> None:
 
 
 @pytest.mark.parametrize("kind", ["inpaint", "outpaint"])
-def test_the_reply_to_a_hole_looks_over_the_whole_first_beginning_with_what_was_asked_for(kind) -> None:
-    asked = 0
-    for seed in range(60):
+def test_the_reply_to_a_hole_says_what_is_there_then_what_comes_then_the_whole(kind) -> None:
+    settled = 0
+    for seed in range(120):
         scene = sample_scene(seed, (3, 6))
         record = sample_record(kind, scene, seed)
-        first, _, prompt = record.reply.partition("<gen_image>")
-        assert _without_plain(caption_facts(first)) == _without_plain(facts(scene))
-        named, again, wished = (
-            re.findall("|".join(SHAPES), text) for text in (first, _objects(prompt), record.wish)
-        )
-        assert named == again and named[: len(wished)] == wished
-        asked += bool(wished)
-    assert asked > 30
+        first, _, prompt = record.reply.partition(" <gen_image> ")
+        seen, *comes, then = first.split(". ")
+        assert seen.startswith("The picture shows ") and then.startswith("The new picture will show ")
+        shown, told = caption_facts(seen), caption_facts(prompt)
+        assert shown.background == scene.background
+        assert _without_plain(caption_facts(then)) == _without_plain(told)
+        places = [mention.place for mention in told.objects]
+        assert len({*places}) == len(scene.objects)
+        in_order = re.findall(rf"\b(?:at|in) the ({_PLACE})\b", then)
+        assert in_order == re.findall(rf"\b(?:at|in) the ({_PLACE})\b", _objects(prompt).lower())
+        assert in_order == sorted(places, key=[*PLACES].index)
+        # Each object is there already or comes, in the order of the wish; what shows stays, and so does what has a place.
+        coming = [caption_facts(sentence).objects[0] for sentence in comes]
+        assert _without_plain(Facts((*shown.objects, *coming), shown.background)) == _without_plain(told)
+        wished = iter(re.findall("|".join(SHAPES), record.wish))
+        assert all(mention.shape in wished for mention in coming) or not record.wish
+        assert kept(record.given, told)[0] == kept(record.given, record.given)[0]
+        moved = {*places} - {thing.place for thing in scene.objects}
+        assert moved <= {*covered(sample_hole(kind, seed))}
+        assert not moved or any(one.place is None for one in caption_facts(record.wish).objects)
+        settled += bool(moved)
+    assert settled > (15 if kind == "outpaint" else 1)
+
+
+def test_an_outcome_is_all_of_a_reply_but_its_prompt() -> None:
+    kinds = Counter()
+    for seed in range(60):
+        scene = sample_scene(seed, (2, 5))
+        of = outcome_of(seed)
+        record = sample_record("outcome", scene, seed, size=64)
+        assert record.wish in record.instruction and len(record.pictures) == 1
+        if of == "edit":
+            edit = sample_edit(scene, seed)
+            assert edited_reply(edit, seed, order="reading").startswith(f"{record.reply} <gen_image>")
+            assert record.wish == edit.instruction
+        else:
+            whole = sample_record(of, scene, seed, size=64)
+            assert whole.reply.startswith(f"{record.reply} <gen_image>")
+            assert (whole.wish, whole.pictures[0].tobytes()) == (record.wish, record.pictures[0].tobytes())
+        kinds[of] += 1
+    assert min(kinds.values()) > 10 and len(kinds) == 3
+
+
+def test_what_has_no_place_takes_the_first_free_ones_in_its_order() -> None:
+    things = (("star", "bottom"), ("ring", "centre"), ("heart", "top"))
+    objects = tuple(Thing(shape, "red", "small", "plain", place) for shape, place in things)
+    scene = Scene(objects, "snow", "warm", "left", 0)
+    hole = np.ones((128, 128), bool)
+    hole[:43, :43] = False  # the top left stays
+    assert room_for(["bottom", "top"], scene, hole) == {"bottom": "top", "top": "top right"}
+    assert room_for([], scene, hole) == {}
 
 
 def _without_plain(said: Facts) -> tuple[set[tuple[str | None, ...]], str | None]:
