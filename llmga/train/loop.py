@@ -1,9 +1,8 @@
 """The training loop that all trainers share.
 
-A run is a pure function of its configuration. A step trains on one global batch, cut into ``batch / micro_batch``
-parts; which examples a part holds and every random number drawn for it follow from (seed, step, part) alone. So a
-resumed run is the uninterrupted one, and how many processes share the parts changes only the order in which
-gradients are added up.
+A run is a pure function of its configuration. A step trains on one global batch, cut into ``batch / micro_batch`` parts;
+which examples a part holds and every random number drawn for it follow from (seed, step, part) alone. So a resumed run
+is the uninterrupted one, and how many processes share the parts changes only the order in which gradients are added up.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -48,8 +47,7 @@ class LoopConfig:
     warmup: int = 0
     """Steps of linear warm-up."""
     milestones: tuple[int, ...] = ()
-    """Steps at which ``multistep`` multiplies lr by ``gamma``, and ``cosine`` begins anew, warm-up and all (Loshchilov and
-    Hutter's warm restarts)."""
+    """Steps at which ``multistep`` multiplies lr by ``gamma``, and ``cosine`` restarts, warm-up and all."""
     gamma: float = 0.5
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
@@ -127,15 +125,14 @@ class Trainer(Objective, Protocol):
 
 def learning_rate(config: LoopConfig, step: int) -> float:
     """The rate of the optimizer step ``step``, counted from 0."""
-    steps = config.steps
-    if config.schedule == "cosine":  # of the run that this step belongs to
-        begun = max((milestone for milestone in config.milestones if milestone <= step), default=0)
-        steps = min((milestone for milestone in config.milestones if milestone > step), default=steps) - begun
-        step -= begun
+    if config.schedule == "cosine" and config.milestones:  # of the run that this step belongs to
+        ends = (0, *config.milestones, config.steps)
+        begun, end = max(e for e in ends if e <= step), min((e for e in ends if e > step), default=step + 1)
+        return learning_rate(replace(config, steps=end - begun, milestones=()), step - begun)
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     if config.schedule == "cosine":
-        progress = (step - config.warmup) / max(steps - config.warmup, 1)
+        progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
         return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if config.schedule == "multistep":
         return config.lr * config.gamma ** sum(step >= milestone for milestone in config.milestones)

@@ -45,11 +45,11 @@ _DRAWN: tuple[Asked, ...] = tuple(kind for kind, weight in WEIGHTS.items() for _
 _DRAWS = 1000
 DATA_SETS: dict[str, frozenset[Asked]] = {
     "refinement": frozenset({"refine", "imagine", "complete"}),
-    "filling": frozenset({"inpaint", "outpaint"}),
+    "filling": frozenset({"inpaint", "outpaint", "outcome"}),
     "similar": frozenset({"similar"}),
     "editing": frozenset({"edit", "changes", "outcome"}),
 }
-"""The four data sets of the paper's Table 6, as what is asked for here."""
+"""The four data sets of the paper's Table 6, as what is asked for here; an outcome is that of a hole or of an edit."""
 _CUT = 10  # of what is cut, one in so many is left
 _FOLLOW: tuple[Asked, ...] = (
     "question",

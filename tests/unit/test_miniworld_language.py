@@ -235,20 +235,17 @@ def test_an_aligned_projector_says_each_place_in_words(processor: Any, tmp_path:
     before = {name: value.clone() for name, value in net.state_dict().items() if "projector" not in name}
     eyes, net.model.vision_tower = net.model.vision_tower, SharpEyes(source.pictures)
     assert align(net, processor.tokenizer, source, 700, seed=0) < 0.05
-    words = net.get_input_embeddings().weight
     for i in range(3):
-        seen = net.model.vision_tower(as_images(torch.from_numpy(source.pictures[i : i + 1]))).hidden_states[
-            0
-        ]
-        scores = (net.model.multi_modal_projector(seen[:, 1:]) @ words.T)[0]
+        picture = as_images(torch.from_numpy(source.pictures[i : i + 1]))
+        seen = net.model.vision_tower(picture).hidden_states[0]
+        scores = (net.model.multi_modal_projector(seen[:, 1:]) @ net.get_input_embeddings().weight.T)[0]
         by_place = {thing.place: thing for thing in source.scenes[i].objects}
         for hub, place in zip(HUBS, PLACES, strict=True):
-            said = partial(_likeliest, processor.tokenizer, scores[hub])
-            if thing := by_place.get(place):
-                assert said((*SHAPES, "nothing")) == thing.shape and said(COLOURS) == thing.colour
-                assert said(tuple(SIZES)) == thing.size and said(TEXTURES) == thing.texture
-            else:
-                assert said((*SHAPES, "nothing")) == "nothing"
+            said, thing = partial(_likeliest, processor.tokenizer, scores[hub]), by_place.get(place)
+            assert said((*SHAPES, "nothing")) == (thing.shape if thing else "nothing")
+            if thing:
+                told = (thing.colour, thing.size, thing.texture)
+                assert (said(COLOURS), said(tuple(SIZES)), said(TEXTURES)) == told
             assert said(("top", "bottom")) in place or place in ("left", "centre", "right")
     net.model.vision_tower = eyes
     assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())

@@ -53,6 +53,8 @@ def test_learning_rates() -> None:
     assert all(learning_rate(again, s) == learning_rate(cosine, s) for s in range(110))
     shorter = settings(steps=40, warmup=10, schedule="cosine", lr=1.0)
     assert all(learning_rate(again, 110 + s) == learning_rate(shorter, s) for s in range(40))
+    late = settings(steps=110, warmup=10, schedule="cosine", lr=1.0, milestones=(200,))
+    assert all(learning_rate(late, s) == learning_rate(cosine, s) for s in range(110))
     steps = settings(schedule="multistep", milestones=(3, 5), lr=1.0, gamma=0.1)
     assert [learning_rate(steps, s) for s in range(7)] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
     assert learning_rate(settings(lr=0.3), 9) == 0.3
