@@ -17,10 +17,12 @@ from PIL import Image
 from llmga.chat.tasks import TASKS
 
 from .captions import (
+    WHERE,
     Moved,
     Order,
     coming,
     detailed_caption,
+    enumerated,
     overview,
     places_left_open,
     places_named,
@@ -276,17 +278,21 @@ def _with_hole(
     places = {thing.place for thing in missing}
     objects = [mention for mention in complete.objects if mention.place not in places]
     objects += [mention for mention in stated.objects if mention.place is None or mention.place in places]
-    reply = _filled_reply(scene, [place for place in named if place in places], new, seed)
+    area = [place for place in PLACES if place in places.union(covered(hole))]
+    reply = _filled_reply(scene, area, [place for place in named if place in places], new, seed)
     request = _request(kind, seed, held_out, wish)
     return Record(kind, request, (picture,), reply, replace(complete, objects=tuple(objects)), wish)
 
 
-def _filled_reply(scene: Scene, missing: Sequence[str], new: Mapping[str, str], seed: int) -> str:
-    """The prompt of a picture with a hole behind an overview of what it shows, what there will be in the hole, as it was
-    named, and an overview of the whole: so the chat decides one thing at a time, and then only repeats.
+def _filled_reply(
+    scene: Scene, area: Sequence[str], missing: Sequence[str], new: Mapping[str, str], seed: int
+) -> str:
+    """The prompt of a picture with a hole behind an overview of what it shows, where the hole is, what there will be in it,
+    as it was named, and an overview of the whole: so the chat decides one thing at a time, and then only repeats.
 
     Args:
-        missing: the places of the objects that the hole hides.
+        area: the places in the hole.
+        missing: the places of the objects that it hides.
         new: the places to which some of them go.
     """
     whole = _moved(scene, new)
@@ -294,8 +300,11 @@ def _filled_reply(scene: Scene, missing: Sequence[str], new: Mapping[str, str], 
     shown = tuple(place for place in places_named(scene, seed, "reading") if place not in missing)
     said = [coming(added[new.get(place, place)]) for place in missing]
     seen = overview("The picture shows", scene, seed, shown)
+    where = f"The missing area is {enumerated([WHERE[place] for place in area])}."
     then = overview("The new picture will show", whole, seed, "reading")
-    return " ".join((seen, *said, then, _tagged(detailed_caption(whole, seed, order="reading"))))
+    return " ".join(
+        (seen, *[where] * bool(area), *said, then, _tagged(detailed_caption(whole, seed, order="reading")))
+    )
 
 
 def _outcome(scene: Scene, seed: int, held_out: bool, size: int) -> Record:

@@ -182,6 +182,16 @@ def test_outside_the_mask_direct_inversion_gives_the_latent_back(case):
     )
 
 
+def test_local_blend_masks_an_edit_of_an_object_but_no_new_background(models):
+    # Untrained attention is nearly even: at the usual threshold its mask is the whole picture.
+    every, editor = EditsConfig(edits=6, steps=5, maps=1, blend_threshold=0.99), MiniatureEditor(models)
+    for number, (wanted, detailed) in enumerate(sample_edits(every)):
+        case = editor.case(number, wanted, detailed, every)
+        unmasked = METHODS["direct p2p"](replace(case, mask=None), every)
+        made = METHODS["direct p2p local blend"](case, every)
+        assert torch.equal(made, unmasked) is (wanted.kind == "background")
+
+
 def test_ddim_does_not(case):
     none = replace(case, mask=torch.zeros(1, 1, 16, 16))
     assert not torch.allclose(METHODS["ddim p2p"](none, SMALL), case.latent, atol=1e-3)

@@ -146,13 +146,14 @@ def test_outpainting_cuts_sides_and_inpainting_boxes() -> None:
 
 
 @pytest.mark.parametrize("kind", ["inpaint", "outpaint"])
-def test_the_reply_to_a_hole_says_what_is_there_then_what_comes_then_the_whole(kind) -> None:
+def test_the_reply_to_a_hole_says_what_is_there_then_where_it_is_then_what_comes_then_the_whole(kind) -> None:
     settled = 0
     for seed in range(120):
         scene = sample_scene(seed, (3, 6))
         record = sample_record(kind, scene, seed)
         first, _, prompt = record.reply.partition(" <gen_image> ")
-        seen, *comes, then = first.split(". ")
+        seen, area, *comes, then = first.split(". ")
+        middles = covered(sample_hole(kind, seed))
         assert seen.startswith("The picture shows ") and then.startswith("The new picture will show ")
         shown, told = caption_facts(seen), caption_facts(prompt)
         assert shown.background == scene.background
@@ -168,8 +169,12 @@ def test_the_reply_to_a_hole_says_what_is_there_then_what_comes_then_the_whole(k
         wished = iter(re.findall("|".join(SHAPES), record.wish))
         assert all(mention.shape in wished for mention in coming) or not record.wish
         assert kept(record.given, told)[0] == kept(record.given, record.given)[0]
+        assert area.startswith("The missing area is ")
+        named = re.findall(rf"\b(?:at|in) the ({_PLACE})\b", area)
+        assert named == sorted({*named}, key=[*PLACES].index)
+        assert {*named} - {*middles} <= {one.place for one in coming} <= {*named} >= {*middles}
         moved = {*places} - {thing.place for thing in scene.objects}
-        assert moved <= {*covered(sample_hole(kind, seed))}
+        assert moved <= {*middles}
         assert not moved or any(one.place is None for one in caption_facts(record.wish).objects)
         settled += bool(moved)
     assert settled > (15 if kind == "outpaint" else 1)
