@@ -100,7 +100,7 @@ _LONG_HEART = (
     "to the left of the circle. The light is warm and comes from the left, so all shadows fall to the right. The "
     "background is smooth old wood, long boards with fine lines and thin dark gaps between them. The style is simple "
     "and calm, like clear shapes of paper laid on a table. Each shape has a thin, clean edge, and nothing is cut off. A "
-    "medium plain blue circle stands at the bottom right."
+    "large plain green circle stands at the bottom right."
 )
 TALK: tuple[tuple[Literal["user", "assistant"], str], ...] = (
     ("user", f"Please generate a detailed image from this idea: {_HEART}"),
@@ -165,10 +165,12 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "z_image": {
         "KSampler": {"seed": 4},
-        "LLMGA Chat": _say("a large blue ring at the right and a star at the left on grass", "refine"),
+        "LLMGA Chat": _say(
+            "a large blue ring at the right and a star at the left on grass", "refine", seed=4
+        ),
     },
     "talk_and_change": {
-        "First turn": _say(_HEART, "refine", seed=1),
+        "First turn": _say(_HEART, "refine", seed=4),
         "Second turn": _say("Put everything on snow.", "change", seed=2),
     },
     "krea_2": {
@@ -178,7 +180,7 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "qwen_image": {
         "LLMGA Chat": _say(
-            "a purple triangle at the top and a circle at the bottom on sand", "refine", seed=7
+            "a purple triangle at the top and a circle at the bottom on sand", "refine", seed=4
         )
     },
     "qwen_image_edit": {
@@ -204,15 +206,17 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "similar_image": {"LLMGA Chat": _say("", "similar"), "KSampler": {"seed": 1}},
     "similar_images": {"LLMGA Chat per Picture": _say("", "similar"), "KSampler": {"seed": 1}},
     "chat_many_turns": {
-        "LLMGA Chat": _say("Paint the circle red.", "change", seed=2, transcript=json.dumps(_TRANSCRIPT))
+        "LLMGA Chat": _say("Paint the circle red.", "change", seed=2, transcript=json.dumps(_TRANSCRIPT)),
+        "KSampler": {"seed": 5},
     },
     "chat_with_endpoint": {
-        "First turn": _say(_HEART, "refine", seed=1),
+        "First turn": _say(_HEART, "refine", seed=4),
         "Second turn": _say("Put everything on snow.", "change", seed=2),
+        "KSampler": {"seed": 8},
     },
     "continue_conversation": {
         "Next turn": _say("Change the background to grass.", "change", seed=2),
-        "KSampler": {"seed": 3},
+        "KSampler": {"seed": 5},
     },
     "picture_book": {"LLMGA Chat": _say("a red star on grass", "story", seed=3)},
     "instruction_edit": {"LLMGA Edit Instruction": {"instruction": "Put everything on snow."}},
@@ -223,12 +227,13 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     "edit_with_mask": {},
     # The edges hold the layout, so the words should not ask for another.
     "controlnet": {"LLMGA Chat": _say("Put everything on snow.", "edit")},
-    "inpaint": {"LLMGA Chat": _say("a large red star at the left", "inpaint")},
+    "inpaint": {"LLMGA Chat": _say("a large red star at the left", "inpaint"), "KSampler": {"seed": 3}},
     "inpaint_regions": {
         "Load Image": {"image": TWO_HOLES},
         "Crop Each Region": {
             "instructions": "a large red star at the left\na large green square at the bottom"
         },
+        "KSampler": {"seed": 3},
     },
     "inpaint_sdxl": {"LLMGA Chat": _say("a large purple ring at the left", "inpaint")},
     "outpaint": {
@@ -256,7 +261,7 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "gill_story": {
         "First picture": {"message": "on snow, a large red star at the left"},
-        "Next picture": {"message": "on snow, a large blue triangle at the right"},
+        "Next picture": {"message": "on snow, a large red triangle at the right"},
     },
     "gill_retrieve_or_generate": {
         "LLMGA GILL Chat": {
