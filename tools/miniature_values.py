@@ -196,7 +196,7 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "BasicScheduler": {"denoise": 0.7},
     },
     # A seed of which the base UNet paints nothing beside: of detailed prompts it does in one of two pictures.
-    "chat_with_host_model": {"LLMGA Chat": _say(_STAR, "refine", seed=6), "KSampler": {"seed": 2}},
+    "chat_with_host_model": {"LLMGA Chat": _say(_STAR, "refine", seed=12), "KSampler": {"seed": 2}},
     "text_to_image_sdxl": {
         "LLMGA Chat": _say(
             "an orange cross at the right and a square at the left on water", "refine", seed=6
@@ -241,9 +241,9 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "Load Image": {"image": NARROW},
     },
     "restore_only": {"Painted": {"image": PAINTED}},
-    "text_to_image": {"LLMGA Chat": _say(_STAR, "refine", seed=6), "KSampler": {"seed": 2}},
+    "text_to_image": {"LLMGA Chat": _say(_STAR, "refine", seed=12), "KSampler": {"seed": 2}},
     "text_to_image_as_released": {
-        "LLMGA Chat": _say(_STAR, "refine", seed=6),
+        "LLMGA Chat": _say(_STAR, "refine", seed=12),
         "KSampler": {"seed": 4, "steps": 50, "sampler_name": "ipndm", "scheduler": "ddim_uniform"},
     },
     "scene": {},
@@ -271,13 +271,13 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         }
     },
     "language_or_embedding": {
-        "LLMGA Chat": _say(_STAR, "refine", seed=6),
+        "LLMGA Chat": _say(_STAR, "refine", seed=12),
         "LLMGA GILL Chat": {"message": _STAR},
         "Paint the words": {"seed": 2},
         "Paint the embedding": {"seed": 2},
     },
     "paint_until_right": {
-        "LLMGA Chat": _say(_STAR, "refine", seed=6),
+        "LLMGA Chat": _say(_STAR, "refine", seed=12),
         "LLMGA Judge": _JUDGED | {"questions": "Is there a red star?\nIs there a ring?"},
         "Second Judge": _JUDGED,
     },

@@ -30,7 +30,7 @@ pytestmark = [
 ]
 SAID = (
     "Generate an image of a large red star on snow.",
-    "Refine the following description: two blue circles  on sand.",
+    "Generate an image of two blue circles  on sand.",
     "a small green heart",
 )
 HOT = Sampling(temperature=2.0, max_new_tokens=96)
