@@ -215,8 +215,8 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
         "KSampler": {"seed": 8},
     },
     "continue_conversation": {
-        "Next turn": _say("Change the background to grass.", "change", seed=2),
-        "KSampler": {"seed": 5},
+        "Next turn": _say("Change the background to grass.", "change", seed=4),
+        "KSampler": {"seed": 8},
     },
     "picture_book": {"LLMGA Chat": _say("a red star on grass", "story", seed=3)},
     "instruction_edit": {"LLMGA Edit Instruction": {"instruction": "Put everything on snow."}},
