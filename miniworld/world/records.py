@@ -291,7 +291,7 @@ def _filled_reply(
     as it was named, and an overview of the whole: so the chat decides one thing at a time, and then only repeats.
 
     Args:
-        area: the places in the hole.
+        area: the places in the hole; ``sample_hole`` covers the middle of one at least.
         missing: the places of the objects that it hides.
         new: the places to which some of them go.
     """
@@ -302,9 +302,7 @@ def _filled_reply(
     seen = overview("The picture shows", scene, seed, shown)
     where = f"The missing area is {enumerated([WHERE[place] for place in area])}."
     then = overview("The new picture will show", whole, seed, "reading")
-    return " ".join(
-        (seen, *[where] * bool(area), *said, then, _tagged(detailed_caption(whole, seed, order="reading")))
-    )
+    return " ".join((seen, where, *said, then, _tagged(detailed_caption(whole, seed, order="reading"))))
 
 
 def _outcome(scene: Scene, seed: int, held_out: bool, size: int) -> Record:
