@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..chat.conversation import Conversation, Picture
 from ..images import read_picture
+from .cache_keys import existing
 
 Request = Sequence[str | Path]
 """One request of a conversation: words and files of pictures in their order."""
@@ -32,6 +33,11 @@ class EmbedderConfig:
     dtype: str = "float32"
     """Of the language model."""
     device: str = "cpu"
+
+    @property
+    def depends_on(self) -> tuple[Path, ...]:
+        """Those of its files and folders that are here."""
+        return existing(self.language, self.head, self.vision)
 
 
 class Embedder(Protocol):

@@ -7,7 +7,6 @@ Nothing is downloaded.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from PIL import Image
 
 from ..files.tensors import check_tensors, read_file
+from .cache_keys import digest_of_files
 from .named import named_function
 from .preparation import CLIP, DINO, Preparation
 
@@ -91,12 +91,7 @@ def digest_of(path: Path) -> str:
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
     if not files:
         raise FileNotFoundError(f"{path} holds no weights")
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return digest_of_files(files)
 
 
 def inception(path: Path, device: torch.device) -> Extractor:

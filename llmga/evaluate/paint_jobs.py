@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from PIL import Image
 
 from ..text import JoinLayout
+from .cache_keys import existing
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class PainterConfig:
     """Pictures of one unit of work; those of one size and one number of chunks are painted together."""
     device: str = "cpu"
     dtype: str = "float32"
+
+    @property
+    def depends_on(self) -> tuple[Path, ...]:
+        """Those of the pipeline, the UNet and the workflow that are here."""
+        return existing(self.base, self.unet, self.workflow)
 
     @property
     def paints_plans(self) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from .cache_keys import cache_key
 from .embedders import Request
 from .paint_jobs import PaintJob
-from .stages import Row, Stages, cache_key, faults
+from .stages import Row, Stages, faults
 from .writers import Writer, WrittenPrompt
 
 

@@ -1,12 +1,11 @@
 """The stages that every table goes through: prompts are written, pictures painted, features taken; each is kept as files.
 
-Files are named after what they depend on, so rows that share a chat or a painter share its work, and a run with other
-settings beside an old one mixes nothing up.
+Files are named after what they depend on (``cache_keys``), so rows that share a chat or a painter share its work, and a run
+with other settings, weights or pictures beside an old one mixes nothing up.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,11 +20,11 @@ from ..chat.engines.endpoint import EndpointError
 from ..files.json_files import read_object
 from ..files.writing import replacing, write_text
 from ..images import read_picture
+from .cache_keys import cache_key
 from .embedders import EmbedderConfig, Request, load_embedder
 from .extractors import Distance, Extractor
 from .paint_jobs import JobPainter, PainterConfig, PaintJob
 from .painters import load_painter
-from .report import plain
 from .work import Alone, Processes, UnitProgress, chunked, run_units
 from .writers import ChatConfig, EngineCalls, Writer, WrittenPrompt
 
@@ -225,7 +224,7 @@ class Stages:
             of: what the pictures depend on, where their paths do not say it.
             prepare: what is done to a picture first, such as resizing.
         """
-        folder = self.folder / "features" / cache_key(READING, extractor.digest, [*map(str, pictures)], *of)
+        folder = self.folder / "features" / cache_key(READING, extractor.digest, [*pictures], *of)
         units = list(enumerate(chunked(pictures, FEATURE_CHUNK)))
         paths = [folder / f"{number:06d}.safetensors" for number, _ in units]
 
@@ -252,7 +251,7 @@ class Stages:
         prepare: Prepare | None = None,
     ) -> torch.Tensor:
         """(N,) float64: the perceptual distance of each picture from its other; see ``features``."""
-        key = cache_key(READING, metric.digest, [*map(str, pictures)], [*map(str, others)], *of)
+        key = cache_key(READING, metric.digest, [*pictures], [*others], *of)
         folder = self.folder / "distances" / key
         units = list(enumerate(chunked(list(zip(pictures, others, strict=True)), FEATURE_CHUNK)))
         paths = [folder / f"{number:06d}.safetensors" for number, _ in units]
@@ -279,12 +278,6 @@ class Stages:
 
     def _hears(self, name: str) -> UnitProgress | None:
         return self.progress(name) if self.progress else None
-
-
-def cache_key(*values: Any) -> str:
-    """16 hexadecimal digits that depend on data classes, numbers, texts and lists of them."""
-    text = json.dumps(plain(list(values)), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def safe(key: str) -> str:

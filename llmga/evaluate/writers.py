@@ -22,6 +22,7 @@ from ..chat.engines.base import ChatEngine, Sampling
 from ..chat.engines.endpoint import EndpointError
 from ..edit.instruction import rewrite
 from ..images import from_pil, paint_hole_black, to_pil
+from .cache_keys import existing
 from .embedders import Request, request_pictures, request_text
 from .named import named_function
 
@@ -39,6 +40,26 @@ class ChatConfig:
     """LLMGA's own command line samples at 0.2; the paper does not say."""
     max_new_tokens: int = 512
     seed: int = 0
+
+    @property
+    def depends_on(self) -> tuple[Any, ...]:
+        """The engine's folder or file, or what stands for its endpoint; nothing of one that is not there."""
+        kind, _, path = self.engine.partition(":")
+        if kind == "endpoint":
+            return _answering(path)
+        return existing(path if kind == "folder" else path.partition(":")[2])
+
+
+def _answering(record: str) -> tuple[Any, ...]:
+    """Of an endpoint, ``FILE#NAME``, what its replies depend on; nothing if there is no such record."""
+    from ..chat.endpoints import find_endpoint
+
+    file, _, name = record.rpartition("#")
+    try:
+        found = find_endpoint(Path(file), name)
+    except ValueError:  # whoever asks it says so
+        return ()
+    return found.url, found.model, found.dialect.system, found.dialect.thinking, dict(found.dialect.extra)
 
 
 @dataclass(frozen=True)

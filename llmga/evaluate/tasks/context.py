@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ...images import read_picture
+from ..cache_keys import cache_key
 from ..data import DataConfig, load_scores, read_items
 from ..embedders import Request, request_text
 from ..estimates import Estimate, mean
@@ -26,7 +27,7 @@ from ..paper import Claim
 from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
 from ..sources import CaptionItem, DialogItem, StoryItem, left_out
-from ..stages import READING, Prepare, Row, Stages, cache_key
+from ..stages import READING, Prepare, Row, Stages
 from .text_to_image import check_rows
 
 STORY_CONTEXTS = ("1 caption", "5 captions", "5 captions, 4 pictures")
@@ -126,7 +127,7 @@ def run(config: ContextConfig, stages: Stages) -> list[TableResult]:
             rows[row.name] |= {f"{metric}: {context}": value for metric, value in found.items()}
     conditions = {
         "pictures": len(items),
-        "data": cache_key([(item.key, _text(item)) for item in items]),
+        "data": cache_key(items),
         **left_out(items),
         "size": config.size,
         "compared at": config.compared or "own size",

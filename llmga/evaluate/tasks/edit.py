@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from ...images import read_picture
+from ..cache_keys import cache_key
 from ..data import DataConfig, load_scores, read_items
 from ..estimates import Estimate, mean
 from ..extractors import Extractor, load_network
@@ -28,7 +29,7 @@ from ..paint_jobs import PaintJob
 from ..paper import Claim
 from ..results import TableResult
 from ..sources import EditItem, left_out, whole_sessions
-from ..stages import READING, Row, Stages, cache_key, faults
+from ..stages import READING, Row, Stages, faults
 from ..writers import Writer, WrittenPrompt
 from .text_to_image import check_rows
 
@@ -69,7 +70,7 @@ def run(config: EditConfig, stages: Stages) -> list[TableResult]:
         raise ValueError(f"'clip' must be a network that reads pictures and texts, got {config.clip!r}")
     if not isinstance(dino, Extractor):
         raise ValueError(f"'dino' must be an extractor of features, got {config.dino!r}")
-    data = cache_key([(item.key, item.instruction) for item in items])
+    data = cache_key(items)
     scored = last_turns(items) if config.turns == "iterative" else list(range(len(items)))
     rows, notes = {}, {}
     for row in config.rows:
@@ -163,7 +164,7 @@ def _wave(
 ) -> tuple[list[Path], list[str]]:
     """Edits that do not depend on each other."""
     keys = [item.key for item in items]
-    of = (READING, *of, [str(path) for path in sources], config.seed)
+    of = (READING, *of, [*sources], config.seed)
 
     def write(writer: Writer, i: int) -> WrittenPrompt:
         return writer.edit(read_picture(sources[i]), items[i].instruction, config.seed + i)

@@ -18,6 +18,7 @@ from ...images import from_pil, read_picture, to_pil
 from ...restore.checkpoint import load_restorer
 from ...restore.colour import match_colour
 from ...restore.inference import restore
+from ..cache_keys import cache_key, existing
 from ..data import DataConfig, load_scores, read_items
 from ..estimates import Estimate, mean
 from ..extractors import Distance, Extractor, load_network
@@ -25,7 +26,7 @@ from ..paint_jobs import PaintJob
 from ..paper import Claim
 from ..results import TableResult
 from ..sources import FillItem, left_out
-from ..stages import READING, Row, Stages, cache_key, faults
+from ..stages import READING, Row, Stages, faults
 from .text_to_image import check_enough, check_rows, frechet_estimate
 
 MULTIPLE = 8
@@ -97,7 +98,7 @@ def _table(
     network: Extractor,
     distance: Distance,
 ) -> TableResult:
-    data = cache_key([(item.key, str(item.mask)) for item in items])
+    data = cache_key(items)
     real = stages.features(network, [item.picture for item in items])["features"]
     scores = load_scores(config.scores)
     rows, notes = {}, {}
@@ -154,7 +155,7 @@ def _filled(
     def finish(i: int) -> Image.Image:
         return finished(read_picture(painted[i]), *_opened(items[i]), load(), row.colour, config.paste)
 
-    after = (*of, row.painter, row.restorer, row.colour, config.paste)
+    after = (*of, row.painter, existing(row.restorer), row.colour, config.paste)
     done = stages.map_pictures(f"{holes.table}, {row.name}: finished", keys, finish, *after)
     return done, faults(written)
 

@@ -19,6 +19,7 @@ from typing import Any
 from ...chat.conversation import Picture
 from ...chat.engines.base import Sampling
 from ...images import read_picture
+from ..cache_keys import cache_key
 from ..data import DataConfig, load_scores, read_items
 from ..estimates import Estimate
 from ..extractors import Extractor, load_network
@@ -27,7 +28,7 @@ from ..paper import Claim
 from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
 from ..rfbench import PICTURES, BenchPrompt, by_category
-from ..stages import Row, Stages, cache_key, faults
+from ..stages import Row, Stages, faults
 from ..writers import ChatConfig, EngineCalls, Writer, WrittenPrompt, load_engine
 from .text_to_image import check_rows
 
@@ -89,9 +90,9 @@ def run(config: RFBenchConfig, stages: Stages) -> list[TableResult]:
     conditions = {
         "prompts": len(prompts),
         "pictures": config.pictures,
-        "data": cache_key([asdict(one) for one in prompts]),
+        "data": cache_key(prompts),
         "size": config.size,
-        "judge": asdict(config.judge),
+        "judge": {**asdict(config.judge), "key": cache_key(config.judge)},
         "text network": f"{clip.name} ({clip.digest[:16]})" if isinstance(clip, Extractor) else "none",
         "seed": config.seed,
     }
@@ -159,7 +160,7 @@ def _judged(
         except ValueError as error:  # a NoScoreError among them
             return {"fault": str(error)}
 
-    of = (config.judge, [str(path) for path in painted], [one.prompt for one, _ in repeated])
+    of = (config.judge, [*painted], [one.prompt for one, _ in repeated])
     found = stages.records(f"rfbench, {row.name}: judgements", "judgements", keys, make, *of, calls=calls)
     judgements = {key: Judgement(**one) for key, one in zip(keys, found, strict=True) if "fault" not in one}
     figures = {"GPT4Score": {key: one.score for key, one in judgements.items()}}

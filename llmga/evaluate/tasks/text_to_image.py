@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..cache_keys import cache_key
 from ..data import DataConfig, load_scores, read_items
 from ..estimates import Estimate, draws, resampled
 from ..extractors import Extractor, load_network
@@ -21,7 +22,7 @@ from ..paper import Claim
 from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
 from ..sources import CaptionItem, left_out
-from ..stages import Row, Stages, cache_key, centre_square
+from ..stages import Row, Stages, centre_square
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def run(config: TextToImageConfig, stages: Stages) -> list[TableResult]:
     if not isinstance(network, Extractor):
         raise ValueError(f"'network' must be an extractor of features, got {config.network!r}")
     scores = load_scores(config.scores)
-    data = cache_key([(item.key, item.caption) for item in items])
+    data = cache_key(items)
     square = centre_square(config.size)
     real = stages.features(network, [item.picture for item in items], config.size, prepare=square)["features"]
     rows, notes = {}, {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..cache_keys import cache_key
 from ..data import DataConfig, load_scores, read_items
 from ..estimates import Estimate
 from ..extractors import Extractor, load_network
@@ -19,7 +20,7 @@ from ..paper import Claim
 from ..prompting import AskedConversation, paint_turn, prompts_of_row
 from ..results import TableResult
 from ..sources import CaptionItem, TurnsItem, left_out
-from ..stages import Row, Stages, cache_key, centre_square
+from ..stages import Row, Stages, centre_square
 from .text_to_image import check_enough, check_rows, frechet_estimate
 
 
@@ -89,7 +90,7 @@ def run(config: TurnsConfig, stages: Stages) -> list[TableResult]:
         rows[row.name] = {name: value for turns in by_metric.values() for name, value in turns.items()}
     conditions = {
         "pictures": len(items),
-        "data": cache_key([(item.key, item.requests, item.captions) for item in items]),
+        "data": cache_key(items),
         **left_out(read),
         "turns": config.turns,
         "order": config.order,
