@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from .gill import conditioning_of, load_miniature_gill
 from .painter import truth_of
 
 RESULT = "check_turns.json"
+HISTORY = 5
+"""Earlier exchanges that the chat is shown: its replies have up to 300 tokens each, and it reads 2,048 in all."""
 METHODS_OF_TURNS = ("LLMGA", "LLMGA Embedding", "GILL")
 OnDone = Callable[[int, int], object]
 
@@ -87,13 +89,13 @@ def prompts_by_method(
 
 
 def in_words(engine: Any, talk: Sequence[EditTurn]) -> list[str | torch.Tensor]:
-    """The prompt of each turn, in a conversation that holds the model's own replies; a reply without one is the prompt."""
+    """The prompt of each turn, in a conversation with the model's own last replies; a reply without one is the prompt."""
     chat, prompts = Conversation(), []
-    sampling = Sampling(temperature=0.0, max_new_tokens=300)
+    sampling = Sampling(temperature=0.0, max_new_tokens=400)
     for turn in talk:
         options: dict[str, Any] = {"task": "chat", "instruction": turn.asked, "policy": "whole_reply"}
         reply = respond(engine, chat, sampling=sampling, on_text=lambda _: None, **options)
-        chat = reply.conversation
+        chat = replace(reply.conversation, turns=reply.conversation.turns[-2 * HISTORY :])
         prompts.append(reply.prompt or reply.text)
     return prompts
 

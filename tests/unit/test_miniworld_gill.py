@@ -12,6 +12,7 @@ from PIL import Image
 pytest.importorskip("diffusers", reason="the miniature's painter needs diffusers")
 
 from llmga.chat import Conversation, OnText, Said, Sampling
+from llmga.chat.folders import load_local_engine
 from llmga.gill import GILL, DecisionModel, GILLParts, GILLSizes, load_vision, save_decision, save_parts
 from llmga.gill.embedding import EmbeddingHead, EmbeddingSizes, load_embedding_head, save_embedding_head
 from llmga.train import read_config
@@ -29,10 +30,18 @@ from miniworld.checks.gill import (
 )
 from miniworld.checks.gill_heads import HeadsConfig, caption_states, check_heads, with_head
 from miniworld.checks.painter import truth_of
-from miniworld.checks.turns import TurnsConfig, agreement, check_turns, in_words, plot_turns, turns_table
+from miniworld.checks.turns import (
+    TurnsConfig,
+    agreement,
+    check_turns,
+    in_words,
+    plot_turns,
+    turns_table,
+    whole_talks,
+)
 from miniworld.files import CHECKPOINT, EMBEDDING, GILL_DECISION_FILE, GILL_FILE, LANGUAGE, MANIFEST, READER
 from miniworld.models.architecture import CONTEXT_DIM
-from miniworld.models.embedding import EditRequests, conversation_of_edits, without_words
+from miniworld.models.embedding import TURNS, EditRequests, conversation_of_edits, without_words
 from miniworld.models.gill import OWNED, decision_prompts, frozen_models, story
 from miniworld.models.painter import load_pipeline
 from miniworld.models.reader import Reading
@@ -181,6 +190,13 @@ def test_a_reply_without_a_prompt_is_painted_as_it_is() -> None:
             return Said("<gen_image> a star </gen_image>" if turn == 1 else f"words {turn}")
 
     assert in_words(Talker(), conversation_of_edits(5)[:3]) == ["a star", "words 2", "words 3"]
+
+
+def test_a_talk_of_all_turns_fits_into_what_the_chat_reads() -> None:
+    """With all of its replies the chat's conversation has 2,078 tokens at the last turn, and it reads 2,048."""
+    _, talk = whole_talks(2, TURNS, TurnsConfig().seed)
+    prompts = in_words(load_local_engine(MINIATURE / LANGUAGE, torch.float32), talk)
+    assert len(prompts) == TURNS and all("objects on" in str(prompt) for prompt in prompts)
 
 
 def test_agreement_counts_whole_objects_and_backgrounds() -> None:
