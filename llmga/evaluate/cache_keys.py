@@ -23,7 +23,7 @@ def cache_key(*values: Any) -> str:
     Raises:
         FileNotFoundError: there is nothing at a path.
     """
-    text = json.dumps(_told([*values]), sort_keys=True, ensure_ascii=False)
+    text = json.dumps(_as_json([*values]), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
@@ -73,14 +73,14 @@ def _of_file(path: Path, size: int, time_ns: int) -> str:
     return digest_of_files([path])
 
 
-def _told(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """A value in what JSON knows."""
     if is_dataclass(value) and not isinstance(value, type):
-        told = {field.name: _told(getattr(value, field.name)) for field in fields(value)}
+        plain = {field.name: _as_json(getattr(value, field.name)) for field in fields(value)}
         more = getattr(value, "depends_on", None)
-        return told if more is None else {**told, "depends_on": _told(more)}
+        return plain if more is None else {**plain, "depends_on": _as_json(more)}
     if isinstance(value, dict):
-        return {str(key): _told(item) for key, item in value.items()}
+        return {str(key): _as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_told(item) for item in value]
+        return [_as_json(item) for item in value]
     return contents(value) if isinstance(value, Path) else value

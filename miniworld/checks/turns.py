@@ -30,7 +30,7 @@ from .painter import truth_of
 
 RESULT = "check_turns.json"
 HISTORY = 5
-"""Earlier exchanges that the chat is shown: its replies have up to 300 tokens each, and it reads 2,048 in all."""
+"""Earlier exchanges that the chat is shown: with its reply an exchange has about 300 tokens, and it reads 2,048 in all."""
 METHODS_OF_TURNS = ("LLMGA", "LLMGA Embedding", "GILL")
 OnDone = Callable[[int, int], object]
 
