@@ -1,7 +1,8 @@
 """Evaluation sets as they are published: COCO captions, MagicBrush, pictures with LaMa's masks, VIST, VisDial.
 
 Each reader takes the folder that a user has, reads the official annotation files, and gives items in a fixed order. Of
-each picture the header is read here, so that a file that is none is said at the start. Nothing is downloaded.
+each picture the header is read here, so that a file that is none is said at the start. What has no words is left out and
+counted. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ _MASK = re.compile(r"(?P<name>.{1,250})_mask(?P<number>\d{0,9})")
 class Items(list[Any]):
     """The items of a set, and in ``left_out`` a line for each reason why some of what its files name is not among them."""
 
-    left_out: tuple[str, ...] = ()
+    def __init__(self, items: Iterable[Any], left_out: Iterable[str] = ()) -> None:
+        super().__init__(items)
+        self.left_out = tuple(left_out)
 
 
 def left_out(items: Sequence[Any]) -> dict[str, str]:
@@ -95,7 +98,7 @@ class TurnsItem:
 
 
 def read_coco(folder: Path, annotations: str, images: str, count: int | None = None) -> Items:
-    """COCO captions: the first caption of each picture, pictures in the order of their ids.
+    """COCO captions: the first caption of each picture that is not blank, pictures in the order of their ids.
 
     Args:
         annotations: the file in ``folder``, such as ``annotations/captions_val2014.json``.
@@ -108,9 +111,9 @@ def read_coco(folder: Path, annotations: str, images: str, count: int | None = N
         files = {image["id"]: image["file_name"] for image in document["images"]}
         captions: dict[int, tuple[int, str]] = {}
         for entry in document["annotations"]:
-            first = captions.get(entry["image_id"])
-            if first is None or entry["id"] < first[0]:
-                captions[entry["image_id"]] = entry["id"], " ".join(entry["caption"].split())
+            first, caption = captions.get(entry["image_id"]), " ".join(entry["caption"].split())
+            if caption and (first is None or entry["id"] < first[0]):
+                captions[entry["image_id"]] = entry["id"], caption
         items = [
             CaptionItem(f"{number:012d}", captions[number][1], folder / images / files[number])
             for number in sorted(captions.keys() & files.keys())
@@ -161,7 +164,7 @@ def read_masked(folder: Path, count: int | None = None) -> Items:
 
 
 def read_magicbrush(folder: Path, captions: str = "global_descriptions.json") -> Items:
-    """MagicBrush's test set: every turn of every session.
+    """MagicBrush's test set: every turn of every session in which none is blank.
 
     Args:
         folder: with ``edit_turns.json``, the descriptions and ``images/SESSION/``.
@@ -187,14 +190,18 @@ def read_magicbrush(folder: Path, captions: str = "global_descriptions.json") ->
                     described[session][entry["output"]],
                 )
             )
+        blank = {item.session for item in items if _blank(item.instruction, item.caption)}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder} is not laid out as MagicBrush's test set: {error!r}") from error
-    items.sort(key=lambda item: (item.session, item.turn))
-    return _checked(items, folder, lambda item: (item.source, item.target))
+    items = sorted(
+        (item for item in items if item.session not in blank), key=lambda item: (item.session, item.turn)
+    )
+    lines = _counted(len(blank), "sessions with a turn that lacks an instruction or a description")
+    return _checked(items, folder, lambda item: (item.source, item.target), lines)
 
 
 def read_vist(folder: Path, annotations: str, images: str, count: int | None = None) -> Items:
-    """VIST: stories of five pictures in sequence, those whose five pictures are all there.
+    """VIST: stories of five pictures in sequence, those whose five pictures and sentences are all there.
 
     Args:
         annotations: in ``folder``, ``val.story-in-sequence.json`` as published, or the file that GILL's scripts make of it.
@@ -203,7 +210,7 @@ def read_vist(folder: Path, annotations: str, images: str, count: int | None = N
     path = folder / annotations
     document = _json(path)
     have: dict[str, Path] = {}
-    same = short = incomplete = 0
+    same = short = incomplete = blank = 0
     for file in sorted((folder / images).glob("*")):
         if file.suffix.lower() in IMAGE_SUFFIXES:
             same += file.stem in have
@@ -216,6 +223,8 @@ def read_vist(folder: Path, annotations: str, images: str, count: int | None = N
                 short += 1
             elif not all(name in have for name in names):
                 incomplete += 1
+            elif _blank(*(text for _, text in lines)):
+                blank += 1
             else:
                 pictures = tuple(have[name] for name in names)
                 items.append(StoryItem(f"{story}-{names[-1]}", tuple(text for _, text in lines), pictures))
@@ -224,6 +233,7 @@ def read_vist(folder: Path, annotations: str, images: str, count: int | None = N
     left = [
         *_counted(incomplete, f"stories that lack a picture in {images}"),
         *_counted(short, "stories of other than five pictures"),
+        *_counted(blank, "stories that lack a sentence"),
         *_counted(same, f"pictures in {images} beside another of the same name"),
     ]
     return _checked(evenly(items, count), path, lambda item: item.pictures, left)
@@ -247,7 +257,7 @@ def _stories(document: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 def read_visdial(folder: Path, split: str = "val", count: int | None = None) -> Items:
-    """VisDial 1.0: dialogues of ten rounds.
+    """VisDial 1.0: dialogues of ten rounds, of which none is blank.
 
     Args:
         folder: with ``visdial_1.0_SPLIT.json`` and ``VisualDialog_SPLIT2018/``.
@@ -255,29 +265,32 @@ def read_visdial(folder: Path, split: str = "val", count: int | None = None) -> 
     path = folder / f"visdial_1.0_{split}.json"
     document = _json(path)
     images = folder / f"VisualDialog_{split}2018"
-    items = []
+    items, blank = [], 0
     try:
         questions, answers = document["data"]["questions"], document["data"]["answers"]
         for dialog in document["data"]["dialogs"]:
             rounds = tuple((questions[r["question"]], answers[r["answer"]]) for r in dialog["dialog"])
             key = f"{dialog['image_id']:012d}"
+            if _blank(*(text for pair in rounds for text in pair)):
+                blank += 1
+                continue
             items.append(DialogItem(key, rounds, images / f"VisualDialog_{split}2018_{key}.jpg"))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not an annotation file of VisDial: {error!r}") from error
-    return _checked(evenly(items, count), path, lambda item: (item.picture,))
+    left = _counted(blank, "dialogues that lack a question or an answer")
+    return _checked(evenly(items, count), path, lambda item: (item.picture,), left)
 
 
-def evenly(items: list[Any], count: int | None) -> list[Any]:
-    """``count`` of the items at even distances, in their order; all where there are no more.
+def evenly(items: list[Any], count: int | None) -> Items:
+    """``count`` of the items at even distances, in their order; all where there are no more; and what was left out of them.
 
     Raises:
         ValueError: ``count`` is below 1.
     """
-    if count is None or count >= len(items):
-        return items
-    if count < 1:
+    if count is not None and count < 1:
         raise ValueError(f"'count' must be at least 1, got {count}")
-    return [items[i * len(items) // count] for i in range(count)]
+    taken = len(items) if count is None else min(count, len(items))
+    return Items((items[i * len(items) // taken] for i in range(taken)), getattr(items, "left_out", ()))
 
 
 def _json(path: Path) -> Any:
@@ -289,10 +302,14 @@ def _json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
-def whole_sessions(items: Sequence[EditItem], count: int | None) -> list[EditItem]:
-    """All turns of ``count`` of the sessions, evenly spread."""
+def whole_sessions(items: Sequence[EditItem], count: int | None) -> Items:
+    """All turns of ``count`` of the sessions, evenly spread; and what was left out of them."""
     kept = set(evenly(list(dict.fromkeys(item.session for item in items)), count))
-    return [item for item in items if item.session in kept]
+    return Items((item for item in items if item.session in kept), getattr(items, "left_out", ()))
+
+
+def _blank(*texts: str) -> bool:
+    return not all(text.strip() for text in texts)
 
 
 def _counted(count: int, what: str) -> list[str]:
@@ -318,9 +335,7 @@ def _checked(
     paths = dict.fromkeys(path for item in items for path in files(item))
     if broken := [reason for path in paths if (reason := _why_broken(path))]:
         raise ValueError(f"{broken[0]} ({len(broken)} of {len(paths)} pictures of {where} cannot be read)")
-    found = Items(items)
-    found.left_out = tuple(left)
-    return found
+    return Items(items, left)
 
 
 def _why_broken(path: Path) -> str:
