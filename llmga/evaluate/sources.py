@@ -28,6 +28,11 @@ class Items(list[Any]):
         super().__init__(items)
         self.left_out = tuple(left_out)
 
+    @classmethod
+    def part(cls, of: Sequence[Any], items: Iterable[Any]) -> Items:
+        """Some items of a set, which remember what was left out of it."""
+        return cls(items, getattr(of, "left_out", ()))
+
 
 def left_out(items: Sequence[Any]) -> dict[str, str]:
     """What a result's conditions say of a set of which something was left out; nothing for a whole one."""
@@ -290,7 +295,7 @@ def evenly(items: list[Any], count: int | None) -> Items:
     if count is not None and count < 1:
         raise ValueError(f"'count' must be at least 1, got {count}")
     taken = len(items) if count is None else min(count, len(items))
-    return Items((items[i * len(items) // taken] for i in range(taken)), getattr(items, "left_out", ()))
+    return Items.part(items, (items[i * len(items) // taken] for i in range(taken)))
 
 
 def _json(path: Path) -> Any:
@@ -305,7 +310,7 @@ def _json(path: Path) -> Any:
 def whole_sessions(items: Sequence[EditItem], count: int | None) -> Items:
     """All turns of ``count`` of the sessions, evenly spread; and what was left out of them."""
     kept = set(evenly(list(dict.fromkeys(item.session for item in items)), count))
-    return Items((item for item in items if item.session in kept), getattr(items, "left_out", ()))
+    return Items.part(items, (item for item in items if item.session in kept))
 
 
 def _blank(*texts: str) -> bool:
