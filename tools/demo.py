@@ -84,8 +84,8 @@ STORY = {
     ),
     "gill_story": (
         "A story's next picture, by GILL",
-        "GILL is another method: its language model gives the painter numbers, an embedding, and no prompt. Here the place "
-        "is right, and colour and shape often are not.",
+        "GILL is another method: its language model gives the painter numbers, an embedding, and no prompt. Here it "
+        "keeps a sentence's place and colour, often not its shape, and little of a longer story.",
     ),
     "language_or_embedding": (
         "The same request in words and as an embedding",
